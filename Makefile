@@ -1,0 +1,39 @@
+# Two commands do everything, set-up included: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/wardrobe
+export DS_BUILD_OPS := 0
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test lint zoo clean
+
+demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
+	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
+	$(BIN)/counterforge show $(OUT)
+
+test: $(VENV)/installed-dev ## every test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+zoo: $(VENV)/installed-dev ## train the tiny models again; needs Debian's dataset-fashion-mnist or --fashion-mnist DIR
+	$(BIN)/python -m actors.zoo.make
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+"""WHO: models pinned on devices, one role a file. Plain classes, usable without a cluster."""

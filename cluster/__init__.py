@@ -1,0 +1,1 @@
+"""WHERE: Ray sessions, dataflow, fine-tune launch and the command line."""

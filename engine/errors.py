@@ -1,0 +1,57 @@
+"""The errors of a run. Each message says what was wrong, what was seen and what would be right.
+
+    EngineError
+      UserError             exit code 2: the user can mend it
+        RunFileError        the run file, or a --set override
+        SourceError         the input images or their labels
+        RunDirectoryError   the run directory belongs to another plan, or is not one
+        ModelError          a model reference that cannot be loaded
+        PlacementError      more devices asked for than there are
+        LeakError           test data found where training data is read
+      RunError              exit code 1: the run failed
+        ShardError          a shard that is incomplete or whose bytes changed
+"""
+
+
+class EngineError(Exception):
+    """Report a failure of the run as a whole; one sample's failure is a Rejection instead."""
+
+    exit_code = 1
+
+
+class UserError(EngineError):
+    """Report a mistake that the user can mend."""
+
+    exit_code = 2
+
+
+class RunFileError(UserError):
+    """Report a run file or an override that is not valid."""
+
+
+class SourceError(UserError):
+    """Report input images or labels that cannot be used."""
+
+
+class RunDirectoryError(UserError):
+    """Report a run directory that belongs to another plan, or is not one."""
+
+
+class ModelError(UserError):
+    """Report a model reference that cannot be loaded."""
+
+
+class PlacementError(UserError):
+    """Report a placement that the machine or cluster cannot satisfy."""
+
+
+class LeakError(UserError):
+    """Report test data found where training data is read."""
+
+
+class RunError(EngineError):
+    """Report a run that failed for a reason outside the user's input."""
+
+
+class ShardError(RunError):
+    """Report a shard that is incomplete or whose bytes changed."""

@@ -1,0 +1,104 @@
+"""The records that flow through a run: Sample, Edit, Verdict and Rejection, and the Stage that maps them."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+Role = Literal["source", "placebo", "counterfactual"]
+Split = Literal["train", "validation", "test"]
+EditKind = Literal[
+    "background", "colour", "object", "weather", "lighting", "domain", "viewpoint", "adjective", "placebo"
+]
+
+ROLES: tuple[Role, ...] = ("source", "placebo", "counterfactual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """Say what is to change in one image: `before` becomes `after`.
+
+    `instruction` is for editors that follow commands, `caption` describes the edited image for those that follow captions.
+    `severity` is in (0, 1]; 1 is the whole change. A placebo has before == after and the source's own caption.
+    """
+
+    kind: EditKind
+    before: str
+    after: str
+    instruction: str
+    caption: str
+    severity: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Say whether a sample passed the verifier, and which checks it failed if not."""
+
+    accepted: bool
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Hold one image on its way through the pipeline.
+
+    `image` is encoded (JPEG, PNG, ...) and empty until the editor has made it. `key` is unique in the run and has no dots;
+    a source has key == source_key. `label` indexes the run's classes and `class_name` is its name. `attributes` are the
+    user's own (group-by columns). `scores` are finite numbers or NaN where a score is undefined.
+    """
+
+    key: str
+    source_key: str
+    role: Role
+    image: bytes
+    label: int
+    class_name: str
+    split: Split
+    caption: str = ""
+    edit: Edit | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    verdict: Verdict | None = None
+    provenance: Mapping[str, Json] = field(default_factory=dict)
+
+    def seed(self, run_seed: int) -> int:
+        """Return a 63-bit seed that depends on the run's seed and this sample's key alone."""
+        return content_seed(run_seed, self.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """Name a sample that could not be processed, the stage that gave it up, and why.
+
+    `reason` is a short identifier that is counted ("unreadable_image"), `detail` is for a person.
+    """
+
+    key: str
+    source_key: str
+    stage: str
+    reason: str
+    detail: str
+
+
+class Stage(Protocol):
+    """Map the samples of one whole shard; every sample leaves as one or more samples or as a Rejection.
+
+    Groups (a source, its placebo, its counterfactuals) arrive whole and adjacent.
+    """
+
+    def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
+        """Yield the processed samples and the rejections, groups still adjacent."""
+        ...
+
+
+def content_seed(run_seed: int, key: str) -> int:
+    """Return a 63-bit seed from a run seed and a key: the same on every machine, in any order."""
+    digest = hashlib.blake2b(f"{run_seed}/{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def sort_groups(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples ordered by source key, then source, placebo, counterfactuals by key."""
+    return sorted(samples, key=lambda sample: (sample.source_key, ROLES.index(sample.role), sample.key))
