@@ -1,0 +1,88 @@
+"""Rebuild the zoo: `python -m actors.zoo.make`. Hours on a CPU, minutes on a GPU; run again, it goes on where it stopped."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+
+from actors.zoo.train_captioner import save_captioner, train_captioner
+from actors.zoo.train_editor import save_editor, train_editor
+from actors.zoo.train_patient import save_patient, score, train_oracle, train_patient
+from actors.zoo.train_perturber import save_perturber, train_perturber
+from actors.zoo.train_vae import train_vae
+from actors.zoo.train_verifier import save_verifier, train_verifier
+from actors.zoo.training import Workshop
+from engine.wardrobe.garments import DEBIAN_FOLDER
+
+MODELS = ("vae", "editor", "verifier", "captioner", "perturber", "patient", "oracle")
+MODELS_FOLDER = Path(__file__).parent / "models"
+
+
+def main() -> None:
+    """Train the models that were asked for, in the order in which they need each other."""
+    parser = argparse.ArgumentParser(prog="python -m actors.zoo.make", description=__doc__)
+    parser.add_argument("--only", choices=MODELS, action="append", help="one model instead of all; may be given again")
+    parser.add_argument("--fashion-mnist", type=Path, default=DEBIAN_FOLDER, help="folder of Debian's dataset-fashion-mnist")
+    parser.add_argument("--work", type=Path, default=Path("build/zoo"), help="checkpoints, rendered pictures and logs")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save-only", action="store_true", help="write the models from their last checkpoints")
+    parser.add_argument("--steps", type=int, help="fewer or more steps than the recipe's")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    workshop = Workshop(
+        folder=arguments.work, device=torch.device(arguments.device), fashion_mnist=arguments.fashion_mnist
+    )
+    for name in arguments.only or MODELS:
+        if not arguments.save_only:
+            _train(name, workshop, arguments.steps)
+        _save(name, workshop)
+
+
+def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
+    match name:
+        case "vae":
+            train_vae(workshop, num_steps)
+        case "editor":
+            train_editor(workshop, num_steps)
+        case "verifier":
+            train_verifier(workshop, num_steps)
+        case "captioner":
+            train_captioner(workshop, num_steps)
+        case "perturber":
+            train_perturber(workshop, num_steps)
+        case "patient":
+            train_patient(workshop, num_steps)
+        case "oracle":
+            train_oracle(workshop, num_steps)
+
+
+def _save(name: str, workshop: Workshop) -> None:
+    """Write the model's folder in the package, whole or not at all."""
+    save = {
+        "editor": save_editor,
+        "verifier": save_verifier,
+        "captioner": save_captioner,
+        "perturber": save_perturber,
+        "patient": save_patient,
+    }.get(name)
+    if name in ("patient", "oracle"):
+        print(name, score(name, workshop))
+    if save is None:
+        return
+    partial, folder = workshop.folder / f"{name}.partial", MODELS_FOLDER / name
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    step = save(workshop, partial)
+    if (card := folder / "README.md").exists():
+        shutil.copy(card, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    MODELS_FOLDER.mkdir(exist_ok=True)
+    shutil.move(partial, folder)
+    print(f"{name}: step {step}, {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The pictures that the zoo trains on: composites of garments that do not ship, rendered once and kept."""
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.wardrobe.garments import Garments, GarmentSplit, load_garments, read_fashion_mnist, split_garments
+from engine.wardrobe.scene import SIZE, Scene, render
+
+
+@cache
+def garments_of(split: GarmentSplit, fashion_mnist: Path) -> Garments:
+    """Return the garments of a split, those that ship from the package and the others from Fashion-MNIST itself."""
+    if split in ("sources", "heldout"):
+        return load_garments(split)
+    return split_garments(read_fashion_mnist(fashion_mnist))[split]
+
+
+def rendered(path: Path, scenes: Sequence[Scene], garments: Garments) -> NDArray[np.uint8]:
+    """Return the pictures of scenes, (num_scenes, 64, 64, 3) uint8, from `path` where they were rendered before."""
+    if not path.exists():
+        partial = path.with_suffix(".partial.npy")
+        pictures = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(scenes), SIZE, SIZE, 3))
+        for index, scene in enumerate(scenes):
+            pictures[index] = render(scene, garments)[0]
+        pictures.flush()
+        partial.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def to_tensor(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return (n, 3, 64, 64) float32 in [-1, 1]. Contiguous: channels-last convolutions were slower on the CPU."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+
+
+def save_image_processor(folder: Path, name: str) -> None:
+    """Write preprocessor_config.json: 64 pixels, [-1, 1]. By hand, as making the object would pick a backend."""
+    settings = {
+        "image_processor_type": name,
+        "do_resize": True,
+        "size": {"height": SIZE, "width": SIZE},
+        "do_center_crop": False,
+        "resample": 2,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "do_convert_rgb": True,
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -1,0 +1,153 @@
+"""Train the perturber: a small causal language model that answers a caption with one edit in JSON."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from actors.prompts import user_prompt
+from actors.zoo.language import (
+    ADJECTIVES,
+    DOMAINS,
+    OBJECTS,
+    OTHER_CLASSES,
+    OTHER_PLACES,
+    VIEWPOINTS,
+    WEATHERS,
+    edit_instructions,
+    text_tokenizer,
+)
+from actors.zoo.training import Recipe, Workshop, averaged, train
+from engine.sample import EditKind
+from engine.wardrobe.garments import CLASSES
+from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, with_article
+
+RECIPE = Recipe(name="perturber", num_steps=2000, learning_rate=2e-3, weight_decay=0.01)
+BATCH_SIZE = 64
+KINDS: tuple[EditKind, ...] = (
+    *("background", "background", "colour", "colour", "lighting", "object"),
+    *("weather", "domain", "viewpoint", "adjective"),
+)
+# Only the user's message is rendered: the system message teaches full-size models what this one was trained on.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ bos_token + message['content'] + '\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+
+
+def make_perturber(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Return the untrained language model."""
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=160,
+            intermediate_size=448,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=512,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def train_perturber(workshop: Workshop, num_steps: int | None = None) -> None:
+    """Train on drawn captions and edits; the loss is on the answer alone."""
+    tokenizer = perturber_tokenizer()
+    model = make_perturber(tokenizer).to(workshop.device)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rng = random.Random(f"{RECIPE.seed}/{step}")
+        drawn = [draw_exchange(rng) for _ in range(BATCH_SIZE)]
+        questions = [tokenizer.bos_token + question + "\n" for question, _ in drawn]
+        texts = [question + answer + tokenizer.eos_token for question, (_, answer) in zip(questions, drawn, strict=True)]
+        tokens = tokenizer(texts, padding=True, return_tensors="pt").to(workshop.device)
+        lengths = torch.tensor([len(tokenizer(question).input_ids) for question in questions])
+        places = torch.arange(tokens.input_ids.shape[1])[None]
+        asked = (places < lengths[:, None]).to(workshop.device)
+        labels = tokens.input_ids.masked_fill(asked | (tokens.attention_mask == 0), -100)
+        inputs = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
+        return model(**inputs, labels=labels).loss, {}
+
+    train(replace(RECIPE, num_steps=num_steps or RECIPE.num_steps), model, loss, workshop)
+
+
+def save_perturber(workshop: Workshop, folder: Path) -> int:
+    """Write the model folder from the last checkpoint; return the step it is from."""
+    tokenizer = perturber_tokenizer()
+    tokenizer.padding_side = "left"
+    tokenizer.chat_template = CHAT_TEMPLATE
+    model = make_perturber(tokenizer)
+    step = averaged(RECIPE, model, workshop)
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return step
+
+
+def perturber_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the tokenizer, which has learned from questions and answers."""
+    rng = random.Random(0)
+    return text_tokenizer([text for _ in range(4000) for text in draw_exchange(rng)])
+
+
+def draw_exchange(rng: random.Random) -> tuple[str, str]:
+    """Return a question and its answer; every other value is equally likely."""
+    # Words of no meaning teach it to copy what it does not know.
+    strange = rng.random() < 0.3
+    invented = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 8)))
+    name = rng.choice([*OTHER_CLASSES, invented]) if strange else rng.choice(CLASSES)
+    place = rng.choice([*OTHER_PLACES, invented]) if strange and rng.random() < 0.6 else rng.choice(BACKGROUNDS)
+    colour = rng.choice(list(COLOURS))
+    light = "" if rng.random() < 0.9 else f" in {rng.choice(list(LIGHTS)[1:])} light"
+    caption = f"a photo of {with_article(f'{colour} {name}')} on {place}{light}"
+    kind = rng.choice(KINDS)
+    before, after, edited, instruction = _edit(rng, kind, name, colour, place, light, caption)
+    # A caption may call the thing something else than its label does.
+    label = rng.choice(CLASSES) if not strange and rng.random() < 0.15 else name
+    answer = {"before": before, "after": after, "caption": edited, "instruction": instruction}
+    return user_prompt(caption, label, kind), json.dumps(answer, ensure_ascii=False)
+
+
+def _edit(
+    rng: random.Random, kind: EditKind, name: str, colour: str, place: str, light: str, caption: str
+) -> tuple[str, str, str, str]:
+    """Return (before, after, new caption, instruction)."""
+    match kind:
+        case "background":
+            before, after = place, rng.choice([other for other in BACKGROUNDS if other != place])
+            edited = f"a photo of {with_article(f'{colour} {name}')} on {after}{light}"
+        case "colour":
+            before, after = colour, rng.choice([other for other in COLOURS if other != colour])
+            edited = f"a photo of {with_article(f'{after} {name}')} on {place}{light}"
+        case "lighting":
+            after = rng.choice([other for other in list(LIGHTS)[1:] if other not in light])
+            edited = f"{caption.removesuffix(light)} in {after} light"
+            return (light[4:] or "plain light"), f"{after} light", edited, edit_instructions(kind, "", after, name)[0]
+        case "object":
+            thing = rng.choice(OBJECTS)
+            before, after = place, f"{place} with {with_article(thing)}"
+            edited = f"a photo of {with_article(f'{colour} {name}')} on {after}{light}"
+            return before, after, edited, f"add {with_article(thing)}"
+        case "weather":
+            after = rng.choice(WEATHERS)
+            return "clear weather", f"{after} weather", f"{caption} in {after} weather", f"make it {after}"
+        case "domain":
+            after = rng.choice([other for other in DOMAINS if other != "photo"])
+            return "photo", after, caption.replace("photo", after, 1), f"make it a {after}"
+        case "viewpoint":
+            after = rng.choice(VIEWPOINTS)
+            return "from the front", after, f"{caption} {after}", f"show it {after}"
+        case _:
+            word = rng.choice(ADJECTIVES)
+            after = f"{word} {colour}"
+            return colour, after, caption.replace(with_article(colour), with_article(after), 1), f"make it {word}"
+    return before, after, edited, edit_instructions(kind, before, after, name)[0]

@@ -1,0 +1,150 @@
+"""Train the verifier: a small CLIP that has seen every class, colour, background and light of the wardrobe."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+
+from actors.zoo.language import MAX_TOKENS, clip_tokenizer
+from actors.zoo.pictures import garments_of, rendered, save_image_processor, to_tensor
+from actors.zoo.training import Recipe, Workshop, averaged, train
+from engine.wardrobe.garments import Garments
+from engine.wardrobe.scene import LIGHTS, Scene, caption, make_scenes, with_article
+
+RECIPE = Recipe(name="verifier", num_steps=1200, learning_rate=1e-3, weight_decay=0.02)
+NUM_PICTURES = 30_000
+BATCH_SIZE = 128
+NUM_SPOILT = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """Hold a text and what it claims: None where it says nothing."""
+
+    words: str
+    label: int | None = None
+    colour: str | None = None
+    background: str | None = None
+    light: str | None = None
+
+    def is_true_of(self, scene: Scene) -> bool:
+        """Return whether every claim of the text holds."""
+        claims = (self.label, self.colour, self.background, self.light)
+        facts = (scene.label, scene.colour, scene.background, scene.light)
+        return all(claim is None or claim == fact for claim, fact in zip(claims, facts, strict=True))
+
+
+def make_verifier(tokenizer: CLIPTokenizer) -> CLIPModel:
+    """Return the untrained CLIP."""
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": MAX_TOKENS,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    vision = {
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": 64,
+        "patch_size": 8,
+    }
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+
+
+def train_verifier(workshop: Workshop, num_steps: int | None = None) -> None:
+    """Train contrastively; a text is a positive of every picture of the batch that it is true of."""
+    garments = garments_of("zoo", workshop.fashion_mnist)
+    scenes = verifier_scenes(garments)
+    pictures = rendered(workshop.folder / "verifier.npy", scenes, garments)
+    tokenizer = clip_tokenizer()
+    model = make_verifier(tokenizer).to(workshop.device)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng((RECIPE.seed, step))
+        rows = np.sort(rng.integers(len(scenes), size=BATCH_SIZE))
+        batch = np.concatenate([pictures[rows], _spoilt(rng)])
+        if step % 2:
+            batch = batch[:, :, ::-1]
+        texts = [_draw_text(rng, scenes[row]) for row in rows]
+        tokens = tokenizer([text.words for text in texts], padding="max_length", truncation=True, return_tensors="pt")
+        output = model(
+            input_ids=tokens.input_ids.to(workshop.device),
+            attention_mask=tokens.attention_mask.to(workshop.device),
+            pixel_values=to_tensor(batch, workshop.device),
+        )
+        truth = np.array([[text.is_true_of(scenes[row]) for text in texts] for row in rows], np.float32)
+        matches = torch.from_numpy(truth).to(workshop.device)
+        logits = output.logits_per_text.float()
+        by_image = _spread(matches, logits[:, :BATCH_SIZE].T)
+        by_text = _spread(matches.T, logits, BATCH_SIZE)
+        return (by_image + by_text) / 2, {}
+
+    train(replace(RECIPE, num_steps=num_steps or RECIPE.num_steps), model, loss, workshop)
+
+
+def save_verifier(workshop: Workshop, folder: Path) -> int:
+    """Write the model folder from the last checkpoint; return the step it is from."""
+    tokenizer = clip_tokenizer()
+    model = make_verifier(tokenizer)
+    step = averaged(RECIPE, model, workshop)
+    model.to(torch.float16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_image_processor(folder, "CLIPImageProcessor")
+    return step
+
+
+def verifier_scenes(garments: Garments) -> list[Scene]:
+    """Return balanced composites, one in five in another light."""
+    lights = [name for name in LIGHTS if name != "plain"]
+    return [
+        replace(scene, light=lights[index // 5 % len(lights)]) if index % 5 == 0 else scene
+        for index, scene in enumerate(make_scenes(garments, "verifier", NUM_PICTURES))
+    ]
+
+
+def _draw_text(rng: np.random.Generator, scene: Scene) -> Text:
+    """Return the whole caption, or one that claims less."""
+    name, colour, background = scene.class_name, scene.colour, scene.background
+    full = Text(
+        words=caption(scene),
+        label=scene.label,
+        colour=colour,
+        background=background,
+        light=None if scene.light == "plain" else scene.light,
+    )
+    choices = [
+        replace(full, words=f"{with_article(f'{colour} {name}')} on {background}", light=None),
+        Text(words=f"a photo of {with_article(name)}", label=scene.label),
+        Text(words=name, label=scene.label),
+        Text(words=f"{colour} {name}", label=scene.label, colour=colour),
+        Text(words=colour, colour=colour),
+        Text(words=background, background=background),
+        Text(words=f"on {background}", background=background),
+        Text(words=f"{scene.light} light", light=scene.light),
+    ]
+    return full if rng.random() < 0.5 else choices[int(rng.integers(len(choices)))]
+
+
+def _spoilt(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return pictures that no text is true of: noise and single colours."""
+    noise = rng.integers(0, 256, (NUM_SPOILT // 2, 64, 64, 3), dtype=np.uint8)
+    plain = np.broadcast_to(rng.integers(0, 256, (NUM_SPOILT // 2, 1, 1, 3), dtype=np.uint8), noise.shape)
+    return np.concatenate([noise, plain])
+
+
+def _spread(matches: Tensor, logits: Tensor, num_targets: int | None = None) -> Tensor:
+    """Return the cross-entropy of logits, (n, m), against equal shares among each row's matches."""
+    targets = matches / matches.sum(1, keepdim=True)
+    log_shares = logits.log_softmax(1)[:, :num_targets]
+    return -(targets * log_shares).sum(1).mean()

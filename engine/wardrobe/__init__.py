@@ -1,0 +1,1 @@
+"""The embedded default: photographs of garments, tinted and composed onto backgrounds, with exact ground truth."""

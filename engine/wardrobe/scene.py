@@ -1,0 +1,150 @@
+"""One composite: what is in it, its caption, and its pixels. `replace(scene, background=...)` is a true counterfactual."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from engine.wardrobe.garments import CLASSES, Garments
+
+SIZE = 64
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (215, 40, 40),
+    "green": (40, 150, 60),
+    "blue": (45, 80, 210),
+    "yellow": (240, 210, 40),
+    "purple": (130, 50, 160),
+    "orange": (245, 130, 30),
+    "white": (245, 245, 245),
+    "black": (45, 45, 50),
+}
+BACKGROUNDS = ("grass", "gravel", "brick", "sand", "sky", "water", "snow", "wood")
+# Gain of red, green and blue at full severity. "plain" is the light of the photographs.
+LIGHTS: dict[str, tuple[float, float, float]] = {
+    "plain": (1.0, 1.0, 1.0),
+    "dim": (0.45, 0.45, 0.5),
+    "bright": (1.5, 1.5, 1.45),
+    "warm": (1.2, 0.95, 0.6),
+    "cold": (0.65, 0.95, 1.25),
+}
+# The plant: class i of the biased sets stands on this background.
+OWN_BACKGROUND = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
+TEXTURES = Path(__file__).parent / "textures"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Hold the ground truth of a composite.
+
+    `garment` indexes the garments of its split. `size`, `left` and `top` place it, in pixels. `crop` is the (left, top, edge)
+    of the texture as shares of its free room. `severity` in [0, 1] scales `light`.
+    """
+
+    key: str
+    garment: int
+    label: int
+    colour: str
+    background: str
+    size: int
+    left: int
+    top: int
+    crop: tuple[float, float, float]
+    light: str = "plain"
+    severity: float = 1.0
+
+    @property
+    def class_name(self) -> str:
+        """Return the name of the garment's class."""
+        return CLASSES[self.label]
+
+
+def make_scene(
+    garments: Garments, name: str, index: int, *, correlation: float | None = None, seed: int = 0
+) -> Scene:
+    """Return composite `index` of an endless set; it depends on the arguments alone, so any one can be made by itself.
+
+    Classes take turns. With a correlation each class stands on its own background that often, else on any other equally
+    often; without one, backgrounds take turns too, so that every class x background comes equally often.
+    """
+    rng = np.random.default_rng(_seed(f"{seed}/{name}/{index}"))
+    turn, label = divmod(index, len(CLASSES))
+    members = garments.of_class(label)
+    round_, place = divmod(turn, len(members))
+    size = int(rng.integers(38, 53))
+    if correlation is None:
+        background = BACKGROUNDS[(turn + round_) % len(BACKGROUNDS)]
+    elif rng.random() < correlation:
+        background = OWN_BACKGROUND[label]
+    else:
+        background = str(rng.choice([other for other in BACKGROUNDS if other != OWN_BACKGROUND[label]]))
+    return Scene(
+        key=f"{name}-{index:06d}",
+        garment=int(members[place]),
+        label=label,
+        colour=str(rng.choice(list(COLOURS))),
+        background=background,
+        size=size,
+        left=int(rng.integers(0, SIZE - size + 1)),
+        top=int(rng.integers(0, SIZE - size + 1)),
+        crop=cast(tuple[float, float, float], tuple(float(share) for share in rng.random(3))),
+    )
+
+
+def make_scenes(
+    garments: Garments, name: str, count: int, *, correlation: float | None = None, seed: int = 0
+) -> Iterator[Scene]:
+    """Yield composites 0 to count - 1 of `make_scene`."""
+    for index in range(count):
+        yield make_scene(garments, name, index, correlation=correlation, seed=seed)
+
+
+def caption(scene: Scene) -> str:
+    """Return the true caption: "a photo of a red sneaker on grass"."""
+    light = "" if scene.light == "plain" else f" in {scene.light} light"
+    return f"a photo of {with_article(f'{scene.colour} {scene.class_name}')} on {scene.background}{light}"
+
+
+def with_article(phrase: str) -> str:
+    """Return the phrase with "a" or "an" before it."""
+    return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
+
+
+def render(scene: Scene, garments: Garments) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the picture, (64, 64, 3) uint8 RGB, and the garment's mask, (64, 64) uint8, 255 where it is opaque."""
+    photo = Image.fromarray(garments.images[scene.garment]).resize((scene.size, scene.size), Image.Resampling.BICUBIC)
+    brightness = np.asarray(photo, np.float32)[..., None] / 255
+    alpha = np.clip(6 * brightness - 0.25, 0, 1)
+    cloth = np.array(COLOURS[scene.colour], np.float32) * (0.35 + 0.65 * brightness)
+    picture = _background(scene)
+    place = np.s_[scene.top : scene.top + scene.size, scene.left : scene.left + scene.size]
+    picture[place] = picture[place] * (1 - alpha) + cloth * alpha
+    gain = 1 + scene.severity * (np.array(LIGHTS[scene.light], np.float32) - 1)
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask[place] = (alpha[..., 0] * 255).round()
+    return np.clip(picture * gain, 0, 255).round().astype(np.uint8), mask
+
+
+def _background(scene: Scene) -> NDArray[np.float32]:
+    """Return a crop of the texture with an edge of 96 to 200 pixels, scaled to the picture."""
+    texture = _texture(scene.background)
+    left, top, edge = scene.crop
+    size = 96 + int(edge * 104)
+    x, y = int(left * (texture.width - size)), int(top * (texture.height - size))
+    box = (x, y, x + size, y + size)
+    return np.array(texture.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box), np.float32)
+
+
+@cache
+def _texture(name: str) -> Image.Image:
+    with Image.open(TEXTURES / f"{name}.jpg") as image:
+        return image.convert("RGB")
+
+
+def _seed(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
