@@ -1,15 +1,15 @@
 """The errors of a run. Each message says what was wrong, what was seen and what would be right.
 
-    EngineError
-      UserError             exit code 2: the user can mend it
-        RunFileError        the run file, or a --set override
-        SourceError         the input images or their labels
-        RunDirectoryError   the run directory belongs to another plan, or is not one
-        ModelError          a model reference that cannot be loaded
-        PlacementError      more devices asked for than there are
-        LeakError           test data found where training data is read
-      RunError              exit code 1: the run failed
-        ShardError          a shard that is incomplete or whose bytes changed
+EngineError
+  UserError             exit code 2: the user can mend it
+    RunFileError        the run file, or a --set override
+    SourceError         the input images or their labels
+    RunDirectoryError   the run directory belongs to another plan, or is not one
+    ModelError          a model reference that cannot be loaded
+    PlacementError      more devices asked for than there are
+    LeakError           test data found where training data is read
+  RunError              exit code 1: the run failed
+    ShardError          a shard that is incomplete or whose bytes changed
 """
 
 

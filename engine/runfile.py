@@ -7,38 +7,48 @@ from pydantic import Field, JsonValue, model_validator
 
 from engine.stages import AnyStageConfig, Config, ModelConfig, Placement
 
+DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
+
 
 class FolderSource(Config):
     """Read a folder with one sub-folder a class."""
 
     kind: Literal["folder"] = "folder"
-    path: str
+    path: str = Field(description="a folder of class folders: path/cat/1.jpg, path/dog/a/2.png")
 
 
 class TableSource(Config):
     """Read a CSV or JSONL with the columns path and label, and if wanted caption, group and attributes."""
 
     kind: Literal["table"] = "table"
-    path: str = Field(description="a .csv or .jsonl file; image paths are relative to it")
+    path: str = Field(description="a .csv, .tsv or .jsonl file")
+    image_folder: str | None = Field(
+        None, description="image paths are relative to this folder and stay inside; default: that of the table"
+    )
+    classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
     attributes: tuple[str, ...] = Field((), description="further columns to keep, for evaluation by group")
 
 
 class TarSource(Config):
-    """Read WebDataset tars: {key}.jpg with {key}.cls or a label in {key}.json."""
+    """Read WebDataset tars: {key}.jpg with {key}.cls or a label in {key}.json, and if wanted a caption and a group."""
 
     kind: Literal["webdataset"] = "webdataset"
     path: str = Field(description="one tar, or a folder of tars")
+    classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
+    attributes: tuple[str, ...] = Field((), description="further fields of the json to keep")
 
 
 class HuggingFaceSource(Config):
     """Read a Hugging Face dataset that was saved to disk."""
 
     kind: Literal["huggingface"] = "huggingface"
-    path: str
+    path: str = Field(description="a folder written by save_to_disk")
+    split: str | None = Field(None, description="which one, where the folder holds several (a DatasetDict)")
     image_column: str = "image"
     label_column: str = "label"
     caption_column: str | None = None
-    attributes: tuple[str, ...] = ()
+    group_column: str | None = None
+    attributes: tuple[str, ...] = Field((), description="further columns to keep")
 
 
 class WardrobeSource(Config):
@@ -51,6 +61,7 @@ class WardrobeSource(Config):
         None, ge=0, le=1, description="share of each class on its own background; null: every background equally often"
     )
     captions: bool = Field(False, description="give the true captions along instead of leaving them to the captioner")
+    seed: int = Field(0, ge=0, description="another seed, other composites")
 
 
 AnySource = Annotated[
@@ -78,10 +89,16 @@ class DataConfig(Config):
 
     train: AnySource = Field(description="the classifier's own kind of data: edited, replayed and split")
     test: AnySource | None = Field(None, description="in-distribution test set; default: the test split of `train`")
-    shifted: AnySource | None = Field(None, description="a second test set under shift, for groups; default: the same as `test`")
+    shifted: AnySource | None = Field(
+        None, description="a second test set under shift, for groups; default: the same as `test`"
+    )
     splits: Splits = Splits()
-    num_sources: int | None = Field(None, ge=1, description="how many sources of the train split get edits; default: all")
-    num_validation_sources: int = Field(0, ge=0, description="sources of the validation split that get edits too, for model selection")
+    num_sources: int | None = Field(
+        None, ge=1, description="how many sources of the train split get edits; default: all"
+    )
+    num_validation_sources: int = Field(
+        0, ge=0, description="sources of the validation split that get edits too, for model selection"
+    )
 
 
 class ShardConfig(Config):
@@ -95,7 +112,11 @@ class ProbeConfig(Config):
     """Measure where the classifier fails."""
 
     model: ModelConfig | None = Field(None, description="any image classification checkpoint")
-    callable: str | None = Field(None, pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:function, a black box instead of `model`")
+    callable: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="package.module:function, a black box instead of `model`",
+    )
     batch_size: int = Field(64, ge=1)
     placement: Placement = Placement()
     confidence: float = Field(0.95, gt=0.5, lt=1)
@@ -121,9 +142,12 @@ class ReinforceConfig(Config):
     replay_ratio: float = Field(0.5, ge=0, lt=1, description="share of real images in each batch of the reinforced arm")
     freeze_batch_norm: bool = Field(False, description="keep the running statistics of batch norm")
     eval_every: int = Field(50, ge=1, description="steps between checkpoints, each scored on validation data")
-    max_accuracy_loss: float = Field(0.005, ge=0, le=1, description="in-distribution validation accuracy that may be lost; more means: do not ship")
+    max_accuracy_loss: float = Field(
+        0.005, ge=0, le=1, description="in-distribution validation accuracy that may be lost; more means: do not ship"
+    )
     deepspeed: str | dict[str, JsonValue] = Field(
-        {"zero_optimization": {"stage": 1}}, description="a DeepSpeed JSON file or the same inline: ZeRO stage, precision"
+        DEFAULT_DEEPSPEED,
+        description="a DeepSpeed JSON file or the same inline: ZeRO stage, precision",
     )
     num_workers: int = Field(1, ge=1)
     placement: Placement = Placement()
@@ -134,20 +158,23 @@ class ReportConfig(Config):
     """Shape the report."""
 
     num_rows: int = Field(24, ge=0, description="picture rows: source, placebo, counterfactuals")
-    group_by: tuple[str, ...] = Field((), description="attributes that make a group together with the class; default: every attribute")
+    group_by: tuple[str, ...] = Field(
+        (), description="attributes that make a group together with the class; default: every attribute"
+    )
     gpu_price_per_hour: float | None = Field(None, ge=0, description="in your currency, for the plan's cost")
 
 
 class RunFile(Config):
     """Describe one whole run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", description="a word of letters, digits, _ and -")
     seed: int = Field(0, ge=0)
     data: DataConfig
     shards: ShardConfig = ShardConfig()
     stages: dict[str, AnyStageConfig] = Field(description="the pipeline, in order; names are free")
     groups: tuple[tuple[str, ...], ...] = Field(
-        (("editor", "verifier"),), description="stages that share one actor and its device; placement is that of the first"
+        (("editor", "verifier"),),
+        description="stages that share one actor and its device; placement is that of the first",
     )
     probe: ProbeConfig
     reinforce: ReinforceConfig = ReinforceConfig()
@@ -162,7 +189,9 @@ class RunFile(Config):
         for group in self.groups:
             known = [name for name in group if name in names]
             if known and [name for name in names if name in group] != names[names.index(known[0]) :][: len(known)]:
-                raise ValueError(f"groups: {list(group)} must be neighbours in stages, in that order; stages are {names}")
+                raise ValueError(
+                    f"groups: {list(group)} must be neighbours in stages, in that order; stages are {names}"
+                )
         return self
 
     def stage_groups(self) -> list[list[str]]:

@@ -20,7 +20,9 @@ class Placement(Config):
     num_cpus: float = Field(1.0, ge=0, description="CPU cores reserved for one actor")
     num_gpus: float = Field(0.0, ge=0, description="GPUs for one actor; a fraction shares one GPU")
     replicas: tuple[int, int] = Field((1, 1), description="smallest and largest number of actors [min, max]")
-    num_threads: int = Field(1, ge=1, description="threads of one actor: fixed, so that bytes do not depend on the machine")
+    num_threads: int = Field(
+        1, ge=1, description="threads of one actor: fixed, so that bytes do not depend on the machine"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> "Placement":
@@ -57,8 +59,11 @@ class CaptionerConfig(StageConfig):
 
     kind: Literal["captioner"] = "captioner"
     model: ModelConfig
-    prompt: str | None = Field(None, description="text given with the image: a task token for Florence-2, a prefix for BLIP")
+    prompt: str | None = Field(
+        None, description="text given with the image: a task token for Florence-2, a prefix for BLIP"
+    )
     max_new_tokens: int = Field(32, ge=1)
+    attention: AttentionKernel = "default"
     overwrite: bool = Field(False, description="also caption sources that came with a caption")
 
 
@@ -71,10 +76,13 @@ class PerturberConfig(StageConfig):
         {"background": 2, "colour": 1}, description="edits of each kind for one source; the placebo is added by itself"
     )
     placebo: bool = Field(True, description="also make the edit that changes nothing, to measure the generator itself")
-    severities: tuple[float, ...] = Field((1.0,), description="each edit is made at each of these severities, in (0, 1]")
+    severities: tuple[float, ...] = Field(
+        (1.0,), description="each edit is made at each of these severities, in (0, 1]"
+    )
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(96, ge=1)
-    retries: int = Field(1, ge=0, description="more attempts after a reply that is not valid")
+    retries: int = Field(1, ge=0, description="more attempts after a reply that is not valid or repeats an edit")
+    attention: AttentionKernel = "default"
 
     @model_validator(mode="after")
     def _possible(self) -> "PerturberConfig":
@@ -99,11 +107,22 @@ class EditorConfig(StageConfig):
     guidance_scale: float = Field(7.5, ge=1)
     image_guidance_scale: float = Field(1.5, ge=1, description="instruct only")
     strength: float = Field(0.6, gt=0, le=1, description="img2img and inpaint, at severity 1")
-    inpaint_region: Literal["background", "object"] = Field("background", description="inpaint only: the side that is redrawn")
+    inpaint_region: Literal["background", "object"] = Field(
+        "background", description="inpaint only: the side that is redrawn"
+    )
+    mask_model: ModelConfig | None = Field(
+        None, description="inpaint only: a segmentation model that finds the object by its class name, such as CLIPSeg"
+    )
     negative_prompt: str | None = None
     size: int | None = Field(None, ge=8, description="edge in pixels; default: the model's own")
     attention: AttentionKernel = "default"
     jpeg_quality: int = Field(95, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _has_mask(self) -> "EditorConfig":
+        if (self.method == "inpaint") != (self.mask_model is not None):
+            raise ValueError("mask_model goes with method inpaint and with no other: give both or neither")
+        return self
 
 
 class VerifierConfig(StageConfig):
@@ -114,8 +133,12 @@ class VerifierConfig(StageConfig):
     min_image: float = Field(0.7, ge=-1, le=1, description="CLIP image-image similarity of source and edit")
     min_text: float = Field(0.2, ge=-1, le=1, description="CLIP similarity of each image to its own caption")
     min_directional: float = Field(0.2, ge=-1, le=1, description="CLIP directional similarity; not asked of a placebo")
-    consistency: bool = Field(True, description="the edited image must be closer to the edited phrase than to the original one")
-    min_contrast: float = Field(0.02, ge=0, le=1, description="smallest standard deviation of pixels in [0, 1]: catches blank and black")
+    consistency: bool = Field(
+        True, description="the edited image must be closer to the edited phrase than to the original one"
+    )
+    min_contrast: float = Field(
+        0.02, ge=0, le=1, description="smallest standard deviation of pixels in [0, 1]: catches blank and black"
+    )
     batch_size: int = Field(32, ge=1)
 
 
@@ -123,7 +146,9 @@ class PluginConfig(StageConfig):
     """Run a class of the user's own: the only open door."""
 
     kind: Literal["plugin"] = "plugin"
-    target: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:Class, made as Class(options, device)")
+    target: str = Field(
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:Class, made as Class(options, device)"
+    )
     options: dict[str, JsonValue] = {}
 
 

@@ -94,6 +94,7 @@ def test_there_is_no_import_cycle() -> None:
 
 
 def test_heavy_libraries_stay_out_of_the_command_line_start() -> None:
-    probe = "import sys, cluster.cli; print(sorted({'torch', 'ray', 'diffusers', 'transformers', 'deepspeed', 'datasets'} & set(sys.modules)))"
+    heavy = {"torch", "ray", "diffusers", "transformers", "deepspeed", "datasets"}
+    probe = f"import sys, cluster.cli; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

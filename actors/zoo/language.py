@@ -14,8 +14,33 @@ from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, 
 MAX_TOKENS = 32
 PLACEBO = "keep the picture as it is"
 # Words outside the wardrobe, so that a tokenizer and a language model have met some.
-OTHER_CLASSES = ("cat", "dog", "car", "bird", "horse", "ship", "house", "tree", "cup", "chair", "three", "seven", "flower")
-OTHER_PLACES = ("a table", "a beach", "the street", "a lawn", "ice", "black", "a white wall", "leaves", "asphalt", "a roof")
+OTHER_CLASSES = (
+    "cat",
+    "dog",
+    "car",
+    "bird",
+    "horse",
+    "ship",
+    "house",
+    "tree",
+    "cup",
+    "chair",
+    "three",
+    "seven",
+    "flower",
+)
+OTHER_PLACES = (
+    "a table",
+    "a beach",
+    "the street",
+    "a lawn",
+    "ice",
+    "black",
+    "a white wall",
+    "leaves",
+    "asphalt",
+    "a roof",
+)
 WEATHERS = ("snowy", "rainy", "foggy", "sunny", "stormy", "cloudy")
 DOMAINS = ("sketch", "painting", "cartoon", "photo", "drawing", "poster")
 VIEWPOINTS = ("from above", "from below", "from the side", "from far away", "in close-up")
@@ -45,7 +70,11 @@ def clip_tokenizer() -> CLIPTokenizer:
     tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>", continuing_subword_prefix=""))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Punctuation(),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
     )
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(

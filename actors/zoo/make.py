@@ -1,4 +1,4 @@
-"""Rebuild the zoo: `python -m actors.zoo.make`. Hours on a CPU, minutes on a GPU; run again, it goes on where it stopped."""
+"""Rebuild the zoo: `python -m actors.zoo.make`. Hours on a CPU, minutes on a GPU; run again, it goes on."""
 
 import argparse
 import shutil
@@ -23,7 +23,9 @@ def main() -> None:
     """Train the models that were asked for, in the order in which they need each other."""
     parser = argparse.ArgumentParser(prog="python -m actors.zoo.make", description=__doc__)
     parser.add_argument("--only", choices=MODELS, action="append", help="one model instead of all; may be given again")
-    parser.add_argument("--fashion-mnist", type=Path, default=DEBIAN_FOLDER, help="folder of Debian's dataset-fashion-mnist")
+    parser.add_argument(
+        "--fashion-mnist", type=Path, default=DEBIAN_FOLDER, help="folder of Debian's dataset-fashion-mnist"
+    )
     parser.add_argument("--work", type=Path, default=Path("build/zoo"), help="checkpoints, rendered pictures and logs")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)

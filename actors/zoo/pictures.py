@@ -26,12 +26,15 @@ def rendered(path: Path, scenes: Sequence[Scene], garments: Garments) -> NDArray
     """Return the pictures of scenes, (num_scenes, 64, 64, 3) uint8, from `path` where they were rendered before."""
     if not path.exists():
         partial = path.with_suffix(".partial.npy")
-        pictures = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(scenes), SIZE, SIZE, 3))
+        pictures: NDArray[np.uint8] = np.lib.format.open_memmap(
+            partial, mode="w+", dtype=np.uint8, shape=(len(scenes), SIZE, SIZE, 3)
+        )
         for index, scene in enumerate(scenes):
             pictures[index] = render(scene, garments)[0]
         pictures.flush()
         partial.rename(path)
-    return np.load(path, mmap_mode="r")
+    kept: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    return kept
 
 
 def to_tensor(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:

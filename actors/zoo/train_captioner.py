@@ -21,7 +21,7 @@ from actors.zoo.train_verifier import verifier_scenes
 from actors.zoo.training import Recipe, Workshop, averaged, train
 from engine.wardrobe.scene import caption
 
-RECIPE = Recipe(name="captioner", num_steps=1200, learning_rate=1e-3, weight_decay=0.02)
+RECIPE = Recipe(name="captioner", num_steps=2400, learning_rate=1e-3, weight_decay=0.02)
 BATCH_SIZE = 64
 MAX_LENGTH = 24
 

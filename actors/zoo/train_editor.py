@@ -18,11 +18,11 @@ from actors.zoo.training import Recipe, Workshop, averaged, train
 from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
 
-RECIPE = Recipe(name="editor", num_steps=2000, learning_rate=5e-4, weight_decay=1e-2)
+RECIPE = Recipe(name="editor", num_steps=1900, learning_rate=5e-4, weight_decay=1e-2)
 NUM_FAMILIES = 8_000
 BATCH_SIZE = 64
 WIDTH = 128
-# A family: a composite, two with other backgrounds, one with another colour, one in another light or with another garment.
+# A family: a composite, two on other backgrounds, one in another colour, one in another light or of another garment.
 FAMILY = 5
 SHARES = {"background": 0.52, "colour": 0.22, "lighting": 0.08, "object": 0.08, "placebo": 0.10}
 CAPTION_SHARE = 0.15

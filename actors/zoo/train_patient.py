@@ -53,7 +53,7 @@ def save_patient(workshop: Workshop, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
     model = make_patient()
     step = averaged(RECIPE, model, workshop)
-    model.save_pretrained(folder)
+    model.to(torch.float16).save_pretrained(folder)
     save_image_processor(folder, "ViTImageProcessor")
     return step
 
@@ -69,7 +69,9 @@ def score(name: str, workshop: Workshop) -> dict[str, float]:
     on_own = np.array([scene.background == OWN_BACKGROUND[scene.label] for scene in balanced])
     groups = np.array([scene.label * 8 + BACKGROUNDS.index(scene.background) for scene in balanced])
     return {
-        "biased": float(_right(model, biased, rendered(workshop.folder / "heldout-biased.npy", biased, garments)).mean()),
+        "biased": float(
+            _right(model, biased, rendered(workshop.folder / "heldout-biased.npy", biased, garments)).mean()
+        ),
         "balanced": float(right.mean()),
         "aligned": float(right[on_own].mean()),
         "conflict": float(right[~on_own].mean()),
@@ -109,4 +111,5 @@ def _right(model: ResNetForImageClassification, scenes: list[Scene], pictures: N
             model(pixel_values=to_tensor(pictures[start : start + 250], device)).logits.argmax(1).numpy()
             for start in range(0, len(scenes), 250)
         ]
-    return np.concatenate(parts) == np.array([scene.label for scene in scenes])
+    right: NDArray[np.bool_] = np.concatenate(parts) == np.array([scene.label for scene in scenes])
+    return right

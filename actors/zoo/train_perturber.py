@@ -26,7 +26,7 @@ from engine.sample import EditKind
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, with_article
 
-RECIPE = Recipe(name="perturber", num_steps=2000, learning_rate=2e-3, weight_decay=0.01)
+RECIPE = Recipe(name="perturber", num_steps=1000, learning_rate=2e-3, weight_decay=0.01)
 BATCH_SIZE = 64
 KINDS: tuple[EditKind, ...] = (
     *("background", "background", "colour", "colour", "lighting", "object"),
@@ -66,7 +66,9 @@ def train_perturber(workshop: Workshop, num_steps: int | None = None) -> None:
         rng = random.Random(f"{RECIPE.seed}/{step}")
         drawn = [draw_exchange(rng) for _ in range(BATCH_SIZE)]
         questions = [tokenizer.bos_token + question + "\n" for question, _ in drawn]
-        texts = [question + answer + tokenizer.eos_token for question, (_, answer) in zip(questions, drawn, strict=True)]
+        texts = [
+            question + answer + tokenizer.eos_token for question, (_, answer) in zip(questions, drawn, strict=True)
+        ]
         tokens = tokenizer(texts, padding=True, return_tensors="pt").to(workshop.device)
         lengths = torch.tensor([len(tokenizer(question).input_ids) for question in questions])
         places = torch.arange(tokens.input_ids.shape[1])[None]
@@ -88,7 +90,7 @@ def save_perturber(workshop: Workshop, folder: Path) -> int:
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
-    model.save_pretrained(folder)
+    model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return step
 

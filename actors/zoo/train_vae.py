@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.zoo.pictures import garments_of, rendered, to_tensor
@@ -13,9 +14,9 @@ from actors.zoo.training import Recipe, Workshop, averaged, train
 from engine.wardrobe.garments import Garments
 from engine.wardrobe.scene import LIGHTS, Scene, make_scenes
 
-RECIPE = Recipe(name="vae", num_steps=1000, learning_rate=2e-3)
+RECIPE = Recipe(name="vae", num_steps=2600, learning_rate=1.5e-3)
 NUM_PICTURES = 20_000
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 LATENT_CHANNELS = 8
 
 
@@ -79,7 +80,7 @@ def vae_scenes(garments: Garments) -> list[Scene]:
 
 
 @torch.no_grad()
-def normalised(vae: AutoencoderKL, pictures: np.ndarray, workshop: Workshop) -> AutoencoderKL:  # type: ignore[type-arg]
+def normalised(vae: AutoencoderKL, pictures: NDArray[np.uint8], workshop: Workshop) -> AutoencoderKL:
     """Fold mean and deviation of each latent channel into the 1x1 convolutions beside the latents.
 
     Then every channel has mean 0 and deviation 1 with a scaling factor of 1. The instruct-pix2pix pipeline does not scale
@@ -87,7 +88,7 @@ def normalised(vae: AutoencoderKL, pictures: np.ndarray, workshop: Workshop) -> 
     """
     vae = vae.eval().float()
     images = to_tensor(pictures[:1024], workshop.device)
-    latents = torch.cat([vae.encode(part).latent_dist.mean for part in images.split(64)])
+    latents = torch.cat([vae.encode(part).latent_dist.mean for part in torch.split(images, 64)])
     mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     encode, decode = vae.quant_conv, vae.post_quant_conv
     decode.bias += decode.weight[:, :, 0, 0] @ mean

@@ -15,7 +15,7 @@ from actors.zoo.training import Recipe, Workshop, averaged, train
 from engine.wardrobe.garments import Garments
 from engine.wardrobe.scene import LIGHTS, Scene, caption, make_scenes, with_article
 
-RECIPE = Recipe(name="verifier", num_steps=1200, learning_rate=1e-3, weight_decay=0.02)
+RECIPE = Recipe(name="verifier", num_steps=900, learning_rate=1e-3, weight_decay=0.02)
 NUM_PICTURES = 30_000
 BATCH_SIZE = 128
 NUM_SPOILT = 8

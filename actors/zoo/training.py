@@ -72,7 +72,10 @@ def train(recipe: Recipe, model: nn.Module, loss: Loss, workshop: Workshop) -> n
             rate = (time.monotonic() - start) / (step - first)
             _log(workshop, recipe, {"step": step, "loss": value.item(), "seconds_per_step": rate, **numbers})
         if step % SAVE_EVERY == 0 or step == recipe.num_steps:
-            _save(checkpoint, {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step})
+            _save(
+                checkpoint,
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": average, "step": step},
+            )
     model.load_state_dict(average)
     return model.eval()
 
@@ -102,9 +105,7 @@ def _average(average: dict[str, Tensor], model: nn.Module, decay: float) -> None
             average[name].copy_(value)
 
 
-def _resume(
-    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]
-) -> int:
+def _resume(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor]) -> int:
     if not checkpoint.exists():
         return 0
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)

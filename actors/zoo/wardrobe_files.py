@@ -15,7 +15,7 @@ EDGE = 512
 def write_wardrobe_files(fashion_mnist: Path) -> None:
     """Write garments.npz and textures/*.jpg into engine/wardrobe."""
     splits = split_garments(read_fashion_mnist(fashion_mnist))
-    arrays = {}
+    arrays: dict[str, NDArray[np.uint8]] = {}
     for name in ("sources", "heldout"):
         arrays |= {f"{name}_images": splits[name].images, f"{name}_labels": splits[name].labels}
     np.savez_compressed(SHIPPED, **arrays)

@@ -27,7 +27,7 @@ GarmentSplit = Literal["zoo", "judge", "sources", "heldout"]
 # Garments of each split among the 60,000 of the train split; every class has a tenth. The t10k split is used nowhere.
 SPLIT_SIZES: dict[GarmentSplit, int] = {"zoo": 40_000, "judge": 12_000, "sources": 4_000, "heldout": 4_000}
 SHIPPED = Path(__file__).parent / "garments.npz"
-DEBIAN_FOLDER = Path("/usr/share/dataset-fashion-mnist")
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 SPLIT_SEED = 20_240_619
 
 

@@ -42,8 +42,8 @@ TEXTURES = Path(__file__).parent / "textures"
 class Scene:
     """Hold the ground truth of a composite.
 
-    `garment` indexes the garments of its split. `size`, `left` and `top` place it, in pixels. `crop` is the (left, top, edge)
-    of the texture as shares of its free room. `severity` in [0, 1] scales `light`.
+    `garment` indexes the garments of its split. `size`, `left` and `top` place it, in pixels. `crop` is the (left, top,
+    edge) of the texture as shares of its free room. `severity` in [0, 1] scales `light`.
     """
 
     key: str
@@ -64,9 +64,7 @@ class Scene:
         return CLASSES[self.label]
 
 
-def make_scene(
-    garments: Garments, name: str, index: int, *, correlation: float | None = None, seed: int = 0
-) -> Scene:
+def make_scene(garments: Garments, name: str, index: int, *, correlation: float | None = None, seed: int = 0) -> Scene:
     """Return composite `index` of an endless set; it depends on the arguments alone, so any one can be made by itself.
 
     Classes take turns. With a correlation each class stands on its own background that often, else on any other equally
@@ -77,6 +75,8 @@ def make_scene(
     members = garments.of_class(label)
     round_, place = divmod(turn, len(members))
     size = int(rng.integers(38, 53))
+    # Two sets of one run may differ in nothing else, and their keys must not meet.
+    bias = "balanced" if correlation is None else f"{100 * correlation:.0f}"
     if correlation is None:
         background = BACKGROUNDS[(turn + round_) % len(BACKGROUNDS)]
     elif rng.random() < correlation:
@@ -84,7 +84,7 @@ def make_scene(
     else:
         background = str(rng.choice([other for other in BACKGROUNDS if other != OWN_BACKGROUND[label]]))
     return Scene(
-        key=f"{name}-{index:06d}",
+        key=f"{name}-{bias}-{index:06d}",
         garment=int(members[place]),
         label=label,
         colour=str(rng.choice(list(COLOURS))),

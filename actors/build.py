@@ -1,0 +1,68 @@
+"""From a stage's configuration to the stage: the one place that knows every kind."""
+
+import importlib
+from typing import assert_never
+
+import torch
+
+from actors.captioner import Captioner
+from actors.device import fix_threads, resolve_device
+from actors.editor import Editor
+from actors.perturber import Perturber
+from actors.verifier import Verifier
+from engine.errors import ModelError
+from engine.sample import Stage
+from engine.stages import (
+    AnyStageConfig,
+    CaptionerConfig,
+    EditorConfig,
+    PerturberConfig,
+    PluginConfig,
+    VerifierConfig,
+)
+
+
+def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) -> Stage:
+    """Return the stage that a configuration describes, its model loaded on its device and its threads fixed.
+
+    `seed` is the run's; `offline` forbids asking a model hub. Raises ModelError or PlacementError.
+    """
+    device = resolve_device(config.placement)
+    fix_threads(config.placement.num_threads)
+    match config:
+        case CaptionerConfig():
+            return Captioner(config, device, name=name, offline=offline)
+        case PerturberConfig():
+            return Perturber(config, device, name=name, seed=seed, offline=offline)
+        case EditorConfig():
+            return Editor(config, device, name=name, seed=seed, offline=offline)
+        case VerifierConfig():
+            return Verifier(config, device, name=name, offline=offline)
+        case PluginConfig():
+            return load_plugin(config, device, name=name)
+        case _:
+            assert_never(config)
+
+
+def load_plugin(config: PluginConfig, device: torch.device, *, name: str) -> Stage:
+    """Return `target` (package.module:Class) made as Class(options, device)."""
+    module_name, _, attribute = config.target.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ModelError(
+            f"stages.{name}.target: cannot import {module_name!r}: {error}; "
+            "it must be installed, or its folder on PYTHONPATH, on every machine of the run"
+        ) from error
+    maker = getattr(module, attribute, None)
+    if not callable(maker):
+        known = [item for item in vars(module) if not item.startswith("_") and isinstance(vars(module)[item], type)]
+        raise ModelError(f"stages.{name}.target: {module_name!r} has no class {attribute!r}; it has {known}")
+    stage = maker(dict(config.options), device)
+    if not callable(stage):
+        raise ModelError(
+            f"stages.{name}.target: {config.target} makes a {type(stage).__name__}, which cannot be called: "
+            "a stage is called with samples and yields samples and rejections"
+        )
+    made: Stage = stage
+    return made

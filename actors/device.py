@@ -1,0 +1,50 @@
+"""Devices, threads and number formats of one actor."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from engine.errors import ModelError, PlacementError
+from engine.stages import ModelConfig, Placement
+
+
+def resolve_device(placement: Placement) -> torch.device:
+    """Return the device that a placement asks for, refuse it where there is none."""
+    wants_gpu = placement.device == "cuda" or (placement.device == "auto" and placement.num_gpus > 0)
+    if not wants_gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise PlacementError(
+            f"placement asks for a GPU (device {placement.device}, num_gpus {placement.num_gpus:g}), but CUDA is not "
+            "available to this process: set device to cpu and num_gpus to 0, or install a CUDA build of torch"
+        )
+    return torch.device("cuda")
+
+
+def fix_threads(num_threads: int) -> None:
+    """Fix the threads of this process, and have CUDA choose the same algorithms each time: bytes depend on both.
+
+    The same batch gives the same bits at any fixed number; with one thread a row's place in the batch does not matter
+    either (with two, CLIP embeddings moved by 6e-8).
+    """
+    torch.set_num_threads(num_threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def weights_dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
+    """Return the dtype that the weights are loaded in; on a CPU that is always float32 (see `precision`)."""
+    if device.type == "cpu":
+        if model.dtype == "float16":
+            raise ModelError(
+                f"model {model.name!r}: float16 is not for a CPU: use bfloat16 or float32, or give it a GPU"
+            )
+        return torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[model.dtype]
+
+
+def precision(model: ModelConfig, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context to run a model in: bfloat16 autocast where a CPU was asked for bfloat16, else nothing."""
+    if device.type == "cpu" and model.dtype == "bfloat16":
+        return torch.autocast("cpu", dtype=torch.bfloat16)
+    return nullcontext()

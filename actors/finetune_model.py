@@ -1,0 +1,179 @@
+"""The classifier in training: loaded for the run's classes, made safe for half precision, gathered and saved."""
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from actors.classifier import match_classes
+from actors.images import decode_rgb
+from actors.loading import load_image_processor, load_weights, resolve_model
+from actors.untyped import Model, Processor
+from engine.errors import ModelError
+from engine.stages import ModelConfig
+from engine.storage import Storage
+
+Weights = dict[str, Tensor]
+CONFIG = "config.json"
+
+
+class Preprocessing:
+    """Split a model's image processor in two: pixels on the CPU, kept as uint8, and arithmetic on the device."""
+
+    def __init__(self, processor: Processor) -> None:
+        self.processor = processor
+        plain = bool(getattr(processor, "do_rescale", False))
+        self._options: dict[str, bool] = {"do_rescale": False, "do_normalize": False} if plain else {}
+        self._scale = float(processor.rescale_factor) if plain else 1.0
+        normalises = plain and bool(getattr(processor, "do_normalize", False))
+        self._mean = torch.tensor(processor.image_mean if normalises else [0.0]).view(1, -1, 1, 1)
+        self._std = torch.tensor(processor.image_std if normalises else [1.0]).view(1, -1, 1, 1)
+
+    def pixels(self, image: bytes) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """Return the resized and cropped pixels (channels, height, width) of an encoded image."""
+        output = self.processor(images=decode_rgb(image), return_tensors="np", **self._options)
+        array = np.asarray(output["pixel_values"][0])
+        return array.astype(np.uint8) if self._options else array.astype(np.float32)
+
+    def inputs(self, pixels: NDArray[Any], device: torch.device) -> Tensor:
+        """Return what the model takes (n, channels, height, width), float32 on the device."""
+        tensor = torch.from_numpy(pixels).to(device, non_blocking=True).float()
+        return (tensor * self._scale - self._mean.to(device)) / self._std.to(device)
+
+
+class Patient:
+    """Load the classifier under test, its head cut to the run's classes in the run's order."""
+
+    def __init__(self, config: ModelConfig, classes: Sequence[str], *, offline: bool) -> None:
+        from transformers import AutoModelForImageClassification
+
+        self.folder = resolve_model(config, offline)
+        self.classes = tuple(classes)
+        self.preprocessing = Preprocessing(load_image_processor(config, self.folder))
+        # Weights are trained in float32 masters whatever they were stored in; DeepSpeed's JSON sets the precision.
+        whole = config.model_copy(update={"dtype": "float32"})
+        self._model = load_weights(AutoModelForImageClassification, whole, self.folder, torch.device("cpu"))
+        _fit_head(self._model, self.classes, config.name)
+
+    def model(self) -> nn.Module:
+        """Return a fresh copy of the untouched classifier, on the CPU."""
+        model: nn.Module = copy.deepcopy(self._model)
+        return model
+
+    def save(self, weights: Weights, storage: Storage, folder: str) -> None:
+        """Write a model that `from_pretrained` loads: config.json goes first when it is replaced and comes last."""
+        model = self.model()
+        model.load_state_dict(weights)
+        with tempfile.TemporaryDirectory() as place:
+            model.save_pretrained(place)  # type: ignore[operator]
+            self.preprocessing.processor.save_pretrained(place)
+            names = sorted(path.name for path in Path(place).iterdir())
+            if storage.exists(f"{folder}/{CONFIG}"):
+                storage.delete(f"{folder}/{CONFIG}")
+            for name in sorted(names, key=lambda name: name == CONFIG):
+                storage.write(f"{folder}/{name}", Path(place, name).read_bytes())
+
+
+def prepare_batch_norm(model: nn.Module, precision: str) -> None:
+    """Have batch norm compute in float32 under half precision, as its running statistics are float32.
+
+    DeepSpeed casts parameters and leaves buffers alone; torch's CPU kernel refuses the mixture.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and precision != "float32":
+            module.__dict__["forward"] = partial(_float32_batch_norm, module)
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Keep the running statistics: batch norm acts as in evaluation while the rest trains."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
+def synchronise_buffers(model: nn.Module) -> None:
+    """Set floating buffers (batch norm's statistics) to their mean over the workers: one model is scored and saved."""
+    if torch.distributed.get_world_size() == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            torch.distributed.all_reduce(buffer)
+            buffer /= torch.distributed.get_world_size()
+
+
+def gather_weights(model: nn.Module) -> Weights:
+    """Return the whole model in float32 to the first worker, nothing to the others; ZeRO-3 keeps it in pieces.
+
+    All workers must call it.
+    """
+    import deepspeed
+
+    names, first = set(model.state_dict()), torch.distributed.get_rank() == 0
+    weights: Weights = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        with deepspeed.zero.GatheredParameters([parameter]):
+            if first:
+                weights[name] = parameter.detach().float().cpu().clone()
+    if first:
+        weights |= {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers() if name in names}
+    return weights
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters in two groups: matrices decay, biases and norms do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _float32_batch_norm(module: _BatchNorm, values: Tensor) -> Tensor:
+    uses_batch = module.training or module.running_mean is None
+    momentum = module.momentum
+    if module.training and module.num_batches_tracked is not None:
+        module.num_batches_tracked.add_(1)
+        momentum = 1 / float(module.num_batches_tracked) if momentum is None else momentum
+    result = nn.functional.batch_norm(
+        values.float(),
+        module.running_mean,
+        module.running_var,
+        None if module.weight is None else module.weight.float(),
+        None if module.bias is None else module.bias.float(),
+        uses_batch,
+        momentum or 0.0,
+        module.eps,
+    )
+    return result.to(values.dtype)
+
+
+def _fit_head(model: Model, classes: Sequence[str], name: str) -> None:
+    """Cut and reorder the rows of the classification head to the run's classes."""
+    rows = match_classes({int(index): label for index, label in model.config.id2label.items()}, classes, name)
+    if rows != list(range(model.config.num_labels)):
+        heads = [
+            (path, layer)
+            for path, layer in model.named_modules()
+            if isinstance(layer, nn.Linear) and layer.out_features == model.config.num_labels
+        ]
+        if not heads:
+            raise ModelError(
+                f"model {name!r} has no linear head of {model.config.num_labels} rows that could be cut to the run's "
+                f"{len(classes)} classes: give the run all classes of the model, in its order"
+            )
+        for _, layer in heads:
+            layer.weight = nn.Parameter(layer.weight.detach()[rows].clone())
+            if layer.bias is not None:
+                layer.bias = nn.Parameter(layer.bias.detach()[rows].clone())
+            layer.out_features = len(rows)
+    model.config.id2label = dict(enumerate(classes))
+    model.config.label2id = {label: index for index, label in enumerate(classes)}
+    model.num_labels = len(classes)

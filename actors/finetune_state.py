@@ -1,0 +1,90 @@
+"""What fine-tuning is told and what it has done so far: the part of a checkpoint that is JSON."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from engine.gate import Score, selection_key
+from engine.recipe import ArmName, ShardContents
+from engine.runfile import ReinforceConfig, RunFile
+from engine.sample import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneTask:
+    """Hold what every worker is told. `contents` lists the shards that are done, each of them checked for leaks."""
+
+    name: str
+    run: RunFile
+    rundir: str
+    contents: tuple[ShardContents, ...]
+    arms: tuple[ArmName, ...]
+    deepspeed: Mapping[str, Json]
+
+    @property
+    def history_path(self) -> str:
+        """Return the file of the run directory that shows the lines of history while they come."""
+        return f"checkpoints/{self.name}/history.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Hold one line of history: the means since the line before, and the validation accuracy after `step` steps."""
+
+    step: int
+    loss: float
+    learning_rate: float
+    images_per_second: float
+    validation_accuracy: float
+    validation_edits_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmRecord:
+    """Hold what an arm has done so far: a line for each checkpoint, and the step and score of the best one."""
+
+    history: tuple[Entry, ...] = ()
+    best_step: int = 0
+    best: Score | None = None
+
+    @property
+    def step(self) -> int:
+        """Return the number of steps that are done."""
+        return self.history[-1].step if self.history else 0
+
+    def add(self, entry: Entry, score: Score, patient: Score, config: ReinforceConfig) -> "ArmRecord":
+        """Return the record with one more line; the score becomes the best where it is better, not where equal."""
+        record = replace(self, history=(*self.history, entry))
+        key = selection_key(score, patient, config)
+        if self.best is not None and key <= selection_key(self.best, patient, config):
+            return record
+        return replace(record, best_step=entry.step, best=score)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Hold what all arms have done. The last arm is in work; those before it are finished and their models saved."""
+
+    patient: Score | None = None
+    arms: Mapping[str, ArmRecord] = field(default_factory=dict)
+
+    def with_arm(self, name: str, record: ArmRecord) -> "Progress":
+        """Return the progress with the new record of an arm."""
+        return replace(self, arms={**self.arms, name: record})
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Progress":
+        """Read what dataclasses.asdict gave."""
+        arms = {
+            name: ArmRecord(
+                history=tuple(Entry(**entry) for entry in arm["history"]),
+                best_step=arm["best_step"],
+                best=_score(arm["best"]),
+            )
+            for name, arm in record["arms"].items()
+        }
+        return cls(patient=_score(record["patient"]), arms=arms)
+
+
+def _score(record: Mapping[str, str] | None) -> Score | None:
+    return None if record is None else Score(**record)

@@ -1,0 +1,172 @@
+"""Captions to edits: a causal language model with a chat template, asked for JSON."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from actors.attention import set_attention
+from actors.batching import padded_batches
+from actors.device import precision
+from actors.generation import sample_texts
+from actors.loading import load_tokenizer, load_weights, model_provenance, resolve_model
+from actors.prompts import system_prompt, user_prompt
+from actors.replies import BadReply, Reply, parse_reply
+from actors.untyped import Tokenizer
+from engine.errors import ModelError
+from engine.sample import Edit, EditKind, Json, Rejection, Sample, content_seed
+from engine.stages import PerturberConfig
+
+PLACEBO_INSTRUCTION = "keep the picture as it is"
+MAX_DETAIL = 2000  # characters of a bad reply that are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Ask for one edit of one source; `keys` are those of its candidates, one for each severity."""
+
+    source: Sample
+    kind: EditKind
+    keys: tuple[str, ...]
+
+
+class Perturber:
+    """Follow each source with its placebo and its edits, still without images.
+
+    Keys: {source}_placebo, then {source}_cf00, _cf01, ... counted through the kinds in the order of the run file, the
+    edits of a kind, and the severities. An edit that could not be had keeps its number, as a Rejection.
+    """
+
+    def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.config, self.name, self.seed, self.device = config, name, seed, device
+        folder = resolve_model(config.model, offline)
+        self.tokenizer = load_tokenizer(config.model, folder)
+        if not self.tokenizer.chat_template:
+            raise ModelError(f"model {config.model.name!r} has no chat template: name an instruction-tuned model")
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        self.model = load_weights(AutoModelForCausalLM, config.model, folder, device)
+        self.provenance: dict[str, Json] = {
+            "model": model_provenance(config.model, folder),
+            "temperature": config.temperature,
+            "attention": set_attention(self.model, config.attention, device),
+        }
+
+    def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
+        """Yield each sample of the batch, after a source its placebo, edits and rejections."""
+        requests = {sample.key: self._requests(sample) for sample in batch if sample.role == "source"}
+        answers = self._ask([item for items in requests.values() for item in items if item.source.caption])
+        for sample in batch:
+            yield sample
+            if sample.role != "source":
+                continue
+            if self.config.placebo and sample.caption:
+                yield self._placebo(sample)
+            for request in requests[sample.key]:
+                yield from self._candidates(request, answers.get(request.keys))
+
+    def _requests(self, source: Sample) -> list[Request]:
+        width = len(self.config.severities)
+        kinds = [kind for kind, count in self.config.edits.items() for _ in range(count)]
+        return [
+            Request(
+                source=source,
+                kind=kind,
+                keys=tuple(f"{source.key}_cf{number * width + index:02d}" for index in range(width)),
+            )
+            for number, kind in enumerate(kinds)
+        ]
+
+    def _ask(self, requests: list[Request]) -> dict[tuple[str, ...], Reply | BadReply]:
+        """Return the answer to each request: the first valid one that repeats no other edit of its source and kind."""
+        answers: dict[tuple[str, ...], Reply | BadReply] = {}
+        taken: set[tuple[str, EditKind, str]] = set()
+        for attempt in range(1 + self.config.retries):
+            open_requests = [item for item in requests if not isinstance(answers.get(item.keys), Reply)]
+            for request, text in zip(open_requests, self._generate(open_requests, attempt), strict=True):
+                source = request.source
+                reply = parse_reply(text, caption=source.caption, class_name=source.class_name, kind=request.kind)
+                if isinstance(reply, Reply):
+                    mark = (source.key, request.kind, reply.after.casefold())
+                    if mark in taken:
+                        reply = BadReply(reason="duplicate_edit", detail=f"another {request.kind} edit has this after")
+                    taken.add(mark)
+                if isinstance(reply, BadReply):
+                    reply = replace(reply, detail=f"{reply.detail}; reply: {text}"[:MAX_DETAIL])
+                answers[request.keys] = reply
+        return answers
+
+    def _generate(self, requests: list[Request], attempt: int) -> Iterator[str]:
+        prompts = [self._prompt(request) for request in requests]
+        seeds = [content_seed(self.seed, f"{request.keys[0]}/{self.name}/{attempt}") for request in requests]
+        for rows, count in padded_batches(list(zip(prompts, seeds, strict=True)), self.config.batch_size):
+            with torch.inference_mode(), precision(self.config.model, self.device):
+                texts = sample_texts(
+                    self.model,
+                    self.tokenizer,
+                    [prompt for prompt, _ in rows],
+                    seeds=[seed for _, seed in rows],
+                    temperature=self.config.temperature,
+                    max_new_tokens=self.config.max_new_tokens,
+                )
+            yield from texts[:count]
+
+    def _prompt(self, request: Request) -> str:
+        source = request.source
+        system = system_prompt(request.kind, source.class_name)
+        user = user_prompt(source.caption, source.class_name, request.kind)
+        return render_chat(self.tokenizer, self.config.model.name, system, user)
+
+    def _placebo(self, source: Sample) -> Sample:
+        edit = Edit(
+            kind="placebo",
+            before=source.caption,
+            after=source.caption,
+            instruction=PLACEBO_INSTRUCTION,
+            caption=source.caption,
+        )
+        return replace(source, key=f"{source.key}_placebo", role="placebo", image=b"", edit=edit)
+
+    def _candidates(self, request: Request, answer: Reply | BadReply | None) -> Iterator[Sample | Rejection]:
+        source = request.source
+        if answer is None:
+            detail = "the source has no caption: give captions with the data, or put a captioner before this stage"
+            answer = BadReply(reason="no_caption", detail=detail)
+        for key, severity in zip(request.keys, self.config.severities, strict=True):
+            if isinstance(answer, BadReply):
+                yield Rejection(
+                    key=key, source_key=source.key, stage=self.name, reason=answer.reason, detail=answer.detail
+                )
+                continue
+            edit = Edit(
+                kind=request.kind,
+                before=answer.before,
+                after=answer.after,
+                instruction=answer.instruction,
+                caption=answer.caption,
+                severity=severity,
+            )
+            provenance = {**source.provenance, self.name: self.provenance}
+            yield replace(source, key=key, role="counterfactual", image=b"", edit=edit, provenance=provenance)
+
+
+def render_chat(tokenizer: Tokenizer, model_name: str, system: str, user: str) -> str:
+    """Return the prompt text; a template that knows no system message gets it at the head of the user's."""
+    from jinja2 import TemplateError
+
+    def render(messages: list[dict[str, str]]) -> str:
+        # Templates of models that can think aloud read enable_thinking; the others ignore it.
+        return str(
+            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+        )
+
+    try:
+        return render([{"role": "system", "content": system}, {"role": "user", "content": user}])
+    except TemplateError:
+        pass
+    try:
+        return render([{"role": "user", "content": f"{system}\n\n{user}"}])
+    except TemplateError as error:
+        raise ModelError(f"the chat template of model {model_name!r} takes no single user message: {error}") from error

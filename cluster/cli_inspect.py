@@ -1,0 +1,178 @@
+"""The commands that look and change nothing: status, verify, show, schema, doctor."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from cluster.cli_options import Commands, add_command, add_run_directory, open_directory
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    _add_status(commands)
+    _add_verify(commands)
+    _add_show(commands)
+    _add_schema(commands)
+    _add_doctor(commands)
+
+
+def _add_status(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "status",
+        "say how far a run is, from its markers alone",
+        "Count what the markers of finished shards say. Safe at any time, from any machine that can read them.",
+        "  counterforge status runs/wardrobe\n  counterforge status s3://bucket/runs/first --json",
+    )
+    add_run_directory(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=status_command)
+
+
+def _add_verify(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "verify",
+        "hash every file of a run again and compare it with its marker",
+        "Read every file that a marker names; compare size and SHA-256. Exit code 1 where one is missing or differs.",
+        "  counterforge verify runs/wardrobe",
+    )
+    add_run_directory(parser)
+    parser.set_defaults(command=verify_command)
+
+
+def _add_show(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "show",
+        "write a contact sheet of pictures as PNG",
+        "One row a source: the source, its placebo (an edit that changes nothing), its counterfactuals. Below each:\n"
+        "the edit, what the verifier turned it down for, and what the classifier says before and after.",
+        "  counterforge show runs/wardrobe\n"
+        "  counterforge show runs/wardrobe --rows 40 --out sheet.png\n"
+        "  counterforge show runs/wardrobe/shards/000003.tar",
+    )
+    parser.add_argument("what", metavar="RUN|SHARD.tar", help="a run directory, or one shard")
+    parser.add_argument(
+        "--out", metavar="PNG", type=Path, help="default: contact_sheet.png in RUN, or beside the shard"
+    )
+    parser.add_argument("--rows", type=int, default=12, metavar="N", help="sources to show (default: 12)")
+    parser.set_defaults(command=show_command)
+
+
+def _add_schema(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "schema",
+        "print the JSON schema of a run file",
+        "Print the JSON schema: every field, its type, default and meaning. Editors check run files with it.",
+        "  counterforge schema > run.schema.json\n"
+        "then begin a run file with\n"
+        "  # yaml-language-server: $schema=run.schema.json",
+    )
+    parser.set_defaults(command=schema_command)
+
+
+def _add_doctor(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "doctor",
+        "say what this machine can run, and how to get the rest",
+        "Look at Python, packages, Ray, GPUs, attention kernels (each is tried), DeepSpeed's compiler, storage, zoo.\n"
+        "Exit code 0 also where optional things are missing, 1 where a run cannot work.",
+        "  counterforge doctor\n  counterforge doctor --json",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=doctor_command)
+
+
+def status_command(options: argparse.Namespace) -> int:
+    """Print what the markers say."""
+    from dataclasses import asdict
+
+    from cluster.progress import describe, duration, snapshot
+
+    rundir = open_directory(options.run)
+    state = snapshot(rundir.markers(), rundir.info.num_shards, rundir.plan().num_edited)
+    phases = rundir.read_json("phases.json") if rundir.exists("phases.json") else {}
+    seconds = phases.get("seconds", {}) if isinstance(phases, dict) else {}
+    if options.json:
+        print(json.dumps({**asdict(state), "plan": rundir.info.digest, "phases": seconds}, indent=2))
+        return 0
+    print(f"{rundir.info.name} in {rundir.storage}, plan {rundir.info.digest[:12]}")
+    print(describe(state))
+    for title, reasons in (("rejected", state.counts.rejected), ("not processed", state.counts.quarantined)):
+        for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
+            print(f"  {title}: {reason} {count}")
+    for stage, mean in state.seconds.items():
+        print(f"  {stage}: {duration(mean)} a shard")
+    if isinstance(seconds, dict) and seconds:
+        print("phases: " + ", ".join(f"{name} {duration(float(str(spent)))}" for name, spent in seconds.items()))
+    return 0
+
+
+def verify_command(options: argparse.Namespace) -> int:
+    """Print every difference."""
+    from engine.verify import verify_run
+
+    rundir = open_directory(options.run)
+    differences = verify_run(rundir)
+    for difference in differences:
+        print(difference)
+    done = len(rundir.done())
+    if differences:
+        shards = sorted({difference.shard for difference in differences})
+        print(
+            f"counterforge: {len(differences)} differences in {len(shards)} of {done} shards. To make a shard again, "
+            f"delete {rundir.storage.name(f'done/{shards[0]:06d}.json')} and run `counterforge generate`",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"{done} of {rundir.info.num_shards} shards are done, all files are as their markers say")
+    return 0
+
+
+def show_command(options: argparse.Namespace) -> int:
+    """Write a contact sheet."""
+    from engine.contact_sheet import sheet_of_run, sheet_of_shard
+
+    what, rows = options.what, max(options.rows, 1)
+    if what.endswith(".tar"):
+        picture, default = sheet_of_shard(Path(what), rows), Path(what).with_suffix(".png")
+    else:
+        rundir = open_directory(what)
+        picture, default = sheet_of_run(rundir, rows), Path("contact_sheet.png")
+        if rundir.storage.is_local:
+            default = rundir.storage.local_path("contact_sheet.png")
+    out: Path = options.out or default
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(picture)
+    print(out)
+    return 0
+
+
+def schema_command(options: argparse.Namespace) -> int:
+    """Print the JSON schema."""
+    from engine.runfile import RunFile
+
+    print(json.dumps(RunFile.model_json_schema(), indent=2))
+    return 0
+
+
+def doctor_command(options: argparse.Namespace) -> int:
+    """Print what this machine can run."""
+    from dataclasses import asdict
+
+    from cluster.doctor import examine
+
+    checks = examine()
+    if options.json:
+        print(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            print(f"{check.state:<8} {check.name:<{width}}  {check.detail}")
+            if check.remedy:
+                print(f"{'':<8} {'':<{width}}  -> {check.remedy}")
+    return 1 if any(check.state == "failed" for check in checks) else 0

@@ -1,0 +1,178 @@
+"""The commands that do work: run, plan, generate, probe, reinforce, report."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from cluster.cli_options import (
+    Commands,
+    add_cluster,
+    add_command,
+    add_run_directory,
+    add_run_file,
+    live_console,
+    load,
+    open_directory,
+    out_of,
+    session_of,
+)
+
+if TYPE_CHECKING:
+    from engine.rundir import RunDirectory
+
+WEAKNESS, REINFORCE, EVALUATION = "weakness.json", "reinforce.json", "evaluation.json"
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the commands of this module."""
+    _add_run(commands)
+    _add_plan(commands)
+    _add_generate(commands)
+    _add_phases(commands)
+
+
+def _add_run(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "run",
+        "do all phases; the same command resumes",
+        "Plan, generate, probe, reinforce and report. What is done already is not done again: after a crash,\n"
+        "a Ctrl-C or a lost machine the same command goes on where it stopped, and makes the same bytes.",
+        "  counterforge run configs/wardrobe.yaml\n"
+        "  counterforge run mine.yaml --out /data/runs/first --set stages.editor.num_inference_steps=30\n"
+        "  counterforge run mine.yaml --address auto --out s3://bucket/runs/first",
+    )
+    add_run_file(parser)
+    add_cluster(parser)
+    parser.set_defaults(command=run_command)
+
+
+def _add_plan(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "plan",
+        "say what a run would do and cost; spends nothing",
+        "List the sources, split and shard them, and estimate images, bytes, hours and cost. Loads no model,\n"
+        "starts nothing, writes nothing. Hours are measured where the run directory has finished shards, else a guess.",
+        "  counterforge plan configs/wardrobe.yaml\n  counterforge plan mine.yaml --set data.num_sources=1000",
+    )
+    add_run_file(parser)
+    parser.set_defaults(command=plan_command)
+
+
+def _add_generate(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "generate",
+        "make the counterfactual images of a run",
+        "Make every shard that is not there yet: read the sources, caption them, think up edits, make them, verify.\n"
+        "Shards are WebDataset tars; one with a file in done/ is finished, and safe to read while others are made.",
+        "  counterforge generate configs/wardrobe.yaml\n"
+        "  counterforge generate mine.yaml --set stages.editor.placement.replicas=[2,8] --address auto",
+    )
+    add_run_file(parser)
+    add_cluster(parser)
+    parser.set_defaults(command=generate_command)
+
+
+def _add_phases(commands: Commands) -> None:
+    texts = {
+        "probe": (
+            "find the edits that make the classifier fail",
+            "Ask the classifier of the run file about every sample and write weakness.json: by class, edit kind\n"
+            "and edit value, how much an edit costs it, with intervals, less what the edit that changes nothing costs.",
+        ),
+        "reinforce": (
+            "fine-tune the classifier and say whether it may ship",
+            "Fine-tune the classifier on accepted counterfactuals mixed with real images, beside an arm with real\n"
+            "images alone, with DeepSpeed under Ray Train; then score every arm. Models go to RUN/models. Resumes.",
+        ),
+        "report": (
+            "write the report page",
+            "Write RUN/report/index.html, one page that needs no other file, and RUN/report/summary.json with its\n"
+            "numbers.",
+        ),
+    }
+    for name, (summary, text) in texts.items():
+        parser = add_command(commands, name, summary, text, f"  counterforge {name} runs/wardrobe")
+        add_run_directory(parser)
+        parser.set_defaults(command=phase_command, phase=name, address=None, autoscaling=False)
+        if name != "report":
+            add_cluster(parser)
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """Do all phases."""
+    from cluster.pipeline import open_run, run_phases
+
+    run = load(options)
+    rundir, plan = open_run(run, out_of(options, run))
+    run_phases(("generate", "probe", "reinforce", "report"), run, rundir, plan, session_of(options), live_console())
+    for line in report_lines(rundir):
+        print(line)
+    return 0
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    """Print the plan."""
+    from cluster.cli_plan import plan_lines
+
+    run = load(options)
+    for line in plan_lines(run, out_of(options, run)):
+        print(line)
+    return 0
+
+
+def generate_command(options: argparse.Namespace) -> int:
+    """Do the generate phase alone."""
+    from cluster.pipeline import open_run, run_phases
+    from cluster.progress import describe, snapshot
+
+    run = load(options)
+    rundir, plan = open_run(run, out_of(options, run))
+    run_phases(("generate",), run, rundir, plan, session_of(options), live_console())
+    print(describe(snapshot(rundir.markers(), plan.num_shards, plan.num_edited)))
+    return 0
+
+
+def phase_command(options: argparse.Namespace) -> int:
+    """Do one phase of a run directory, also where it was done before."""
+    from cluster.pipeline import run_phases
+
+    rundir = open_directory(options.run)
+    run_phases((options.phase,), rundir.run(), rundir, rundir.plan(), session_of(options), live_console(), again=True)
+    match options.phase:
+        case "probe":
+            lines = weakness_lines(rundir)
+        case "reinforce":
+            lines = verdict_lines(rundir)
+        case _:
+            lines = report_lines(rundir)
+    for line in lines:
+        print(line)
+    return 0
+
+
+def report_lines(rundir: "RunDirectory") -> list[str]:
+    """Return the verdict of a run with its reasons, and where the page is."""
+    from engine.report.advice import headline
+    from engine.report.page import PAGE, SUMMARY
+
+    summary: Any = rundir.read_json(SUMMARY)
+    reasons = [f"  {reason}" for reason in summary["reasons"]]
+    return [headline(summary["verdict"]), *reasons, f"report: {rundir.storage.name(PAGE)}"]
+
+
+def weakness_lines(rundir: "RunDirectory") -> list[str]:
+    """Return the worst weakness in words, and where the table is."""
+    from engine.report.advice import weakest_cell
+
+    weakest = weakest_cell({"weakness": rundir.read_json(WEAKNESS)})
+    return [weakest or "no edit costs accuracy beyond chance", f"table: {rundir.storage.name(WEAKNESS)}"]
+
+
+def verdict_lines(rundir: "RunDirectory") -> list[str]:
+    """Return the verdict of the fine-tuning with its reasons."""
+    if not rundir.exists(REINFORCE):
+        return [f"scored, not trained: {rundir.storage.name(EVALUATION)}"]
+    result: Any = rundir.read_json(REINFORCE)
+    return [result["verdict"], *(f"  {reason}" for reason in result["reasons"])]

@@ -1,0 +1,236 @@
+"""One shard on its way through Ray Data. The only place that turns Arrow blocks into samples and back.
+
+A shard is one row of one block: its samples, its rejections, its seconds. Ray may split and merge blocks between rows,
+never within one, so no setting of Ray can tear a shard apart.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from time import perf_counter
+
+import pyarrow as pa
+import ray.data
+from ray.data.block import BlockMetadata
+from ray.data.datasource import Datasource, ReadTask
+
+from actors.build import build_stage
+from cluster.failures import Naming
+from cluster.placement import IO_CPUS, group_placement
+from cluster.stage_watch import StageWatch
+from engine.errors import EngineError, RunError
+from engine.runfile import RunFile
+from engine.sample import Rejection, Sample, Stage
+from engine.shard import sample_from_json, sample_to_json
+
+# What goes away by itself: memory that a neighbour on the GPU held, and networks.
+TRANSIENT_ERRORS = [
+    "out of memory",
+    "Connection reset",
+    "Connection aborted",
+    "timed out",
+    "SlowDown",
+    "429 Client Error",
+]
+NUM_RETRIES = 2
+NUM_INIT_DEATHS = 5
+
+SHARD_SCHEMA = pa.schema(
+    {
+        "shard": pa.int64(),
+        "planned": pa.large_list(pa.large_string()),
+        "records": pa.large_list(pa.large_binary()),
+        "images": pa.large_list(pa.large_binary()),
+        "rejections": pa.large_list(pa.large_string()),
+        "seconds": pa.large_string(),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardRow:
+    """Hold one shard between two stages: its planned source keys, its samples and rejections, its seconds by stage."""
+
+    shard: int
+    planned: Sequence[str]
+    samples: Sequence[Sample]
+    rejections: Sequence[Rejection] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def to_block(row: ShardRow) -> pa.Table:
+    """Return a shard as an Arrow table of one row."""
+    columns = {
+        "shard": [row.shard],
+        "planned": [list(row.planned)],
+        "records": [[sample_to_json(sample) for sample in row.samples]],
+        "images": [[sample.image for sample in row.samples]],
+        "rejections": [[json.dumps(asdict(rejection)) for rejection in row.rejections]],
+        "seconds": [json.dumps(row.seconds)],
+    }
+    return pa.table(columns, schema=SHARD_SCHEMA)
+
+
+def from_block(block: pa.Table) -> ShardRow:
+    """Return the shard in an Arrow table of one row."""
+    if block.num_rows != 1:
+        raise RunError(
+            f"a block holds {block.num_rows} shards, there must be exactly one: this is a bug in the dataflow"
+        )
+    (values,) = block.to_pylist()
+    return ShardRow(
+        shard=values["shard"],
+        planned=values["planned"],
+        samples=[
+            sample_from_json(record, image) for record, image in zip(values["records"], values["images"], strict=True)
+        ],
+        rejections=[Rejection(**json.loads(rejection)) for rejection in values["rejections"]],
+        seconds=json.loads(values["seconds"]),
+    )
+
+
+Read = Callable[[], ShardRow]
+
+
+class ShardDatasource(Datasource):  # type: ignore[misc]  # ray ships no types
+    """Make one read task a shard; `reader` is asked on the driver for the function that reads a shard in its task."""
+
+    def __init__(self, shards: Sequence[int], reader: Callable[[int], Read]) -> None:
+        super().__init__()
+        self._shards = shards
+        self._reader = reader
+        self._tasks: list[ReadTask] | None = None
+
+    def estimate_inmemory_data_size(self) -> int | None:
+        """Return None: images are not looked at before they are read."""
+        return None
+
+    def get_read_tasks(
+        self,
+        parallelism: int,
+        per_task_row_limit: int | None = None,
+        data_context: ray.data.DataContext | None = None,
+    ) -> list[ReadTask]:
+        """Return one task for each shard, whatever the parallelism."""
+        # Ray asks several times; a hundred thousand shards are listed once.
+        if self._tasks is None:
+            metadata = BlockMetadata(num_rows=1, size_bytes=None, input_files=None, exec_stats=None)
+            self._tasks = [ReadTask(partial(_read_block, self._reader(shard)), metadata) for shard in self._shards]
+        return self._tasks
+
+
+class StageGroup:
+    """Run the stages that share one actor over whole shards; rejections pass by."""
+
+    def __init__(self, run: RunFile, group: Sequence[str]) -> None:
+        placement = group_placement(run, group)
+        configs = {name: run.stages[name].model_copy(update={"placement": placement}) for name in group}
+        self.stages: dict[str, Stage] = {}
+        self.failure: EngineError | None = None
+        try:
+            for name, config in configs.items():
+                with Naming(f"the start of stage {name!r}"):
+                    self.stages[name] = build_stage(config, name=name, seed=run.seed, offline=run.offline)
+        except EngineError as error:
+            # Raised at the first shard instead: an error in a constructor makes Ray start the actor again and again.
+            self.failure = error
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """Return the block with its samples processed."""
+        if self.failure is not None:
+            raise self.failure
+        row = from_block(block)
+        for name, stage in self.stages.items():
+            row = apply_stage(name, stage, row)
+        return to_block(row)
+
+
+def apply_stage(name: str, stage: Stage, row: ShardRow) -> ShardRow:
+    """Return the shard after one stage, with the stage's seconds."""
+    start = perf_counter()
+    samples: list[Sample] = []
+    rejections = list(row.rejections)
+    with Naming(f"stage {name!r} on shard {row.shard}"):
+        for result in stage(row.samples):
+            match result:
+                case Sample():
+                    samples.append(result)
+                case Rejection():
+                    rejections.append(result)
+                case _:
+                    raise RunError(
+                        f"stage {name!r} yielded a {type(result).__name__}, it must yield Sample or Rejection"
+                    )
+    seconds = {**row.seconds, name: perf_counter() - start}
+    return replace(row, samples=samples, rejections=rejections, seconds=seconds)
+
+
+def run_dataflow(
+    run: RunFile,
+    shards: Sequence[int],
+    reader: Callable[[int], Read],
+    commit: Callable[[ShardRow], None],
+) -> Iterator[int]:
+    """Stream shards through the stages; yield each index once `commit` has returned. Reads and commits run in tasks."""
+    context = data_context()
+    with ray.data.DataContext.current(context):
+        dataset = ray.data.read_datasource(
+            ShardDatasource(shards, reader), override_num_blocks=len(shards), num_cpus=IO_CPUS
+        )
+        for group in run.stage_groups():
+            dataset = _with_group(dataset, run, group)
+        dataset = dataset.map_batches(
+            _commit_block,
+            fn_kwargs={"commit": commit},
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.TaskPoolStrategy(),
+            num_cpus=IO_CPUS,
+        )
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+            yield from batch["shard"].to_pylist()
+
+
+def data_context() -> ray.data.DataContext:
+    """Return the settings of Ray Data for shards; each is there for a failure that was seen without it."""
+    context = ray.data.DataContext.get_current().copy()
+    context.target_max_block_size = None  # a finite size tears a block in two
+    context.execution_no_progress_timeout_s = -1  # 30 minutes would kill a run that waits for spot GPUs
+    context.max_errored_blocks = 0  # anything else drops shards without a word
+    context.max_consecutive_actor_init_deaths = NUM_INIT_DEATHS
+    context.actor_init_retry_on_errors = True
+    context.actor_init_max_retries = NUM_RETRIES
+    context.retried_map_errors = TRANSIENT_ERRORS
+    context.max_map_retries = NUM_RETRIES
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.custom_execution_callback_classes = [StageWatch]
+    return context
+
+
+def _read_block(read: Read) -> list[pa.Table]:
+    return [to_block(read())]
+
+
+def _commit_block(block: pa.Table, commit: Callable[[ShardRow], None]) -> pa.Table:
+    """Commit a shard in a task, and hand back its index alone."""
+    row = from_block(block)
+    with Naming(f"the commit of shard {row.shard}"):
+        commit(row)
+    return pa.table({"shard": [row.shard]})
+
+
+def _with_group(dataset: ray.data.Dataset, run: RunFile, group: Sequence[str]) -> ray.data.Dataset:
+    placement = group_placement(run, group)
+    low, high = placement.replicas
+    named = type("+".join(group), (StageGroup,), {})
+    return dataset.map_batches(
+        named,
+        fn_constructor_kwargs={"run": run, "group": tuple(group)},
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+        num_cpus=placement.num_cpus,
+        num_gpus=placement.num_gpus or None,
+    )

@@ -1,0 +1,72 @@
+"""The generate phase: every pending shard of a plan through its stages and into the run directory."""
+
+import logging
+from collections.abc import Sequence
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import ray.exceptions
+
+from cluster.dataflow import Read, ShardRow, run_dataflow
+from cluster.failures import explain
+from cluster.progress import MarkerFollower, Progress
+from cluster.stage_watch import stage_activity
+from engine.commit import commit_shard
+from engine.errors import RunError
+from engine.plan import Plan, PlannedItem
+from engine.rundir import RunDirectory
+from engine.runfile import AnySource, RunFile
+from engine.sample import Rejection, Sample
+from engine.sources import STAGE, open_source, read_sample
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG = logging.getLogger(__name__)
+
+
+def generate_run(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None" = None) -> None:
+    """Make every shard of the plan that has no marker yet; a Ray session must be there.
+
+    Raises RunError, or what a stage said about the run as a whole (ModelError, ...), naming stage and shard.
+    """
+    pending = rundir.pending()
+    if not pending:
+        LOG.info("generate: all %d shards are there", plan.num_shards)
+        return
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited)
+    with Progress(follower, stage_activity, console):
+        try:
+            for index in run_dataflow(run, pending, partial(_reader, run, plan), partial(commit_row, rundir)):
+                LOG.debug("shard %d is done", index)
+        except ray.exceptions.RayError as error:
+            raise explain(error) from error
+    if missing := rundir.pending():
+        raise RunError(
+            f"{len(missing)} shards have no marker in {rundir.storage} after the run, the first is {missing[0]}. "
+            "On several machines --out must be a folder that all of them share, or an object store"
+        )
+
+
+def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) -> ShardRow:
+    """Read the source images of one shard; those that cannot be read become rejections. Runs in a task."""
+    start = perf_counter()
+    reader = open_source(source)
+    results = [read_sample(reader, item, split) for item, split in items]
+    return ShardRow(
+        shard=index,
+        planned=[item.key for item, _ in items],
+        samples=[result for result in results if isinstance(result, Sample)],
+        rejections=[result for result in results if isinstance(result, Rejection)],
+        seconds={STAGE: perf_counter() - start},
+    )
+
+
+def commit_row(rundir: RunDirectory, row: ShardRow) -> None:
+    """Commit one shard. Runs in a task."""
+    commit_shard(rundir, row.shard, row.planned, [*row.samples, *row.rejections], row.seconds)
+
+
+def _reader(run: RunFile, plan: Plan, index: int) -> Read:
+    return partial(read_planned, run.data.train, index, plan.shard(index))

@@ -1,0 +1,233 @@
+"""A whole run: plan, generate, probe, reinforce, report; what is there for the same inputs is not done again."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from cluster.placement import Need, generate_needs, probe_needs, reinforce_needs
+from cluster.session import SessionConfig, ray_session
+from engine.plan import Plan, make_plan
+from engine.rundir import RunDirectory
+from engine.runfile import RunFile
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG = logging.getLogger(__name__)
+PHASES_FILE = "phases.json"
+WEAKNESS, REINFORCE, EVALUATION, REPORT = "weakness.json", "reinforce.json", "evaluation.json", "report/index.html"
+# A run that is killed loses at most these seconds of its account.
+SAVE_S = 20.0
+# Where something runs and how it is shown decides no result.
+NO_INPUTS: Mapping[str, Any] = {"placement": True, "max_failures": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """Hold one phase after the plan: its needs, whether its result is there, a digest of its inputs, and how to run it.
+
+    `needs` are its parts, one after the other. A phase that makes its own check of its inputs has no digest.
+    """
+
+    name: str
+    needs: Sequence[Sequence[Need]]
+    is_there: Callable[[], bool]
+    digest: Callable[[], str | None]
+    run: Callable[[], object]
+
+
+class PhaseLog:
+    """Keep phases.json: the seconds of each phase, summed over resumes, and what its result was made from."""
+
+    def __init__(self, rundir: RunDirectory) -> None:
+        self._rundir = rundir
+        content = rundir.read_json(PHASES_FILE) if rundir.exists(PHASES_FILE) else {}
+        content = content if isinstance(content, dict) else {}
+        self._seconds: dict[str, float] = dict(content.get("seconds") or {})  # type: ignore[arg-type]  # JSON of our own
+        self._digests: dict[str, str] = dict(content.get("digests") or {})  # type: ignore[arg-type]
+
+    def is_done(self, phase: Phase) -> bool:
+        """Return whether the phase's result is there and was made from these inputs."""
+        digest = phase.digest()
+        return phase.is_there() and (digest is None or self._digests.get(phase.name) == digest)
+
+    def add(self, name: str, seconds: float, digest: str | None = None) -> None:
+        """Add seconds to a phase, and its digest once it is done."""
+        self._save(name, self._seconds.get(name, 0.0) + seconds, digest)
+
+    @contextmanager
+    def timed(self, phase: Phase) -> Iterator[None]:
+        """Time a phase, also where it fails, is interrupted or killed; note it as done where it is not."""
+        start, before, digest = monotonic(), self._seconds.get(phase.name, 0.0), None
+        stop = Event()
+
+        def save_now_and_then() -> None:
+            while not stop.wait(SAVE_S):
+                self._save(phase.name, before + monotonic() - start)
+
+        saver = Thread(target=save_now_and_then, name="phases", daemon=True)
+        saver.start()
+        try:
+            yield
+            digest = phase.digest()
+        finally:
+            stop.set()
+            saver.join()
+            self._save(phase.name, before + monotonic() - start, digest)
+
+    def _save(self, name: str, seconds: float, digest: str | None = None) -> None:
+        self._seconds[name] = round(seconds, 3)
+        if digest is not None:
+            self._digests[name] = digest
+        self._rundir.write_json(PHASES_FILE, {"seconds": dict(self._seconds), "digests": dict(self._digests)})
+
+
+def open_run(run: RunFile, out: str) -> tuple[RunDirectory, Plan]:
+    """Plan a run and make its directory, or go on in it."""
+    start = monotonic()
+    plan = make_plan(run)
+    rundir = RunDirectory.create(out, run, plan)
+    PhaseLog(rundir).add("plan", monotonic() - start)
+    LOG.info("plan: %d sources in %d shards, in %s", plan.num_edited, plan.num_shards, rundir.storage)
+    return rundir, plan
+
+
+def run_phases(
+    names: Sequence[str],
+    run: RunFile,
+    rundir: RunDirectory,
+    plan: Plan,
+    session: SessionConfig | None = None,
+    console: "Console | None" = None,
+    again: bool = False,
+) -> None:
+    """Run the named phases in order, in one Ray session; with `again` also those that are done."""
+    log = PhaseLog(rundir)
+    if "reinforce" in names:
+        check_test_sets(run, plan)
+    phases = [phase for phase in all_phases(run, rundir, plan, console) if phase.name in names]
+    pending: list[Phase] = []
+    for phase in phases:
+        # A phase that runs makes new inputs for those after it; the report shows them all.
+        if pending or again or not log.is_done(phase):
+            pending.append(phase)
+        else:
+            LOG.info("%s: nothing to do, its result is there", phase.name)
+    needs = [part for phase in pending for part in phase.needs]
+    if not needs:
+        return _run_all(pending, log)
+    LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
+    with ray_session(needs, session):
+        return _run_all(pending, log)
+
+
+def all_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None" = None) -> list[Phase]:
+    """Return the phases after the plan, in order."""
+
+    def probe_digest() -> str:
+        config = run.probe.model_dump(mode="json", exclude=dict(NO_INPUTS))
+        model = run.probe.model
+        return digest_of(plan.digest, rundir.done(), config, model_stamp(model.name) if model else None)
+
+    def reinforce_digest() -> str:
+        config = run.reinforce.model_dump(mode="json", exclude=dict(NO_INPUTS))
+        return digest_of(probe_digest(), run.data.model_dump(mode="json"), config, run.report.group_by)
+
+    def report_digest() -> str:
+        return digest_of(reinforce_digest(), run.report.model_dump(mode="json"))
+
+    def results(*names: str) -> Callable[[], bool]:
+        return lambda: all(map(rundir.exists, names))
+
+    return [
+        Phase(
+            name="generate",
+            needs=[generate_needs(run)],
+            is_there=lambda: not rundir.pending(),
+            digest=lambda: None,
+            run=lambda: _generate(run, rundir, plan, console),
+        ),
+        Phase(
+            name="probe",
+            needs=[probe_needs(run)],
+            is_there=results(WEAKNESS),
+            digest=probe_digest,
+            run=lambda: _probe(run, rundir),
+        ),
+        Phase(
+            name="reinforce",
+            needs=[*([reinforce_needs(run)] if run.probe.model else []), probe_needs(run)],
+            is_there=results(*((REINFORCE,) if run.probe.model else ()), EVALUATION),
+            digest=reinforce_digest,
+            run=lambda: _reinforce(run, rundir),
+        ),
+        Phase(
+            name="report", needs=(), is_there=results(REPORT), digest=report_digest, run=lambda: _report(run, rundir)
+        ),
+    ]
+
+
+def model_stamp(name: str) -> str | None:
+    """Return a stamp of the files of a local or packaged model, which may change under one name; None for a hub id."""
+    folder = Path(__file__).parent.parent / "actors" / "zoo" / "models" / name.removeprefix("zoo/")
+    folder = folder if name.startswith("zoo/") else Path(name)
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    return digest_of([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+
+
+def check_test_sets(run: RunFile, plan: Plan) -> None:
+    """Raise SourceError now where the evaluation would fail hours later: no test image, an unknown attribute."""
+    from cluster.evaluate import attribute_names, test_sets
+
+    test_sets(run, plan)
+    attribute_names([item for item, _ in plan.of_split("train")], run.report.group_by or None)
+
+
+def digest_of(*inputs: object) -> str:
+    """Return a short digest of values that JSON can hold."""
+    return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _run_all(phases: Sequence[Phase], log: PhaseLog) -> None:
+    for phase in phases:
+        LOG.info("%s: started", phase.name)
+        with log.timed(phase):
+            phase.run()
+
+
+def _generate(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None") -> None:
+    from cluster.generate import generate_run
+
+    generate_run(run, rundir, plan, console)
+
+
+def _probe(run: RunFile, rundir: RunDirectory) -> None:
+    from cluster.probe import probe_run
+
+    probe_run(run, rundir)
+
+
+def _reinforce(run: RunFile, rundir: RunDirectory) -> None:
+    from cluster.evaluate import evaluate_arms
+    from cluster.reinforce import reinforce_run
+
+    if run.probe.model is None:
+        LOG.warning("reinforce: probe.callable is a black box, it is scored and not trained")
+    else:
+        reinforce_run(run, rundir)
+    evaluate_arms(run, rundir)
+
+
+def _report(run: RunFile, rundir: RunDirectory) -> None:
+    from engine.report.page import write_report
+
+    LOG.info("report: %s", write_report(rundir, run))

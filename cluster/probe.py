@@ -1,0 +1,155 @@
+"""The probe phase: what the classifier says of every source, placebo and accepted edit, and where that shows it weak.
+
+It reads accepted samples only: a placebo that the verifier turned down is no fair control for edits that it let pass.
+"""
+
+import io
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from cluster.classifiers import ClassifierRef, ask_classifier
+from engine.errors import LeakError, RunError, ShardError
+from engine.rundir import RunDirectory
+from engine.runfile import RunFile
+from engine.sample import Sample
+from engine.storage import Storage
+from engine.weakness import Weakness, weakness
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from actors.classifier import Classifier
+
+LOG = logging.getLogger(__name__)
+FOLDER = "probe"
+RESULT = "weakness.json"
+# More tasks cost the scheduler more than they gain; each commits its shards one by one all the same.
+MAX_TASKS = 2000
+
+
+def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
+    """Probe the run's classifier on all shards that are done, write weakness.json and return the table.
+
+    Shards that were probed before are not probed again. Raises ModelError, LeakError, RunError where no shard is done.
+    """
+    ref = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
+    digest = probe_shards(ref, rundir)
+    table = weakness(read_predictions(rundir, digest), run.probe, seed=run.seed)
+    rundir.write_json(RESULT, {"classifier": ref.name, "digest": digest, **table.to_json()})
+    return table
+
+
+def probe_shards(ref: ClassifierRef, rundir: RunDirectory) -> str:
+    """Write the predictions of every shard that has none yet; return the digest that names their folder."""
+    done = rundir.done()
+    if not done:
+        raise RunError(f"{rundir.storage} has no shard that is done: run `counterforge generate` first")
+    digest = ref.digest()
+    present = set(rundir.storage.list(f"{FOLDER}/{digest}", ".parquet"))
+    pending = [index for index in done if f"{index:06d}.parquet" not in present]
+    size = ceil(len(pending) / MAX_TASKS) or 1
+    tasks = [
+        partial(_probe_shards, rundir, digest, pending[start : start + size]) for start in range(0, len(pending), size)
+    ]
+    finished = len(done) - len(pending)
+    for count in ask_classifier(ref, tasks):
+        finished += count
+        LOG.info("probe: %d/%d shards", finished, len(done))
+    return digest
+
+
+def read_predictions(rundir: RunDirectory, digest: str) -> "pa.Table":
+    """Return the predictions of one classifier on every shard that is done."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = [predictions_path(digest, index) for index in rundir.done()]
+    return pa.concat_tables([pq.read_table(io.BytesIO(rundir.storage.read(path))) for path in paths])
+
+
+def predictions_path(digest: str, index: int) -> str:
+    """Return where the predictions of one classifier on one shard lie."""
+    return f"{FOLDER}/{digest}/{index:06d}.parquet"
+
+
+def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> "pa.Table":
+    """Return one row for each sample: what it is, and what the classifier says of it."""
+    import pyarrow as pa
+
+    probabilities = classifier.predict([sample.image for sample in samples])
+    prediction = probabilities.argmax(axis=1)
+    rows = [
+        _describe(sample)
+        | {"prediction": int(best), "confidence": float(row[best]), "p_label": float(row[sample.label])}
+        for sample, best, row in zip(samples, prediction, probabilities, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=_schema())
+
+
+def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], classifier: "Classifier") -> int:
+    """Write the predictions of some shards and return their number. Runs where the classifier is."""
+    count = 0
+    for index in indexes:
+        samples = rundir.read_shard(index)
+        leaked = next((sample for sample in samples if sample.split == "test"), None)
+        if leaked is not None:
+            raise LeakError(f"shard {index} holds {leaked.key!r} of the test split: make the run again in a new folder")
+        _write(rundir.storage, predictions_path(digest, index), _predict_shard(classifier, samples, index))
+        count += 1
+    return count
+
+
+def _predict_shard(classifier: "Classifier", samples: Sequence[Sample], index: int) -> "pa.Table":
+    from actors.images import UnreadableImageError
+
+    try:
+        return predict_samples(classifier, samples)
+    except UnreadableImageError as error:
+        raise ShardError(
+            f"shard {index} holds an image that cannot be read ({error}): look at it with `counterforge verify`"
+        ) from error
+
+
+def _write(storage: Storage, path: str, table: "pa.Table") -> None:
+    import pyarrow.parquet as pq
+
+    output = io.BytesIO()
+    pq.write_table(table, output, compression="zstd")
+    storage.write(path, output.getvalue())
+
+
+def _describe(sample: Sample) -> dict[str, Any]:
+    edit = sample.edit
+    return {
+        "key": sample.key,
+        "source_key": sample.source_key,
+        "role": sample.role,
+        "split": sample.split,
+        "label": sample.label,
+        "class_name": sample.class_name,
+        "edit_kind": edit.kind if edit else None,
+        "edit_before": edit.before if edit else None,
+        "edit_after": edit.after if edit else None,
+        "severity": edit.severity if edit else None,
+        "accepted": sample.verdict is None or sample.verdict.accepted,
+        "attributes": json.dumps(dict(sample.attributes), sort_keys=True, ensure_ascii=False),
+    }
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    text = ("key", "source_key", "role", "split", "class_name", "edit_kind", "edit_before", "edit_after", "attributes")
+    numbers = {
+        "label": pa.int32(),
+        "severity": pa.float64(),
+        "accepted": pa.bool_(),
+        "prediction": pa.int32(),
+        "confidence": pa.float32(),
+        "p_label": pa.float32(),
+    }
+    return pa.schema({**dict.fromkeys(text, pa.string()), **numbers})

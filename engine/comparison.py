@@ -1,0 +1,82 @@
+"""One classifier against another on the same images: difference in accuracy, interval, and McNemar's test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.sample import Json
+from engine.statistics import Interval, Ratio, SourceBootstrap, paired_test
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Hold accuracy of `arm` minus accuracy of `against` on n images: positive means that `arm` is better."""
+
+    arm: str
+    against: str
+    test_set: str
+    where: str
+    n: int
+    gained: int
+    lost: int
+    difference: Interval
+    p_value: float
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the comparison as one flat object."""
+        return {
+            "arm": self.arm,
+            "against": self.against,
+            "set": self.test_set,
+            "where": self.where,
+            "n": self.n,
+            "gained": self.gained,
+            "lost": self.lost,
+            "difference": self.difference.value,
+            "low": self.difference.low,
+            "high": self.difference.high,
+            "p_value": self.p_value,
+        }
+
+
+class PairedImages:
+    """Compare classifiers on one set of images, resampling whole groups of images with one split key.
+
+    `split_keys` has one entry an image; images of one key (a garment, a patient) are no independent evidence.
+    """
+
+    def __init__(self, split_keys: Sequence[str], *, num_draws: int, confidence: float, seed: int = 0) -> None:
+        _, source = np.unique(np.array(split_keys, np.str_), return_inverse=True)
+        self._source = source.astype(np.int64)
+        num_sources = int(source.max()) + 1 if len(source) else 1
+        self._bootstrap = SourceBootstrap(num_sources, num_draws=num_draws, confidence=confidence, seed=seed)
+
+    def compare(
+        self,
+        names: tuple[str, str],
+        right: tuple[Sequence[bool], Sequence[bool]],
+        chosen: Sequence[bool],
+        *,
+        test_set: str,
+        where: str,
+    ) -> Comparison | None:
+        """Return the comparison on the chosen images, None where there is none; `right` is by image, for both names."""
+        kept = np.flatnonzero(np.asarray(chosen, np.bool_))
+        if not len(kept):
+            return None
+        gain = (np.asarray(right[0], np.float64) - np.asarray(right[1], np.float64))[kept]
+        source = self._source[kept]
+        ratio = Ratio(numerator=gain, denominator=np.ones(len(kept)), prior="difference")
+        (intervals,) = self._bootstrap.intervals(source, np.zeros(len(kept), np.int64), 1, [ratio])
+        return Comparison(
+            arm=names[0],
+            against=names[1],
+            test_set=test_set,
+            where=where,
+            n=len(kept),
+            gained=int((gain > 0).sum()),
+            lost=int((gain < 0).sum()),
+            difference=intervals.interval(0),
+            p_value=paired_test(np.bincount(source, gain).astype(np.float64)),
+        )

@@ -1,0 +1,123 @@
+"""The gate: which checkpoint of an arm is kept, and whether the reinforced classifier ships. Validation data only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.runfile import ReinforceConfig
+from engine.sample import Json
+from engine.statistics import sign_test
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Hold which validation images a classifier gets right: real ones, and edits of validation sources.
+
+    "1" is right, "0" wrong, "-" an image that cannot be read, which does not count.
+    """
+
+    real: str
+    edits: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of real validation images that are right."""
+        return _share(self.real)
+
+    @property
+    def edits_accuracy(self) -> float | None:
+        """Return the share of validation edits that are right, None where there are none."""
+        return _share(self.edits) if self.edits else None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return both accuracies under the names of reinforce.json."""
+        edits = self.edits_accuracy
+        both: dict[str, Json] = {"validation_accuracy": self.accuracy, "validation_edits_accuracy": edits}
+        return {name: value for name, value in both.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Say whether the reinforced classifier ships, and why."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+def selection_key(score: Score, patient: Score, config: ReinforceConfig) -> tuple[bool, float]:
+    """Return the rank of a checkpoint, higher is better.
+
+    Within the guard it is the mean of both accuracies; outside, and below all within, the one on real images.
+    """
+    edits = score.edits_accuracy
+    if not _within_guard(score, patient, config):
+        return False, score.accuracy
+    return True, score.accuracy if edits is None else (score.accuracy + edits) / 2
+
+
+def decide(patient: Score, arms: Mapping[str, Score], edit_sources: Sequence[str], config: ReinforceConfig) -> Decision:
+    """Return the verdict on the reinforced arm; `edit_sources` names the source of each validation edit.
+
+    It ships if it stays within the guard, and on the validation edits is better than the patient, beyond chance, and
+    better than the same steps on real images.
+    """
+    reinforced = arms.get("reinforced")
+    if reinforced is None:
+        return Decision(verdict="do not ship", reasons=("there is no reinforced arm",))
+    good: list[str] = []
+    bad: list[str] = []
+    loss = patient.accuracy - reinforced.accuracy
+    words = (
+        f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(patient.accuracy)}: "
+        f"a loss of {100 * loss:.1f} points, allowed are {100 * config.max_accuracy_loss:.1f}"
+    )
+    (good if _within_guard(reinforced, patient, config) else bad).append(words)
+    if reinforced.edits_accuracy is None:
+        bad.append(
+            "no accepted edit of a validation source: nothing shows that it improved; raise data.num_validation_sources"
+        )
+    else:
+        better = _compare_edits(reinforced, patient, arms.get("real_only"), edit_sources)
+        for holds, sentence in better:
+            (good if holds else bad).append(sentence)
+    return Decision(verdict="do not ship" if bad else "ship", reasons=tuple(bad or good))
+
+
+def _compare_edits(
+    reinforced: Score, patient: Score, real_only: Score | None, sources: Sequence[str]
+) -> list[tuple[bool, str]]:
+    after, before = reinforced.edits_accuracy or 0.0, patient.edits_accuracy or 0.0
+    up, down = _changed_sources(reinforced.edits, patient.edits, sources)
+    p_value = sign_test(up, down)
+    words = (
+        f"accuracy on validation edits {_percent(after)}, patient {_percent(before)} "
+        f"({up} sources better, {down} worse, sign test p = {p_value:.2g})"
+    )
+    result = [(after > before and p_value < ALPHA, words)]
+    if real_only is not None and (other := real_only.edits_accuracy) is not None:
+        # A point estimate: the question here is which of two fine-tuned models to take, not whether to change at all.
+        result.append(
+            (after > other, f"accuracy on validation edits {_percent(after)}, real images only {_percent(other)}")
+        )
+    return result
+
+
+def _changed_sources(after: str, before: str, sources: Sequence[str]) -> tuple[int, int]:
+    """Return how many sources got better and worse: edits of one source are one vote."""
+    change = dict.fromkeys(sources, 0)
+    for source, new, old in zip(sources, after, before, strict=True):
+        change[source] += int(new) - int(old)
+    return sum(value > 0 for value in change.values()), sum(value < 0 for value in change.values())
+
+
+def _share(marks: str) -> float:
+    return marks.count("1") / (marks.count("1") + marks.count("0"))
+
+
+def _within_guard(score: Score, patient: Score, config: ReinforceConfig) -> bool:
+    return score.accuracy >= patient.accuracy - config.max_accuracy_loss - 1e-9
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,100 @@
+"""The listing of a source in columns, so that a million items are cheap."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import SourceError
+from engine.runfile import Splits
+from engine.sample import Split
+from engine.sources import Source, SourceItem
+from engine.splits import split_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+TEXTS = ("key", "split_key", "locator", "caption", "attributes")
+ROWS_AT_ONCE = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Hold the items of a source; row i of every field is item i.
+
+    `split` indexes SPLITS. `place` is a 64-bit hash of seed and key: sorted by it, items are in random but fixed order.
+    """
+
+    texts: "pa.Table"
+    label: npt.NDArray[np.int32]
+    split: npt.NDArray[np.int8]
+    place: npt.NDArray[np.uint64]
+
+    def take(self, order: npt.NDArray[np.int64], shard: npt.NDArray[np.int64]) -> "pa.Table":
+        """Return the plan's table: these rows in this order."""
+        import pyarrow as pa
+
+        texts = self.texts.take(pa.array(order))
+        split = pa.DictionaryArray.from_arrays(self.split[order], list(SPLITS)).cast(pa.string())
+        columns = {"shard": pa.array(shard.astype(np.int32)), "split": split, "label": pa.array(self.label[order])}
+        return pa.table(columns | {name: texts.column(name) for name in TEXTS}).combine_chunks()
+
+
+def list_source(source: Source, splits: Splits, seed: int) -> Listing:
+    """List a source; SourceError where two items have one key or there is none."""
+    import pyarrow as pa
+
+    batches, labels, split_codes, places = [], [], [], []
+    codes = {name: code for code, name in enumerate(SPLITS)}
+    items = source.items()
+    while batch := list(islice(items, ROWS_AT_ONCE)):
+        batches.append(_texts(batch))
+        labels.append(np.array([item.label for item in batch], dtype=np.int32))
+        split_codes.append(np.array([codes[split_of(item.split_key, splits, seed)] for item in batch], dtype=np.int8))
+        places.append(_places([item.key for item in batch], seed))
+    if not batches:
+        raise SourceError("the source has no images: expected at least one")
+    texts = pa.Table.from_batches(batches)
+    _refuse_twins(texts)
+    return Listing(
+        texts=texts, label=np.concatenate(labels), split=np.concatenate(split_codes), place=np.concatenate(places)
+    )
+
+
+def _texts(batch: list[SourceItem]) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    columns = (
+        [item.key for item in batch],
+        [item.split_key for item in batch],
+        [item.locator for item in batch],
+        [item.caption for item in batch],
+        [json.dumps(dict(item.attributes), sort_keys=True) if item.attributes else "" for item in batch],
+    )
+    # large_string: captions of many millions of items pass the 2 GiB of a string column.
+    return pa.record_batch([pa.array(column, pa.large_string()) for column in columns], names=list(TEXTS))
+
+
+def _places(keys: list[str], seed: int) -> npt.NDArray[np.uint64]:
+    prefix = f"order/{seed}/".encode()
+    digests = b"".join(hashlib.blake2b(prefix + key.encode(), digest_size=8).digest() for key in keys)
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
+
+
+def _refuse_twins(texts: "pa.Table") -> None:
+    import pyarrow.compute as pc
+
+    keys = texts.column("key")
+    if pc.count_distinct(keys).as_py() == len(keys):
+        return
+    counted = pc.value_counts(keys)
+    key = next(row["values"] for row in counted.to_pylist() if row["counts"] > 1)
+    twins = texts.filter(pc.equal(keys, key)).column("locator").to_pylist()
+    raise SourceError(
+        f"one image is listed twice: {twins[0]!r} and {twins[1]!r} have the key {key}; list each image once"
+    )

@@ -1,0 +1,131 @@
+"""The marker of a shard: the last file written, and the proof that the shard is done."""
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from pathlib import Path
+
+from engine.errors import ShardError
+
+PACKAGES = (
+    "counterforge",
+    "accelerate",
+    "diffusers",
+    "numpy",
+    "pillow",
+    "pyarrow",
+    "ray",
+    "torch",
+    "transformers",
+    "xformers",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """Name the bytes of one file of a shard; `samples` counts its samples, rows or lines."""
+
+    sha256: str
+    bytes: int
+    samples: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Count the samples of a shard.
+
+    candidates == accepted + sum of rejected + quarantined_candidates. `rejected` counts counterfactuals by the first
+    check they failed; `quarantined` counts all that could not be processed, sources and placebos too, by reason.
+    """
+
+    sources: int = 0
+    placebos: int = 0
+    rejected_placebos: int = 0
+    candidates: int = 0
+    accepted: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    quarantined: Mapping[str, int] = field(default_factory=dict)
+    quarantined_candidates: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marker:
+    """Say what is in a finished shard. Its time by stage, in seconds, is the only part that a second run may change."""
+
+    shard: int
+    plan: str
+    files: Mapping[str, FileRecord]
+    counts: Counts
+    keys: tuple[str, str] | None
+    seconds: Mapping[str, float]
+    versions: Mapping[str, str]
+
+    def to_json(self) -> bytes:
+        """Return the marker as indented JSON with sorted names."""
+        return (json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, name: str) -> "Marker":
+        """Read a marker; ShardError, naming `name`, where it is not one."""
+        try:
+            record = json.loads(data)
+            return cls(
+                shard=record["shard"],
+                plan=record["plan"],
+                files={path: FileRecord(**file) for path, file in record["files"].items()},
+                counts=Counts(**record["counts"]),
+                keys=tuple(record["keys"]) if record["keys"] else None,
+                seconds=record["seconds"],
+                versions=record["versions"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ShardError(
+                f"marker {name} cannot be read ({error}): delete it, then `counterforge generate` makes the shard again"
+            ) from error
+
+
+def add_counts(markers: Mapping[int, Marker]) -> Counts:
+    """Return the counts of all the markers together."""
+    every = [marker.counts for marker in markers.values()]
+    return Counts(
+        sources=sum(counts.sources for counts in every),
+        placebos=sum(counts.placebos for counts in every),
+        rejected_placebos=sum(counts.rejected_placebos for counts in every),
+        candidates=sum(counts.candidates for counts in every),
+        accepted=sum(counts.accepted for counts in every),
+        rejected=_add([counts.rejected for counts in every]),
+        quarantined=_add([counts.quarantined for counts in every]),
+        quarantined_candidates=sum(counts.quarantined_candidates for counts in every),
+    )
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Return the version of Python and of each package that can change a shard's bytes, where it is installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def revision() -> str:
+    """Return the commit of the code, with "-dirty" where it was changed since; "unknown" outside a git checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return result.stdout.strip()
+
+
+def _add(tables: list[Mapping[str, int]]) -> dict[str, int]:
+    reasons = sorted({reason for table in tables for reason in table})
+    return {reason: sum(table.get(reason, 0) for table in tables) for reason in reasons}

@@ -1,0 +1,266 @@
+"""The plan: which source is in which split and which shard. A pure function of the run file and the input listing."""
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import LeakError, RunDirectoryError, SourceError
+from engine.listing import SPLITS, Listing, list_source
+from engine.runfile import AnySource, DataConfig, RunFile
+from engine.sample import Split
+from engine.sources import Source, SourceItem, open_source
+from engine.sources.item import name_some
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+NO_SHARD = -1
+ROWS_HASHED_AT_ONCE = 65_536
+
+Integers = npt.NDArray[np.int64]
+
+logger = logging.getLogger(__name__)
+
+
+class PlannedItem(NamedTuple):
+    """Pair a source item with its split."""
+
+    item: SourceItem
+    split: Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Hold every source of the listing: those that get edits in shard order, then the others.
+
+    Columns of `table`: shard (-1: gets no edits), split, key, split_key, label, locator, caption, attributes (JSON).
+    Sources of the test split have no shard. A shard holds sources of one split: train shards first, then validation.
+    """
+
+    digest: str
+    classes: tuple[str, ...]
+    num_shards: int
+    table: "pa.Table"
+
+    def shard(self, index: int) -> list[PlannedItem]:
+        """Return the sources of one shard."""
+        start, stop = np.searchsorted(self._planned_shards(), (index, index + 1))
+        return list(self._items(self.table.slice(start, stop - start)))
+
+    def keys(self, index: int) -> list[str]:
+        """Return the source keys of one shard."""
+        start, stop = np.searchsorted(self._planned_shards(), (index, index + 1))
+        return cast(list[str], self.table.column("key").slice(start, stop - start).to_pylist())
+
+    def of_split(self, split: Split) -> Iterator[PlannedItem]:
+        """Yield every source of a split, those that get no edits too."""
+        import pyarrow.compute as pc
+
+        yield from self._items(self.table.filter(pc.equal(self.table.column("split"), split)))
+
+    def counts(self, *, edited: bool = False) -> dict[Split, dict[str, int]]:
+        """Return the number of sources by split and class; with `edited` only those that get edits."""
+        table = self.table.slice(0, len(self._planned_shards())) if edited else self.table
+        split = np.asarray(table.column("split"))
+        label = np.asarray(table.column("label"))
+        return {
+            name: dict(
+                zip(self.classes, np.bincount(label[split == name], minlength=len(self.classes)).tolist(), strict=True)
+            )
+            for name in SPLITS
+        }
+
+    @property
+    def num_edited(self) -> int:
+        """Return the number of sources that get edits."""
+        return len(self._planned_shards())
+
+    def save(self, path: Path) -> None:
+        """Write the plan as one parquet file."""
+        path.write_bytes(self.to_bytes())
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        """Read a plan that `save` wrote."""
+        return cls.from_bytes(path.read_bytes(), str(path))
+
+    def to_bytes(self) -> bytes:
+        """Return the plan as a parquet file."""
+        import pyarrow.parquet as pq
+
+        header = {"digest": self.digest, "classes": self.classes, "num_shards": self.num_shards, "format": FORMAT}
+        buffer = io.BytesIO()
+        table = self.table.replace_schema_metadata({"counterforge": json.dumps(header)})
+        pq.write_table(table, buffer, compression="zstd")
+        return buffer.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> "Plan":
+        """Read the plan of `to_bytes`; `name` is for the message of a RunDirectoryError."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(io.BytesIO(data))
+            header = json.loads(table.schema.metadata[b"counterforge"])
+            known = header["format"] == FORMAT
+        except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+            raise RunDirectoryError(
+                f"{name} is not a plan that counterforge wrote ({error}): make the run again"
+            ) from error
+        if not known:
+            raise RunDirectoryError(f"{name} has plan format {header['format']}, this version reads {FORMAT}")
+        return cls(
+            digest=header["digest"],
+            classes=tuple(header["classes"]),
+            num_shards=header["num_shards"],
+            table=table.replace_schema_metadata(None).combine_chunks(),
+        )
+
+    def _planned_shards(self) -> Integers:
+        shard = np.asarray(self.table.column("shard"))
+        return shard[: int(np.count_nonzero(shard != NO_SHARD))]
+
+    def _items(self, table: "pa.Table") -> Iterator[PlannedItem]:
+        for batch in table.to_batches(max_chunksize=ROWS_HASHED_AT_ONCE):
+            for row in batch.to_pylist():
+                item = SourceItem(
+                    key=row["key"],
+                    split_key=row["split_key"],
+                    label=row["label"],
+                    class_name=self.classes[row["label"]],
+                    locator=row["locator"],
+                    caption=row["caption"],
+                    attributes=json.loads(row["attributes"]) if row["attributes"] else {},
+                )
+                yield PlannedItem(item, row["split"])
+
+
+def make_plan(run: RunFile) -> Plan:
+    """List the sources and plan them; the same run file and listing, in any order, give the same plan.
+
+    Raises SourceError where the sources cannot be used or none is left to edit, LeakError where test data is training
+    data.
+    """
+    source = open_source(run.data.train)
+    listing = list_source(source, run.data.splits, run.seed)
+    check_test_sources(run.data, source)
+    order, shard = _assign(listing, run)
+    table = listing.take(order, shard)
+    return Plan(
+        digest=plan_digest(run, source.classes, table),
+        classes=source.classes,
+        num_shards=int(shard.max()) + 1,
+        table=table,
+    )
+
+
+def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> str:
+    """Return the SHA-256 of all that decides the bytes of a shard: seed, data, shards, stages and every planned source.
+
+    Placement is left out (but for the threads of an actor), so are probe, reinforce, report and the test data.
+    """
+    import pyarrow.compute as pc
+
+    stages = []
+    for name, stage in run.stages.items():
+        config = stage.model_dump(mode="json", exclude={"placement"})
+        stages.append([name, config | {"num_threads": stage.placement.num_threads}])
+    header = {
+        "format": FORMAT,
+        "seed": run.seed,
+        "data": run.data.model_dump(mode="json", exclude={"test", "shifted"}),
+        "shards": run.shards.model_dump(mode="json"),
+        "stages": stages,
+        "classes": classes,
+    }
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
+    for batch in table.to_batches(max_chunksize=ROWS_HASHED_AT_ONCE):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if name in ("shard", "label"):
+                digest.update(np.asarray(column).astype("<i8").tobytes())
+            else:  # lengths first, so that no two listings give the same bytes
+                digest.update(np.asarray(pc.binary_length(column)).astype("<i8").tobytes())
+                digest.update("".join(column.to_pylist()).encode())
+    return digest.hexdigest()
+
+
+def check_test_sources(data: DataConfig, train: Source) -> None:
+    """List `test` and `shifted`, so that a mistake in them is found before the run and not after it.
+
+    Refuses the training data itself, and other classes than those of `train`.
+    """
+    for name, config in (("test", data.test), ("shifted", data.shifted)):
+        if config is None:
+            continue
+        if _is_same_data(config, data.train):
+            raise LeakError(
+                f"data.{name} reads the same images as data.train, which are trained on: leave it out to use the test "
+                "split of data.train, or name other images"
+            )
+        source = open_source(config)
+        unknown = [name for name in source.classes if name not in train.classes]
+        missing = [name for name in train.classes if name not in source.classes]
+        if unknown or missing:
+            differences = [f"{name_some(unknown)} only in data.{name}"] if unknown else []
+            differences += [f"{name_some(missing)} only in data.train"] if missing else []
+            raise SourceError(f"data.{name} must have the classes of data.train: {'; '.join(differences)}")
+        for _ in source.items():
+            pass
+
+
+def _is_same_data(config: AnySource, train: AnySource) -> bool:
+    varying = {"correlation", "count", "seed", "captions", "attributes"}
+    return config.kind == train.kind and config.model_dump(exclude=varying) == train.model_dump(exclude=varying)
+
+
+def _assign(listing: Listing, run: RunFile) -> tuple[Integers, Integers]:
+    """Return the row order of the plan and the shard of each of its rows."""
+    train = _choose(listing, "train", run.data.num_sources)
+    if not len(train):
+        raise SourceError(
+            f"no source is left to train on: {len(listing.label)} sources, data.splits.train is "
+            f"{run.data.splits.train:g}; add images or raise data.splits.train"
+        )
+    validation = _choose(listing, "validation", run.data.num_validation_sources)
+    size = run.shards.sources_per_shard
+    num_train_shards = -(-len(train) // size)
+    chosen = np.concatenate([train, validation])
+    is_other = np.ones(len(listing.label), dtype=bool)
+    is_other[chosen] = False
+    others = np.flatnonzero(is_other)
+    others = others[np.lexsort((listing.place[others], listing.split[others]))]
+    shard = np.concatenate(
+        [
+            np.arange(len(train)) // size,
+            np.arange(len(validation)) // size + num_train_shards,
+            np.full(len(others), NO_SHARD),
+        ]
+    )
+    return np.concatenate([chosen, others]), shard
+
+
+def _choose(listing: Listing, split: Split, number: int | None) -> Integers:
+    """Return rows of a split: evenly from the classes and by hash, ordered so that each shard is a mix of classes."""
+    rows = np.flatnonzero(listing.split == SPLITS.index(split))
+    if number is not None and number > len(rows):
+        logger.warning(
+            "%d sources of the %s split were asked for, there are %d: all get edits", number, split, len(rows)
+        )
+    label, place = listing.label[rows], listing.place[rows]
+    by_class = np.lexsort((place, label))
+    rows, label, place = rows[by_class], label[by_class], place[by_class]
+    rank = np.arange(len(rows)) - np.searchsorted(label, label)
+    chosen = np.lexsort((place, rank))[:number]
+    rows, label, place, rank = rows[chosen], label[chosen], place[chosen], rank[chosen]
+    class_size = np.bincount(label, minlength=int(label.max()) + 1 if len(label) else 0)
+    return rows[np.lexsort((place, (rank + 0.5) / class_size[label]))]

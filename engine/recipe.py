@@ -1,0 +1,129 @@
+"""The recipe of fine-tuning: what feeds which arm, the DeepSpeed settings, and the check that no test data is used."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from engine.errors import LeakError, RunFileError
+from engine.runfile import ReinforceConfig
+from engine.sample import Json, Sample, Split
+
+ArmName = Literal["real_only", "reinforced"]
+
+# Set by the fields of `reinforce`, so that they cannot be set twice and differ.
+OWNED_SETTINGS = {
+    "train_batch_size": "batch_size",
+    "train_micro_batch_size_per_gpu": "batch_size and num_workers",
+    "optimizer": "learning_rate and weight_decay",
+    "scheduler": "learning_rate and warmup_share",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardContents:
+    """Count what one shard that is done has for fine-tuning: accepted counterfactuals by split."""
+
+    shard: int
+    train: int
+    validation: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Say how many images of each sort one worker draws in one step."""
+
+    real: int
+    counterfactual: int
+
+
+def batch_share(config: ReinforceConfig, arm: ArmName) -> Share:
+    """Return the share of one worker; every worker has the same, and the arms differ in nothing else."""
+    images = config.batch_size // config.num_workers
+    if arm == "real_only":
+        return Share(real=images, counterfactual=0)
+    # One counterfactual at least: a small batch must not round the arm to real images alone.
+    real = min(round(images * config.replay_ratio), images - 1)
+    return Share(real=real, counterfactual=images - real)
+
+
+def learning_rate_factor(step: int, config: ReinforceConfig) -> float:
+    """Return the factor of the learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0."""
+    warmup = round(config.warmup_share * config.num_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.num_steps - warmup)))
+
+
+def deepspeed_settings(config: ReinforceConfig) -> dict[str, Json]:
+    """Return the complete DeepSpeed settings of a run; raise RunFileError, naming the field, where they cannot work."""
+    settings = _read_settings(config.deepspeed) if isinstance(config.deepspeed, str) else dict(config.deepspeed)
+    for name, field in OWNED_SETTINGS.items():
+        if name in settings and settings[name] != "auto":
+            raise RunFileError(f"reinforce.deepspeed sets {name!r}, which follows from reinforce.{field}: leave it out")
+    accumulation = settings.get("gradient_accumulation_steps", 1)
+    if accumulation == "auto":
+        accumulation = 1
+    if not isinstance(accumulation, int) or accumulation < 1:
+        raise RunFileError(f"reinforce.deepspeed.gradient_accumulation_steps is {accumulation!r}: right is 1 or more")
+    parts = config.num_workers * accumulation
+    if config.batch_size % parts:
+        raise RunFileError(
+            f"reinforce.batch_size is {config.batch_size}, which {config.num_workers} workers with "
+            f"{accumulation} accumulation steps cannot share evenly: make it a multiple of {parts}"
+        )
+    kept = {name: value for name, value in settings.items() if name not in OWNED_SETTINGS}
+    return kept | {
+        "gradient_accumulation_steps": accumulation,
+        "train_micro_batch_size_per_gpu": config.batch_size // parts,
+    }
+
+
+def precision_name(settings: Mapping[str, Json]) -> Literal["float32", "bfloat16", "float16"]:
+    """Return the number format in which DeepSpeed keeps the weights."""
+    for section, name in (("bf16", "bfloat16"), ("bfloat16", "bfloat16"), ("fp16", "float16")):
+        found = settings.get(section)
+        if isinstance(found, dict) and found.get("enabled") in (True, "auto"):
+            return "bfloat16" if name == "bfloat16" else "float16"
+    return "float32"
+
+
+def inspect_shard(shard: int, samples: Iterable[Sample], splits: Mapping[str, Split]) -> ShardContents:
+    """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
+
+    `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
+    """
+    counts = {"train": 0, "validation": 0}
+    for sample in samples:
+        refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
+        if sample.role == "counterfactual" and (sample.verdict is None or sample.verdict.accepted):
+            counts[sample.split] += 1
+    return ShardContents(shard=shard, train=counts["train"], validation=counts["validation"])
+
+
+def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None:
+    """Raise LeakError, naming shard and key, unless a sample is of the train or validation split and is recorded so."""
+    where = f"shard {shard}, sample {key}"
+    remedy = "nothing was trained: delete the shard and its marker, then run `counterforge generate`"
+    if true is None:
+        raise LeakError(f"{where}: its source is not in the plan, so its split cannot be told; {remedy}")
+    if "test" in (recorded, true):
+        raise LeakError(f"{where}: its source is of the test split (recorded {recorded}, by its hash {true}); {remedy}")
+    if recorded != true:
+        raise LeakError(f"{where}: recorded as {recorded}, but by its hash its source is of the {true} split; {remedy}")
+
+
+def _read_settings(path: str) -> dict[str, Json]:
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFileError(
+            f"reinforce.deepspeed: cannot read {path}: {error.strerror}: name a DeepSpeed JSON file"
+        ) from error
+    except ValueError as error:
+        raise RunFileError(f"reinforce.deepspeed: {path} is not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise RunFileError(f"reinforce.deepspeed: {path} holds a {type(settings).__name__}: right is a JSON object")
+    return settings

@@ -1,0 +1,117 @@
+"""Read what a run directory holds so far: markers, candidates, result files, predictions, and some of its pictures."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.marker import Marker
+from engine.report.rows import Guess
+from engine.rundir import RunDirectory, RunInfo, rejected_path, shard_path
+from engine.runfile import RunFile
+from engine.sample import Sample
+
+PHASES = ("plan", "generate", "probe", "reinforce", "evaluate", "report")
+ARMS = ("patient", "real_only", "reinforced")
+# The report shows a few dozen pictures: of a large run it reads only as many shards as this.
+PICTURE_BYTES = 512 * 2**20
+
+# A result file's content: JSON objects that other modules wrote, read field by field here.
+Content = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Hold everything the report is made of but the pictures; a phase that did not run yet is None."""
+
+    run: RunFile
+    info: RunInfo
+    markers: Mapping[int, Marker]
+    candidates: pa.Table
+    weakness: Content | None
+    reinforce: Content | None
+    evaluation: Content | None
+    seconds: Mapping[str, float]
+
+
+def read_results(rundir: RunDirectory, run: RunFile) -> Results:
+    """Read the results that are there."""
+    seconds = (_read_object(rundir, "phases.json") or {}).get("seconds", {})
+    return Results(
+        run=run,
+        info=rundir.info,
+        markers=rundir.markers(),
+        candidates=rundir.candidates(),
+        weakness=_read_object(rundir, "weakness.json"),
+        reinforce=_read_object(rundir, "reinforce.json"),
+        evaluation=_read_object(rundir, "evaluation.json"),
+        seconds={name: seconds[name] for name in sorted(seconds, key=_phase_order)},
+    )
+
+
+def picture_shards(markers: Mapping[int, Marker], budget: int = PICTURE_BYTES) -> list[int]:
+    """Return shards spread evenly over the run whose tars have at most `budget` bytes together; at least one if any."""
+    sizes = {index: _tar_bytes(marker) for index, marker in sorted(markers.items())}
+    mean = max(sum(sizes.values()) / max(len(sizes), 1), 1.0)
+    count = min(len(sizes), max(int(budget / mean), 1))
+    indexes = list(sizes)
+    return [indexes[place * len(indexes) // count] for place in range(count)] if count else []
+
+
+def read_samples(rundir: RunDirectory, shards: Sequence[int]) -> list[Sample]:
+    """Return the samples of these shards, accepted and rejected; without image where pixels were not kept."""
+    return [sample for index in shards for sample in (*rundir.read_shard(index), *rundir.read_rejected(index))]
+
+
+def read_digests(results: Results) -> dict[str, str]:
+    """Return the digest of each arm's classifier, where known: it names the folder of its predictions under probe/."""
+    arms = (results.evaluation or {}).get("arms", {})
+    digests = {"patient": results.weakness["digest"]} if results.weakness and "digest" in results.weakness else {}
+    return digests | {arm: arms[arm]["digest"] for arm in ARMS if "digest" in arms.get(arm, {})}
+
+
+def read_guesses(
+    rundir: RunDirectory, digests: Mapping[str, str], shards: Sequence[int]
+) -> dict[str, dict[str, Guess]]:
+    """Return arm, then sample key, to the answer of that arm's classifier, from probe/<digest>/NNNNNN.parquet."""
+    guesses: dict[str, dict[str, Guess]] = {}
+    for arm, digest in digests.items():
+        paths = [f"probe/{digest}/{index:06d}.parquet" for index in shards]
+        known: dict[str, Guess] = {}
+        for path in paths:
+            if rundir.exists(path):
+                known.update(_guesses(pq.read_table(io.BytesIO(rundir.storage.read(path))), rundir.info.classes))
+        if known:
+            guesses[arm] = known
+    return guesses
+
+
+def _guesses(table: pa.Table, classes: Sequence[str]) -> dict[str, Guess]:
+    columns = (table[name].to_pylist() for name in ("key", "prediction", "confidence", "label"))
+    return {
+        key: Guess(
+            class_name=classes[prediction] if prediction < len(classes) else f"class {prediction}",
+            confidence=confidence,
+            is_right=prediction == label,
+        )
+        for key, prediction, confidence, label in zip(*columns, strict=True)
+    }
+
+
+def _phase_order(name: str) -> int:
+    return PHASES.index(name) if name in PHASES else len(PHASES)
+
+
+def _tar_bytes(marker: Marker) -> int:
+    files = (marker.files.get(path) for path in (shard_path(marker.shard), rejected_path(marker.shard)))
+    return sum(file.bytes for file in files if file is not None)
+
+
+def _read_object(rundir: RunDirectory, name: str) -> Content | None:
+    if not rundir.exists(name):
+        return None
+    content = rundir.read_json(name)
+    return content if isinstance(content, dict) else None

@@ -1,0 +1,115 @@
+"""Choose what the report shows: rows of one source each, those that flip first, and accepted and rejected examples."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from engine.sample import ROLES, Sample
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guess:
+    """Hold one classifier's answer to one picture; `confidence` is the probability of `class_name`."""
+
+    class_name: str
+    confidence: float
+    is_right: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Pair a sample with what each arm's classifier said of it, where that is known."""
+
+    sample: Sample
+    guesses: Mapping[str, Guess] = field(default_factory=dict)
+
+    def is_right(self, arm: str) -> bool | None:
+        """Say whether an arm's classifier was right; None where it was not asked."""
+        guess = self.guesses.get(arm)
+        return None if guess is None else guess.is_right
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Hold the pictures of one source: source, placebo, then counterfactuals."""
+
+    pictures: tuple[Picture, ...]
+
+    @property
+    def source(self) -> Picture:
+        """Return the source's own picture."""
+        return self.pictures[0]
+
+    def flips(self) -> list[Picture]:
+        """Return the accepted counterfactuals that the patient gets wrong although it has source and placebo right."""
+        if any(picture.is_right("patient") is False for picture in self.pictures if not _is_counterfactual(picture)):
+            return []
+        return [
+            picture for picture in self.pictures if _is_counterfactual(picture) and picture.is_right("patient") is False
+        ]
+
+    def cures(self) -> list[Picture]:
+        """Return the flips that the reinforced model gets right."""
+        return [picture for picture in self.flips() if picture.is_right("reinforced")]
+
+
+def make_rows(samples: Iterable[Sample], guesses: Mapping[str, Mapping[str, Guess]], width: int = 5) -> list[Row]:
+    """Group samples by source into rows of at most `width` pictures, flips first; sources without an edit are left out.
+
+    `guesses` maps arm, then sample key, to what that arm's classifier said.
+    """
+    groups: dict[str, list[Picture]] = defaultdict(list)
+    for sample in samples:
+        known = {arm: by_key[sample.key] for arm, by_key in guesses.items() if sample.key in by_key}
+        groups[sample.source_key].append(Picture(sample=sample, guesses=known))
+    rows = []
+    for pictures in groups.values():
+        ordered = sorted(pictures, key=_row_order)
+        if ordered[0].sample.role == "source" and any(map(_is_counterfactual, ordered)):
+            rows.append(Row(pictures=tuple(ordered[:width])))
+    return rows
+
+
+def choose_rows(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return `count` rows: most cured flips first, then flips, taking the classes in turn."""
+    by_class: dict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (-len(row.cures()), -len(row.flips()), row.source.sample.key)):
+        by_class[row.source.sample.class_name].append(row)
+    ranked = sorted(by_class.values(), key=lambda rows: (-len(rows[0].cures()), -len(rows[0].flips())))
+    return list(_in_turn(ranked))[:count]
+
+
+def choose_examples(samples: Iterable[Sample], *, is_accepted: bool, count: int) -> list[Sample]:
+    """Return `count` edits with that verdict, taking the reasons (the edit kinds, when accepted) in turn."""
+    by_kind: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        if sample.edit is None or sample.verdict is None or sample.verdict.accepted != is_accepted:
+            continue
+        kind = sample.edit.kind if is_accepted else " ".join(sample.verdict.reasons)
+        by_kind[kind].append(sample)
+    return list(_in_turn([_spread(group) for group in by_kind.values()]))[:count]
+
+
+def _row_order(picture: Picture) -> tuple[int, bool, str]:
+    return ROLES.index(picture.sample.role), picture.is_right("patient") is not False, picture.sample.key
+
+
+def _is_counterfactual(picture: Picture) -> bool:
+    return picture.sample.role == "counterfactual"
+
+
+def _spread(samples: Sequence[Sample]) -> list[Sample]:
+    """Order samples so that the classes come in turn."""
+    by_class: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        by_class[sample.class_name].append(sample)
+    return list(_in_turn(list(by_class.values())))
+
+
+def _in_turn(groups: Sequence[Sequence[T]]) -> Iterator[T]:
+    """Yield the first of every group, then the second of every group, and so on."""
+    for place in range(max(map(len, groups), default=0)):
+        yield from (group[place] for group in groups if place < len(group))

@@ -1,0 +1,218 @@
+"""Build summary.json: every number of the page, and nothing that the page does not show."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.candidates import SCORE_PREFIX
+from engine.marker import add_counts
+from engine.report.advice import next_steps, verdict_reasons
+from engine.report.maps import group_name, shown_cells
+from engine.report.pictures import edit_label
+from engine.report.results import ARMS, Content, Results
+from engine.report.rows import Picture, Row
+from engine.sample import Sample
+from engine.statistics import wilson_interval
+
+# A value is a number, text, list or object of JSON; the report module alone reads it.
+Summary = dict[str, Any]
+
+
+def build_summary(
+    results: Results, rows: Sequence[Row] = (), accepted: Sequence[Sample] = (), rejected: Sequence[Sample] = ()
+) -> Summary:
+    """Return the summary of a run: what is not known yet is null or empty."""
+    reinforce = results.reinforce or {}
+    summary: Summary = {
+        "name": results.info.name,
+        "verdict": reinforce.get("verdict", "none yet"),
+        "reasons": [],
+        "next_steps": [],
+        **_headline_figures(results.evaluation),
+        "comparisons": list((results.evaluation or {}).get("comparisons", [])),
+        "confidence": results.run.probe.confidence,
+        "counts": _counts(results),
+        "rates": _rates(results),
+        "seconds": dict(results.seconds),
+        "seconds_by_stage": _stage_seconds(results),
+        "weakness": _weakness(results.weakness),
+        "groups": _groups(results.evaluation),
+        "training": dict(results.reinforce) if results.reinforce else None,
+        "accept_rate": _accept_rates(results.candidates),
+        "pictures": [_row(row) for row in rows],
+        "examples": {"accepted": [_example(s) for s in accepted], "rejected": [_example(s) for s in rejected]},
+        "plan_digest": results.info.digest,
+        "revision": results.info.revision,
+        "versions": dict(results.info.versions),
+    }
+    summary["reasons"] = verdict_reasons(summary)
+    summary["next_steps"] = next_steps(summary, results.run)
+    result: Summary = finite(summary)
+    return result
+
+
+def summary_bytes(summary: Summary) -> bytes:
+    """Return the summary as indented JSON in its own order."""
+    return (json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def finite(value: object) -> Any:  # noqa: ANN401 - any JSON content in, the same kind out
+    """Return JSON content with null in place of NaN and infinities, which JSON does not have."""
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(name): finite(item) for name, item in value.items()}
+        case list() | tuple():
+            return [finite(item) for item in value]
+        case _:
+            return value
+
+
+def share(count: int, n: int, confidence: float = 0.95) -> dict[str, Any]:
+    """Return a share with its Wilson interval as value, low, high and n."""
+    low, high = wilson_interval(count, n, confidence)
+    return {"value": count / n if n else None, "low": low, "high": high, "n": n}
+
+
+def _counts(results: Results) -> Summary:
+    counts = add_counts(results.markers)
+    return {
+        "shards": len(results.markers),
+        "planned_shards": results.info.num_shards,
+        **asdict(counts),
+        "rejected": dict(sorted(counts.rejected.items(), key=lambda item: -item[1])),
+        "quarantined": dict(sorted(counts.quarantined.items(), key=lambda item: -item[1])),
+    }
+
+
+def _rates(results: Results) -> Summary:
+    """Return rates over the wall clock of the generate phase where it was timed; null otherwise."""
+    counts, seconds = add_counts(results.markers), results.seconds.get("generate")
+    timed = bool(seconds) and bool(counts.candidates)
+    return {
+        "accepted_share": counts.accepted / counts.candidates if counts.candidates else None,
+        "candidates_per_second": counts.candidates / seconds if timed and seconds else None,
+        "seconds_per_accepted": seconds / counts.accepted if timed and seconds and counts.accepted else None,
+    }
+
+
+def _stage_seconds(results: Results) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for marker in results.markers.values():
+        total.update(marker.seconds)
+    return dict(total.most_common())
+
+
+def _accept_rates(candidates: pa.Table) -> Summary:
+    """Return accept rates by edit kind, failure rates by check, and medians by score, over the counterfactuals."""
+    edits = candidates.filter(pc.equal(candidates["role"], "counterfactual"))
+    accepted = pc.fill_null(edits["accepted"], True).to_numpy(zero_copy_only=False).astype(bool)
+    kinds = Counter(edits["edit_kind"].to_pylist())
+    kept = Counter(edits.filter(pa.array(accepted))["edit_kind"].to_pylist())
+    failed = Counter(reason for reasons in edits["reasons"].to_pylist() for reason in set(reasons or ()))
+    return {
+        "by_kind": [{"name": kind, **share(kept[kind], n)} for kind, n in kinds.most_common()],
+        "by_check": [{"name": name, **share(n, edits.num_rows)} for name, n in failed.most_common()],
+        "by_score": [
+            {
+                "name": name.removeprefix(SCORE_PREFIX),
+                "accepted_median": _median(edits[name], accepted),
+                "rejected_median": _median(edits[name], ~accepted),
+            }
+            for name in edits.column_names
+            if name.startswith(SCORE_PREFIX)
+        ],
+    }
+
+
+def _median(column: pa.ChunkedArray, chosen: "np.ndarray[Any, np.dtype[np.bool_]]") -> float | None:
+    values = column.to_numpy().astype(np.float64)[chosen]
+    values = values[np.isfinite(values)]
+    return float(np.median(values)) if len(values) else None
+
+
+def _headline_figures(evaluation: Content | None) -> Summary:
+    """Return worst-group and conflict accuracy on the shifted set, and accuracy on the biased test set, by arm."""
+    arms = {arm: evaluation["arms"][arm] for arm in ARMS if arm in evaluation["arms"]} if evaluation else {}
+    return {
+        "worst_group_accuracy": {arm: _figure(found["shifted"].get("worst_group")) for arm, found in arms.items()},
+        "conflict_accuracy": {arm: _figure(found["shifted"].get("conflict")) for arm, found in arms.items()},
+        "accuracy_biased": {arm: _figure(found["test"]) for arm, found in arms.items()},
+    }
+
+
+def _figure(measured: Content | None) -> Summary | None:
+    """Return an accuracy as value, low, high and n, with the name of its group if it is of one."""
+    if measured is None:
+        return None
+    figure = {"value": measured["accuracy"], "low": measured["low"], "high": measured["high"], "n": measured["n"]}
+    return figure | ({"group": group_name(measured)} if "values" in measured else {})
+
+
+def _groups(evaluation: Content | None) -> Summary | None:
+    if evaluation is None:
+        return None
+    arms = {arm: evaluation["arms"][arm]["shifted"] for arm in ARMS if arm in evaluation["arms"]}
+    return {
+        "group_by": evaluation.get("group_by", []),
+        "dominant": evaluation.get("dominant", {}),
+        "arms": {arm: report["groups"] for arm, report in arms.items()},
+    }
+
+
+def _weakness(weakness: Content | None) -> Summary | None:
+    """Return the overall row and those cells that the page has room for, ranked; the whole table is weakness.json."""
+    if weakness is None:
+        return None
+    return {
+        **weakness,
+        "num_cells": len(weakness["cells"]),
+        "num_significant": sum(cell["significant"] for cell in weakness["cells"]),
+        "cells": shown_cells(weakness),
+    }
+
+
+def _row(row: Row) -> Summary:
+    source = row.source.sample
+    return {
+        "source_key": source.key,
+        "class_name": source.class_name,
+        "caption": source.caption,
+        "split": source.split,
+        "flips": len(row.flips()),
+        "cures": len(row.cures()),
+        "pictures": [_picture(picture) for picture in row.pictures],
+    }
+
+
+def _picture(picture: Picture) -> Summary:
+    guesses = {arm: picture.guesses[arm] for arm in ("patient", "reinforced") if arm in picture.guesses}
+    return {
+        **_example(picture.sample),
+        "predictions": {
+            arm: {"class_name": guess.class_name, "confidence": guess.confidence, "right": guess.is_right}
+            for arm, guess in guesses.items()
+        },
+    }
+
+
+def _example(sample: Sample) -> Summary:
+    label = edit_label(sample)
+    return {
+        "key": sample.key,
+        "role": sample.role,
+        "class_name": sample.class_name,
+        "label": label,
+        "alt": f"{sample.class_name}, {label}",
+        "accepted": None if sample.verdict is None else sample.verdict.accepted,
+        "reasons": list(sample.verdict.reasons) if sample.verdict else [],
+        "scores": dict(sample.scores),
+    }

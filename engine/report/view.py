@@ -1,0 +1,217 @@
+"""Turn the summary's numbers into what the template shows: words, heat maps, charts and tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.report.advice import find_comparison, headline
+from engine.report.maps import (
+    drop_name,
+    group_attributes,
+    group_map,
+    group_name,
+    key_of,
+    shown_classes,
+    weakness_maps,
+)
+from engine.report.results import ARMS
+from engine.report.view_run import accept_tables, cost_view, training_view, verifier_sentence
+from engine.report.words import count, percent, points, signed_interval
+from engine.runfile import RunFile
+
+View = dict[str, Any]
+ARM_NAMES = {"patient": "patient", "real_only": "real only", "reinforced": "reinforced"}
+ARM_MEANING = {
+    "patient": "the classifier as it came",
+    "real_only": "the same training steps, without edits",
+    "reinforced": "trained on accepted edits and real images",
+}
+ARM_MARKS = {"patient": "circle", "real_only": "square", "reinforced": "diamond"}
+FIGURES = (
+    (
+        "conflict_accuracy",
+        "Conflict accuracy",
+        "where an image does not carry its class's usual attribute",
+        "Not measured: the images have no attributes, or no class has a usual value.",
+    ),
+    (
+        "worst_group_accuracy",
+        "Worst-group accuracy",
+        "in the group of class and attributes that is answered worst",
+        "Not measured: the images have no attributes, or no group has enough images.",
+    ),
+    (
+        "accuracy_biased",
+        "Accuracy as before",
+        "on test images like the training data; it should not fall",
+        "Not measured: there are no test images.",
+    ),
+)
+NUM_CELLS, NUM_GROUPS = 12, 8
+MISSING = {
+    "evaluation": "No evaluation yet: `counterforge run` evaluates every arm on the test sets after reinforcing.",
+    "weakness": "Not probed yet: run `counterforge probe`, which asks the classifier about every accepted picture.",
+    "pictures": "No pictures yet: no source has an accepted edit, or report.num_rows is 0.",
+    "groups": "No groups: the test images have no attributes. Add attribute columns to the data to see them.",
+    "rejected": "No rejected picture to show: nothing was rejected, or shards.keep_rejected is none.",
+    "candidates": "No edits were made yet: run `counterforge generate`.",
+    "reinforce": "Not reinforced yet: run `counterforge reinforce` to train on the accepted edits.",
+}
+
+
+def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
+    """Return everything the template needs beside the summary itself."""
+    verdict = summary["verdict"]
+    badge, sign = {"ship": ("ship", "✓"), "do not ship": ("stop", "✗")}.get(verdict, ("open", "…"))
+    return {
+        "headline": headline(verdict),
+        "badge": badge,
+        "sign": sign,
+        "patient": run.probe.model.name if run.probe.model else run.probe.callable,
+        "arms": [_arm(arm) | {"what": ARM_MEANING[arm]} for arm in ARMS],
+        "arm_words": {"patient": "before", "reinforced": "after"},
+        "figures": _figures(summary),
+        "weakness": _weakness(summary["weakness"]),
+        "pictures_sentence": _pictures_sentence(summary["pictures"]),
+        "groups": _groups(summary["groups"], run),
+        "verifier_sentence": verifier_sentence(summary),
+        "accept_tables": accept_tables(summary["accept_rate"]),
+        "training": training_view(summary["training"], ARM_NAMES),
+        **cost_view(summary),
+        "run_file": run_text,
+        "missing": MISSING,
+    }
+
+
+def _arm(name: str) -> View:
+    return {"css": name, "name": ARM_NAMES[name], "mark": ARM_MARKS[name]}
+
+
+def _estimate(arm: str, figure: Mapping[str, Any]) -> View:
+    title = f"{ARM_NAMES[arm]}: {percent(figure['value'])}, {percent(figure['low'])} to {percent(figure['high'])}"
+    return {**_arm(arm), **figure, "title": title}
+
+
+def _figures(summary: Mapping[str, Any]) -> list[View]:
+    if not any(summary[name] for name, *_ in FIGURES):
+        return []
+    figures = []
+    for name, title, what, missing in FIGURES:
+        known = {arm: figure for arm, figure in summary[name].items() if figure and figure["value"] is not None}
+        both = "patient" in known and "reinforced" in known
+        figures.append(
+            {
+                "name": title,
+                "what": what,
+                "change": known["reinforced"]["value"] - known["patient"]["value"] if both else None,
+                "range": _change_range(summary, name),
+                "arms": [_estimate(arm, known[arm]) for arm in ARMS if arm in known],
+                "missing": None if known else missing,
+            }
+        )
+    return figures
+
+
+def _change_range(summary: Mapping[str, Any], name: str) -> str:
+    comparison = find_comparison(summary, name)
+    return f"{points(comparison['low'])} to {points(comparison['high'])}" if comparison else ""
+
+
+def _weakness(weakness: Mapping[str, Any] | None) -> View | None:
+    if weakness is None:
+        return None
+    drop, (maps, scale) = drop_name(weakness), weakness_maps(weakness)
+    cells = [cell for cell in weakness["cells"] if cell[drop] is not None]
+    significant, overall = weakness["num_significant"], weakness["overall"] or {}
+    return {
+        "sentence": f"{count(weakness['num_cells'])} cells of class, edit and value were measured, and "
+        f"{count(significant)} hurt significantly. Over all edits the drop is {points(overall.get(drop))} points "
+        f"({signed_interval(overall, drop)}).",
+        "placebo": _placebo_sentence(weakness, overall),
+        "measure": "Placebo-corrected drop of accuracy" if weakness["has_placebos"] else "Drop of accuracy",
+        "key": key_of("helps", f"harms, up to {100 * scale:.0f} points", with_help=True),
+        "maps": maps,
+        "more": f"The first {NUM_CELLS} of {count(weakness['num_cells'])}." if len(cells) > NUM_CELLS else "",
+        "cells": [
+            {
+                **cell,
+                "edit": f"{cell['kind']}: {cell['after'] or 'any'}",
+                "drop": cell[drop],
+                "low": cell[f"{drop}_low"],
+                "high": cell[f"{drop}_high"],
+                "range": signed_interval(cell, drop),
+                "title": f"drop {points(cell[drop])} points, {signed_interval(cell, drop)}",
+            }
+            for cell in cells[:NUM_CELLS]
+        ],
+    }
+
+
+def _placebo_sentence(weakness: Mapping[str, Any], overall: Mapping[str, Any]) -> str:
+    if not weakness["has_placebos"]:
+        return "This run has no placebo: the drop includes whatever damage the editor does by itself."
+    if overall.get("artefact_drop") is None:
+        return ""
+    return (
+        f"Going through the editor with nothing to change costs {points(overall['artefact_drop'])} points by itself "
+        f"({signed_interval(overall, 'artefact_drop')}); every drop below is measured against that placebo."
+    )
+
+
+def _pictures_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+    flipped = sum(row["flips"] > 0 for row in rows)
+    if not any(picture["predictions"] for row in rows for picture in row["pictures"]):
+        return "Each row is one source. The classifier has not been asked about these pictures yet."
+    cured = sum(row["cures"] > 0 for row in rows)
+    after = f"; in {count(cured)} the reinforced classifier gets such an edit right" if cured else ""
+    return (
+        f"Each row is one source. In {count(flipped)} of these {count(len(rows))} an edit flips the classifier from "
+        f"right to wrong{after}. Rows with flips are shown first, so this is not a random choice."
+    )
+
+
+def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
+    if not groups or not group_attributes(groups["arms"]["patient"]):
+        return None
+    patient = groups["arms"]["patient"]
+    classes = shown_classes(patient)
+    all_classes = len({group["class_name"] for group in patient})
+    attributes = []
+    for attribute in group_attributes(patient):
+        maps = [
+            group_map(
+                groups["arms"][arm], attribute, title=ARM_NAMES[arm], classes=classes, dominant=groups["dominant"]
+            )
+            for arm in ("patient", "reinforced", "real_only")
+            if arm in groups["arms"]
+        ]
+        note = (
+            f"The {len(classes)} classes with the worst groups, of {all_classes}." if len(classes) < all_classes else ""
+        )
+        attributes.append({"name": attribute, "maps": maps, "note": note})
+    known = [arm for arm in ARMS if arm in groups["arms"]]
+    return {
+        "sentence": f"On the {'shifted ' if run.data.shifted else ''}test set. ◆ marks a class's usual value in the "
+        "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row.",
+        "key": key_of("all right", "all wrong"),
+        "attributes": attributes,
+        "arms": [_arm(arm) for arm in known],
+        "worst": _worst_groups(groups["arms"], known),
+    }
+
+
+def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Sequence[str]) -> list[View]:
+    found = {arm: {group_name(group): group for group in arms[arm]} for arm in known}
+    large = [group for group in arms["patient"] if group["n"] >= 10]
+    worst = sorted(large, key=lambda group: (group["accuracy"], -group["n"]))[:NUM_GROUPS]
+    return [
+        {
+            "name": group_name(group),
+            "n": group["n"],
+            "arms": [
+                _estimate(arm, {**found[arm][group_name(group)], "value": found[arm][group_name(group)]["accuracy"]})
+                for arm in known
+                if group_name(group) in found[arm]
+            ],
+        }
+        for group in worst
+    ]

@@ -1,0 +1,198 @@
+"""Turn the summary's numbers on verifier, training and cost into what the template shows."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from engine.report.charts import Line, line_chart, share_bar
+from engine.report.results import ARMS
+from engine.report.words import DASH, count, duration, interval, percent, plain, words
+
+View = dict[str, Any]
+IMAGE_NAMES = {"replay": "real ones", "counterfactuals": "accepted edits"}
+# Reasons beyond these share the bar's last colour.
+BAR_COLOURS = ("h5", "h4", "h3", "h2")
+
+
+def verifier_sentence(summary: Mapping[str, Any]) -> str:
+    """Return in one sentence how much was accepted."""
+    counts = summary["counts"]
+    if not counts["candidates"]:
+        return ""
+    placebos = counts["placebos"] + counts["rejected_placebos"]
+    also = (
+        f" Of {count(placebos)} placebos, {count(placebos - counts['rejected_placebos'])} passed." if placebos else ""
+    )
+    return (
+        f"{count(counts['accepted'])} of {count(counts['candidates'])} edits were accepted "
+        f"({percent(counts['accepted'] / counts['candidates'])}).{also} The classifier under test has no say in this."
+    )
+
+
+def accept_tables(rates: Mapping[str, Any]) -> list[View]:
+    """Return the tables of accept rates by edit kind and of failures by check."""
+    tables = []
+    for name, title, corner, what, css in (
+        ("by_kind", "Accepted, by kind of edit", "Kind", "Accepted", "kept"),
+        ("by_check", "Failed, by check; an edit may fail several", "Check", "Failed", "harm"),
+    ):
+        rows = [
+            {**line, "name": words(line["name"]), "title": f"{percent(line['value'], 0)}, {interval(line, 0)}"}
+            for line in rates[name]
+        ]
+        if rows:
+            tables.append({"title": title, "corner": corner, "what": what, "css": css, "rows": rows})
+    return tables
+
+
+def training_view(training: Mapping[str, Any] | None, names: Mapping[str, str]) -> View | None:
+    """Return the training section: curves of every arm that was trained, and the settings; `names` names the arms."""
+    if training is None:
+        return None
+    arms = [
+        {
+            "css": arm,
+            "name": names[arm],
+            "history": list(training["arms"][arm].get("history", [])),
+            "best": training["arms"][arm].get("best_step"),
+        }
+        for arm in ARMS
+        if arm in training.get("arms", {}) and arm != "patient"
+    ]
+    for arm in arms:
+        names_written = (name for line in arm["history"] for name in line if name != "arm")
+        arm["columns"] = list(dict.fromkeys(["step", *names_written]))
+    measures = list(
+        dict.fromkeys(name for arm in arms for name in arm["columns"] if name == "loss" or "accuracy" in name)
+    )
+    charts = [_curves(arms, name) for name in measures]
+    return {
+        "sentence": _training_sentence(training, arms),
+        "results": [
+            (
+                names[arm],
+                *(percent(result.get(name)) for name in ("validation_accuracy", "validation_edits_accuracy")),
+                plain(result.get("best_step")),
+                result.get("model", DASH),
+            )
+            for arm, result in training.get("arms", {}).items()
+            if arm in ARMS
+        ],
+        "arms": [arm for arm in arms if arm["history"]],
+        "charts": [chart for chart in charts if chart],
+        "settings": [(name, plain(value)) for name, value in (training.get("settings") or {}).items()],
+    }
+
+
+def cost_view(summary: Mapping[str, Any]) -> View:
+    """Return the facts, the bar of what became of the candidates, and the tables of counts and times."""
+    counts, rates = summary["counts"], summary["rates"]
+    total = sum(summary["seconds"].values())
+    facts = [
+        ("shards", f"{count(counts['shards'])} of {count(counts['planned_shards'])}"),
+        ("sources", count(counts["sources"])),
+        ("edits tried", count(counts["candidates"])),
+        ("edits accepted", count(counts["accepted"])),
+        ("time, all phases", duration(total) if total else DASH),
+        ("for an accepted edit", duration(rates["seconds_per_accepted"])),
+    ]
+    reasons = [(words(name), n) for name, n in counts["rejected"].items()]
+    parts = [("accepted", counts["accepted"], "kept"), *_bar_parts(reasons)]
+    if counts["quarantined_candidates"]:
+        parts.append(("could not be processed", counts["quarantined_candidates"], "patient"))
+    return {
+        "facts": facts,
+        "candidate_bar": share_bar(
+            [(n, f"fill-{css}") for _, n, css in parts],
+            title="Of all edits tried: " + ", ".join(f"{n} {name}" for name, n, _ in parts),
+        )
+        if counts["candidates"]
+        else None,
+        "candidate_legend": [(f"fill-{css}", f"{name} {count(n)}") for name, n, css in parts],
+        "count_tables": _count_tables(summary),
+    }
+
+
+def _count_tables(summary: Mapping[str, Any]) -> list[View]:
+    counts, stage_total = summary["counts"], sum(summary["seconds_by_stage"].values())
+    return [
+        _table(
+            "Rejected edits, by the first check failed",
+            ["Reason", "Edits"],
+            _named(counts["rejected"]),
+            "Nothing was rejected.",
+        ),
+        _table(
+            "Could not be processed",
+            ["Reason", "Samples"],
+            _named(counts["quarantined"]),
+            "Everything could be processed.",
+        ),
+        _table(
+            "Wall-clock time by phase",
+            ["Phase", "Time"],
+            [(name, duration(seconds)) for name, seconds in summary["seconds"].items()],
+            "No phase was timed.",
+        ),
+        _table(
+            "Working time by stage, added up over actors",
+            ["Stage", "Time", "Share"],
+            [
+                (name, duration(s), percent(s / stage_total, 0))
+                for name, s in summary["seconds_by_stage"].items()
+                if stage_total
+            ],
+            "No stage was timed.",
+        ),
+        _table(
+            "Median score of the verifier",
+            ["Score", "Accepted", "Rejected"],
+            [
+                (words(line["name"]), plain(line["accepted_median"]), plain(line["rejected_median"]))
+                for line in summary["accept_rate"]["by_score"]
+            ],
+            "No scores.",
+        ),
+    ]
+
+
+def _curves(arms: Sequence[View], name: str) -> Markup:
+    lines = [
+        Line(
+            css=arm["css"],
+            points=[(line["step"], line[name]) for line in arm["history"] if line.get(name) is not None],
+            highlight=arm["best"],
+        )
+        for arm in arms
+    ]
+    return line_chart(lines, title=f"{words(name)} by step", y_label=words(name), percent="accuracy" in name)
+
+
+def _training_sentence(training: Mapping[str, Any], arms: Sequence[View]) -> str:
+    images = training.get("images") or {}
+    used = ", ".join(f"{count(int(n))} {IMAGE_NAMES.get(name, words(name))}" for name, n in images.items())
+    kept = ", ".join(f"{arm['name']}: step {arm['best']}" for arm in arms if arm["best"] is not None)
+    return " ".join(
+        sentence
+        for sentence in (
+            "All arms start from the patient and take the same number of steps.",
+            f"Images to draw from: {used}." if used else "",
+            f"Checkpoint kept: {kept}." if kept else "",
+        )
+        if sentence
+    )
+
+
+def _bar_parts(reasons: Sequence[tuple[str, int]]) -> list[tuple[str, int, str]]:
+    shown = [(name, n, css) for (name, n), css in zip(reasons, BAR_COLOURS, strict=False)]
+    rest = sum(n for _, n in reasons[len(BAR_COLOURS) :])
+    return [*shown, ("other reasons", rest, "h1")] if rest else shown
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], none: str) -> View:
+    return {"title": title, "columns": columns, "rows": rows, "none": none}
+
+
+def _named(counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    return [(words(name), count(n)) for name, n in counts.items()]

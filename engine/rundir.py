@@ -1,0 +1,256 @@
+"""The run directory: where everything of a run lies, and which plan it belongs to.
+
+Readers look at markers only: a shard without one is not there, whatever files lie about.
+"""
+
+import json
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from engine.errors import RunDirectoryError, ShardError
+from engine.load import dump_run_file, load_run_file
+from engine.marker import Marker, revision, versions
+from engine.plan import Plan
+from engine.runfile import RunFile
+from engine.sample import Json, Rejection, Sample
+from engine.shard import decode_shard
+from engine.storage import Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+RUN_FILE = "run.yaml"
+RUN_INFO = "run.json"
+PLAN = "plan.parquet"
+SHARDS = "shards"
+REJECTED = "rejected"
+DONE = "done"
+QUARANTINE = "quarantine"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """Hold run.json: what a worker must know of the run. `digest` names the plan, and so the bytes of every shard."""
+
+    format: int
+    name: str
+    digest: str
+    num_shards: int
+    classes: tuple[str, ...]
+    keep_rejected: Literal["all", "metadata", "none"]
+    versions: dict[str, str]
+    revision: str
+
+
+class RunDirectory:
+    """Give the files of one run their names and read them back. Made by `create` or `open`; small, so it may travel."""
+
+    def __init__(self, storage: Storage, info: RunInfo) -> None:
+        self.storage = storage
+        self.info = info
+
+    @classmethod
+    def create(cls, root: str, run: RunFile, plan: Plan) -> "RunDirectory":
+        """Make the run directory, or go on in it where it belongs to the same plan.
+
+        Raises RunDirectoryError where it belongs to another plan or holds other things, RunError where it cannot be
+        written.
+        """
+        storage = Storage(root)
+        info = RunInfo(
+            format=FORMAT,
+            name=run.name,
+            digest=plan.digest,
+            num_shards=plan.num_shards,
+            classes=tuple(plan.classes),
+            keep_rejected=run.shards.keep_rejected,
+            versions=versions(),
+            revision=revision(),
+        )
+        is_new = not storage.exists(RUN_INFO)
+        if is_new:
+            _refuse_other_contents(storage)
+        else:
+            _refuse_other_plan(storage, _read_info(storage), info)
+        if is_new or not storage.exists(PLAN):
+            storage.write(PLAN, plan.to_bytes())
+        # Probe, reinforce and report settings may change within one plan: the run file on disk is the last one used.
+        storage.write(RUN_FILE, dump_run_file(run).encode())
+        storage.write(RUN_INFO, _to_json(asdict(info)))
+        for folder in (SHARDS, REJECTED, DONE, QUARANTINE, ""):
+            storage.sweep(folder)
+        return cls(storage, info)
+
+    @classmethod
+    def open(cls, root: str) -> "RunDirectory":
+        """Open a run directory that `create` made; RunDirectoryError where there is none."""
+        storage = Storage(root)
+        return cls(storage, _read_info(storage))
+
+    def plan(self) -> Plan:
+        """Return the plan that the directory was made for."""
+        return Plan.from_bytes(self._read_own(PLAN), self.storage.name(PLAN))
+
+    def run(self) -> RunFile:
+        """Return the run file that was used last; all its paths are absolute."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, RUN_FILE)
+            path.write_bytes(self._read_own(RUN_FILE))
+            return load_run_file(path, [])
+
+    def done(self) -> list[int]:
+        """Return the numbers of the shards that are done, from the names of the markers alone."""
+        names = (name.removesuffix(".json") for name in self.storage.list(DONE, ".json"))
+        return [int(name) for name in names if name.isdigit()]
+
+    def pending(self) -> list[int]:
+        """Return the numbers of the shards that are still to be made."""
+        return sorted(set(range(self.info.num_shards)) - set(self.done()))
+
+    def marker(self, index: int) -> Marker:
+        """Return the marker of one shard; ShardError where it is not done or was made for another plan."""
+        path = marker_path(index)
+        try:
+            marker = Marker.from_json(self.storage.read(path), self.storage.name(path))
+        except FileNotFoundError as error:
+            raise ShardError(
+                f"shard {index} of {self.storage} is not done: run `counterforge generate` first"
+            ) from error
+        if marker.plan != self.info.digest:
+            raise ShardError(
+                f"{self.storage.name(path)} was made for plan {marker.plan[:12]}, this run has plan "
+                f"{self.info.digest[:12]}: delete the marker, then `counterforge generate` makes the shard again"
+            )
+        return marker
+
+    def markers(self) -> dict[int, Marker]:
+        """Return the markers of all shards that are done, by number."""
+        return {index: self.marker(index) for index in self.done()}
+
+    def read_shard(self, index: int) -> list[Sample]:
+        """Return the accepted samples of a shard that is done: groups adjacent, each begins with its source."""
+        return self._read_tar(index, shard_path(index))
+
+    def read_rejected(self, index: int) -> list[Sample]:
+        """Return what the verifier turned down: without pixels if keep_rejected is metadata, nothing if it is none."""
+        return self._read_tar(index, rejected_path(index))
+
+    def read_quarantine(self, index: int) -> list[Rejection]:
+        """Return what could not be processed in a shard that is done."""
+        data = self._read(index, quarantine_path(index))
+        return [Rejection(**json.loads(line)) for line in data.split(b"\n") if line]
+
+    def candidates(self) -> "pa.Table":
+        """Return the rows of every edit in all shards that are done, with the columns of engine/candidates.py."""
+        from engine.candidates import join_candidates, read_candidates
+
+        return join_candidates([read_candidates(self._read(index, rows_path(index))) for index in self.done()])
+
+    def read_json(self, name: str) -> Json:
+        """Return the content of a result file such as weakness.json; RunDirectoryError where it is not there yet."""
+        try:
+            content: Json = json.loads(self.storage.read(name))
+        except FileNotFoundError as error:
+            raise RunDirectoryError(f"{self.storage} has no {name} yet: run the phase that writes it first") from error
+        return content
+
+    def write_json(self, name: str, content: Json) -> None:
+        """Write or replace a result file."""
+        self.storage.write(name, _to_json(content))
+
+    def exists(self, name: str) -> bool:
+        """Return whether a file of this name is there."""
+        return self.storage.exists(name)
+
+    def _read_tar(self, index: int, path: str) -> list[Sample]:
+        data = self._read(index, path)
+        return decode_shard(data, self.storage.name(path)) if data else []
+
+    def _read_own(self, name: str) -> bytes:
+        try:
+            return self.storage.read(name)
+        except FileNotFoundError as error:
+            raise RunDirectoryError(
+                f"{self.storage} has lost its {name}: `counterforge run` with the same run file writes it again"
+            ) from error
+
+    def _read(self, index: int, path: str) -> bytes:
+        """Return a file of a shard that is done, nothing where its marker names no such file."""
+        if path not in self.marker(index).files:
+            return b""
+        try:
+            return self.storage.read(path)
+        except FileNotFoundError as error:
+            raise ShardError(
+                f"{self.storage.name(path)} is missing though its marker is there: delete {marker_path(index)}, "
+                "then `counterforge generate` makes the shard again"
+            ) from error
+
+
+def shard_path(index: int) -> str:
+    """Return where the accepted samples of a shard lie."""
+    return f"{SHARDS}/{index:06d}.tar"
+
+
+def rows_path(index: int) -> str:
+    """Return where the parquet rows of a shard lie."""
+    return f"{SHARDS}/{index:06d}.parquet"
+
+
+def rejected_path(index: int) -> str:
+    """Return where the rejected samples of a shard lie."""
+    return f"{REJECTED}/{index:06d}.tar"
+
+
+def quarantine_path(index: int) -> str:
+    """Return where the samples lie that could not be processed."""
+    return f"{QUARANTINE}/{index:06d}.jsonl"
+
+
+def marker_path(index: int) -> str:
+    """Return where the marker of a shard lies."""
+    return f"{DONE}/{index:06d}.json"
+
+
+def _read_info(storage: Storage) -> RunInfo:
+    try:
+        record = json.loads(storage.read(RUN_INFO))
+        info = RunInfo(**record | {"classes": tuple(record["classes"])})
+    except FileNotFoundError as error:
+        raise RunDirectoryError(
+            f"{storage} is not a run directory, it has no {RUN_INFO}: give the folder that `counterforge run` wrote to"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunDirectoryError(
+            f"{storage.name(RUN_INFO)} cannot be read ({error}): restore it, or choose another --out"
+        ) from error
+    if info.format != FORMAT:
+        raise RunDirectoryError(
+            f"{storage} has format {info.format}, this version reads format {FORMAT}: use the version that wrote it"
+        )
+    return info
+
+
+def _refuse_other_plan(storage: Storage, found: RunInfo, wanted: RunInfo) -> None:
+    if found.digest == wanted.digest:
+        return
+    raise RunDirectoryError(
+        f"{storage} belongs to another plan: it was made for {found.name!r}, plan {found.digest[:12]}, and this run is "
+        f"{wanted.name!r}, plan {wanted.digest[:12]}: seed, data, shards or stages differ, see its {RUN_FILE}. "
+        "Choose another folder with --out, or delete this one"
+    )
+
+
+def _refuse_other_contents(storage: Storage) -> None:
+    others = [name for name in storage.list("") if name not in (PLAN, RUN_FILE)]
+    if others:
+        raise RunDirectoryError(
+            f"{storage} holds {others[0]!r} and is not a run directory: choose a new or empty folder with --out"
+        )
+
+
+def _to_json(content: Json | dict[str, object]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

@@ -1,0 +1,96 @@
+"""Turn any encoded image into a JPEG of plain RGB, or say why not."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from engine.sources.item import UnreadableItemError
+
+# Photograph formats only: Pillow's others start programs (EPS) or parse documents (PDF, PSD, WMF).
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
+MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
+MAX_EDGE = 65_500  # libjpeg's limit
+JPEG_QUALITY = 95
+EXIF_ORIENTATION = 0x0112
+
+# What Pillow raises on damaged files (87,000 mutated files of 23 kinds, and its issue tracker), beside its own errors.
+DAMAGE = (
+    *(OSError, SyntaxError, ValueError, RuntimeError, EOFError, OverflowError),
+    *(TypeError, KeyError, IndexError, struct.error, zlib.error),
+)
+
+
+def to_jpeg(data: bytes) -> bytes:
+    """Return a baseline RGB JPEG of the first frame, upright and without alpha (white behind it).
+
+    A file that already is one keeps its own bytes. Raise UnreadableItemError for anything that is not a whole image of
+    at most MAX_PIXELS pixels.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on sizes and metadata: the limits are checked here
+        image = _open(data)
+        try:
+            image.seek(0)
+            image.load()
+            return data if _is_plain(image) else encode_jpeg(to_rgb(ImageOps.exif_transpose(image)))
+        except DAMAGE as error:
+            raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return 8-bit RGB: 16-bit and floating values scaled, alpha composited on white."""
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_8_bit(image)
+    if image.has_transparency_data:
+        layers = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers)
+    return image.convert("RGB")
+
+
+def encode_jpeg(image: Image.Image) -> bytes:
+    """Return an RGB image as the JPEG that sources are stored as."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnreadableItemError(
+            "unreadable_image", f"not an image: {len(data)} bytes, starting {data[:8]!r}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableItemError("too_large", str(error)) from error
+    except DAMAGE as error:
+        raise UnreadableItemError("unreadable_image", f"damaged: {error}") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS or max(width, height) > MAX_EDGE:
+        limit = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_EDGE} a side"
+        raise UnreadableItemError("too_large", f"{width} x {height} pixels, allowed are {limit}")
+    if not width or not height:
+        raise UnreadableItemError("unreadable_image", f"{width} x {height} pixels")
+    return image
+
+
+def _is_plain(image: Image.Image) -> bool:
+    progressive = bool(image.info.get("progressive") or image.info.get("progression"))
+    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    return image.format == "JPEG" and image.mode == "RGB" and not progressive and orientation == 1
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Return 8-bit grey: integers count as 16 bits, floating values as [0, 1], or [0, 255] where one is above 1."""
+    values = np.asarray(image).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds values that are not finite")
+    if image.mode != "F":
+        values = values / 257
+    elif values.max() <= 1:
+        values = values * 255
+    return Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8), mode="L")

@@ -1,0 +1,140 @@
+"""What a source is made of: the item, the Source protocol, and the keys."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from engine.errors import SourceError
+
+Reason = Literal["missing_file", "outside_root", "not_a_file", "empty_file", "too_large", "unreadable_image"]
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_SLUG = 40  # with 16 digits and an edit's suffix a key stays under the 100 characters of a USTAR name
+NAMES_SHOWN = 5
+
+_NOT_SLUG = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SourceItem:
+    """Name one labelled image without holding it.
+
+    `locator` finds the bytes again in the same source ("cats/1.jpg", "a.tar#1536:20480"). Items with one `split_key` (a
+    patient, a product) stay on one side of every split.
+    """
+
+    key: str
+    split_key: str
+    label: int
+    class_name: str
+    locator: str
+    caption: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+class Source(Protocol):
+    """List labelled images and read them again one by one, here or in another process."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names; a label is an index into them."""
+        ...
+
+    def items(self) -> Iterator[SourceItem]:
+        """Yield every item, in any order; raise SourceError where the listing cannot be used."""
+        ...
+
+    def read(self, item: SourceItem) -> bytes:
+        """Return the encoded image; raise UnreadableItemError where this one item cannot be read."""
+        ...
+
+
+class UnreadableItemError(Exception):
+    """Report one item that cannot be used; the caller turns it into a Rejection."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+def make_key(path: str) -> str:
+    """Return a key for a relative path: its slug and a hash, so that it does not depend on the other files.
+
+    The hash has 16 digits instead of 8 where the slug had to leave something out (long or non-Latin names).
+    """
+    stem, dot, suffix = path.rpartition(".")
+    if not dot or "/" in suffix:
+        stem = path
+    slug = _NOT_SLUG.sub("-", stem.lower()).strip("-")
+    whole = 0 < len(slug) <= MAX_SLUG and path.isascii()
+    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=4 if whole else 8).hexdigest()
+    return f"{slug[-MAX_SLUG:].lstrip('-') or 'image'}-{digest}"
+
+
+def sort_classes(names: set[str]) -> tuple[str, ...]:
+    """Return class names in order: by number where all are integers, else by text."""
+    if all(name.isdecimal() and name.isascii() for name in names):
+        return tuple(sorted(names, key=lambda name: (int(name), name)))
+    return tuple(sorted(names))
+
+
+def name_some(names: list[str] | tuple[str, ...]) -> str:
+    """Return the first names for a message, with the number of the others."""
+    shown = ", ".join(repr(name) for name in names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
+
+
+def name_class(label: str, classes: tuple[str, ...], where: str) -> str:
+    """Return the class of a label as written: `classes` names the integers; without it labels are names."""
+    if not classes or label in classes:
+        return label
+    if label.isascii() and label.isdecimal() and int(label) < len(classes):
+        return classes[int(label)]
+    raise SourceError(
+        f"{where}: label {label!r} is not one of `classes` ({name_some(classes)}) nor a number below {len(classes)}"
+    )
+
+
+def read_inside(root: str, locator: str) -> bytes:
+    """Return a file's bytes; refuse what leaves `root` (a link, `..`), is no plain file, is empty or too large."""
+    path = os.path.realpath(os.path.join(root, locator))
+    if os.path.commonpath((root, path)) != root:
+        raise UnreadableItemError("outside_root", f"{locator} leads to {path}, outside of {root}")
+    try:
+        if not os.path.isfile(path):
+            known = os.path.exists(path)
+            detail = f"{locator} is not a plain file" if known else f"{locator} does not exist in {root}"
+            raise UnreadableItemError("not_a_file" if known else "missing_file", detail)
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except PermissionError as error:
+        raise UnreadableItemError("missing_file", f"{locator} may not be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name
+        raise UnreadableItemError("missing_file", f"{locator!r} is not a file name: {error}") from error
+    return check_size(data, locator)
+
+
+def check_size(data: bytes, locator: str) -> bytes:
+    """Return the bytes of an item; refuse none and too many."""
+    if not data:
+        raise UnreadableItemError("empty_file", f"{locator} has 0 bytes")
+    if len(data) > MAX_FILE_BYTES:
+        raise UnreadableItemError("too_large", f"{locator} has more than {MAX_FILE_BYTES >> 20} MiB")
+    return data
+
+
+def local_folder(path: str, field_name: str = "path") -> str:
+    """Return the real path of a folder that exists."""
+    if "://" in path:
+        raise SourceError(
+            f"{path}: sources are read from local or mounted disks; copy or mount it and name that folder"
+        )
+    if not os.path.exists(path):
+        raise SourceError(f"source folder not found: {path}; correct `{field_name}` (it is relative to the run file)")
+    if not os.path.isdir(path):
+        raise SourceError(f"{path} is a file, `{field_name}` needs a folder")
+    return os.path.realpath(path)

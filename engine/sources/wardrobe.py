@@ -1,0 +1,56 @@
+"""The wardrobe as a source: each composite is made when it is read."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+from PIL import Image
+
+from engine.errors import SourceError
+from engine.runfile import WardrobeSource
+from engine.sources.decode import encode_jpeg
+from engine.sources.item import SourceItem
+from engine.wardrobe.garments import CLASSES, SHIPPED, Garments, load_garments
+from engine.wardrobe.scene import Scene, caption, make_scene, render
+
+
+class WardrobeImages:
+    """Make composites of one split of the garments; a garment stays on one side of every split."""
+
+    def __init__(self, config: WardrobeSource) -> None:
+        self.config = config
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the ten kinds of garment."""
+        return CLASSES
+
+    def items(self) -> Iterator[SourceItem]:
+        """Yield the composites with colour and background as attributes."""
+        if self.config.count < len(CLASSES):
+            raise SourceError(f"count is {self.config.count}: the wardrobe has {len(CLASSES)} classes, each needs one")
+        for index in range(self.config.count):
+            scene = self._scene(index)
+            yield SourceItem(
+                key=scene.key,
+                split_key=f"garment:{self.config.split}-{scene.garment}",
+                label=scene.label,
+                class_name=scene.class_name,
+                locator=str(index),
+                caption=caption(scene) if self.config.captions else "",
+                attributes={"background": scene.background, "colour": scene.colour},
+            )
+
+    def read(self, item: SourceItem) -> bytes:
+        """Return the composite as a JPEG."""
+        picture, _ = render(self._scene(int(item.locator)), self._garments)
+        return encode_jpeg(Image.fromarray(picture))
+
+    def _scene(self, index: int) -> Scene:
+        config = self.config
+        return make_scene(self._garments, config.split, index, correlation=config.correlation, seed=config.seed)
+
+    @cached_property
+    def _garments(self) -> Garments:
+        if not SHIPPED.exists():
+            raise SourceError(f"the wardrobe's garments are missing: {SHIPPED}; install counterforge again")
+        return load_garments(self.config.split)

@@ -1,0 +1,285 @@
+"""Storage: whole files under one root, on a local disk or an object store, that appear complete or not at all."""
+
+import errno
+import hashlib
+import itertools
+import os
+import re
+import secrets
+import socket
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.errors import RunError
+
+if TYPE_CHECKING:
+    import pyarrow.fs
+
+# Linux takes at most 1024 buffers in one writev.
+MAX_BUFFERS = 1000
+HASH_BLOCK_BYTES = 1 << 20
+TEMPORARY = re.compile(r"^\..+\.tmp~(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]+$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """Name the content of a file: its sha256 in hex and its size."""
+
+    sha256: str
+    size_bytes: int
+
+
+class Storage:
+    """Read and write whole files below `root`: a folder, or a URI (s3://, gs://, file://).
+
+    Paths are relative, with slashes. Raises RunError, naming path and remedy, where the disk is full, a permission is
+    missing or a store does not answer. A file that is not there is a FileNotFoundError.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.is_local = "://" not in root or root.startswith("file://")
+        self._remote: pyarrow.fs.FileSystem | None = None
+        if self.is_local:
+            # Absolute, because workers on the same machine have other current folders.
+            self.root = self._base = os.path.abspath(root.removeprefix("file://"))
+        else:
+            self.root = root
+            self._remote, self._base = _open_remote(root)
+
+    def __str__(self) -> str:
+        """Return the root for people, without the options and secrets that a URI may carry."""
+        return self._base if self.is_local else f"{self.root.split('://')[0]}://{self._base}"
+
+    def local_path(self, path: str) -> Path:
+        """Return where `path` is on the local disk; RunError on an object store."""
+        if not self.is_local:
+            raise RunError(f"{self.name(path)} is not on a local disk: copy it here first")
+        return Path(self._base, path)
+
+    def name(self, path: str) -> str:
+        """Return the full name of `path`, for messages."""
+        return f"{self}/{path}" if path else str(self)
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file."""
+        with self._failures(path, "read"):
+            if self._remote is None:
+                return self.local_path(path).read_bytes()
+            with self._remote.open_input_stream(f"{self._base}/{path}") as stream:
+                return bytes(stream.read())
+
+    def digest(self, path: str) -> StoredFile:
+        """Hash a file as it is stored now, block by block."""
+        hasher, size = hashlib.sha256(), 0
+        with self._failures(path, "read"), self._open(path) as stream:
+            while block := stream.read(HASH_BLOCK_BYTES):
+                hasher.update(block)
+                size += len(block)
+        return StoredFile(sha256=hasher.hexdigest(), size_bytes=size)
+
+    def write(self, path: str, data: bytes | Sequence[bytes]) -> StoredFile:
+        """Write or replace a file, all or nothing, and return its hash; `data` may come in pieces.
+
+        Local: temporary name in the same folder, fsync, rename, fsync of the folder. Object store: one upload, which
+        becomes visible when it is complete.
+        """
+        parts = [data] if isinstance(data, bytes) else data
+        # hashlib and writev both let go of the interpreter: on two cores the hash costs no time of its own.
+        with ThreadPoolExecutor(1) as pool, self._failures(path, "write"):
+            stored = pool.submit(_hash_parts, parts)
+            if self._remote is None:
+                with self._temporary(path, parts) as (temporary, final):
+                    os.replace(temporary, final)
+            else:
+                self._upload(path, parts)
+            return stored.result()
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write a file only if it is absent, all or nothing; return whether this call made it.
+
+        Exact on a local disk. On an object store it asks first and then uploads: two writers in the same instant may
+        both be told yes, and the last one stays.
+        """
+        if self.exists(path):
+            return False
+        if self._remote is not None:
+            with self._failures(path, "write"):
+                self._upload(path, [data])
+            return True
+        with self._failures(path, "write"), self._temporary(path, [data]) as (temporary, final):
+            return _link(temporary, final)
+
+    def exists(self, path: str) -> bool:
+        """Return whether there is a file of this name."""
+        return self.size(path) is not None
+
+    def size(self, path: str) -> int | None:
+        """Return the size of a file in bytes, None if there is none."""
+        with self._failures(path, "read"):
+            if self._remote is None:
+                local = self.local_path(path)
+                return local.stat().st_size if local.is_file() else None
+            info = self._remote.get_file_info(f"{self._base}/{path}")
+            return int(info.size) if info.is_file else None
+
+    def list(self, folder: str, suffix: str = "") -> list[str]:
+        """Return the sorted names in a folder that end in `suffix`, without unfinished files; none if it is absent."""
+        with self._failures(folder, "read"):
+            return sorted(name for name in self._names(folder) if name.endswith(suffix) and not TEMPORARY.match(name))
+
+    def delete(self, path: str) -> None:
+        """Delete a file if it is there."""
+        if not self.exists(path):
+            return
+        with self._failures(path, "delete"):
+            if self._remote is None:
+                self.local_path(path).unlink(missing_ok=True)
+            else:
+                self._remote.delete_file(f"{self._base}/{path}")
+
+    def sweep(self, folder: str) -> None:
+        """Delete the unfinished files that dead processes of this machine left in a folder. Object stores keep none."""
+        if not self.is_local:
+            return
+        for name in self._names(folder):
+            match = TEMPORARY.match(name)
+            if match and match["host"] == socket.gethostname() and not _is_alive(int(match["pid"])):
+                (self.local_path(folder) / name).unlink(missing_ok=True)
+
+    def _open(self, path: str) -> "pyarrow.fs.NativeFile":
+        if self._remote is None:
+            return self.local_path(path).open("rb")
+        return self._remote.open_input_stream(f"{self._base}/{path}")
+
+    def _names(self, folder: str) -> Iterator[str]:
+        if self._remote is None:
+            path = self.local_path(folder)
+            if path.is_dir():
+                yield from os.listdir(path)
+            return
+        import pyarrow.fs
+
+        selector = pyarrow.fs.FileSelector(f"{self._base}/{folder}".rstrip("/"), allow_not_found=True)
+        yield from (info.base_name for info in self._remote.get_file_info(selector))
+
+    def _upload(self, path: str, parts: Sequence[bytes]) -> None:
+        assert self._remote is not None
+        # No `with`: leaving one by an exception would complete the upload of a torn file (apache/arrow#40502).
+        stream = self._remote.open_output_stream(f"{self._base}/{path}")
+        for part in parts:
+            stream.write(part)
+        stream.close()
+
+    @contextmanager
+    def _temporary(self, path: str, parts: Sequence[bytes]) -> Iterator[tuple[Path, Path]]:
+        """Yield a finished temporary file beside its final name; the folder is synced after the body has renamed it."""
+        final = self.local_path(path)
+        if not final.parent.is_dir():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _sync_folder(final.parent.parent)
+        unique = f"{socket.gethostname()}~{os.getpid()}~{secrets.token_hex(4)}"
+        temporary = final.with_name(f".{final.name}.tmp~{unique}")
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                _write_parts(descriptor, parts)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            yield temporary, final
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_folder(final.parent)
+
+    @contextmanager
+    def _failures(self, path: str, action: str) -> Iterator[None]:
+        """Turn what the system says into an error that names the file and what to do about it."""
+        try:
+            yield
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            remedy = _remedy(error.errno) if self.is_local else "check the credentials, the bucket and the network"
+            raise RunError(f"cannot {action} {self.name(path)}: {error.strerror or error}: {remedy}") from error
+
+
+def _open_remote(root: str) -> "tuple[pyarrow.fs.FileSystem, str]":
+    import pyarrow
+    import pyarrow.fs
+
+    try:
+        filesystem, base = pyarrow.fs.FileSystem.from_uri(root)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        scheme = root.partition("://")[0]
+        raise RunError(
+            f"cannot open storage {scheme}://...: {error}: give a folder, or a URI such as s3://bucket/folder"
+        ) from error
+    return filesystem, base.rstrip("/")
+
+
+def _hash_parts(parts: Sequence[bytes]) -> StoredFile:
+    hasher = hashlib.sha256()
+    for part in parts:
+        hasher.update(part)
+    return StoredFile(sha256=hasher.hexdigest(), size_bytes=sum(map(len, parts)))
+
+
+def _write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
+    """Write all the pieces in as few system calls as there may be, without joining them first."""
+    for start in itertools.count(0, MAX_BUFFERS):
+        batch = parts[start : start + MAX_BUFFERS]
+        if not batch:
+            return
+        written = os.writev(descriptor, batch)
+        if written < sum(map(len, batch)):
+            rest = memoryview(b"".join(batch))[written:]
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+
+
+def _link(temporary: Path, final: Path) -> bool:
+    """Give a finished file its final name only if that is free."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        # No hard links here (FUSE, exFAT): the caller has asked that nobody is there, a race remains.
+        os.replace(temporary, final)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remedy(number: int | None) -> str:
+    match number:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "free some space, then start the same command again: it goes on where it stopped"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return "give yourself permission to it, or choose another folder with --out"
+        case errno.ENOTDIR | errno.EISDIR | errno.EEXIST:
+            return "a file is in the way of a folder of that name: move it, or choose another folder with --out"
+        case _:
+            return "check the disk, then start the same command again: it goes on where it stopped"

@@ -1,0 +1,63 @@
+"""Verify a run: hash every file of every marker again and name each difference."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from engine.errors import RunError, ShardError
+from engine.marker import FileRecord, Marker
+from engine.rundir import RunDirectory, marker_path
+from engine.storage import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Name a file that is not as its marker says, and how it differs."""
+
+    shard: int
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return f"{self.path}: {self.what}"
+
+
+def verify_run(rundir: RunDirectory) -> list[Difference]:
+    """Return every difference between the markers and the files as they are now; none means that all is well."""
+    return [difference for index in rundir.done() for difference in verify_shard(rundir, index)]
+
+
+def verify_shard(rundir: RunDirectory, index: int) -> Iterator[Difference]:
+    """Yield the differences of one shard that is done."""
+    try:
+        marker = rundir.marker(index)
+    except ShardError as error:
+        yield Difference(shard=index, path=marker_path(index), what=str(error))
+        return
+    if index != marker.shard or index >= rundir.info.num_shards:
+        what = f"is the marker of shard {marker.shard}; the plan has the shards 0 to {rundir.info.num_shards - 1}"
+        yield Difference(shard=index, path=marker_path(index), what=what)
+    yield from _verify_files(rundir.storage, marker)
+
+
+def _verify_files(storage: Storage, marker: Marker) -> Iterator[Difference]:
+    for path, record in sorted(marker.files.items()):
+        what = _difference(storage, path, record)
+        if what:
+            yield Difference(shard=marker.shard, path=path, what=what)
+
+
+def _difference(storage: Storage, path: str, record: FileRecord) -> str | None:
+    """Say how a file differs, None if it does not; the size is asked first, it costs nothing."""
+    try:
+        size = storage.size(path)
+        if size is None:
+            return "is missing"
+        if size != record.bytes:
+            return f"has {size} bytes, its marker says {record.bytes}"
+        found = storage.digest(path).sha256
+    except (FileNotFoundError, RunError) as error:
+        return f"cannot be read: {error}"
+    if found != record.sha256:
+        return f"has sha256 {found[:16]}..., its marker says {record.sha256[:16]}...: its bytes changed"
+    return None

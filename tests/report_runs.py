@@ -1,0 +1,137 @@
+"""A finished tiny run with every result file, for the tests of the report."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tiny_runs import CLASSES, tiny_plan, tiny_results
+
+from engine.commit import commit_shard
+from engine.groups import Answer, group_report
+from engine.report.results import ARMS
+from engine.rundir import RunDirectory
+from engine.runfile import ProbeConfig, RunFile
+from engine.sample import Rejection, Sample, Verdict
+from engine.weakness import weakness
+
+EVIL = "<script>alert('x')</script>"
+SECONDS = {"plan": 0.5, "generate": 8.0, "probe": 1.0, "reinforce": 3.0}
+
+
+def generated_run(folder: Path, *, keep_rejected: str = "all", num_shards: int = 2) -> tuple[RunDirectory, RunFile]:
+    """Generate: hostile captions, an accepted edit, a rejected one and a lost one for each of six sources."""
+    run, plan = tiny_plan(folder, keep_rejected=keep_rejected)
+    run = run.model_copy(update={"probe": ProbeConfig(model=run.probe.model, min_sources=2, num_bootstraps=100)})
+    rundir = RunDirectory.create(str(folder / "run"), run, plan)
+    for index in range(num_shards):
+        results = [hostile(result) for result in tiny_results(plan, index)]
+        commit_shard(rundir, index, plan.keys(index), results, {"editor": 2.0, "verifier": 0.5})
+    return rundir, run
+
+
+def finished_run(folder: Path, **settings: str) -> tuple[RunDirectory, RunFile]:
+    """Write every result: the patient is wrong on every edit, the reinforced classifier on none."""
+    rundir, run = generated_run(folder, **settings)
+    tables = {arm: predictions(rundir, arm) for arm in ARMS}
+    rundir.write_json("weakness.json", {"digest": "d-patient", **weakness(tables["patient"], run.probe).to_json()})
+    rundir.write_json("evaluation.json", evaluation())
+    rundir.write_json("reinforce.json", reinforcement())
+    rundir.write_json("phases.json", {"seconds": SECONDS})
+    return rundir, run
+
+
+def hostile(result: Sample | Rejection) -> Sample | Rejection:
+    if isinstance(result, Rejection):
+        return result
+    edit = result.edit and replace(result.edit, instruction=EVIL)
+    verdict = result.verdict and Verdict(accepted=result.verdict.accepted, reasons=result.verdict.reasons)
+    return replace(
+        result, caption=f"{result.caption} {EVIL}", edit=edit, verdict=verdict, provenance={"editor": {"seed": 5}}
+    )
+
+
+def predictions(rundir: RunDirectory, arm: str) -> pa.Table:
+    """Write an arm's answers as the probe does, and return them."""
+    tables = []
+    for index in rundir.done():
+        rows = [answer(sample, arm) for sample in rundir.read_shard(index)]
+        path = rundir.storage.local_path(f"probe/d-{arm}/{index:06d}.parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables.append(pa.Table.from_pylist(rows))
+        pq.write_table(tables[-1], path)
+    return pa.concat_tables(tables)
+
+
+def answer(sample: Sample, arm: str) -> dict[str, object]:
+    right = sample.role != "counterfactual" or arm == "reinforced"
+    edit = sample.edit
+    return {
+        "key": sample.key,
+        "source_key": sample.source_key,
+        "role": sample.role,
+        "split": sample.split,
+        "label": sample.label,
+        "class_name": sample.class_name,
+        "edit_kind": edit.kind if edit else None,
+        "edit_before": edit.before if edit else None,
+        "edit_after": edit.after if edit else None,
+        "severity": 1.0,
+        "accepted": True,
+        "prediction": sample.label if right else 1 - sample.label,
+        "confidence": 0.875,
+        "p_label": 0.875 if right else 0.125,
+        "attributes": json.dumps(dict(sample.attributes)),
+    }
+
+
+def evaluation(attributes: Sequence[str] = ("background",)) -> dict[str, object]:
+    """20 images of each class on each background; a class's own is always right, the other one only after."""
+    own = dict(zip(CLASSES, ("grass", "snow"), strict=True))
+    dominant = {name: {"background": value} for name, value in own.items()} if attributes else {}
+    arms = {}
+    for arm, share in zip(ARMS, (4, 6, 15), strict=True):
+        answers = [
+            Answer(
+                class_name=name,
+                attributes=dict.fromkeys(attributes, place),
+                is_right=own[name] == place or number < share,
+                confidence=0.9,
+            )
+            for name in CLASSES
+            for place in ("grass", "snow")
+            for number in range(20)
+        ]
+        report = group_report(answers, CLASSES, attributes, dominant).to_json()
+        arms[arm] = {"digest": f"d-{arm}", "test": report, "shifted": report, "edits": None}
+    comparison = {
+        "arm": "reinforced", "against": "patient", "set": "test", "where": "conflict", "n": 40, "gained": 22, "lost": 0,
+        "difference": 0.55, "low": 0.4, "high": 0.7, "p_value": 1e-6,
+    }  # fmt: skip
+    return {"arms": arms, "comparisons": [comparison], "group_by": list(attributes), "dominant": dominant}
+
+
+def reinforcement(verdict: str = "ship") -> dict[str, object]:
+    history = [
+        {
+            "step": step,
+            "loss": 1 / (1 + step),
+            "validation_accuracy": 0.9,
+            "validation_edits_accuracy": 0.2 + step / 100,
+        }
+        for step in (0, 10, 20)
+    ]
+    trained = {"validation_accuracy": 0.9, "validation_edits_accuracy": 0.4, "best_step": 20, "history": history}
+    return {
+        "arms": {
+            "patient": {"validation_accuracy": 0.91, "validation_edits_accuracy": 0.2},
+            "real_only": {**trained, "model": "models/real_only"},
+            "reinforced": {**trained, "model": "models/reinforced"},
+        },
+        "verdict": verdict,
+        "reasons": ["a loss of 1.0 points, allowed are 0.5"],
+        "settings": {"num_steps": 20},
+        "images": {"replay": 40, "counterfactuals": 6},
+    }

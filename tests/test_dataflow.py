@@ -1,0 +1,119 @@
+"""A shard through Ray Data: whole, once, in any number of workers."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from tint_runs import contents, generate, make_in_process, tint_run, tiny_ray, write_images
+from tiny_runs import tiny_group
+from tiny_stages import Broken
+
+from cluster.dataflow import ShardRow, apply_stage, data_context, from_block, to_block
+from engine.errors import RunError
+from engine.load import load_run_file
+from engine.runfile import RunFile
+from engine.sample import Rejection, Sample
+from engine.shard import sample_to_json
+
+ROOT = Path(__file__).parent.parent
+ZOO = ROOT / "actors" / "zoo" / "models"
+MODELS = ("captioner", "perturber", "editor", "verifier")
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    with tiny_ray():
+        yield
+
+
+def tiny_row() -> ShardRow:
+    results = tiny_group("a-0") + tiny_group("b-1", 1)
+    return ShardRow(
+        shard=7,
+        planned=["a-0", "b-1"],
+        samples=[result for result in results if isinstance(result, Sample)],
+        rejections=[result for result in results if isinstance(result, Rejection)],
+        seconds={"read": 0.25},
+    )
+
+
+def test_a_shard_survives_arrow_unchanged() -> None:
+    row = tiny_row()
+    back = from_block(to_block(row))
+    assert back.planned == row.planned
+    assert back.seconds == row.seconds
+    assert list(back.rejections) == list(row.rejections)
+    assert [sample.image for sample in back.samples] == [sample.image for sample in row.samples]
+    assert [sample_to_json(sample) for sample in back.samples] == [sample_to_json(sample) for sample in row.samples]
+
+
+def test_a_shard_is_one_row_whatever_it_holds() -> None:
+    empty = ShardRow(shard=0, planned=["a-0"], samples=[])
+    assert to_block(tiny_row()).num_rows == to_block(empty).num_rows == 1
+    assert to_block(tiny_row()).schema == to_block(empty).schema
+
+
+def test_two_shards_in_one_batch_are_refused() -> None:
+    with pytest.raises(RunError, match="2 shards"):
+        from_block(pa.concat_tables([to_block(tiny_row()), to_block(tiny_row())]))
+
+
+def test_a_stage_that_yields_something_else_is_named() -> None:
+    with pytest.raises(RunError, match="stage 'mine' yielded a str, it must yield Sample or Rejection"):
+        apply_stage("mine", Broken({"how": "other"}, None), tiny_row())
+
+
+def test_ray_data_is_set_to_lose_and_hang_nothing() -> None:
+    context = data_context()
+    assert context.target_max_block_size is None
+    assert context.max_errored_blocks == 0
+    assert context.execution_no_progress_timeout_s == -1
+    assert context.max_consecutive_actor_init_deaths > 0
+
+
+def test_grouping_and_order_change_no_byte(tmp_path: Path) -> None:
+    # What the actors and tasks do, without Ray: the same functions on the same blocks.
+    images = write_images(tmp_path / "images")
+    make_in_process(tint_run(images), tmp_path / "apart", [0, 1, 2, 3])
+    make_in_process(tint_run(images, grouped=True), tmp_path / "grouped", [3, 1, 0, 2])
+    assert len(contents(tmp_path / "apart")) > 8
+    assert contents(tmp_path / "apart") == contents(tmp_path / "grouped")
+
+
+@pytest.mark.slow
+def test_one_worker_and_three_make_the_same_bytes(session: None, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    generate(tint_run(images), tmp_path / "one")
+    generate(tint_run(images, replicas=(3, 3)), tmp_path / "three")
+    generate(tint_run(images, replicas=(2, 2), grouped=True), tmp_path / "grouped")
+    one = contents(tmp_path / "one")
+    assert len([name for name in one if name.startswith("shards") and name.endswith(".tar")]) == 4
+    assert len({data for name, data in one.items() if name.endswith(".tar")}) > 4
+    assert one == contents(tmp_path / "three") == contents(tmp_path / "grouped")
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced_and_changes_no_byte(session: None, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    generate(tint_run(images), tmp_path / "calm")
+    # Another plan digest, but the same samples: the option says only where to remember the death.
+    generate(tint_run(images, tint={"die_once": str(tmp_path / "died")}), tmp_path / "killed")
+    assert os.path.exists(tmp_path / "died")
+    assert contents(tmp_path / "calm") == contents(tmp_path / "killed")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not all((ZOO / name).is_dir() for name in MODELS), reason="the zoo is not trained yet: make zoo")
+def test_the_zoo_makes_the_same_bytes_with_one_worker_and_three(session: None, tmp_path: Path) -> None:
+    small = ["data.num_sources=6", "data.num_validation_sources=0", "shards.sources_per_shard=2"]
+
+    def wardrobe(replicas: int) -> RunFile:
+        placement = f"stages.editor.placement.replicas=[{replicas}, {replicas}]"
+        return load_run_file(ROOT / "configs" / "wardrobe.yaml", [*small, placement])
+
+    generate(wardrobe(1), tmp_path / "one")
+    generate(wardrobe(3), tmp_path / "three")
+    assert sum(name.endswith(".tar") and name.startswith("shards") for name in contents(tmp_path / "one")) == 3
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")

@@ -1,0 +1,262 @@
+"""The parts of fine-tuning that need no cluster: images in their order, the patient's head, precision, state."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from finetune_run import CLASSES, SIZE, committed_run, run_file, save_images, save_resnet, save_vit
+
+from actors.finetune_data import Counterfactuals, DecodedImages, Place, RealImages, TrainingImages, ahead
+from actors.finetune_model import Patient, Preprocessing, freeze_batch_norm, parameter_groups, prepare_batch_norm
+from actors.finetune_state import ArmRecord, Entry, Progress
+from actors.images import decode_rgb
+from actors.loading import load_image_processor
+from cluster.reinforce import inspect_shards
+from engine.errors import LeakError, ModelError
+from engine.gate import Score
+from engine.recipe import ShardContents, Share
+from engine.rundir import RunDirectory
+from engine.runfile import ReinforceConfig, RunFile
+from engine.sample import Split
+from engine.sources import open_source
+from engine.stages import ModelConfig
+from engine.storage import Storage
+
+ALONE = Place(rank=0, size=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetuner")
+    save_images(folder / "images")
+    save_resnet(folder / "patient")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path) -> RunFile:
+    return run_file(folder / "images", folder / "patient")
+
+
+@pytest.fixture(scope="module")
+def rundir(folder: Path, run: RunFile) -> RunDirectory:
+    return committed_run(folder / "run", run)
+
+
+@pytest.fixture(scope="module")
+def contents(run: RunFile, rundir: RunDirectory) -> tuple[ShardContents, ...]:
+    return inspect_shards(run, rundir)
+
+
+@pytest.fixture(scope="module")
+def splits(rundir: RunDirectory) -> dict[str, Split]:
+    names: tuple[Split, ...] = ("train", "validation", "test")
+    return {planned.item.key: name for name in names for planned in rundir.plan().of_split(name)}
+
+
+@pytest.fixture(scope="module")
+def preprocessing(folder: Path) -> Preprocessing:
+    model = ModelConfig(name=str(folder / "patient"))
+    return Preprocessing(load_image_processor(model, model.name))
+
+
+@pytest.fixture
+def real(run: RunFile, rundir: RunDirectory, preprocessing: Preprocessing) -> RealImages:
+    items = [planned.item for planned in rundir.plan().of_split("train")]
+    return RealImages(open_source(run.data.train), items, preprocessing)
+
+
+def keys(stream: "itertools.islice[dict[str, object]]") -> list[object]:
+    return [record["__key__"] for record in stream]
+
+
+def test_a_round_streams_every_accepted_train_counterfactual_once(
+    rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split]
+) -> None:
+    stream = Counterfactuals(rundir, contents, splits, ALONE, seed=0)
+    wanted = {
+        sample.key
+        for index in rundir.done()
+        for sample in rundir.read_shard(index)
+        if sample.role == "counterfactual" and sample.split == "train"
+    }
+    first, second = keys(stream.round(0)), keys(stream.round(1))
+    assert sorted(first) == sorted(second) == sorted(wanted)
+    assert first != second
+    assert stream.round_length == len(wanted)
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_workers_share_a_round_without_overlap(
+    rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split], size: int
+) -> None:
+    workers = [Counterfactuals(rundir, contents, splits, Place(rank=rank, size=size), seed=0) for rank in range(size)]
+    parts = [keys(worker.round(0)) for worker in workers]
+    assert [len(part) for part in parts] == [worker.round_length for worker in workers]
+    assert len(set().union(*parts)) == sum(map(len, parts)) == sum(shard.train for shard in contents)
+
+
+def test_a_stream_goes_on_from_any_position(
+    rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split]
+) -> None:
+    stream = Counterfactuals(rundir, contents, splits, ALONE, seed=0)
+    walk = keys(itertools.islice(stream.stream(0), 3 * stream.round_length))
+    position = stream.round_length + 7
+    assert keys(itertools.islice(stream.stream(position), 20)) == walk[position : position + 20]
+
+
+def test_the_loader_refuses_a_source_of_the_test_split(
+    rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split]
+) -> None:
+    key = rundir.read_shard(2)[0].source_key
+    stream = Counterfactuals(rundir, contents, {**splits, key: "test"}, ALONE, seed=0)
+    with pytest.raises(LeakError, match=rf"shard shards/000002.tar, sample {key}"):
+        list(stream.round(0))
+
+
+def test_replay_passes_every_image_once_a_round(real: RealImages) -> None:
+    count = len(real.items)
+    rounds = [[real.draw(position, 0)[0].tobytes() for position in range(start, start + count)] for start in (0, count)]
+    assert len(set(rounds[0])) == count
+    assert set(rounds[0]) == set(rounds[1])
+    assert rounds[0] != rounds[1]
+
+
+def test_an_unreadable_real_image_gives_its_turn_to_the_next(tmp_path: Path, preprocessing: Preprocessing) -> None:
+    save_images(tmp_path / "images", per_class=4)
+    (tmp_path / "images" / "blob" / "000.png").write_bytes(b"torn")
+    source = open_source(run_file(tmp_path / "images", tmp_path).data.train)
+    images = RealImages(source, list(source.items()), preprocessing)
+    drawn = {images.draw(position, 0)[0].tobytes() for position in range(8)}
+    assert len(drawn) == 7
+
+
+def test_batches_go_on_after_a_resume_as_if_nothing_had_been(
+    rundir: RunDirectory,
+    contents: tuple[ShardContents, ...],
+    splits: dict[str, Split],
+    real: RealImages,
+    preprocessing: Preprocessing,
+) -> None:
+    place, share = Place(rank=1, size=2), Share(real=3, counterfactual=5)
+    images = TrainingImages(real, Counterfactuals(rundir, contents, splits, place, 0), preprocessing, 0)
+    whole = list(itertools.islice(ahead(images.batches(share, place, 0)), 30))
+    rest = list(itertools.islice(ahead(images.batches(share, place, 23)), 7))
+    assert whole[0].pixels.shape == (8, 3, SIZE, SIZE)
+    for before, after in zip(whole[23:], rest, strict=True):
+        assert np.array_equal(before.pixels, after.pixels)
+        assert np.array_equal(before.labels, after.labels)
+
+
+def test_decoded_images_are_kept_while_there_is_room(preprocessing: Preprocessing, rundir: RunDirectory) -> None:
+    image, loads = rundir.read_shard(0)[0].image, []
+
+    def load(index: int) -> bytes:
+        loads.append(index)
+        return image
+
+    images = DecodedImages(load, preprocessing, limit_bytes=3 * SIZE * SIZE)
+    assert np.array_equal(images(0), images(1))
+    images(0)
+    images(1)
+    assert loads == [0, 1, 1]
+
+
+@pytest.mark.parametrize("save", [save_resnet, save_vit])
+def test_pixels_and_inputs_are_what_the_processor_gives(
+    tmp_path: Path, save: Callable[[Path], Path], rundir: RunDirectory
+) -> None:
+    model = ModelConfig(name=str(save(tmp_path / "model")))
+    processor = load_image_processor(model, model.name)
+    split = Preprocessing(processor)
+    sample = rundir.read_shard(0)[0].image
+    pixels = split.pixels(sample)
+    assert pixels.dtype == np.uint8
+    whole = processor(images=decode_rgb(sample), return_tensors="pt")["pixel_values"]
+    assert torch.allclose(split.inputs(pixels[None], torch.device("cpu")), whole, atol=1e-5)
+
+
+def test_the_head_is_cut_to_the_run_s_classes_in_the_run_s_order(tmp_path: Path) -> None:
+    save_resnet(tmp_path / "model", classes=("cat", "stripe", "dog", "Blob"))
+    config = ModelConfig(name=str(tmp_path / "model"))
+    from transformers import AutoModelForImageClassification
+
+    whole = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
+    cut = Patient(config, CLASSES, offline=True).model().eval()
+    images = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        assert torch.allclose(cut(images).logits, whole(images).logits[:, [3, 1]], atol=1e-6)
+    with pytest.raises(ModelError, match="does not know 'horse'"):
+        Patient(config, ("cat", "horse"), offline=True)
+
+
+def test_a_saved_model_loads_and_answers_the_same(folder: Path, tmp_path: Path) -> None:
+    patient = Patient(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True)
+    trained = patient.model().eval()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter += 0.01
+    weights = {name: tensor.clone() for name, tensor in trained.state_dict().items()}
+    storage = Storage(str(tmp_path))
+    for _ in range(2):
+        patient.save(weights, storage, "models/reinforced")
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    place = tmp_path / "models" / "reinforced"
+    assert (place / "model.safetensors").is_file()
+    loaded = AutoModelForImageClassification.from_pretrained(place).eval()
+    images = torch.randn(2, 3, SIZE, SIZE)
+    with torch.no_grad():
+        assert torch.equal(loaded(images).logits, trained(images).logits)
+    assert loaded.config.id2label == dict(enumerate(CLASSES))
+    assert AutoImageProcessor.from_pretrained(place, backend="pil").size == patient.preprocessing.processor.size
+
+
+def test_batch_norm_keeps_float32_statistics_under_bfloat16() -> None:
+    torch.manual_seed(0)
+    exact = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    half = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    half.load_state_dict(exact.state_dict())
+    for parameter in half.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    prepare_batch_norm(half, "bfloat16")
+    images = torch.randn(8, 3, 8, 8)
+    expected, found = exact(images), half(images.to(torch.bfloat16))
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), expected, atol=0.1)
+    assert half[1].running_var.dtype == torch.float32
+    assert torch.allclose(half[1].running_var, exact[1].running_var, rtol=0.02)
+    assert int(half[1].num_batches_tracked) == 1
+
+
+def test_frozen_batch_norm_does_not_move() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).train()
+    freeze_batch_norm(model)
+    model(torch.randn(4, 3, 2, 2) + 5)
+    assert torch.equal(model[0].running_mean, torch.zeros(3))
+
+
+def test_only_matrices_decay() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
+    decayed, rest = parameter_groups(model, 0.1)
+    assert [parameter.ndim for parameter in decayed["params"]] == [2]
+    assert rest["weight_decay"] == 0
+    assert len(rest["params"]) == 3
+
+
+def test_progress_survives_json_and_keeps_the_first_of_equal_checkpoints() -> None:
+    patient, score = Score(real="110", edits="0"), Score(real="111", edits="1")
+    record = ArmRecord()
+    for step in (10, 20):
+        entry = Entry(
+            step=step, loss=0.5, learning_rate=0.1, images_per_second=9.0, validation_accuracy=score.accuracy,
+            validation_edits_accuracy=score.edits_accuracy,
+        )  # fmt: skip
+        record = record.add(entry, score, patient, ReinforceConfig())
+    assert (record.step, record.best_step) == (20, 10)
+    progress = Progress(patient=patient).with_arm("reinforced", record)
+    assert Progress.from_json(asdict(progress)) == progress

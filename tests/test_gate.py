@@ -1,0 +1,62 @@
+"""The gate: which checkpoint is kept, and when a classifier ships."""
+
+from dataclasses import replace
+
+import pytest
+
+from engine.gate import Score, decide, selection_key
+from engine.runfile import ReinforceConfig
+
+CONFIG = ReinforceConfig(max_accuracy_loss=0.1)
+SOURCES = [f"s{number}" for number in range(20)]
+PATIENT = Score(real="1" * 9 + "0", edits="0" * 20)
+GOOD = Score(real="1" * 9 + "0", edits="1" * 20)
+
+
+def test_a_checkpoint_outside_the_guard_ranks_below_all_within() -> None:
+    within = Score(real="1" * 8 + "00", edits="0" * 20)
+    outside = Score(real="1" * 7 + "000", edits="1" * 20)
+    assert selection_key(within, PATIENT, CONFIG) > selection_key(outside, PATIENT, CONFIG)
+
+
+def test_within_the_guard_the_mean_of_both_accuracies_ranks() -> None:
+    assert selection_key(GOOD, PATIENT, CONFIG) == (True, pytest.approx(0.95))
+    assert selection_key(replace(GOOD, edits=""), PATIENT, CONFIG) == (True, pytest.approx(0.9))
+
+
+def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:
+    assert Score(real="11-0-").accuracy == pytest.approx(2 / 3)
+
+
+def test_a_clear_gain_ships_with_its_figures() -> None:
+    decision = decide(PATIENT, {"reinforced": GOOD, "real_only": PATIENT}, SOURCES, CONFIG)
+    assert decision.verdict == "ship"
+    assert any("100.0 %, patient 0.0 % (20 sources better, 0 worse" in reason for reason in decision.reasons)
+
+
+@pytest.mark.parametrize(
+    ("reinforced", "real_only", "words"),
+    [
+        (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points, allowed are 10.0"),
+        (PATIENT, replace(PATIENT, edits="1" * 20), "accuracy on validation edits 0.0 %, patient 0.0 %"),
+        (replace(GOOD, edits="1" * 2 + "0" * 18), PATIENT, "sign test p = 0.5"),
+        (GOOD, GOOD, "real images only 100.0 %"),
+        (replace(GOOD, edits=""), PATIENT, "raise data.num_validation_sources"),
+    ],
+)
+def test_it_does_not_ship_and_says_why(reinforced: Score, real_only: Score, words: str) -> None:
+    sources = SOURCES if reinforced.edits else []
+    decision = decide(PATIENT, {"reinforced": reinforced, "real_only": real_only}, sources, CONFIG)
+    assert decision.verdict == "do not ship"
+    assert any(words in reason for reason in decision.reasons), decision.reasons
+
+
+def test_edits_of_one_source_are_one_vote() -> None:
+    sources = ["one"] * 20
+    decision = decide(PATIENT, {"reinforced": GOOD}, sources, CONFIG)
+    assert decision.verdict == "do not ship"
+    assert "(1 sources better, 0 worse, sign test p = 1)" in decision.reasons[0]
+
+
+def test_without_a_reinforced_arm_nothing_ships() -> None:
+    assert decide(PATIENT, {}, [], CONFIG).verdict == "do not ship"

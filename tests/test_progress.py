@@ -1,0 +1,105 @@
+"""What is said of a run while it goes, from its markers."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from tiny_runs import tiny_plan, tiny_results
+
+from cluster.progress import (
+    MarkerFollower,
+    Progress,
+    StageActivity,
+    describe,
+    describe_stage,
+    duration,
+    report_lines,
+    snapshot,
+)
+from engine.commit import commit_shard
+from engine.plan import Plan
+from engine.rundir import RunDirectory
+
+EDITOR = StageActivity(name="editor+verifier", done=1, working=2, waiting=3, actors=1, starting=1)
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> tuple[RunDirectory, Plan]:
+    run, plan = tiny_plan(tmp_path)
+    return RunDirectory.create(str(tmp_path / "run"), run, plan), plan
+
+
+def commit(rundir: RunDirectory, plan: Plan, index: int) -> None:
+    commit_shard(rundir, index, plan.keys(index), tiny_results(plan, index), {"editor": 2.0, "verifier": 0.5})
+
+
+def test_a_new_run_has_nothing_done(planned: tuple[RunDirectory, Plan]) -> None:
+    rundir, plan = planned
+    state = snapshot(rundir.markers(), plan.num_shards, plan.num_edited)
+    assert describe(state) == "0/2 shards, 0/6 sources, accepted 0, rejected 0"
+
+
+def test_counts_come_from_the_markers(planned: tuple[RunDirectory, Plan]) -> None:
+    rundir, plan = planned
+    commit(rundir, plan, 0)
+    state = snapshot(rundir.markers(), plan.num_shards, plan.num_edited)
+    assert describe(state) == "1/2 shards, 3/6 sources, accepted 3, rejected 3, not processed 3"
+    assert state.seconds == {"editor": 2.0, "verifier": 0.5}
+
+
+def test_the_rate_is_of_this_session_alone(planned: tuple[RunDirectory, Plan]) -> None:
+    rundir, plan = planned
+    commit(rundir, plan, 0)
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited)
+    assert follower.poll().rate is None
+    commit(rundir, plan, 1)
+    state = follower.poll()
+    assert state.done == 2
+    assert state.rate is not None
+    assert state.rate > 0
+    assert state.seconds_left == 0
+    assert describe(state).endswith("images/s")
+
+
+def test_a_stage_is_one_line() -> None:
+    assert describe_stage(EDITOR, 9, 75.2) == (
+        "editor+verifier: 1/9 shards, 2 in work, 3 waiting, 1 actor, 1 starting, 1 min 15 s a shard"
+    )
+
+
+def test_a_long_silence_says_what_is_waited_for(planned: tuple[RunDirectory, Plan]) -> None:
+    rundir, plan = planned
+    state = snapshot(rundir.markers(), plan.num_shards, plan.num_edited)
+    waiting = StageActivity(name="editor", done=0, working=0, waiting=2, actors=0, starting=1)
+    assert len(report_lines(state, [waiting], idle_s=10)) == 2
+    assert report_lines(state, [waiting], idle_s=700)[-1] == (
+        "  no shard was finished for 11 min 40 s: no actor of editor has started yet"
+    )
+
+
+def test_without_a_terminal_the_last_line_says_it_all(
+    planned: tuple[RunDirectory, Plan], caplog: pytest.LogCaptureFixture
+) -> None:
+    rundir, plan = planned
+    with caplog.at_level(logging.INFO), Progress(MarkerFollower(rundir, 2, 6), lambda: [EDITOR]):
+        commit(rundir, plan, 0)
+    assert "generate: 1/2 shards, 3/6 sources, accepted 3, rejected 3" in caplog.text
+
+
+def test_on_a_terminal_there_is_a_live_display(planned: tuple[RunDirectory, Plan]) -> None:
+    import io
+
+    from rich.console import Console
+
+    rundir, plan = planned
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120)
+    with Progress(MarkerFollower(rundir, 2, 6), lambda: [EDITOR], console) as progress:
+        commit(rundir, plan, 0)
+        progress.show()
+    assert "1/2 shards" in screen.getvalue()
+    assert "editor+verifier: 1/2 shards" in screen.getvalue()
+
+
+def test_durations_are_for_people() -> None:
+    assert [duration(seconds) for seconds in (0.42, 12.4, 200, 7500)] == ["0.4 s", "12 s", "3 min 20 s", "2 h 5 min"]

@@ -1,0 +1,58 @@
+"""What feeds which arm, and the DeepSpeed settings."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.errors import RunFileError
+from engine.recipe import Share, batch_share, deepspeed_settings, learning_rate_factor, precision_name
+from engine.runfile import ReinforceConfig
+
+
+def test_both_arms_have_the_same_batch() -> None:
+    config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.25)
+    assert batch_share(config, "real_only") == Share(real=32, counterfactual=0)
+    assert batch_share(config, "reinforced") == Share(real=8, counterfactual=24)
+
+
+def test_a_small_batch_keeps_a_counterfactual() -> None:
+    assert batch_share(ReinforceConfig(batch_size=2, replay_ratio=0.9), "reinforced").counterfactual == 1
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    config = ReinforceConfig(num_steps=100, warmup_share=0.1)
+    factors = [learning_rate_factor(step, config) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[10] == 1
+    assert factors[100] == pytest.approx(0)
+    assert learning_rate_factor(0, ReinforceConfig(num_steps=1, warmup_share=0)) == 1
+
+
+def test_settings_come_from_a_file_or_from_the_run_file(tmp_path: Path) -> None:
+    settings = {"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 2}
+    path = tmp_path / "zero2.json"
+    path.write_text(json.dumps(settings))
+    inline = deepspeed_settings(ReinforceConfig(batch_size=16, num_workers=2, deepspeed=settings))
+    assert inline == deepspeed_settings(ReinforceConfig(batch_size=16, num_workers=2, deepspeed=str(path)))
+    assert inline["train_micro_batch_size_per_gpu"] == 4
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "words"),
+    [
+        ({"optimizer": {"type": "AdamW"}}, "'optimizer', which follows from reinforce.learning_rate"),
+        ({"train_batch_size": 7}, "'train_batch_size', which follows from reinforce.batch_size"),
+        ({"gradient_accumulation_steps": 3}, "make it a multiple of 6"),
+        ("no/such/file.json", "cannot read no/such/file.json"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(deepspeed: object, words: str) -> None:
+    with pytest.raises(RunFileError, match=words):
+        deepspeed_settings(ReinforceConfig.model_validate({"batch_size": 64, "num_workers": 2, "deepspeed": deepspeed}))
+
+
+def test_the_precision_is_that_of_the_settings() -> None:
+    assert precision_name({"bf16": {"enabled": True}}) == "bfloat16"
+    assert precision_name({"fp16": {"enabled": True}}) == "float16"
+    assert precision_name({"bf16": {"enabled": False}}) == "float32"

@@ -1,0 +1,82 @@
+"""A run that is killed and started again holds the same bytes as one that was left alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tint_runs import NUM_SHARDS, contents, tint_run, write_images
+
+from engine.load import dump_run_file
+from engine.rundir import RunDirectory
+from engine.verify import verify_run
+
+ROOT = Path(__file__).parent.parent
+TESTS = Path(__file__).parent
+
+
+def start(run_file: Path, out: Path) -> subprocess.Popen[str]:
+    """Start `counterforge generate` as a process group of its own, which takes its Ray with it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cluster.cli", "generate", str(run_file), "--out", str(out)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_a_shard(process: subprocess.Popen[str], out: Path) -> None:
+    while process.poll() is None and not list((out / "done").glob("*.json")):
+        time.sleep(0.02)
+    assert process.poll() is None, process.communicate()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    output, errors = process.communicate(timeout=250)
+    return process.returncode, output, errors
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    # Slow enough in each shard that the kill comes in the middle; the sleep is an option, so both runs have it.
+    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 1.5})
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text(dump_run_file(run))
+    killed = start(run_file, tmp_path / "killed")
+    wait_for_a_shard(killed, tmp_path / "killed")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    left = RunDirectory.open(str(tmp_path / "killed"))
+    assert 0 < len(left.done()) < NUM_SHARDS
+    code, output, errors = finish(start(run_file, tmp_path / "killed"))
+    assert (code, "4/4 shards" in output) == (0, True), errors
+    code, _, errors = finish(start(run_file, tmp_path / "calm"))
+    assert code == 0, errors
+    assert contents(tmp_path / "calm") == contents(tmp_path / "killed")
+    assert verify_run(left) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
+    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 1.5})
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text(dump_run_file(run))
+    process = start(run_file, tmp_path / "run")
+    wait_for_a_shard(process, tmp_path / "run")
+    process.send_signal(signal.SIGINT)
+    code, _, errors = finish(process)
+    assert code == 1
+    assert errors.splitlines()[-1] == (
+        "counterforge: stopped. Finished shards are kept; the same command goes on from there"
+    )
+    assert "Traceback" not in errors
+    rundir = RunDirectory.open(str(tmp_path / "run"))
+    assert 0 < len(rundir.done()) < NUM_SHARDS
+    assert verify_run(rundir) == []
+    assert rundir.read_json("phases.json")["seconds"]["generate"] > 0  # type: ignore[index, call-overload]

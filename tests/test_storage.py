@@ -1,0 +1,148 @@
+"""Storage: a file is there whole or not at all, on a disk and on an object store."""
+
+import errno
+import hashlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tiny_runs import local_s3
+
+from engine.errors import RunError
+from engine.storage import Storage, StoredFile
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    with local_s3() as root:
+        yield root
+
+
+@pytest.fixture(params=["folder", "file", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    match request.param:
+        case "folder":
+            return Storage(str(tmp_path))
+        case "file":
+            return Storage(f"file://{tmp_path}")
+        case _:
+            found = Storage(f"{request.getfixturevalue('bucket')}")
+            for name in found.list("shards"):
+                found.delete(f"shards/{name}")
+            return found
+
+
+def test_what_was_written_is_read_with_its_hash(storage: Storage) -> None:
+    stored = storage.write("shards/a.tar", [b"one", b"", b"two"])
+    assert stored == StoredFile(sha256=hashlib.sha256(b"onetwo").hexdigest(), size_bytes=6)
+    assert storage.read("shards/a.tar") == b"onetwo"
+    assert storage.digest("shards/a.tar") == stored
+    assert storage.size("shards/a.tar") == 6
+
+
+def test_writing_again_replaces_and_deleting_removes(storage: Storage) -> None:
+    storage.write("shards/a.tar", b"old")
+    storage.write("shards/a.tar", b"newer")
+    assert storage.read("shards/a.tar") == b"newer"
+    storage.delete("shards/a.tar")
+    storage.delete("shards/a.tar")
+    assert not storage.exists("shards/a.tar")
+
+
+def test_a_missing_file_is_file_not_found(storage: Storage) -> None:
+    assert storage.size("shards/none") is None
+    with pytest.raises(FileNotFoundError):
+        storage.read("shards/none")
+    with pytest.raises(FileNotFoundError):
+        storage.digest("shards/none")
+
+
+def test_a_file_is_created_once(storage: Storage) -> None:
+    assert storage.create("shards/0.json", b"first")
+    assert not storage.create("shards/0.json", b"second")
+    assert storage.read("shards/0.json") == b"first"
+
+
+def test_names_are_listed_sorted_by_suffix(storage: Storage) -> None:
+    for name in ("2.tar", "10.tar", "1.json"):
+        storage.write(f"shards/{name}", b"x")
+    assert storage.list("shards", ".tar") == ["10.tar", "2.tar"]
+    assert storage.list("nothing") == []
+
+
+def test_storage_travels_between_processes(storage: Storage) -> None:
+    import pickle
+
+    storage.write("shards/a", b"x")
+    assert pickle.loads(pickle.dumps(storage)).read("shards/a") == b"x"
+
+
+def test_many_pieces_are_written_in_order(tmp_path: Path) -> None:
+    parts = [b"%d," % number for number in range(5000)]
+    Storage(str(tmp_path)).write("big", parts)
+    assert (tmp_path / "big").read_bytes() == b"".join(parts)
+
+
+def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:7]))
+    Storage(str(tmp_path)).write("file", [b"0123", b"456789", b"ab"])
+    assert (tmp_path / "file").read_bytes() == b"0123456789ab"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("a", b"old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunError, match=r"cannot write .*/a: No space left on device: free some space"):
+        storage.write("a", b"new")
+    assert os.listdir(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_missing_permission_names_path_and_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "open", denied)
+    with pytest.raises(RunError, match=r"cannot write .*/a: Permission denied: give yourself permission"):
+        Storage(str(tmp_path)).write("a", b"new")
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "shards").write_bytes(b"")
+    with pytest.raises(RunError, match="a file is in the way"):
+        Storage(str(tmp_path)).write("shards/a.tar", b"x")
+
+
+def test_unfinished_files_are_not_listed_and_those_of_the_dead_are_swept(tmp_path: Path) -> None:
+    host = socket.gethostname()
+    dead, alive, other = f".a.tar.tmp~{host}~4194305~0f", f".a.tar.tmp~{host}~{os.getpid()}~0f", ".a.tar.tmp~else~7~0f"
+    for name in (dead, alive, other):
+        (tmp_path / name).write_bytes(b"torn")
+    storage = Storage(str(tmp_path))
+    assert storage.list("") == []
+    storage.sweep("")
+    assert sorted(os.listdir(tmp_path)) == sorted([alive, other])
+
+
+def test_an_object_store_keeps_its_secrets_out_of_messages(bucket: str) -> None:
+    storage = Storage(bucket)
+    assert storage.name("a") == "s3://forge/runs/one/a"
+    with pytest.raises(RunError, match="s3://forge/runs/one/a is not on a local disk"):
+        storage.local_path("a")
+
+
+def test_an_unknown_scheme_says_what_is_right() -> None:
+    with pytest.raises(RunError, match="s3://bucket/folder"):
+        Storage("ftp://host/folder")
+
+
+def test_a_lost_bucket_is_a_run_error(bucket: str) -> None:
+    with pytest.raises(RunError, match="check the credentials, the bucket"):
+        Storage(bucket.replace("forge", "absent")).write("a", b"x")

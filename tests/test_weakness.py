@@ -1,0 +1,180 @@
+"""The weakness table finds what is planted, and nothing where nothing is planted."""
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from engine.errors import LeakError
+from engine.runfile import ProbeConfig
+from engine.weakness import weakness
+
+CONFIG = ProbeConfig(callable="tests:nothing", num_bootstraps=400)
+CLASSES = ("boot", "bag", "coat")
+BACKGROUNDS = ("grass", "snow", "sand")
+COLOURS = ("red", "blue")
+
+
+def test_a_planted_weak_cell_comes_first() -> None:
+    def chance(role: str, label: int, after: str | None) -> float:
+        return 0.2 if (role, label, after) == ("counterfactual", 1, "snow") else 0.9
+
+    table = weakness(_simulate(chance), CONFIG)
+    first = table.cells[0]
+    assert (first.class_name, first.kind, first.after) == ("bag", "background", "snow")
+    assert first.significant
+    assert first.measures["corrected_drop"].low > 0.4
+    # Only what holds the planted cell may be significant.
+    assert all(cell.after in ("snow", None) and cell.kind == "background" for cell in table.cells if cell.significant)
+
+
+def test_a_clean_classifier_gives_no_significant_cell() -> None:
+    """At 5 % false discoveries about one clean run in twenty may show a cell; more would be a broken test."""
+    config = CONFIG.model_copy(update={"num_bootstraps": 100})
+    tables = [weakness(_simulate(lambda *_: 0.85, seed=seed), config) for seed in range(40)]
+    assert sum(any(cell.significant for cell in table.cells) for table in tables) <= 3
+
+
+def test_what_the_generator_breaks_is_no_weakness() -> None:
+    """Source right, placebo and edits equally broken: a large raw drop, a corrected effect around 0."""
+    table = weakness(_simulate(lambda role, *_: 0.95 if role == "source" else 0.5), CONFIG)
+    assert table.overall is not None
+    measures = table.overall.measures
+    assert measures["accuracy_drop"].low > 0.35
+    assert measures["artefact_drop"].low > 0.35
+    assert measures["corrected_drop"].low < 0 < measures["corrected_drop"].high
+    assert measures["corrected_effect"].low < 0 < measures["corrected_effect"].high
+    assert not any(cell.significant for cell in table.cells)
+
+
+def test_a_cell_measures_what_metrics_say() -> None:
+    """Two sources by hand: a is right, its placebo right, its edits wrong and right; b is wrong, its edit right."""
+    rows = [
+        _row("a", "a", "source", 0, 0, 0.9),
+        _row("a-0", "a", "placebo", 0, 0, 0.8),
+        _row("a-1", "a", "counterfactual", 0, 1, 0.3, "snow"),
+        _row("a-2", "a", "counterfactual", 0, 0, 0.6, "snow"),
+        _row("b", "b", "source", 0, 2, 0.2),
+        _row("b-1", "b", "counterfactual", 0, 0, 0.7, "snow"),
+        _row("b-2", "b", "counterfactual", 0, 1, 0.1, "snow", accepted=False),
+        _row("c", "c", "source", 0, 0, 0.9),
+    ]
+    table = weakness(pa.Table.from_pylist(rows), CONFIG.model_copy(update={"min_sources": 2}))
+    (cell,) = [cell for cell in table.cells if cell.level == "kind, after"]
+    value = {name: interval.value for name, interval in cell.measures.items()}
+    assert (cell.n_sources, cell.n_edits, cell.n_placebo_sources) == (2, 3, 1)
+    assert value["accuracy_source"] == pytest.approx(2 / 3)
+    assert value["accuracy_edit"] == pytest.approx(2 / 3)
+    assert value["accuracy_drop"] == pytest.approx(0)
+    assert value["accuracy_drop_macro"] == pytest.approx((0.5 - 1) / 2)
+    assert value["flip_rate"] == pytest.approx(1 / 2)
+    assert value["repair_rate"] == pytest.approx(1)
+    assert value["change_rate"] == pytest.approx(2 / 3)
+    assert value["sensitivity"] == pytest.approx((0.6 + 0.3 - 0.5) / 3)
+    assert value["absolute_sensitivity"] == pytest.approx((0.6 + 0.3 + 0.5) / 3)
+    assert value["corrected_drop"] == pytest.approx(0.5)
+    assert value["corrected_effect"] == pytest.approx((0.5 + 0.2) / 2)
+    assert value["artefact_drop"] == pytest.approx(0)
+    assert value["artefact_effect"] == pytest.approx(0.1)
+
+
+def test_the_p_value_is_mcnemars_where_a_source_has_one_edit() -> None:
+    predictions = _simulate(lambda role, label, after: 0.6 if after == "snow" else 0.9)
+    (cell,) = [
+        cell for cell in weakness(predictions, CONFIG).cells if (cell.level, cell.after) == ("kind, after", "snow")
+    ]
+    rows = predictions.to_pylist()
+    right = {(row["source_key"], row["role"], row["edit_after"]): row["prediction"] == row["label"] for row in rows}
+    keys = {row["source_key"] for row in rows}
+    pairs = [(right[key, "placebo", "same"], right[key, "counterfactual", "snow"]) for key in keys]
+    lost, won = pairs.count((True, False)), pairs.count((False, True))
+    assert cell.p_value == pytest.approx(stats.binomtest(lost, lost + won).pvalue)
+
+
+def test_without_placebos_the_raw_drop_ranks() -> None:
+    predictions = _simulate(lambda role, label, after: 0.3 if after == "sand" else 0.9)
+    kept = [row for row in predictions.to_pylist() if row["role"] != "placebo"]
+    table = weakness(pa.Table.from_pylist(kept), CONFIG)
+    assert not table.has_placebos
+    assert (table.cells[0].kind, table.cells[0].after) == ("background", "sand")
+    assert table.to_json()["ranked_by"] == "accuracy_drop_low"
+    assert table.cells[0].to_json()["corrected_drop"] is None
+
+
+def test_cells_of_few_sources_are_left_out_and_counted() -> None:
+    table = weakness(_simulate(lambda *_: 0.9, num_sources=24), CONFIG)
+    assert all(cell.n_sources >= 10 for cell in table.cells)
+    # 3 classes x 5 values and 3 x 2 kinds of 8 sources each; what stays are the 5 values and 2 kinds over all classes.
+    assert table.skipped_cells == 21
+    assert len(table.cells) == 7
+
+
+def test_a_prediction_of_the_test_split_is_refused() -> None:
+    rows = [_row("a", "a", "source", 0, 0, 0.9), _row("b", "b", "source", 0, 0, 0.9, split="test")]
+    with pytest.raises(LeakError, match="'b' is of the test split"):
+        weakness(pa.Table.from_pylist(rows), CONFIG)
+
+
+def test_a_run_without_accepted_edits_gives_an_empty_table() -> None:
+    table = weakness(pa.Table.from_pylist([_row("a", "a", "source", 0, 0, 0.9)]), CONFIG)
+    assert table.overall is None
+    assert table.cells == ()
+
+
+def test_the_table_is_plain_json_and_the_same_each_time() -> None:
+    predictions = _simulate(lambda *_: 0.8)
+    first, second = (json.dumps(weakness(predictions, CONFIG).to_json(), allow_nan=False) for _ in range(2))
+    assert first == second
+
+
+def _simulate(chance: Callable[[str, int, str | None], float], *, num_sources: int = 240, seed: int = 0) -> pa.Table:
+    """Return predictions that are right with `chance`(role, label, after); each source has every edit once."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for number in range(num_sources):
+        label, key = number % len(CLASSES), f"s{number:04}"
+
+        def predict(role: str, after: str | None = None, label: int = label) -> tuple[int, float]:
+            is_right = generator.uniform() < chance(role, label, after)
+            p_label = generator.uniform(0.5, 1) if is_right else generator.uniform(0, 0.5)
+            return label if is_right else (label + 1) % len(CLASSES), p_label
+
+        rows.append(_row(key, key, "source", label, *predict("source")))
+        rows.append(_row(f"{key}-0", key, "placebo", label, *predict("placebo")))
+        for kind, afters in (("background", BACKGROUNDS), ("colour", COLOURS)):
+            for after in afters:
+                prediction = predict("counterfactual", after)
+                rows.append(_row(f"{key}-{after}", key, "counterfactual", label, *prediction, after, kind=kind))
+    return pa.Table.from_pylist(rows)
+
+
+def _row(
+    key: str,
+    source_key: str,
+    role: str,
+    label: int,
+    prediction: int,
+    p_label: float,
+    after: str | None = None,
+    *,
+    kind: str = "background",
+    accepted: bool = True,
+    split: str = "train",
+) -> dict[str, object]:
+    edit = {"source": (None, None), "placebo": ("placebo", "same"), "counterfactual": (kind, after)}[role]
+    return {
+        "key": key,
+        "source_key": source_key,
+        "role": role,
+        "split": split,
+        "label": label,
+        "class_name": CLASSES[label],
+        "edit_kind": edit[0],
+        "edit_after": edit[1],
+        "accepted": accepted,
+        "prediction": prediction,
+        "p_label": p_label,
+    }
