@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from actors.finetune_augment import blurred
 from actors.finetune_data import Batch, DecodedImages, Place
 from actors.finetune_model import (
     Preprocessing,
@@ -63,6 +64,7 @@ class Arm:
         """Make step number `step` (from 0) and return the loss of this worker's images."""
         # Dropout must not depend on whether the run was resumed.
         torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         self._engine.train()
@@ -72,7 +74,8 @@ class Arm:
         count = self._engine.gradient_accumulation_steps()
         for pixels, labels in zip(np.split(batch.pixels, count), np.split(batch.labels, count), strict=True):
             target = torch.from_numpy(labels).to(self._engine.device)
-            loss = nn.functional.cross_entropy(self._logits(pixels), target)
+            inputs = blurred(self._inputs(pixels), self._config.max_blur, generator)
+            loss = nn.functional.cross_entropy(self._logits(inputs), target)
             self._engine.backward(loss)
             self._engine.step()
             total += loss.detach() / count
@@ -118,9 +121,11 @@ class Arm:
         """Let go of the memory, for the next arm."""
         self._engine.destroy()
 
-    def _logits(self, pixels: NDArray[Any]) -> Tensor:
-        inputs = self._preprocessing.inputs(pixels, self._engine.device).to(self._dtype)
-        logits: Tensor = self._engine(pixel_values=inputs).logits
+    def _inputs(self, pixels: NDArray[Any]) -> Tensor:
+        return self._preprocessing.inputs(pixels, self._engine.device)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self._engine(pixel_values=inputs.to(self._dtype)).logits
         return logits.float()
 
     def _mark(self, images: ValidationImages, indices: NDArray[np.int64], marks: Tensor) -> None:
@@ -133,6 +138,6 @@ class Arm:
             rows = list(itertools.islice((row for row in every if row is not None), 1))
             if not rows:
                 return
-        found = self._logits(np.stack(rows)).argmax(-1)[: len(readable)].cpu().numpy()
+        found = self._logits(self._inputs(np.stack(rows))).argmax(-1)[: len(readable)].cpu().numpy()
         right = found == images.labels[readable]
         marks[readable] = torch.from_numpy(right.astype(np.int32)).to(marks.device)

@@ -151,7 +151,8 @@ def _run_config(task: "FinetuneTask", rundir: RunDirectory) -> "RunConfig":
         storage_path=path,
         storage_filesystem=filesystem,
         failure_config=FailureConfig(max_failures=task.run.reinforce.max_failures),
-        checkpoint_config=CheckpointConfig(num_to_keep=1),
+        # Two: what a killed run leaves behind may still replace its last one while the next run starts from it.
+        checkpoint_config=CheckpointConfig(num_to_keep=2),
         logging_config=LoggingConfig(log_level="ERROR"),
     )
 

@@ -70,7 +70,8 @@ def decide(patient: Score, arms: Mapping[str, Score], edit_sources: Sequence[str
     loss = patient.accuracy - reinforced.accuracy
     words = (
         f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(patient.accuracy)}: "
-        f"a loss of {100 * loss:.1f} points, allowed are {100 * config.max_accuracy_loss:.1f}"
+        f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points, "
+        f"a loss of {100 * config.max_accuracy_loss:.1f} is allowed"
     )
     (good if _within_guard(reinforced, patient, config) else bad).append(words)
     if reinforced.edits_accuracy is None:

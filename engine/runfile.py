@@ -140,6 +140,13 @@ class ReinforceConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, lt=1)
     replay_ratio: float = Field(0.5, ge=0, lt=1, description="share of real images in each batch of the reinforced arm")
+    max_blur: float = Field(
+        0.01,
+        ge=0,
+        le=0.2,
+        description="each training image is blurred by up to this share of its edge, real ones too: else the classifier "
+        "may learn to tell generated images by their smoothness",
+    )
     freeze_batch_norm: bool = Field(False, description="keep the running statistics of batch norm")
     eval_every: int = Field(50, ge=1, description="steps between checkpoints, each scored on validation data")
     max_accuracy_loss: float = Field(

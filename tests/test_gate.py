@@ -37,7 +37,7 @@ def test_a_clear_gain_ships_with_its_figures() -> None:
 @pytest.mark.parametrize(
     ("reinforced", "real_only", "words"),
     [
-        (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points, allowed are 10.0"),
+        (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points, a loss of 10.0 is allowed"),
         (PATIENT, replace(PATIENT, edits="1" * 20), "accuracy on validation edits 0.0 %, patient 0.0 %"),
         (replace(GOOD, edits="1" * 2 + "0" * 18), PATIENT, "sign test p = 0.5"),
         (GOOD, GOOD, "real images only 100.0 %"),

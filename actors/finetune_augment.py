@@ -1,0 +1,31 @@
+"""Augmentation in fine-tuning: blur, the same for real and generated images.
+
+Images from a diffusion model are smoother than photographs. Without blur a classifier can learn to trust the object in
+smooth images and the background in sharp ones, and then nothing is cured where it counts.
+"""
+
+import torch
+from torch import Tensor, nn
+
+MIN_SIGMA = 0.05  # pixels; less leaves an image as it is
+
+
+def blurred(images: Tensor, max_blur: float, generator: torch.Generator) -> Tensor:
+    """Return images (n, channels, height, width), each under a Gaussian blur of its own.
+
+    The deviation is uniform between none and `max_blur` times the longer edge.
+    """
+    if max_blur <= 0:
+        return images
+    count, channels, height, width = images.shape
+    largest = max_blur * max(height, width)
+    radius = max(1, min(round(2 * largest), height - 1, width - 1))
+    sigmas = (torch.rand(count, generator=generator) * largest).clamp(min=MIN_SIGMA).to(images.device)
+    offsets = torch.arange(-radius, radius + 1, device=images.device)
+    kernels = torch.exp(-(offsets**2) / (2 * sigmas[:, None] ** 2))
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images.dtype)
+    # One group for each channel of each image: every image has its own kernel.
+    flat = nn.functional.pad(images, (radius,) * 4, mode="reflect").view(1, count * channels, height + 2 * radius, -1)
+    flat = nn.functional.conv2d(flat, kernels[:, None, :, None], groups=count * channels)
+    flat = nn.functional.conv2d(flat, kernels[:, None, None, :], groups=count * channels)
+    return flat.view(images.shape)
