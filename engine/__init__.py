@@ -1,1 +1,1 @@
-"""WHAT: records, run file, plan, shard format, selection, statistics and report. Pure Python, no accelerator, no cluster."""
+"""WHAT: records, run file, plan, shard format, statistics and report. Pure: no accelerator, no cluster."""

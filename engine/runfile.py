@@ -144,8 +144,8 @@ class ReinforceConfig(Config):
         0.01,
         ge=0,
         le=0.2,
-        description="each training image is blurred by up to this share of its edge, real ones too: else the classifier "
-        "may learn to tell generated images by their smoothness",
+        description="each training image is blurred by up to this share of its edge, real ones too: else the "
+        "classifier may learn to tell generated images by their smoothness",
     )
     freeze_batch_norm: bool = Field(False, description="keep the running statistics of batch norm")
     eval_every: int = Field(50, ge=1, description="steps between checkpoints, each scored on validation data")

@@ -20,8 +20,8 @@ ROLES: tuple[Role, ...] = ("source", "placebo", "counterfactual")
 class Edit:
     """Say what is to change in one image: `before` becomes `after`.
 
-    `instruction` is for editors that follow commands, `caption` describes the edited image for those that follow captions.
-    `severity` is in (0, 1]; 1 is the whole change. A placebo has before == after and the source's own caption.
+    `instruction` is for editors that follow commands, `caption` describes the edited image for those that follow
+    captions. `severity` is in (0, 1]; 1 is the whole change. A placebo has before == after and the source's caption.
     """
 
     kind: EditKind
@@ -44,9 +44,9 @@ class Verdict:
 class Sample:
     """Hold one image on its way through the pipeline.
 
-    `image` is encoded (JPEG, PNG, ...) and empty until the editor has made it. `key` is unique in the run and has no dots;
-    a source has key == source_key. `label` indexes the run's classes and `class_name` is its name. `attributes` are the
-    user's own (group-by columns). `scores` are finite numbers or NaN where a score is undefined.
+    `image` is encoded (JPEG, PNG, ...) and empty until the editor has made it. `key` is unique in the run and has no
+    dots; a source has key == source_key. `label` indexes the run's classes and `class_name` is its name. `attributes`
+    are the user's own (group-by columns). `scores` are finite numbers or NaN where a score is undefined.
     """
 
     key: str

@@ -97,6 +97,7 @@ def test_a_whole_run_is_not_done_twice(
     assert summary["counts"]["candidates"] > 0
     assert summary["seconds"].keys() >= {"plan", "generate", "probe", "reinforce"}
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*.*") if path.suffix in (".tar", ".html")}
+    caplog.clear()
     with caplog.at_level(logging.INFO, "cluster"):
         assert main(command) == 0
     for name in ("generate", "probe", "reinforce", "report"):

@@ -41,7 +41,8 @@ def test_a_gpu_that_is_not_there_is_named_with_what_to_do() -> None:
     text = message([[need(gpus=1)]], machine())
     assert text == (
         "stages.editor asks for 1 GPU, this machine has 0: run on the CPU with "
-        "--set stages.editor.placement.num_gpus=0 --set stages.editor.placement.device=auto, or join a cluster with --address"
+        "--set stages.editor.placement.num_gpus=0 --set stages.editor.placement.device=auto, "
+        "or join a cluster with --address"
     )
 
 

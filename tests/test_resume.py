@@ -16,12 +16,19 @@ from engine.verify import verify_run
 
 ROOT = Path(__file__).parent.parent
 TESTS = Path(__file__).parent
+# The program as from a terminal: a test run in the background of a shell hands on that SIGINT is ignored.
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from cluster.cli import main
+sys.exit(main())
+"""
 
 
 def start(run_file: Path, out: Path) -> subprocess.Popen[str]:
     """Start `counterforge generate` as a process group of its own, which takes its Ray with it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "cluster.cli", "generate", str(run_file), "--out", str(out)],
+        [sys.executable, "-c", PROGRAM, "generate", str(run_file), "--out", str(out)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"},
         stdout=subprocess.PIPE,

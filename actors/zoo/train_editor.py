@@ -58,7 +58,7 @@ def make_editor(tokenizer: CLIPTokenizer) -> nn.ModuleDict:
 
 
 def make_scheduler() -> DDIMScheduler:
-    """Return the noise schedule: v-prediction with zero terminal SNR, so that white snow and dim light are reachable."""
+    """Return the noise schedule: v-prediction, zero terminal SNR: white snow and dim light are reachable."""
     return DDIMScheduler(
         beta_schedule="scaled_linear",
         beta_start=0.00085,

@@ -83,8 +83,8 @@ def vae_scenes(garments: Garments) -> list[Scene]:
 def normalised(vae: AutoencoderKL, pictures: NDArray[np.uint8], workshop: Workshop) -> AutoencoderKL:
     """Fold mean and deviation of each latent channel into the 1x1 convolutions beside the latents.
 
-    Then every channel has mean 0 and deviation 1 with a scaling factor of 1. The instruct-pix2pix pipeline does not scale
-    the source's latents at all, so the factor cannot do it.
+    Then every channel has mean 0 and deviation 1 with a scaling factor of 1. The instruct-pix2pix pipeline does not
+    scale the source's latents at all, so the factor cannot do it.
     """
     vae = vae.eval().float()
     images = to_tensor(pictures[:1024], workshop.device)

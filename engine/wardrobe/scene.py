@@ -1,4 +1,4 @@
-"""One composite: what is in it, its caption, and its pixels. `replace(scene, background=...)` is a true counterfactual."""
+"""One composite: its content, caption and pixels. `replace(scene, background=...)` is a true counterfactual."""
 
 import hashlib
 from collections.abc import Iterator
