@@ -15,10 +15,14 @@ EDGE = 512
 def write_wardrobe_files(fashion_mnist: Path) -> None:
     """Write garments.npz and textures/*.jpg into engine/wardrobe."""
     splits = split_garments(read_fashion_mnist(fashion_mnist))
-    arrays: dict[str, NDArray[np.uint8]] = {}
-    for name in ("sources", "heldout"):
-        arrays |= {f"{name}_images": splits[name].images, f"{name}_labels": splits[name].labels}
-    np.savez_compressed(SHIPPED, **arrays)
+    sources, heldout = splits["sources"], splits["heldout"]
+    np.savez_compressed(
+        SHIPPED,
+        sources_images=sources.images,
+        sources_labels=sources.labels,
+        heldout_images=heldout.images,
+        heldout_labels=heldout.labels,
+    )
     TEXTURES.mkdir(exist_ok=True)
     for name, pixels in make_textures().items():
         Image.fromarray(pixels).save(TEXTURES / f"{name}.jpg", quality=88)
