@@ -1,0 +1,101 @@
+"""The zoo: its recipes resume exactly, and what ships is small, documented and of the form it says."""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from actors.replies import Reply, parse_reply
+from actors.zoo.language import clip_tokenizer, text_tokenizer
+from actors.zoo.train_editor import editor_families
+from actors.zoo.train_perturber import draw_exchange
+from actors.zoo.training import Recipe, Workshop, train
+from engine.wardrobe.garments import load_garments
+
+MODELS = Path(__file__).parent.parent / "actors" / "zoo" / "models"
+RECIPE = Recipe(name="line", num_steps=120, learning_rate=0.1, num_warmup_steps=5)
+
+
+def fit_line(folder: Path, num_steps: int) -> dict[str, Tensor]:
+    """Train y = 3x for some steps of the recipe, from the checkpoint in the folder if there is one."""
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        x = torch.randn(8, 1, generator=generator)
+        return (model(x).float() - 3 * x).square().mean(), {}
+
+    workshop = Workshop(folder=folder, device=torch.device("cpu"), fashion_mnist=folder)
+    return dict(train(replace(RECIPE, num_steps=num_steps), model, loss, workshop).state_dict())
+
+
+def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    whole.mkdir()
+    halves.mkdir()
+    expected = fit_line(whole, 120)
+
+    class Stopped(Exception):
+        pass
+
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        if step == 110:
+            raise Stopped
+        x = torch.randn(8, 1, generator=generator)
+        return (model(x).float() - 3 * x).square().mean(), {}
+
+    workshop = Workshop(folder=halves, device=torch.device("cpu"), fashion_mnist=halves)
+    with pytest.raises(Stopped):
+        train(RECIPE, model, loss, workshop)
+    resumed = fit_line(halves, 120)
+    assert all(torch.equal(resumed[name], expected[name]) for name in expected)
+
+
+def test_a_family_differs_from_its_first_scene_in_one_thing_each() -> None:
+    garments = load_garments("sources")
+    for first, *others in editor_families(garments)[:50]:
+        changed = [
+            {
+                name
+                for name in ("garment", "colour", "background", "light")
+                if getattr(scene, name) != getattr(first, name)
+            }
+            for scene in others
+        ]
+        assert changed[:3] == [{"background"}, {"background"}, {"colour"}]
+        assert changed[3] in ({"light"}, {"garment"})
+
+
+def test_every_drawn_answer_is_a_valid_edit() -> None:
+    rng = random.Random(1)
+    for _ in range(2000):
+        question, answer = draw_exchange(rng)
+        caption, name, kind = (line.split(": ", 1)[1] for line in question.splitlines())
+        # A label that the caption does not name cannot be guarded.
+        if f" {name} " in f"{caption} ":
+            assert isinstance(parse_reply(answer, caption=caption, class_name=name, kind=kind), Reply), answer  # type: ignore[arg-type]
+
+
+def test_tokenizers_take_any_text() -> None:
+    text = 'a photo of a "réd" スニーカー\n{x}'
+    exact = text_tokenizer(())
+    assert exact.decode(exact(text).input_ids) == text
+    ids = clip_tokenizer()(text, truncation=True).input_ids
+    assert ids
+    assert max(ids) < len(clip_tokenizer())
+
+
+def test_the_models_that_ship_are_small_and_have_a_card() -> None:
+    files = [path for path in MODELS.rglob("*") if path.is_file()]
+    assert {path.name for path in MODELS.iterdir()} == {"captioner", "editor", "patient", "perturber", "verifier"}
+    assert sum(path.stat().st_size for path in files) <= 40e6
+    assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
+    for folder in MODELS.iterdir():
+        card = (folder / "README.md").read_text()
+        assert all(f"**{part}.**" in card for part in ("Data", "Recipe", "Limits", "Licence"))
