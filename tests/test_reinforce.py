@@ -25,8 +25,11 @@ from engine.rundir import RunDirectory
 from engine.runfile import ProbeConfig, RunFile
 from engine.stages import ModelConfig
 
+pytestmark = pytest.mark.timeout(900)
 STEPS = {"num_steps": 160, "eval_every": 40}
 ROOT = Path(__file__).parent.parent
+# A busy machine of two cores needs minutes for what takes seconds alone.
+WAIT_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +74,12 @@ def lines(rundir: RunDirectory) -> list[dict]:
 
 def wait_for_lines(rundir: RunDirectory, count: int) -> list[dict]:
     """Wait until `count` checkpoints were reported; Ray Train then has at least the last but two."""
-    for _ in range(2400):
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
         if len(found := lines(rundir)) >= count:
             return found
         time.sleep(0.1)
-    raise AssertionError(f"{len(lines(rundir))} of {count} checkpoints after 4 minutes")
+    raise AssertionError(f"{len(lines(rundir))} of {count} checkpoints after {WAIT_S} s")
 
 
 def speeds(result: dict, arm: str) -> list[float]:
@@ -205,11 +209,19 @@ def test_settings_that_deepspeed_refuses_are_the_user_s_mistake(folder: Path, cl
 
 
 @pytest.mark.slow
-def test_a_worker_that_keeps_dying_fails_the_run(folder: Path, cluster: None) -> None:
-    run, rundir = make(folder, "dying", max_failures=0)
-    (folder / "dying" / "models").write_text("a file where a folder must be")
-    with pytest.raises(RunError, match="fine-tuning failed in worker 0"):
+def test_what_a_worker_says_of_the_run_reaches_the_user(folder: Path, cluster: None) -> None:
+    run, rundir = make(folder, "blocked", num_steps=1)
+    (folder / "blocked" / "models").write_text("a file where a folder must be")
+    with pytest.raises(RunError, match=r"cannot write .*a file is in the way"):
         reinforce_run(run, rundir)
+
+
+def test_a_worker_that_dies_once_too_often_is_a_run_that_failed() -> None:
+    from ray.train.v2.api.exceptions import WorkerGroupError
+
+    explained = reinforce._explain(WorkerGroupError("", {1: ValueError("one\ntwo")}))
+    assert isinstance(explained, RunError)
+    assert str(explained).startswith("fine-tuning failed in worker 1: ValueError: two. The same command goes on")
 
 
 @pytest.mark.slow
