@@ -26,9 +26,7 @@ def rendered(path: Path, scenes: Sequence[Scene], garments: Garments) -> NDArray
     """Return the pictures of scenes, (num_scenes, 64, 64, 3) uint8, from `path` where they were rendered before."""
     if not path.exists():
         partial = path.with_suffix(".partial.npy")
-        pictures = np.lib.format.open_memmap(
-            partial, mode="w+", dtype=np.uint8, shape=(len(scenes), SIZE, SIZE, 3)
-        )
+        pictures = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(scenes), SIZE, SIZE, 3))
         for index, scene in enumerate(scenes):
             pictures[index] = render(scene, garments)[0]
         pictures.flush()
