@@ -1,6 +1,5 @@
 """From a stage's configuration to the stage: the one place that knows every kind."""
 
-import importlib
 from typing import assert_never
 
 import torch
@@ -8,6 +7,7 @@ import torch
 from actors.captioner import Captioner
 from actors.device import fix_threads, resolve_device
 from actors.editor import Editor
+from actors.loading import import_target
 from actors.perturber import Perturber
 from actors.verifier import Verifier
 from engine.errors import ModelError
@@ -46,18 +46,8 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
 
 def load_plugin(config: PluginConfig, device: torch.device, *, name: str) -> Stage:
     """Return `target` (package.module:Class) made as Class(options, device)."""
-    module_name, _, attribute = config.target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ModelError(
-            f"stages.{name}.target: cannot import {module_name!r}: {error}; "
-            "it must be installed, or its folder on PYTHONPATH, on every machine of the run"
-        ) from error
-    maker = getattr(module, attribute, None)
-    if not callable(maker):
-        known = [item for item in vars(module) if not item.startswith("_") and isinstance(vars(module)[item], type)]
-        raise ModelError(f"stages.{name}.target: {module_name!r} has no class {attribute!r}; it has {known}")
+    remedy = "it must be installed, or its folder on PYTHONPATH, on every machine of the run"
+    maker = import_target(config.target, f"stages.{name}.target", "class", remedy)
     stage = maker(dict(config.options), device)
     if not callable(stage):
         raise ModelError(

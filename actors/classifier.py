@@ -1,7 +1,6 @@
 """The classifier under test: a checkpoint of transformers, or any Python function, asked for probabilities."""
 
 import hashlib
-import importlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ from PIL import Image
 from actors.batching import padded_batches
 from actors.device import fix_threads, precision, resolve_device
 from actors.images import decode_rgb
-from actors.loading import load_image_processor, load_weights, model_digest, resolve_model
+from actors.loading import import_target, load_image_processor, load_weights, model_digest, resolve_model
 from engine.errors import ModelError
 from engine.runfile import ProbeConfig
 from engine.stages import ModelConfig
@@ -73,20 +72,9 @@ def classifier_digest(config: ProbeConfig, offline: bool = False) -> str:
 
 def import_function(target: str) -> Callable[[list[Image.Image]], object]:
     """Return the function that `package.module:function` names; raises ModelError."""
-    module_name, _, name = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ModelError(
-            f"probe.callable {target!r}: cannot import {module_name!r} ({error}): "
-            "install it, or put the folder that holds it on PYTHONPATH"
-        ) from error
-    function = getattr(module, name, None)
-    if not callable(function):
-        known = sorted(key for key, value in vars(module).items() if inspect.isfunction(value) and key[0] != "_")
-        raise ModelError(f"probe.callable {target!r}: {module_name} has no function {name!r}, it has {known}")
-    found: Callable[[list[Image.Image]], object] = function
-    return found
+    return import_target(
+        target, "probe.callable", "function", "install it, or put the folder that holds it on PYTHONPATH"
+    )
 
 
 def match_classes(names: Mapping[int, str], classes: Sequence[str], model: str) -> list[int]:

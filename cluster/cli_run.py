@@ -19,8 +19,6 @@ from cluster.cli_options import (
 if TYPE_CHECKING:
     from engine.rundir import RunDirectory
 
-WEAKNESS, REINFORCE, EVALUATION = "weakness.json", "reinforce.json", "evaluation.json"
-
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
@@ -165,6 +163,7 @@ def report_lines(rundir: "RunDirectory") -> list[str]:
 def weakness_lines(rundir: "RunDirectory") -> list[str]:
     """Return the worst weakness in words, and where the table is."""
     from engine.report.advice import weakest_cell
+    from engine.rundir import WEAKNESS
 
     weakest = weakest_cell({"weakness": rundir.read_json(WEAKNESS)})
     return [weakest or "no edit costs accuracy beyond chance", f"table: {rundir.storage.name(WEAKNESS)}"]
@@ -172,6 +171,8 @@ def weakness_lines(rundir: "RunDirectory") -> list[str]:
 
 def verdict_lines(rundir: "RunDirectory") -> list[str]:
     """Return the verdict of the fine-tuning with its reasons."""
+    from engine.rundir import EVALUATION, REINFORCE
+
     if not rundir.exists(REINFORCE):
         return [f"scored, not trained: {rundir.storage.name(EVALUATION)}"]
     result: Any = rundir.read_json(REINFORCE)

@@ -20,7 +20,7 @@ from engine.comparison import Comparison, PairedImages
 from engine.errors import SourceError
 from engine.groups import Answer, Dominant, GroupReport, conflicts, dominant_values, group_report
 from engine.plan import Plan
-from engine.rundir import RunDirectory
+from engine.rundir import EVALUATION, REINFORCE, RunDirectory
 from engine.runfile import AnySource, ProbeConfig, RunFile
 from engine.sample import Json, Rejection
 from engine.sources import SourceItem, open_source, read_sample
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from actors.classifier import Classifier
 
 LOG = logging.getLogger(__name__)
-RESULT = "evaluation.json"
-REINFORCED = "reinforce.json"
 PATIENT = "patient"
 ITEMS_PER_TASK = 256
 
@@ -123,7 +121,7 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
         "group_by": list(group_by),
         "dominant": {class_name: dict(values) for class_name, values in dominant.items()},
     }
-    rundir.write_json(RESULT, content)
+    rundir.write_json(EVALUATION, content)
     return content
 
 
@@ -131,7 +129,7 @@ def arm_refs(run: RunFile, rundir: RunDirectory) -> dict[str, ClassifierRef]:
     """Return the patient and the arms that reinforce.json names, in that order."""
     classes = rundir.info.classes
     refs = {PATIENT: ClassifierRef(config=run.probe, classes=classes, offline=run.offline)}
-    reinforced = rundir.read_json(REINFORCED) if rundir.exists(REINFORCED) else None
+    reinforced = rundir.read_json(REINFORCE) if rundir.exists(REINFORCE) else None
     arms = reinforced.get("arms") if isinstance(reinforced, dict) else None
     for arm, content in arms.items() if isinstance(arms, dict) else ():
         folder = content.get("model") if isinstance(content, dict) else None
@@ -275,5 +273,5 @@ def _evaluation_name(
 
 
 def _finished(rundir: RunDirectory, name: str) -> dict[str, Json] | None:
-    content = rundir.read_json(RESULT) if rundir.exists(RESULT) else None
+    content = rundir.read_json(EVALUATION) if rundir.exists(EVALUATION) else None
     return content if isinstance(content, dict) and content.get("name") == name else None

@@ -11,10 +11,11 @@ from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from actors.zoo import MODELS_FOLDER
 from cluster.placement import Need, generate_needs, probe_needs, reinforce_needs
 from cluster.session import SessionConfig, ray_session
 from engine.plan import Plan, make_plan
-from engine.rundir import RunDirectory
+from engine.rundir import EVALUATION, REINFORCE, WEAKNESS, RunDirectory
 from engine.runfile import RunFile
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 PHASES_FILE = "phases.json"
-WEAKNESS, REINFORCE, EVALUATION, REPORT = "weakness.json", "reinforce.json", "evaluation.json", "report/index.html"
+REPORT = "report/index.html"
 # A run that is killed loses at most these seconds of its account.
 SAVE_S = 20.0
 # Where something runs and how it is shown decides no result.
@@ -176,8 +177,7 @@ def all_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console
 
 def model_stamp(name: str) -> str | None:
     """Return a stamp of the files of a local or packaged model, which may change under one name; None for a hub id."""
-    folder = Path(__file__).parent.parent / "actors" / "zoo" / "models" / name.removeprefix("zoo/")
-    folder = folder if name.startswith("zoo/") else Path(name)
+    folder = MODELS_FOLDER / name.removeprefix("zoo/") if name.startswith("zoo/") else Path(name)
     if not folder.is_dir():
         return None
     files = sorted(path for path in folder.iterdir() if path.is_file())

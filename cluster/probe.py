@@ -12,8 +12,9 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from cluster.classifiers import ClassifierRef, ask_classifier
+from engine.candidates import edit_columns
 from engine.errors import LeakError, RunError, ShardError
-from engine.rundir import RunDirectory
+from engine.rundir import WEAKNESS, RunDirectory
 from engine.runfile import RunFile
 from engine.sample import Sample
 from engine.storage import Storage
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 FOLDER = "probe"
-RESULT = "weakness.json"
 # More tasks cost the scheduler more than they gain; each commits its shards one by one all the same.
 MAX_TASKS = 2000
 
@@ -39,7 +39,7 @@ def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
     ref = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
     digest = probe_shards(ref, rundir)
     table = weakness(read_predictions(rundir, digest), run.probe, seed=run.seed)
-    rundir.write_json(RESULT, {"classifier": ref.name, "digest": digest, **table.to_json()})
+    rundir.write_json(WEAKNESS, {"classifier": ref.name, "digest": digest, **table.to_json()})
     return table
 
 
@@ -123,7 +123,6 @@ def _write(storage: Storage, path: str, table: "pa.Table") -> None:
 
 
 def _describe(sample: Sample) -> dict[str, Any]:
-    edit = sample.edit
     return {
         "key": sample.key,
         "source_key": sample.source_key,
@@ -131,10 +130,7 @@ def _describe(sample: Sample) -> dict[str, Any]:
         "split": sample.split,
         "label": sample.label,
         "class_name": sample.class_name,
-        "edit_kind": edit.kind if edit else None,
-        "edit_before": edit.before if edit else None,
-        "edit_after": edit.after if edit else None,
-        "severity": edit.severity if edit else None,
+        **edit_columns(sample.edit),
         "accepted": sample.verdict is None or sample.verdict.accepted,
         "attributes": json.dumps(dict(sample.attributes), sort_keys=True, ensure_ascii=False),
     }
@@ -146,7 +142,7 @@ def _schema() -> "pa.Schema":
     text = ("key", "source_key", "role", "split", "class_name", "edit_kind", "edit_before", "edit_after", "attributes")
     numbers = {
         "label": pa.int32(),
-        "severity": pa.float64(),
+        "edit_severity": pa.float64(),
         "accepted": pa.bool_(),
         "prediction": pa.int32(),
         "confidence": pa.float32(),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from engine.errors import EngineError, RunDirectoryError, RunError, RunFileError
 from engine.gate import Decision, Score, decide
 from engine.recipe import ShardContents, deepspeed_settings, inspect_shard
-from engine.rundir import RunDirectory, shard_path
+from engine.rundir import REINFORCE, RunDirectory, shard_path
 from engine.runfile import RunFile
 from engine.sample import Json, Split
 from engine.splits import split_of
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from actors.finetune_state import FinetuneTask, Progress
 
 LOG = logging.getLogger(__name__)
-RESULT = "reinforce.json"
 CHECKPOINTS = "checkpoints"
 POLL_S = 1.0
 READERS = 8
@@ -62,7 +61,7 @@ def reinforce_run(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
     if (error := output.get("error")) is not None:
         raise error
     result = _result(task, Progress.from_json(output), output)
-    rundir.write_json(RESULT, result)
+    rundir.write_json(REINFORCE, result)
     LOG.info("reinforce: %s: %s", result["verdict"], "; ".join(cast(list[str], result["reasons"])))
     return result
 
@@ -101,9 +100,9 @@ def training_name(run: RunFile, model: ModelConfig, rundir: RunDirectory, settin
 
 
 def _finished(rundir: RunDirectory, name: str) -> dict[str, Json] | None:
-    if not rundir.exists(RESULT):
+    if not rundir.exists(REINFORCE):
         return None
-    result = cast(dict[str, Any], rundir.read_json(RESULT))
+    result = cast(dict[str, Any], rundir.read_json(REINFORCE))
     models = [arm["model"] for arm in result["arms"].values() if "model" in arm]
     whole = all(rundir.exists(f"{model}/config.json") for model in models)
     return result if whole and result["settings"]["training"] == name else None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.sample import Sample
+from engine.sample import Edit, Sample
 from engine.shard import dump_json
 
 SCORE_PREFIX = "score_"
@@ -64,6 +64,16 @@ def join_candidates(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
 
 
+def edit_columns(edit: Edit | None) -> dict[str, str | float | None]:
+    """Return what a table says of an edit, all None for a source."""
+    return {
+        "edit_kind": edit.kind if edit else None,
+        "edit_before": edit.before if edit else None,
+        "edit_after": edit.after if edit else None,
+        "edit_severity": edit.severity if edit else None,
+    }
+
+
 def _row(sample: Sample, shard: int) -> Mapping[str, object]:
     edit, verdict = sample.edit, sample.verdict
     return {
@@ -75,12 +85,9 @@ def _row(sample: Sample, shard: int) -> Mapping[str, object]:
         "label": sample.label,
         "class_name": sample.class_name,
         "caption": sample.caption,
-        "edit_kind": edit.kind if edit else None,
-        "edit_before": edit.before if edit else None,
-        "edit_after": edit.after if edit else None,
+        **edit_columns(edit),
         "edit_instruction": edit.instruction if edit else None,
         "edit_caption": edit.caption if edit else None,
-        "edit_severity": edit.severity if edit else None,
         "accepted": verdict.accepted if verdict else None,
         "reasons": list(verdict.reasons) if verdict else [],
         "attributes": dump_json(dict(sample.attributes)),

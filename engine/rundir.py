@@ -28,6 +28,9 @@ SHARDS = "shards"
 REJECTED = "rejected"
 DONE = "done"
 QUARANTINE = "quarantine"
+WEAKNESS = "weakness.json"
+REINFORCE = "reinforce.json"
+EVALUATION = "evaluation.json"
 FORMAT = 1
 
 

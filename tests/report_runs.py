@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tiny_runs import CLASSES, tiny_plan, tiny_results
 
+from engine.candidates import edit_columns
 from engine.commit import commit_shard
 from engine.groups import Answer, group_report
 from engine.report.results import ARMS
@@ -67,7 +68,6 @@ def predictions(rundir: RunDirectory, arm: str) -> pa.Table:
 
 def answer(sample: Sample, arm: str) -> dict[str, object]:
     right = sample.role != "counterfactual" or arm == "reinforced"
-    edit = sample.edit
     return {
         "key": sample.key,
         "source_key": sample.source_key,
@@ -75,10 +75,7 @@ def answer(sample: Sample, arm: str) -> dict[str, object]:
         "split": sample.split,
         "label": sample.label,
         "class_name": sample.class_name,
-        "edit_kind": edit.kind if edit else None,
-        "edit_before": edit.before if edit else None,
-        "edit_after": edit.after if edit else None,
-        "severity": 1.0,
+        **edit_columns(sample.edit),
         "accepted": True,
         "prediction": sample.label if right else 1 - sample.label,
         "confidence": 0.875,

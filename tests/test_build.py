@@ -109,9 +109,9 @@ def test_a_plugin_gets_its_options_and_device() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("no_such_module:Stamp", r"stages\.mine\.target: cannot import 'no_such_module'"),
+        ("no_such_module:Stamp", r"stages\.mine\.target 'no_such_module:Stamp': cannot import 'no_such_module'"),
         ("my_broken_stages:Stamp", "not_installed_anywhere"),
-        ("my_stages:Stmp", r"no class 'Stmp'; it has \['Stamp', 'NotAStage'\]"),
+        ("my_stages:Stmp", r"no class 'Stmp', it has \['NotAStage', 'Stamp'\]"),
         ("my_stages:NOT_A_CLASS", "no class 'NOT_A_CLASS'"),
         ("my_stages:NotAStage", "which cannot be called"),
     ],

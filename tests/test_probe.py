@@ -40,7 +40,7 @@ def test_every_accepted_sample_gets_one_row(finished: tuple[RunFile, RunDirector
     assert [row["confidence"] for row in rows] == expected.max(1).tolist()
     assert [row["p_label"] for row in rows] == [row[s.label] for row, s in zip(expected.tolist(), samples, strict=True)]
     edit = next(row for row in rows if row["role"] == "counterfactual")
-    assert (edit["edit_kind"], edit["edit_before"], edit["edit_after"], edit["severity"]) == (
+    assert (edit["edit_kind"], edit["edit_before"], edit["edit_after"], edit["edit_severity"]) == (
         "background",
         "grass",
         "snow",

@@ -1,1 +1,5 @@
-"""The tiny zoo: how each shipped model was trained, from scratch, by `python -m actors.zoo.make`."""
+"""The tiny models that ship, and their recipes."""
+
+from pathlib import Path
+
+MODELS_FOLDER = Path(__file__).parent / "models"

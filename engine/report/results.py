@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from engine.marker import Marker
 from engine.report.rows import Guess
-from engine.rundir import RunDirectory, RunInfo, rejected_path, shard_path
+from engine.rundir import EVALUATION, REINFORCE, WEAKNESS, RunDirectory, RunInfo, rejected_path, shard_path
 from engine.runfile import RunFile
 from engine.sample import Sample
 
@@ -45,9 +45,9 @@ def read_results(rundir: RunDirectory, run: RunFile) -> Results:
         info=rundir.info,
         markers=rundir.markers(),
         candidates=rundir.candidates(),
-        weakness=_read_object(rundir, "weakness.json"),
-        reinforce=_read_object(rundir, "reinforce.json"),
-        evaluation=_read_object(rundir, "evaluation.json"),
+        weakness=_read_object(rundir, WEAKNESS),
+        reinforce=_read_object(rundir, REINFORCE),
+        evaluation=_read_object(rundir, EVALUATION),
         seconds={name: seconds[name] for name in sorted(seconds, key=_phase_order)},
     )
 
