@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from report_runs import SECONDS, evaluation, finished_run, generated_run, reinforcement
 
+from engine.figures import read_figures
 from engine.marker import Counts, FileRecord, Marker
 from engine.report.advice import next_steps, verdict_reasons
+from engine.report.figures import main as figures_main
 from engine.report.page import SUMMARY, write_report
 from engine.report.results import ARMS, picture_shards, read_results
 from engine.report.rows import choose_rows
@@ -142,3 +144,21 @@ def test_pictures_come_from_shards_spread_over_the_run_within_the_budget() -> No
 
 def test_no_rows_are_chosen_from_none() -> None:
     assert choose_rows([], 5) == []
+
+
+def test_a_run_becomes_figures_for_the_readme(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rundir, run = finished_run(tmp_path / "run")
+    command = ["figures", str(rundir.storage), "--out", str(tmp_path / "figures")]
+    monkeypatch.setattr("sys.argv", command)
+    assert figures_main() == 1
+    assert "run `counterforge report` first" in capsys.readouterr().err
+    write_report(rundir, run)
+    assert figures_main() == 0
+    figures = {figure.name: figure for figure in read_figures("demo", tmp_path / "figures")[0]}
+    assert figures["conflict_accuracy.patient"].value == pytest.approx(0.2)
+    assert figures["candidates.accepted"].value + figures["candidates.rejected"].value < 1
+    assert figures["weakness.background.corrected_drop"].low is not None
+    assert figures["seconds.all"].value == sum(SECONDS.values())
+    assert "conflict_accuracy.reinforced" in capsys.readouterr().out
