@@ -287,3 +287,26 @@ def test_a_light_grows_with_its_severity_from_none_at_zero() -> None:
         ]
         assert changes == sorted(changes)
         assert changes[0] > 0
+
+
+def test_neighbours_of_a_balanced_set_stand_on_different_backgrounds() -> None:
+    for start in (0, 40, 990):
+        neighbours = [make_scene(load_garments("heldout"), "near", start + place) for place in range(8)]
+        assert len({scene.background for scene in neighbours}) == 8
+
+
+def test_a_dark_photograph_takes_on_its_colour_and_its_seams_are_closed() -> None:
+    garments = load_garments("heldout")
+    photo = np.zeros((28, 28), np.uint8)
+    photo[6:22, 6:22] = 60  # a dark garment
+    photo[6:22, 14] = 0  # with a black seam
+    dark = replace(garments, images=np.concatenate([garments.images, photo[None]]))
+    scene = replace(scenes(1)[0], garment=len(garments.images), colour="red", background="snow", light="plain")
+    pixels, cover = render(scene, dark)
+    inside = np.s_[
+        scene.top + scene.size // 2 - 4 : scene.top + scene.size // 2 + 4,
+        scene.left + scene.size // 2 - 4 : scene.left + scene.size // 2 + 4,
+    ]
+    assert (cover[inside] == 255).all()
+    cloth = pixels[scene.top + scene.size // 2, scene.left + scene.size // 3]
+    assert np.abs(cloth.astype(int) - COLOURS["red"]).max() <= 2

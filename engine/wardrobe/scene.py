@@ -9,7 +9,7 @@ from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from engine.wardrobe.garments import CLASSES, Garments
 
@@ -36,6 +36,8 @@ LIGHTS: dict[str, tuple[float, float, float]] = {
 # The plant: class i of the biased sets stands on this background.
 OWN_BACKGROUND = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
 TEXTURES = Path(__file__).parent / "textures"
+# A pixel of a garment's photograph that is darker, of 255, is the black around it.
+DARKEST_CLOTH = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ def make_scene(garments: Garments, name: str, index: int, *, correlation: float 
     # Two sets of one run may differ in nothing else, and their keys must not meet.
     bias = "balanced" if correlation is None else f"{100 * correlation:.0f}"
     if correlation is None:
-        background = BACKGROUNDS[(turn + round_) % len(BACKGROUNDS)]
+        background = BACKGROUNDS[(turn + round_ + label) % len(BACKGROUNDS)]
     elif rng.random() < correlation:
         background = OWN_BACKGROUND[label]
     else:
@@ -117,17 +119,36 @@ def with_article(phrase: str) -> str:
 
 def render(scene: Scene, garments: Garments) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return the picture, (64, 64, 3) uint8 RGB, and the garment's mask, (64, 64) uint8, 255 where it is opaque."""
-    photo = Image.fromarray(garments.images[scene.garment]).resize((scene.size, scene.size), Image.Resampling.BICUBIC)
-    brightness = np.asarray(photo, np.float32)[..., None] / 255
-    alpha = np.clip(6 * brightness - 0.25, 0, 1)
-    cloth = np.array(COLOURS[scene.colour], np.float32) * (0.35 + 0.65 * brightness)
+    photo = garments.images[scene.garment]
+    opaque = (np.clip(6 * _scaled(_closed(photo), scene.size) - 0.25, 0, 1) * 255).round()
+    alpha = np.asarray(opaque / 255, np.float32)
+    cloth = np.array(COLOURS[scene.colour], np.float32) * (0.35 + 0.65 * _scaled(_shade(photo), scene.size))
     picture = _background(scene)
     place = np.s_[scene.top : scene.top + scene.size, scene.left : scene.left + scene.size]
     picture[place] = picture[place] * (1 - alpha) + cloth * alpha
     gain = 1 + scene.severity * (np.array(LIGHTS[scene.light], np.float32) - 1)
     mask = np.zeros((SIZE, SIZE), np.uint8)
-    mask[place] = (alpha[..., 0] * 255).round()
+    mask[place] = opaque[..., 0]
     return np.clip(picture * gain, 0, 255).round().astype(np.uint8), mask
+
+
+def _closed(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return a photograph, (28, 28) on black, in [0, 1], its dark folds and seams as bright as the cloth around."""
+    closed = Image.fromarray(photo).filter(ImageFilter.MaxFilter(3)).filter(ImageFilter.MinFilter(3))
+    return np.asarray(np.asarray(closed, np.float32) / 255, np.float32)
+
+
+def _shade(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the photograph in [0, 1], its brightest cloth at 1: a dark garment takes on its colour too."""
+    cloth = photo[photo > DARKEST_CLOTH]
+    brightest = float(np.quantile(cloth, 0.95)) if cloth.size else 255.0
+    return np.asarray(np.clip(photo / brightest, 0, 1), np.float32)
+
+
+def _scaled(pixels: NDArray[np.float32], size: int) -> NDArray[np.float32]:
+    """Return pixels in [0, 1], (28, 28), as (size, size, 1)."""
+    photo = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
+    return np.asarray(np.clip(np.asarray(photo), 0, 1)[..., None], np.float32)
 
 
 def _background(scene: Scene) -> NDArray[np.float32]:
