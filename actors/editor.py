@@ -12,6 +12,7 @@ from actors.editor_frames import Frame, cut_out, fit, to_tensor
 from actors.editor_masks import ObjectMasks
 from actors.editor_pipelines import (
     EditBatch,
+    can_be_milder,
     denoiser,
     effective_settings,
     load_pipeline,
@@ -56,6 +57,7 @@ class Editor:
             if config.mask_model
             else None
         )
+        self.can_be_milder = can_be_milder(self.pipeline, self.kind, config)
         kernel = set_attention(denoiser(self.pipeline), config.attention, device)
         self.provenance = self._provenance(folder, kernel)
 
@@ -88,6 +90,9 @@ class Editor:
             if frame is None:
                 detail = why.get(sample.source_key, "its source did not come along")
                 results[sample.key] = self._rejection(sample, "no_source_image", detail)
+            elif sample.edit is not None and sample.edit.severity < 1 and not self.can_be_milder:
+                detail = f"{self.provenance['pipeline']} has no milder edit at guidance_scale 1: raise guidance_scale"
+                results[sample.key] = self._rejection(sample, "no_severity", detail)
             elif mask is not None and not 0 < float(mask.mean()) < 1:
                 results[sample.key] = self._rejection(sample, "no_mask", self._mask_detail(sample, mask))
             elif sample.edit is not None:

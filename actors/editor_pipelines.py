@@ -10,6 +10,7 @@ import torch
 
 from actors.device import weights_dtype
 from actors.loading import model_errors, quiet_libraries
+from actors.prompts import PLACEBO_INSTRUCTION
 from actors.untyped import Model, Pipeline
 from engine.errors import ModelError
 from engine.stages import EditorConfig
@@ -122,7 +123,7 @@ def effective_settings(config: EditorConfig, kind: PipelineKind, severity: float
 
     An edit that starts from the source's noised latents (img2img, inpaint) is made milder by less noise: strength times
     severity, at least one step. An edit that follows an instruction has no such knob; its text guidance is scaled
-    between 1 (none) and the configured value.
+    between 1 (none) and the configured value. Where that is 1, run_pipeline moves the instruction itself.
     """
     match kind:
         case "img2img" | "inpaint":
@@ -138,6 +139,13 @@ def effective_settings(config: EditorConfig, kind: PipelineKind, severity: float
             assert_never(kind)
 
 
+def can_be_milder(pipeline: Pipeline, kind: PipelineKind, config: EditorConfig) -> bool:
+    """Return whether a severity below 1 changes anything: without guidance only one text encoder's embedding can."""
+    if kind in ("img2img", "inpaint") or config.guidance_scale > 1:
+        return True
+    return kind == "pix2pix" and getattr(pipeline, "text_encoder_2", None) is None
+
+
 def run_pipeline(pipeline: Pipeline, kind: PipelineKind, config: EditorConfig, batch: EditBatch) -> torch.Tensor:
     """Return the edited images, (num_rows, 3, size, size), float32 on the CPU, in [0, 1] where finite."""
     settings: dict[str, Any] = {
@@ -147,6 +155,8 @@ def run_pipeline(pipeline: Pipeline, kind: PipelineKind, config: EditorConfig, b
     }
     size = batch.images.shape[-1]
     match kind:
+        case "pix2pix" if batch.severity < 1 and config.guidance_scale == 1:
+            return _call(pipeline, batch, settings | _on_the_way(pipeline, batch), image=batch.images)
         case "pix2pix" | "img2img":
             return _call(pipeline, batch, settings | _negative(config, batch.prompts), image=batch.images)
         case "inpaint":
@@ -167,6 +177,18 @@ def run_pipeline(pipeline: Pipeline, kind: PipelineKind, config: EditorConfig, b
             assert_never(kind)
 
 
+def _on_the_way(pipeline: Pipeline, batch: EditBatch) -> dict[str, Any]:
+    """Return text embeddings `severity` of the way from the placebo's instruction to the batch's own."""
+    stay, go = (_embedded(pipeline, texts) for texts in ([PLACEBO_INSTRUCTION], batch.prompts))
+    return {"prompt": None, "prompt_embeds": torch.lerp(stay.expand_as(go), go, batch.severity)}
+
+
+def _embedded(pipeline: Pipeline, texts: list[str]) -> torch.Tensor:
+    length = pipeline.tokenizer.model_max_length
+    tokens = pipeline.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return torch.as_tensor(pipeline.text_encoder(tokens.input_ids.to(pipeline.device))[0])
+
+
 def _negative(config: EditorConfig, prompts: Sequence[str]) -> dict[str, Any]:
     return {} if config.negative_prompt is None else {"negative_prompt": [config.negative_prompt] * len(prompts)}
 
@@ -175,7 +197,7 @@ def _call(
     pipeline: Pipeline, batch: EditBatch, settings: dict[str, Any], **images: torch.Tensor | None
 ) -> torch.Tensor:
     # Masks and images are given as tensors: through PIL a batch costs 9-12 ms an image at 512 px.
-    output = pipeline(prompt=batch.prompts, generator=batch.generators, **images, **settings)
+    output = pipeline(**{"prompt": batch.prompts, "generator": batch.generators, **images, **settings})
     return torch.as_tensor(output.images).float().cpu()
 
 

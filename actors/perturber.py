@@ -10,14 +10,13 @@ from actors.batching import padded_batches
 from actors.device import precision
 from actors.generation import sample_texts
 from actors.loading import load_tokenizer, load_weights, model_provenance, resolve_model
-from actors.prompts import system_prompt, user_prompt
+from actors.prompts import PLACEBO_INSTRUCTION, system_prompt, user_prompt
 from actors.replies import BadReply, Reply, parse_reply
 from actors.untyped import Tokenizer
 from engine.errors import ModelError
 from engine.sample import Edit, EditKind, Json, Rejection, Sample, content_seed
 from engine.stages import PerturberConfig
 
-PLACEBO_INSTRUCTION = "keep the picture as it is"
 MAX_DETAIL = 2000  # characters of a bad reply that are kept
 
 

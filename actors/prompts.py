@@ -22,6 +22,9 @@ Rules:
 Example for the caption "a photo of a red bicycle on a road", class "bicycle", change "{example_kind}":
 {example}"""
 
+# What a placebo asks of an editor that follows instructions.
+PLACEBO_INSTRUCTION = "keep the picture as it is"
+
 BACKGROUND_EXAMPLE = (
     '{"before": "a road", "after": "a sandy beach", "caption": "a photo of a red bicycle on a sandy beach", '
     '"instruction": "put the bicycle on a sandy beach"}'

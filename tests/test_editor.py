@@ -143,6 +143,27 @@ def test_severity_scales_strength_or_guidance(instruct: Path) -> None:
     assert not np.array_equal(pixels(mild), pixels(whole))
 
 
+def test_without_guidance_severity_walks_from_the_placebo_to_the_edit(instruct: Path) -> None:
+    stage = editor(instruct, guidance_scale=1.0, jpeg_quality=100)
+    results = {severity: list(stage(group("a", severity=severity))) for severity in (0.001, 0.5, 1.0)}
+    placebo = pixels(results[1.0][1]).astype(int)
+    moved = [np.abs(pixels(results[severity][2]).astype(int) - placebo).mean() for severity in results]
+    assert moved[0] < moved[1] < moved[2]
+    assert moved[0] < 0.1 * moved[2]
+    row = [item for item in stage(group("a", severity=0.5)) if item.key == "a_cf00"]
+    assert row == [results[0.5][2]]
+
+
+def test_a_milder_edit_that_cannot_be_is_refused(models: Path) -> None:
+    stage = editor(save_stable_diffusion_xl(models / "xl-mild", "instruct"), guidance_scale=1.0)
+    *_, mild = stage(group("a", severity=0.5))
+    assert isinstance(mild, Rejection)
+    assert mild.reason == "no_severity"
+    assert "raise guidance_scale" in mild.detail
+    *_, whole = stage(group("a", severity=1.0))
+    assert isinstance(whole, Sample)
+
+
 @pytest.mark.parametrize("steps", [3, 7, 49])
 def test_the_mildest_edit_still_takes_a_step(steps: int) -> None:
     config = EditorConfig(model=ModelConfig(name="x"), method="img2img", num_inference_steps=steps)
