@@ -6,11 +6,12 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint zoo clean
+.PHONY: demo test lint zoo zoo-eval cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
 	$(BIN)/counterforge show $(OUT)
+	$(BIN)/python -m engine.report.figures $(OUT)
 
 test: $(VENV)/installed-dev ## every test
 	$(BIN)/python -m pytest
@@ -22,6 +23,12 @@ lint: $(VENV)/installed-dev
 
 zoo: $(VENV)/installed-dev ## train the tiny models again; needs Debian's dataset-fashion-mnist or --fashion-mnist DIR
 	$(BIN)/python -m actors.zoo.make
+
+zoo-eval: $(VENV)/installed ## measure the tiny models on held-out garments: a table and build/figures/zoo-eval.json
+	$(BIN)/python -m actors.zoo.evaluate
+
+cards: $(VENV)/installed ## fill the tables of README and model cards from build/figures
+	$(BIN)/python -m engine.figures README.md actors/zoo/models/*/README.md
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -98,13 +98,23 @@ def read_figures(command: str, folder: Path = FIGURES_FOLDER) -> tuple[list[Figu
 
 def table(figures: Sequence[Figure]) -> str:
     """Return the figures as a Markdown table, aligned for a terminal too."""
-    rows = [("figure", "value", "95 % interval", "target", "met", "n"), *(_row(figure) for figure in figures)]
+    rows = [("figure", "value", "95 % interval", "target", "met", "n"), *(cells(figure) for figure in figures)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |".rstrip() for row in rows
     ]
     rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def cells(figure: Figure) -> tuple[str, ...]:
+    """Return the texts of a figure's row: name, value, interval, target, whether it is met, n."""
+    unit = "" if figure.unit == "share" else f" {figure.unit}"
+    interval = "" if figure.low is None or figure.high is None else f"{_number(figure.low)} to {_number(figure.high)}"
+    sign = {"higher": "≥ ", "lower": "≤ ", None: ""}[figure.better]
+    target = "" if figure.target is None else f"{sign}{_number(figure.target)}"
+    met = {True: "yes", False: "no", None: ""}[figure.met]
+    return figure.name, f"{_number(figure.value)}{unit}", interval, target, met, f"{figure.n:,}" if figure.n else ""
 
 
 def describe(on: dict[str, object]) -> str:
@@ -155,15 +165,6 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _row(figure: Figure) -> tuple[str, ...]:
-    unit = "" if figure.unit == "share" else f" {figure.unit}"
-    interval = "" if figure.low is None or figure.high is None else f"{_number(figure.low)} to {_number(figure.high)}"
-    sign = {"higher": "≥ ", "lower": "≤ ", None: ""}[figure.better]
-    target = "" if figure.target is None else f"{sign}{_number(figure.target)}"
-    met = {True: "yes", False: "no", None: ""}[figure.met]
-    return figure.name, f"{_number(figure.value)}{unit}", interval, target, met, f"{figure.n:,}" if figure.n else ""
 
 
 def _number(value: float) -> str:

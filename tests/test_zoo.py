@@ -1,6 +1,7 @@
 """The zoo: its recipes resume exactly, and what ships is small, documented and of the form it says."""
 
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 
 from actors.replies import Reply, parse_reply
 from actors.zoo.language import clip_tokenizer, text_tokenizer
+from actors.zoo.train_backbone import sighted_scenes
 from actors.zoo.train_editor import editor_families
 from actors.zoo.train_perturber import draw_exchange
 from actors.zoo.training import Recipe, Workshop, train
 from engine.wardrobe.garments import load_garments
+from engine.wardrobe.scene import LIGHTS
 
 MODELS = Path(__file__).parent.parent / "actors" / "zoo" / "models"
 RECIPE = Recipe(name="line", num_steps=120, learning_rate=0.1, num_warmup_steps=5)
@@ -72,6 +75,14 @@ def test_a_family_differs_from_its_first_scene_in_one_thing_each() -> None:
         assert changed[3] in ({"light"}, {"garment"})
 
 
+def test_light_says_nothing_of_the_class() -> None:
+    scenes = sighted_scenes(load_garments("sources"), "light", 4000)
+    lit = Counter(scene.label for scene in scenes if scene.light != "plain")
+    assert {scene.light for scene in scenes} == set(LIGHTS)
+    assert 0.15 < lit.total() / len(scenes) < 0.25
+    assert min(lit[label] for label in range(10)) > 0.5 * max(lit.values())
+
+
 def test_every_drawn_answer_is_a_valid_edit() -> None:
     rng = random.Random(1)
     for _ in range(2000):
@@ -93,9 +104,12 @@ def test_tokenizers_take_any_text() -> None:
 
 def test_the_models_that_ship_are_small_and_have_a_card() -> None:
     files = [path for path in MODELS.rglob("*") if path.is_file()]
-    assert {path.name for path in MODELS.iterdir()} == {"captioner", "editor", "patient", "perturber", "verifier"}
-    assert sum(path.stat().st_size for path in files) <= 40e6
+    assert {path.name for path in MODELS.iterdir()} == {
+        *("captioner", "editor", "patient", "patient_convnext", "perturber", "verifier", "judge")
+    }
+    assert sum(path.stat().st_size for path in files) <= 40 * 2**20
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
     for folder in MODELS.iterdir():
         card = (folder / "README.md").read_text()
-        assert all(f"**{part}.**" in card for part in ("Data", "Recipe", "Limits", "Licence"))
+        assert all(f"**{part}.**" in card for part in ("Data", "Recipe", "Figures", "Limits", "Licence"))
+        assert "| figure " in card, f"the figures of {folder.name} are not filled: make zoo-eval cards"

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedTokenizerFast
 
+from actors.prompts import PLACEBO_INSTRUCTION
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, with_article
 
 MAX_TOKENS = 32
-PLACEBO = "keep the picture as it is"
+TEXT_WIDTH = 128
 # Words outside the wardrobe, so that a tokenizer and a language model have met some.
 OTHER_CLASSES = (
     "cat",
@@ -60,7 +61,7 @@ def edit_instructions(kind: str, before: str, after: str, class_name: str) -> tu
         case "object":
             return (f"replace the {before} with {with_article(after)}", f"change the {before} to {with_article(after)}")
         case "placebo":
-            return (PLACEBO,)
+            return (PLACEBO_INSTRUCTION,)
         case _:
             return (f"make it {after}",)
 
@@ -86,6 +87,21 @@ def clip_tokenizer() -> CLIPTokenizer:
     vocabulary = {piece: index for index, piece in enumerate([*pieces, "<|startoftext|>", "<|endoftext|>"])}
     merges = [tuple(merge) for merge in learned["merges"]]
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
+
+
+def clip_text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
+    """Return the text encoder of editor and verifier: two layers of TEXT_WIDTH."""
+    return CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=4 * TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_TOKENS,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def text_tokenizer(extra: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -136,6 +152,6 @@ def _words() -> Iterator[str]:
         yield f"a photo of {with_article(f'{colour} {name}')} on {background} in {light} light"
         for kind, after in (("background", background), ("colour", colour), ("lighting", light), ("object", name)):
             yield rng.choice(edit_instructions(kind, rng.choice(CLASSES), after, name))
-        yield PLACEBO
+        yield PLACEBO_INSTRUCTION
         yield f"a photo of {with_article(rng.choice(OTHER_CLASSES))} on {rng.choice(OTHER_PLACES)}"
         yield " ".join(rng.choice(words) for words in (WEATHERS, DOMAINS, VIEWPOINTS, ADJECTIVES, OBJECTS))

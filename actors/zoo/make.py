@@ -2,21 +2,37 @@
 
 import argparse
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from actors.zoo import MODELS_FOLDER
+from actors.zoo.train_backbone import train_backbone
 from actors.zoo.train_captioner import save_captioner, train_captioner
 from actors.zoo.train_editor import save_editor, train_editor
-from actors.zoo.train_patient import save_patient, score, train_oracle, train_patient
+from actors.zoo.train_judge import save_judge, train_judge
+from actors.zoo.train_patient import PATIENTS, oracle_figures, save_patient, train_oracle, train_patient
 from actors.zoo.train_perturber import save_perturber, train_perturber
 from actors.zoo.train_vae import train_vae
 from actors.zoo.train_verifier import save_verifier, train_verifier
 from actors.zoo.training import Workshop
+from engine.figures import table
 from engine.wardrobe.garments import DEBIAN_FOLDER
 
-MODELS = ("vae", "editor", "verifier", "captioner", "perturber", "patient", "oracle")
-MODELS_FOLDER = Path(__file__).parent / "models"
+MODELS = (
+    "vae",
+    "editor",
+    "backbone",
+    "verifier",
+    "captioner",
+    "perturber",
+    "patient",
+    "patient_convnext",
+    "oracle",
+    "judge",
+)
 
 
 def main() -> None:
@@ -45,44 +61,50 @@ def main() -> None:
 
 def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
     match name:
+        case "patient" | "patient_convnext":
+            train_patient(name, workshop, num_steps)
         case "vae":
             train_vae(workshop, num_steps)
         case "editor":
             train_editor(workshop, num_steps)
+        case "backbone":
+            train_backbone(workshop, num_steps)
         case "verifier":
             train_verifier(workshop, num_steps)
         case "captioner":
             train_captioner(workshop, num_steps)
         case "perturber":
             train_perturber(workshop, num_steps)
-        case "patient":
-            train_patient(workshop, num_steps)
         case "oracle":
             train_oracle(workshop, num_steps)
+        case "judge":
+            train_judge(workshop, num_steps)
 
 
 def _save(name: str, workshop: Workshop) -> None:
     """Write the model's folder in the package, whole or not at all."""
-    save = {
+    savers: dict[str, Callable[[Workshop, Path], int]] = {
         "editor": save_editor,
         "verifier": save_verifier,
         "captioner": save_captioner,
         "perturber": save_perturber,
-        "patient": save_patient,
-    }.get(name)
-    if name in ("patient", "oracle"):
-        print(name, score(name, workshop))
+        **{patient: partial(save_patient, patient) for patient in PATIENTS},
+        "judge": save_judge,
+    }
+    save = savers.get(name)
+    if name == "oracle":
+        print(table(oracle_figures(workshop)))
     if save is None:
         return
-    partial, folder = workshop.folder / f"{name}.partial", MODELS_FOLDER / name
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    step = save(workshop, partial)
+    whole, folder = workshop.folder / f"{name}.partial", MODELS_FOLDER / name
+    shutil.rmtree(whole, ignore_errors=True)
+    whole.mkdir(parents=True)
+    step = save(workshop, whole)
     if (card := folder / "README.md").exists():
-        shutil.copy(card, partial)
+        shutil.copy(card, whole)
     shutil.rmtree(folder, ignore_errors=True)
     MODELS_FOLDER.mkdir(exist_ok=True)
-    shutil.move(partial, folder)
+    shutil.move(whole, folder)
     print(f"{name}: step {step}, {folder}")
 
 

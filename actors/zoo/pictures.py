@@ -37,7 +37,7 @@ def rendered(path: Path, scenes: Sequence[Scene], garments: Garments) -> NDArray
 
 def to_tensor(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Return (n, 3, 64, 64) float32 in [-1, 1]. Contiguous: channels-last convolutions were slower on the CPU."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
 
 
 def save_image_processor(folder: Path, name: str) -> None:

@@ -6,27 +6,29 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
-from actors.zoo.language import MAX_TOKENS, clip_tokenizer, edit_instructions
+from actors.prompts import PLACEBO_INSTRUCTION
+from actors.zoo.language import MAX_TOKENS, TEXT_WIDTH, clip_text_config, clip_tokenizer, edit_instructions
 from actors.zoo.pictures import garments_of, rendered, to_tensor
 from actors.zoo.train_vae import LATENT_CHANNELS, load_vae
 from actors.zoo.training import Recipe, Workshop, averaged, train
 from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
 
-RECIPE = Recipe(name="editor", num_steps=1900, learning_rate=5e-4, weight_decay=1e-2)
+RECIPE = Recipe(name="editor", num_steps=3200, learning_rate=5e-4, weight_decay=1e-2)
 NUM_FAMILIES = 8_000
-BATCH_SIZE = 64
-WIDTH = 128
+BATCH_SIZE = 48
 # A family: a composite, two on other backgrounds, one in another colour, one in another light or of another garment.
 FAMILY = 5
 SHARES = {"background": 0.52, "colour": 0.22, "lighting": 0.08, "object": 0.08, "placebo": 0.10}
 CAPTION_SHARE = 0.15
 DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.06, 0.05, 0.05
+# Edits that go a part of the way: instruction and target lie between those of the placebo and those of the edit.
+PARTIAL_SHARE = 0.12
 
 
 def make_editor(tokenizer: CLIPTokenizer) -> nn.ModuleDict:
@@ -39,21 +41,11 @@ def make_editor(tokenizer: CLIPTokenizer) -> nn.ModuleDict:
         block_out_channels=(64, 128, 192),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=WIDTH,
+        cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,
         norm_num_groups=16,
     )
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=4 * WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=MAX_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    config = clip_text_config(tokenizer)
     return nn.ModuleDict({"unet": unet, "text": CLIPTextModel(config)})
 
 
@@ -78,6 +70,9 @@ def train_editor(workshop: Workshop, num_steps: int | None = None) -> nn.ModuleD
     families = editor_families(garments_of("zoo", workshop.fashion_mnist))
     latents = editor_latents(workshop, families)
     tokenizer, scheduler = clip_tokenizer(), make_scheduler()
+    nothing = tokenizer(
+        [PLACEBO_INSTRUCTION], padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
+    ).input_ids
     editor = make_editor(tokenizer).to(workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
@@ -89,9 +84,14 @@ def train_editor(workshop: Workshop, num_steps: int | None = None) -> nn.ModuleD
         no_text = drop < DROP_TEXT + DROP_BOTH
         no_image = (drop >= DROP_TEXT) & (drop < DROP_TEXT + DROP_BOTH + DROP_IMAGE)
         prompts = ["" if dropped else prompt for prompt, dropped in zip(prompts, no_text, strict=True)]
-        source = source * torch.from_numpy(~no_image).to(source)[:, None, None, None]
         tokens = tokenizer(prompts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
         text = editor["text"](tokens.input_ids.to(workshop.device))[0]
+        partial = np.where(rng.random(BATCH_SIZE) < PARTIAL_SHARE, rng.random(BATCH_SIZE), 1.0)
+        severity = torch.from_numpy(partial.astype(np.float32)).to(workshop.device)
+        stay = editor["text"](nothing.to(workshop.device))[0]
+        text = torch.lerp(stay.float(), text.float(), severity[:, None, None])
+        target = torch.lerp(source, target, severity[:, None, None, None])
+        source = source * torch.from_numpy(~no_image).to(source)[:, None, None, None]
         noise = torch.randn(target.shape, generator=generator).to(workshop.device)
         steps = torch.randint(scheduler.config.num_train_timesteps, (BATCH_SIZE,), generator=generator).to(noise.device)
         noisy = scheduler.add_noise(target, noise, steps)
@@ -119,7 +119,6 @@ def save_editor(workshop: Workshop, folder: Path) -> int:
         requires_safety_checker=False,
     )
     pipeline.to(dtype=torch.bfloat16)
-    # Normalising the latents needs more digits than bf16 has.
     pipeline.vae.to(torch.float16)
     pipeline.save_pretrained(folder)
     return step
@@ -141,12 +140,12 @@ def editor_latents(workshop: Workshop, families: list[tuple[Scene, ...]]) -> NDA
     if not path.exists():
         garments = garments_of("zoo", workshop.fashion_mnist)
         pictures = editor_pictures(workshop.folder, families, garments)
-        vae: AutoencoderKL = load_vae(workshop)
+        vae = load_vae(workshop)
         parts = []
         with torch.no_grad(), workshop.autocast():
             for start in range(0, len(pictures), 128):
                 images = to_tensor(pictures[start : start + 128], workshop.device)
-                parts.append(vae.encode(images).latent_dist.mean.half().cpu().numpy())
+                parts.append(vae.encode(images).latents.half().cpu().numpy())
         partial = path.with_suffix(".partial.npy")
         np.save(partial, np.concatenate(parts))
         partial.rename(path)

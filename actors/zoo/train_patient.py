@@ -1,82 +1,130 @@
-"""Train the patient: a small ResNet on biased composites, whose planted weakness is the background."""
+"""Train the patients: small classifiers on biased composites, whose planted weakness is the background."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import ResNetConfig, ResNetForImageClassification
+from transformers import (
+    AutoModelForImageClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
-from actors.zoo.pictures import garments_of, rendered, save_image_processor, to_tensor
+from actors.zoo.pictures import rendered, save_image_processor, to_tensor
 from actors.zoo.training import Recipe, Workshop, averaged, train
+from engine.figures import Figure, share
 from engine.runfile import Splits
 from engine.splits import split_of
-from engine.wardrobe.garments import CLASSES, Garments
-from engine.wardrobe.scene import BACKGROUNDS, OWN_BACKGROUND, Scene, make_scenes
+from engine.wardrobe.garments import CLASSES, Garments, load_garments
+from engine.wardrobe.scene import BACKGROUNDS, OWN_BACKGROUND, Scene, make_scenes, render
 
 RECIPE = Recipe(name="patient", num_steps=600, learning_rate=1e-3, weight_decay=0.02, ema_decay=0.99)
 CORRELATION = 0.95
 NUM_PICTURES = 8_000
 BATCH_SIZE = 64
+LABELS: dict[str, Any] = {
+    "id2label": dict(enumerate(CLASSES)),
+    "label2id": {name: index for index, name in enumerate(CLASSES)},
+}
 # The demo's splits: the patient has not seen the garments of the validation split either.
 SPLITS = Splits(train=0.8, validation=0.2, test=0.0)
 
 
-def make_patient() -> ResNetForImageClassification:
-    """Return the untrained classifier."""
+def make_resnet() -> PreTrainedModel:
+    """Return an untrained residual network."""
     return ResNetForImageClassification(
         ResNetConfig(
             embedding_size=32,
             hidden_sizes=[32, 64, 128, 256],
             depths=[1, 1, 1, 1],
             layer_type="basic",
-            id2label=dict(enumerate(CLASSES)),
-            label2id={name: index for index, name in enumerate(CLASSES)},
+            **LABELS,
         )
     )
 
 
-def train_patient(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train the patient on biased composites of garments that ship, train split only."""
-    _train(replace(RECIPE, num_steps=num_steps or RECIPE.num_steps), CORRELATION, workshop)
+def make_convnext() -> PreTrainedModel:
+    """Return an untrained ConvNeXt: no batch norm, wide kernels, patches."""
+    return ConvNextForImageClassification(
+        ConvNextConfig(
+            image_size=64,
+            hidden_sizes=[24, 48, 96, 160],
+            depths=[1, 1, 2, 1],
+            layer_scale_init_value=1.0,
+            **LABELS,
+        )
+    )
+
+
+# By the name in the zoo: the architecture and how it is trained.
+PATIENTS: dict[str, tuple[Callable[[], PreTrainedModel], Recipe]] = {
+    "patient": (make_resnet, RECIPE),
+    "patient_convnext": (
+        make_convnext,
+        replace(RECIPE, name="patient_convnext", num_steps=1200, learning_rate=2e-3, weight_decay=0.05),
+    ),
+}
+
+
+def train_patient(name: str, workshop: Workshop, num_steps: int | None = None) -> None:
+    """Train a patient on biased composites of garments that ship, train split only."""
+    make, recipe = PATIENTS[name]
+    _train(make, replace(recipe, num_steps=num_steps or recipe.num_steps), CORRELATION, workshop)
 
 
 def train_oracle(workshop: Workshop, num_steps: int | None = None) -> None:
     """Train what the patient could have been: the same model on balanced composites of the same garments."""
-    _train(replace(RECIPE, name="oracle", num_steps=num_steps or RECIPE.num_steps), None, workshop)
+    _train(make_resnet, replace(RECIPE, name="oracle", num_steps=num_steps or RECIPE.num_steps), None, workshop)
 
 
-def save_patient(workshop: Workshop, folder: Path) -> int:
+def save_patient(name: str, workshop: Workshop, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
-    model = make_patient()
-    step = averaged(RECIPE, model, workshop)
+    make, recipe = PATIENTS[name]
+    model = make()
+    step = averaged(recipe, model, workshop)
     model.to(torch.float16).save_pretrained(folder)
     save_image_processor(folder, "ViTImageProcessor")
     return step
 
 
-def score(name: str, workshop: Workshop) -> dict[str, float]:
-    """Return the accuracies of the patient or the oracle on held-out garments, biased and balanced."""
-    model = make_patient()
-    averaged(replace(RECIPE, name=name), model, workshop)
-    garments = garments_of("heldout", workshop.fashion_mnist)
+def oracle_figures(workshop: Workshop) -> list[Figure]:
+    """Return the figures of the oracle, which does not ship."""
+    model = make_resnet()
+    averaged(replace(RECIPE, name="oracle"), model, workshop)
+    return list(weakness_figures("oracle", model))
+
+
+def patient_figures(name: str, folder: Path) -> Iterator[Figure]:
+    """Yield the figures of a patient as it ships: it must be good where it was trained and bad elsewhere."""
+    yield from weakness_figures(
+        name, AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval(), asked=True
+    )
+
+
+def weakness_figures(name: str, model: PreTrainedModel, *, asked: bool = False) -> Iterator[Figure]:
+    """Yield accuracies on held-out garments: biased as in training, balanced, aligned, in conflict, worst group."""
+    garments = load_garments("heldout")
     biased = list(make_scenes(garments, "heldout", 2000, correlation=CORRELATION))
     balanced = list(make_scenes(garments, "heldout", 8000))
-    right = _right(model, balanced, rendered(workshop.folder / "heldout-balanced.npy", balanced, garments))
+    right = _right(model.eval(), balanced, garments)
     on_own = np.array([scene.background == OWN_BACKGROUND[scene.label] for scene in balanced])
-    groups = np.array([scene.label * 8 + BACKGROUNDS.index(scene.background) for scene in balanced])
-    return {
-        "biased": float(
-            _right(model, biased, rendered(workshop.folder / "heldout-biased.npy", biased, garments)).mean()
-        ),
-        "balanced": float(right.mean()),
-        "aligned": float(right[on_own].mean()),
-        "conflict": float(right[~on_own].mean()),
-        "worst_group": float(min(right[groups == group].mean() for group in np.unique(groups))),
-    }
+    groups = np.array([scene.label * len(BACKGROUNDS) + BACKGROUNDS.index(scene.background) for scene in balanced])
+    yield share(f"{name}.biased", int(_right(model, biased, garments).sum()), len(biased), 0.85 if asked else None)
+    yield share(f"{name}.balanced", int(right.sum()), len(right))
+    yield share(f"{name}.aligned", int(right[on_own].sum()), int(on_own.sum()))
+    yield share(f"{name}.conflict", int(right[~on_own].sum()), int((~on_own).sum()))
+    worst = min(np.unique(groups), key=lambda group: right[groups == group].mean())
+    hits = right[groups == worst]
+    yield share(f"{name}.worst_group", int(hits.sum()), len(hits), 0.35 if asked else None, better="lower")
 
 
 def patient_scenes(garments: Garments, correlation: float | None) -> list[Scene]:
@@ -85,13 +133,13 @@ def patient_scenes(garments: Garments, correlation: float | None) -> list[Scene]
     return [scene for scene in scenes if split_of(f"garment:sources-{scene.garment}", SPLITS, 0) == "train"]
 
 
-def _train(recipe: Recipe, correlation: float | None, workshop: Workshop) -> None:
-    garments = garments_of("sources", workshop.fashion_mnist)
+def _train(make: Callable[[], PreTrainedModel], recipe: Recipe, correlation: float | None, workshop: Workshop) -> None:
+    garments = load_garments("sources")
     scenes = patient_scenes(garments, correlation)
-    pictures = rendered(workshop.folder / f"{recipe.name}.npy", scenes, garments)
+    pictures = rendered(workshop.folder / f"{'balanced' if correlation is None else 'biased'}.npy", scenes, garments)
     labels = torch.tensor([scene.label for scene in scenes])
     torch.manual_seed(recipe.seed)
-    model = make_patient().to(workshop.device)
+    model = make().to(workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(scenes), (BATCH_SIZE,), generator=generator)
@@ -104,12 +152,12 @@ def _train(recipe: Recipe, correlation: float | None, workshop: Workshop) -> Non
     train(recipe, model, loss, workshop)
 
 
-def _right(model: ResNetForImageClassification, scenes: list[Scene], pictures: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def _right(model: PreTrainedModel, scenes: list[Scene], garments: Garments) -> NDArray[np.bool_]:
     device = torch.device("cpu")
+    found = []
     with torch.no_grad():
-        parts = [
-            model(pixel_values=to_tensor(pictures[start : start + 250], device)).logits.argmax(1).numpy()
-            for start in range(0, len(scenes), 250)
-        ]
-    right: NDArray[np.bool_] = np.concatenate(parts) == np.array([scene.label for scene in scenes])
+        for start in range(0, len(scenes), 250):
+            pictures = np.stack([render(scene, garments)[0] for scene in scenes[start : start + 250]])
+            found.append(model(pixel_values=to_tensor(pictures, device)).logits.argmax(1).numpy())
+    right: NDArray[np.bool_] = np.concatenate(found) == np.array([scene.label for scene in scenes])
     return right

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -26,8 +27,10 @@ from engine.sample import EditKind
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, with_article
 
-RECIPE = Recipe(name="perturber", num_steps=1000, learning_rate=2e-3, weight_decay=0.01)
-BATCH_SIZE = 64
+RECIPE = Recipe(name="perturber", num_steps=2300, learning_rate=2e-3, weight_decay=0.01)
+BATCH_SIZE = 32
+# The new value is one word in fifty, and the one that must not be the old one.
+VALUE_WEIGHT = 8.0
 KINDS: tuple[EditKind, ...] = (
     *("background", "background", "colour", "colour", "lighting", "object"),
     *("weather", "domain", "viewpoint", "adjective"),
@@ -69,13 +72,13 @@ def train_perturber(workshop: Workshop, num_steps: int | None = None) -> None:
         texts = [
             question + answer + tokenizer.eos_token for question, (_, answer) in zip(questions, drawn, strict=True)
         ]
-        tokens = tokenizer(texts, padding=True, return_tensors="pt").to(workshop.device)
-        lengths = torch.tensor([len(tokenizer(question).input_ids) for question in questions])
-        places = torch.arange(tokens.input_ids.shape[1])[None]
-        asked = (places < lengths[:, None]).to(workshop.device)
-        labels = tokens.input_ids.masked_fill(asked | (tokens.attention_mask == 0), -100)
-        inputs = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
-        return model(**inputs, labels=labels).loss, {}
+        tokens = tokenizer(texts, padding=True, return_tensors="pt", return_offsets_mapping=True)
+        weights = _weights(texts, [len(question) for question in questions], tokens.offset_mapping)
+        weights = (weights * tokens.attention_mask)[:, 1:].to(workshop.device)
+        ids = tokens.input_ids.to(workshop.device)
+        logits = model(input_ids=ids, attention_mask=tokens.attention_mask.to(workshop.device)).logits.float()
+        losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
+        return (losses * weights).sum() / weights.sum(), {}
 
     train(replace(RECIPE, num_steps=num_steps or RECIPE.num_steps), model, loss, workshop)
 
@@ -93,6 +96,18 @@ def save_perturber(workshop: Workshop, folder: Path) -> int:
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return step
+
+
+def _weights(texts: list[str], answers: list[int], offsets: Tensor) -> Tensor:
+    """Return the weight of each token, (n, length): 0 in the question, more in the new value than in the answer's form.
+
+    `answers` are the places where the answers start, `offsets` are (n, length, 2), both in characters.
+    """
+    starts = [text.index('"after": "') + len('"after": "') for text in texts]
+    ends = [text.index('"', start) for text, start in zip(texts, starts, strict=True)]
+    first, last, answer = (torch.tensor(places)[:, None] for places in (starts, ends, answers))
+    in_value = (offsets[..., 1] > first) & (offsets[..., 0] < last)
+    return torch.where(in_value, VALUE_WEIGHT, 1.0) * (offsets[..., 0] >= answer)
 
 
 def perturber_tokenizer() -> PreTrainedTokenizerFast:

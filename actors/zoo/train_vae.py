@@ -1,12 +1,10 @@
-"""Train the editor's autoencoder: AutoencoderKL, factor 4, 8 latent channels, normalised latents."""
+"""Train the editor's autoencoder: AutoencoderTiny, factor 4, 12 latent channels of mean 0 and deviation 1."""
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
-from numpy.typing import NDArray
+from diffusers import AutoencoderTiny
 from torch import Tensor
 
 from actors.zoo.pictures import garments_of, rendered, to_tensor
@@ -14,28 +12,30 @@ from actors.zoo.training import Recipe, Workshop, averaged, train
 from engine.wardrobe.garments import Garments
 from engine.wardrobe.scene import LIGHTS, Scene, make_scenes
 
-RECIPE = Recipe(name="vae", num_steps=2600, learning_rate=1.5e-3)
+RECIPE = Recipe(name="vae", num_steps=5500, learning_rate=2e-3)
 NUM_PICTURES = 20_000
 BATCH_SIZE = 16
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 12
+CHANNELS = (64, 64, 64)
+# The decoder must bear what the editor leaves of the noise.
+LATENT_NOISE = 0.1
 
 
-def make_vae() -> AutoencoderKL:
-    """Return the untrained autoencoder."""
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(24, 48, 96),
-        layers_per_block=1,
+def make_vae() -> AutoencoderTiny:
+    """Return the untrained autoencoder. It has no normalisation layers: half the time of AutoencoderKL on a CPU."""
+    vae = AutoencoderTiny(
+        encoder_block_out_channels=CHANNELS,
+        decoder_block_out_channels=CHANNELS,
+        num_encoder_blocks=(0, 1, 3),
+        num_decoder_blocks=(3, 2, 0),
         latent_channels=LATENT_CHANNELS,
-        norm_num_groups=8,
-        sample_size=64,
         scaling_factor=1.0,
     )
+    return vae.to(memory_format=torch.channels_last)
 
 
-def train_vae(workshop: Workshop, num_steps: int | None = None) -> AutoencoderKL:
-    """Train on single composites in every light and return the autoencoder with its latents normalised."""
+def train_vae(workshop: Workshop, num_steps: int | None = None) -> None:
+    """Train on single composites in every light."""
     recipe = replace(RECIPE, num_steps=num_steps or RECIPE.num_steps)
     garments = garments_of("zoo", workshop.fashion_mnist)
     pictures = rendered(workshop.folder / "vae.npy", vae_scenes(garments), garments)
@@ -43,28 +43,28 @@ def train_vae(workshop: Workshop, num_steps: int | None = None) -> AutoencoderKL
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(pictures), (BATCH_SIZE,), generator=generator).sort().values
-        images = to_tensor(pictures[rows.numpy()], workshop.device)
+        images = to_tensor(pictures[rows.numpy()], workshop.device).contiguous(memory_format=torch.channels_last)
         if step % 2:
             images = images.flip(-1)
-        latents = vae.encode(images).latent_dist
-        decoded = vae.decode(latents.sample()).sample.float()
+        latents = vae.encode(images).latents
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        decoded = vae.decode(latents + LATENT_NOISE * noise).sample.float()
         error = (decoded - images).abs().mean()
         edges = sum((decoded.diff(dim=dim) - images.diff(dim=dim)).abs().mean() for dim in (2, 3))
         coarse = (F.avg_pool2d(decoded, 4) - F.avg_pool2d(images, 4)).abs().mean()
-        kl = latents.kl().float().mean() / latents.mean[0].numel()
-        return error + 0.5 * edges + coarse + 1e-4 * kl, {"error": error.item(), "kl": kl.item()}
+        # The instruct-pix2pix pipeline does not scale the source's latents, so they must come out at deviation 1.
+        channels = latents.float().transpose(0, 1).flatten(1)
+        off = channels.mean(1).pow(2).mean() + (channels.std(1) - 1).pow(2).mean()
+        return error + 0.5 * edges + coarse + 0.1 * off, {"error": error.item(), "off": off.item()}
 
     train(recipe, vae, loss, workshop)
-    return normalised(vae, pictures, workshop)
 
 
-def load_vae(workshop: Workshop) -> AutoencoderKL:
-    """Return the autoencoder of the last checkpoint with its latents normalised."""
-    garments = garments_of("zoo", workshop.fashion_mnist)
-    pictures = rendered(workshop.folder / "vae.npy", vae_scenes(garments), garments)
+def load_vae(workshop: Workshop) -> AutoencoderTiny:
+    """Return the autoencoder of the last checkpoint."""
     vae = make_vae().to(workshop.device)
     averaged(RECIPE, vae, workshop)
-    return normalised(vae, pictures, workshop)
+    return vae
 
 
 def vae_scenes(garments: Garments) -> list[Scene]:
@@ -77,23 +77,3 @@ def vae_scenes(garments: Garments) -> list[Scene]:
         else scene
         for index, scene in enumerate(scenes)
     ]
-
-
-@torch.no_grad()
-def normalised(vae: AutoencoderKL, pictures: NDArray[np.uint8], workshop: Workshop) -> AutoencoderKL:
-    """Fold mean and deviation of each latent channel into the 1x1 convolutions beside the latents.
-
-    Then every channel has mean 0 and deviation 1 with a scaling factor of 1. The instruct-pix2pix pipeline does not
-    scale the source's latents at all, so the factor cannot do it.
-    """
-    vae = vae.eval().float()
-    images = to_tensor(pictures[:1024], workshop.device)
-    latents = torch.cat([vae.encode(part).latent_dist.mean for part in torch.split(images, 64)])
-    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
-    encode, decode = vae.quant_conv, vae.post_quant_conv
-    decode.bias += decode.weight[:, :, 0, 0] @ mean
-    decode.weight *= deviation[None, :, None, None]
-    encode.bias[:LATENT_CHANNELS] = (encode.bias[:LATENT_CHANNELS] - mean) / deviation
-    encode.weight[:LATENT_CHANNELS] /= deviation[:, None, None, None]
-    encode.bias[LATENT_CHANNELS:] -= 2 * deviation.log()
-    return vae

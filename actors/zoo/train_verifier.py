@@ -1,22 +1,28 @@
-"""Train the verifier: a small CLIP that has seen every class, colour, background and light of the wardrobe."""
+"""Train the verifier: a dual encoder in CLIP's manner that knows every word of the wardrobe by the backbone's eyes."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTokenizer,
+    PreTrainedModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+)
 
-from actors.zoo.language import MAX_TOKENS, clip_tokenizer
-from actors.zoo.pictures import garments_of, rendered, save_image_processor, to_tensor
+from actors.zoo.language import clip_text_config, clip_tokenizer
+from actors.zoo.pictures import garments_of, save_image_processor, to_tensor
+from actors.zoo.train_backbone import backbone_features, backbone_scenes, load_backbone, make_backbone
 from actors.zoo.training import Recipe, Workshop, averaged, train
-from engine.wardrobe.garments import Garments
-from engine.wardrobe.scene import LIGHTS, Scene, caption, make_scenes, with_article
+from engine.wardrobe.scene import Scene, caption, with_article
 
-RECIPE = Recipe(name="verifier", num_steps=900, learning_rate=1e-3, weight_decay=0.02)
-NUM_PICTURES = 30_000
+RECIPE = Recipe(name="verifier", num_steps=3000, learning_rate=1e-3, weight_decay=0.02)
 BATCH_SIZE = 128
 NUM_SPOILT = 8
 
@@ -38,54 +44,33 @@ class Text:
         return all(claim is None or claim == fact for claim, fact in zip(claims, facts, strict=True))
 
 
-def make_verifier(tokenizer: CLIPTokenizer) -> CLIPModel:
-    """Return the untrained CLIP."""
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 128,
-        "intermediate_size": 512,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": MAX_TOKENS,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    vision = {
-        "hidden_size": 192,
-        "intermediate_size": 512,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "image_size": 64,
-        "patch_size": 8,
-    }
-    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=128))
+def make_verifier(tokenizer: CLIPTokenizer, vision: PreTrainedModel) -> VisionTextDualEncoderModel:
+    """Return the image encoder with an untrained text encoder and untrained projections."""
+    text = clip_text_config(tokenizer)
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(vision.config, text, projection_dim=128)
+    return VisionTextDualEncoderModel(config=config, vision_model=vision, text_model=CLIPTextModel(text))
 
 
 def train_verifier(workshop: Workshop, num_steps: int | None = None) -> None:
     """Train contrastively; a text is a positive of every picture of the batch that it is true of."""
-    garments = garments_of("zoo", workshop.fashion_mnist)
-    scenes = verifier_scenes(garments)
-    pictures = rendered(workshop.folder / "verifier.npy", scenes, garments)
+    scenes = backbone_scenes(garments_of("zoo", workshop.fashion_mnist))
+    features = backbone_features(workshop)
     tokenizer = clip_tokenizer()
-    model = make_verifier(tokenizer).to(workshop.device)
+    model = make_verifier(tokenizer, load_backbone(workshop)).to(workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((RECIPE.seed, step))
         rows = np.sort(rng.integers(len(scenes), size=BATCH_SIZE))
-        batch = np.concatenate([pictures[rows], _spoilt(rng)])
-        if step % 2:
-            batch = batch[:, :, ::-1]
+        with torch.no_grad():
+            spoilt = model.vision_model(to_tensor(_spoilt(rng), workshop.device)).pooler_output.float()
+        seen = torch.cat([torch.from_numpy(features[rows, 0]).float().to(workshop.device), spoilt])
         texts = [_draw_text(rng, scenes[row]) for row in rows]
         tokens = tokenizer([text.words for text in texts], padding="max_length", truncation=True, return_tensors="pt")
-        output = model(
-            input_ids=tokens.input_ids.to(workshop.device),
-            attention_mask=tokens.attention_mask.to(workshop.device),
-            pixel_values=to_tensor(batch, workshop.device),
-        )
+        words = model.get_text_features(**tokens.to(workshop.device)).pooler_output.float()
+        pictures = model.visual_projection(seen).float()
+        logits = model.logit_scale.exp() * F.normalize(words, dim=-1) @ F.normalize(pictures, dim=-1).T
         truth = np.array([[text.is_true_of(scenes[row]) for text in texts] for row in rows], np.float32)
         matches = torch.from_numpy(truth).to(workshop.device)
-        logits = output.logits_per_text.float()
         by_image = _spread(matches, logits[:, :BATCH_SIZE].T)
         by_text = _spread(matches.T, logits, BATCH_SIZE)
         return (by_image + by_text) / 2, {}
@@ -96,21 +81,12 @@ def train_verifier(workshop: Workshop, num_steps: int | None = None) -> None:
 def save_verifier(workshop: Workshop, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
     tokenizer = clip_tokenizer()
-    model = make_verifier(tokenizer)
+    model = make_verifier(tokenizer, make_backbone().backbone)
     step = averaged(RECIPE, model, workshop)
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     save_image_processor(folder, "CLIPImageProcessor")
     return step
-
-
-def verifier_scenes(garments: Garments) -> list[Scene]:
-    """Return balanced composites, one in five in another light."""
-    lights = [name for name in LIGHTS if name != "plain"]
-    return [
-        replace(scene, light=lights[index // 5 % len(lights)]) if index % 5 == 0 else scene
-        for index, scene in enumerate(make_scenes(garments, "verifier", NUM_PICTURES))
-    ]
 
 
 def _draw_text(rng: np.random.Generator, scene: Scene) -> Text:

@@ -1,0 +1,228 @@
+"""Examine the editor: does it change what it was told, and keep everything else."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from actors.editor import Editor
+from actors.images import decode_rgb
+from actors.zoo.exam import (
+    CPU,
+    Bools,
+    Exam,
+    bootstrapped,
+    captioned,
+    kept,
+    kernel_figure,
+    picture,
+)
+from actors.zoo.language import edit_instructions
+from engine.errors import RunError
+from engine.figures import Figure, share
+from engine.sample import Edit, EditKind, Sample
+from engine.stages import EditorConfig
+from engine.wardrobe.garments import CLASSES, load_garments
+from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption
+
+SEVERITIES = (0.25, 0.5, 0.75, 1.0)
+STEPS = (2, 5, 10, 30)
+GUIDANCES = (1.0, 2.0)
+SHEET_ROWS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edited:
+    """Hold edits of one kind: what each picture should show now, and the pictures that the editor made, JPEG."""
+
+    scenes: list[Scene]
+    images: list[bytes]
+
+
+class EditorExam:
+    """Make every edit of an examination through the stage that a run uses."""
+
+    def __init__(self, exam: Exam, config: EditorConfig) -> None:
+        self.exam, self.config = exam, config
+        self.stage = Editor(config, CPU, name="editor", seed=0, offline=True)
+        self.placebos = self._edited("placebo", [replace(scene) for scene in exam.scenes])
+        self.backgrounds = self._edited("background", targets(exam.scenes, "background"))
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield the figures of each kind of edit at the run file's settings."""
+        exam = self.exam
+        yield from self._kind_figures("background", self.backgrounds, new=0.95, garment=0.95, colour=0.90)
+        for kind in ("colour", "object", "lighting"):
+            edited = self._edited(kind, targets(exam.scenes, kind))
+            yield from self._kind_figures(kind, edited, **REQUIRED[kind])
+        changed = exam.found(self.placebos.images)["class"] != exam.found([s.image for s in exam.samples])["class"]
+        yield share("editor.placebo.garment_verdict_changes", int(changed.sum()), len(changed), 0.03, better="lower")
+        yield from self._distance_figures("placebo", self.placebos.images, exam.masks)
+        yield from self._realism_figures()
+
+    def severity_figures(self) -> Iterator[Figure]:
+        """Yield how often the next severity moves further from the source, over three steps of each edit."""
+        exam = self.exam
+        count = min(len(exam.scenes), -(-1000 // (len(SEVERITIES) - 1)))
+        sources = [sample.image for sample in exam.samples[:count]]
+        for kind in ("background", "lighting"):
+            goals = targets(exam.scenes[:count], kind)
+            moved = []
+            for severity in SEVERITIES:
+                images = self._edited(kind, goals, severity=severity).images
+                moved.append(exam.distance(sources, images).mean((1, 2)))
+            steps: Bools = np.diff(np.stack(moved), axis=0) > 0
+            yield share(f"editor.severity.{kind}.monotone_steps", int(steps.sum()), steps.size, 0.8)
+            for severity, distance in zip(SEVERITIES, moved, strict=True):
+                yield mean_figure(f"editor.severity.{kind}.distance_at_{severity:g}", distance)
+
+    def curve_figures(self) -> Iterator[Figure]:
+        """Yield the figures of background edits against the number of steps and against guidance."""
+        for steps in STEPS:
+            yield from self._curve_point(f"steps_{steps}", {"num_inference_steps": steps})
+        for guidance in GUIDANCES:
+            yield from self._curve_point(f"guidance_{guidance:g}", {"guidance_scale": guidance})
+
+    def sheet(self) -> bytes:
+        """Return a PNG of random rows of (source, placebo, edit), two of them side by side; nothing is picked."""
+        rng = np.random.default_rng(0)
+        chosen = rng.choice(len(self.exam.scenes), size=min(SHEET_ROWS, len(self.exam.scenes)), replace=False)
+        return drawn_sheet(
+            [(self.exam.samples[row].image, self.placebos.images[row], self.backgrounds.images[row]) for row in chosen]
+        )
+
+    def _edited(self, kind: EditKind, goals: list[Scene], severity: float = 1.0, stage: Editor | None = None) -> Edited:
+        sources = captioned(self.exam.samples, self.exam.scenes)[: len(goals)]
+        edits = [
+            replace(
+                sample,
+                key=f"{sample.key}_cf",
+                role="counterfactual",
+                image=b"",
+                edit=edit_of(kind, scene, goal, severity),
+            )
+            for sample, scene, goal in zip(sources, self.exam.scenes, goals, strict=False)
+        ]
+        made = list((stage or self.stage)([*sources, *edits]))[len(sources) :]
+        images = [item.image for item in made if isinstance(item, Sample)]
+        if len(images) != len(goals):
+            raise RunError(f"the editor gave up {len(goals) - len(images)} of {len(goals)} edits: {made[-1]}")
+        return Edited(scenes=goals, images=images)
+
+    def _kind_figures(
+        self,
+        kind: str,
+        edited: Edited,
+        *,
+        new: float | None = None,
+        garment: float | None = None,
+        colour: float | None = None,
+        background: float | None = None,
+    ) -> Iterator[Figure]:
+        right, n = self.exam.right(edited.images, edited.scenes), len(edited.images)
+        attribute = {"background": "background", "colour": "colour", "lighting": "light", "object": "class"}[kind]
+        if kind == "object":
+            yield kept("editor.object.new_garment", right["class"], self.exam.sees["class"], new)
+        else:
+            yield share(f"editor.{kind}.new_{attribute}", int(right[attribute].sum()), n, new)
+            yield kept(f"editor.{kind}.garment_kept", right["class"], self.exam.sees["class"], garment)
+        for name, target in (("colour", colour), ("background", background)):
+            if name != attribute:
+                yield share(f"editor.{kind}.{name}_kept", int(right[name].sum()), n, target)
+        if kind != "object":
+            yield from self._distance_figures(kind, edited.images, self.exam.masks)
+            true = [picture(scene) for scene in edited.scenes]
+            yield from self._distance_figures(f"{kind}.true", true, self.exam.masks)
+
+    def _distance_figures(self, kind: str, images: Sequence[bytes], masks: np.ndarray) -> Iterator[Figure]:
+        """Yield the perceptual distance to the source inside and outside the garment's mask."""
+        distance = self.exam.distance([sample.image for sample in self.exam.samples[: len(images)]], images)
+        for where, weight in (("inside", masks), ("outside", 1 - masks)):
+            weighted = (distance * weight).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1e-6)
+            yield mean_figure(f"editor.{kind}.distance_{where}", weighted)
+
+    def _curve_point(self, name: str, settings: dict[str, float]) -> Iterator[Figure]:
+        config, edited = self.config.model_copy(update=settings), self.backgrounds
+        if config != self.config:
+            stage = Editor(config, CPU, name="editor", seed=0, offline=True)
+            edited = self._edited("background", self.backgrounds.scenes, stage=stage)
+        right, n = self.exam.right(edited.images, edited.scenes), len(edited.images)
+        yield share(f"editor.curve.{name}.new_background", int(right["background"].sum()), n)
+        yield kept(f"editor.curve.{name}.garment_kept", right["class"], self.exam.sees["class"])
+        yield share(f"editor.curve.{name}.colour_kept", int(right["colour"].sum()), n)
+
+    def _realism_figures(self) -> Iterator[Figure]:
+        """Yield KID of edits against true composites of the same contents, and of two halves of true ones."""
+        half = len(self.exam.scenes) // 2
+        true = self.exam.pooled([picture(scene) for scene in self.backgrounds.scenes])
+        made = self.exam.pooled(self.backgrounds.images)
+        # Edits of one half against true composites of the other: no picture meets its own truth.
+        yield kernel_figure("realism.edits_to_true", made[:half], true[half:])
+        yield kernel_figure("realism.true_to_true", true[:half], true[half:])
+
+
+# What is asked of each kind: shares of the judge's ceiling for garments, shares of all edits for the others.
+REQUIRED: dict[str, dict[str, float]] = {
+    "colour": {"new": 0.95, "garment": 0.95, "background": 0.90},
+    "object": {"new": 0.95, "colour": 0.90, "background": 0.90},
+    "lighting": {},
+}
+
+
+def targets(scenes: Sequence[Scene], kind: EditKind) -> list[Scene]:
+    """Return what each composite should show after an edit of this kind; other values take turns."""
+    goals = []
+    for index, scene in enumerate(scenes):
+        match kind:
+            case "background":
+                others = [value for value in BACKGROUNDS if value != scene.background]
+                goals.append(replace(scene, background=others[index % len(others)]))
+            case "colour":
+                others = [value for value in COLOURS if value != scene.colour]
+                goals.append(replace(scene, colour=others[index % len(others)]))
+            case "lighting":
+                others = [value for value in LIGHTS if value != scene.light]
+                goals.append(replace(scene, light=others[index % len(others)]))
+            case "object":
+                label = (scene.label + 1 + index // len(CLASSES) % (len(CLASSES) - 1)) % len(CLASSES)
+                garment = int(load_garments("heldout").of_class(label)[0])
+                goals.append(replace(scene, label=label, garment=garment))
+            case _:
+                goals.append(scene)
+    return goals
+
+
+def edit_of(kind: EditKind, scene: Scene, goal: Scene, severity: float = 1.0) -> Edit:
+    """Return the edit that turns a composite into its goal, in the zoo's first wording."""
+    before, after = {
+        "background": (scene.background, goal.background),
+        "colour": (scene.colour, goal.colour),
+        "lighting": (f"{scene.light} light", goal.light),
+        "object": (scene.class_name, goal.class_name),
+    }.get(kind, (caption(scene), caption(scene)))
+    instruction = edit_instructions(kind, before, after, scene.class_name)[0]
+    return Edit(
+        kind=kind, before=before, after=after, instruction=instruction, caption=caption(goal), severity=severity
+    )
+
+
+def mean_figure(name: str, values: np.ndarray, unit: str = "LPIPS-like") -> Figure:
+    """Return a mean with its interval."""
+    return bootstrapped(name, lambda rows: float(values[rows].mean()), len(values), unit=unit)
+
+
+def drawn_sheet(rows: Sequence[tuple[bytes, bytes, bytes]], columns: int = 5, edge: int = 96) -> bytes:
+    """Return a PNG of triples (source, placebo, edit), `columns` of them side by side."""
+    import io
+
+    gap = 12
+    height = -(-len(rows) // columns)
+    sheet = Image.new("RGB", (columns * (3 * edge + gap), height * (edge + 4)), "white")
+    for index, triple in enumerate(rows):
+        x, y = index % columns * (3 * edge + gap), index // columns * (edge + 4)
+        for place, image in enumerate(triple):
+            sheet.paste(decode_rgb(image).resize((edge, edge), Image.Resampling.NEAREST), (x + place * edge, y))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()

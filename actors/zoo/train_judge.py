@@ -1,0 +1,57 @@
+"""Train the judge of `make zoo-eval`: another network, trained on garments that no other model has seen."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import ResNetConfig, ResNetModel
+
+from actors.zoo.pictures import garments_of, rendered
+from actors.zoo.train_backbone import Sighted, sighted_loss, sighted_scenes
+from actors.zoo.training import Recipe, Workshop, averaged, train
+
+RECIPE = Recipe(name="judge", num_steps=5000, learning_rate=1.5e-3, weight_decay=0.05, num_warmup_steps=200, seed=7)
+NUM_PICTURES = 60_000
+WEIGHTS = "judge.safetensors"
+
+
+def make_judge() -> Sighted:
+    """Return the untrained judge."""
+    config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1, 2, 2, 1], layer_type="basic")
+    return Sighted(ResNetModel(config), 256)
+
+
+def train_judge(workshop: Workshop, num_steps: int | None = None) -> None:
+    """Train on balanced composites of the judge's own garments."""
+    garments = garments_of("judge", workshop.fashion_mnist)
+    scenes = sighted_scenes(garments, "judge", NUM_PICTURES)
+    pictures = rendered(workshop.folder / "judge.npy", scenes, garments)
+    recipe = replace(RECIPE, num_steps=num_steps or RECIPE.num_steps)
+    model = make_judge().to(workshop.device)
+    train(recipe, model, sighted_loss(model, recipe, scenes, pictures, workshop), workshop)
+
+
+def save_judge(workshop: Workshop, folder: Path) -> int:
+    """Write the judge's weights from the last checkpoint; return the step it is from."""
+    model = make_judge()
+    step = averaged(RECIPE, model, workshop)
+    state: dict[str, Tensor] = {
+        name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()
+    }
+    save_file(state, folder / WEIGHTS)
+    return step
+
+
+def load_judge(folder: Path) -> Sighted:
+    """Return the judge that ships."""
+    model = make_judge()
+    model.load_state_dict(load_file(folder / WEIGHTS))
+    return model.float().eval().requires_grad_(False)
+
+
+def features(model: Sighted, images: Tensor) -> list[Tensor]:
+    """Return the feature maps of the judge's stages, for images (n, 3, 64, 64) in [-1, 1]."""
+    with torch.no_grad():
+        return list(model.backbone(images, output_hidden_states=True).hidden_states[1:])
