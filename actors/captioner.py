@@ -104,6 +104,7 @@ def load_captioner(config: CaptionerConfig, folder: str, device: torch.device) -
         model_type = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
     if model_type == "vision-encoder-decoder":
         model = load_weights(VisionEncoderDecoderModel, config.model, folder, device)
+        model.encoder.register_forward_hook(_only_tokens)
         images, tokenizer = load_image_processor(config.model, folder), load_tokenizer(config.model, folder)
         return model, EncoderDecoderDialect(images, tokenizer)
     model = load_weights(AutoModelForImageTextToText, config.model, folder, device)
@@ -113,6 +114,13 @@ def load_captioner(config: CaptionerConfig, folder: str, device: torch.device) -
     if getattr(processor, "chat_template", None):
         return model, ChatDialect(processor, config.prompt or CHAT_PROMPT)
     return model, PrefixDialect(processor, config.prompt)
+
+
+def _only_tokens(encoder: Model, inputs: object, output: Model) -> Model:
+    """Return the encoder's tokens alone: the decoder's code reads attentions, which convolutions do not have."""
+    from transformers.modeling_outputs import BaseModelOutput
+
+    return BaseModelOutput(last_hidden_state=output.last_hidden_state)
 
 
 class EncoderDecoderDialect:

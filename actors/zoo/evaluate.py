@@ -48,7 +48,7 @@ def main() -> int:
     try:
         run = load_run_file(arguments.run_file)
         exam = Exam(load_judge(MODELS_FOLDER / "judge"), arguments.scenes)
-        figures = list(_measured(exam, run, arguments.only or PARTS, arguments.out))
+        figures = _measured(exam, run, arguments.only or PARTS, arguments.out)
     except (EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -70,10 +70,16 @@ def main() -> int:
     return 0
 
 
-def _measured(exam: Exam, run: RunFile, parts: tuple[str, ...], out: Path) -> Iterator[Figure]:
-    for figure in _figures(exam, run, parts, out):
-        print(f"{time.strftime('%H:%M:%S')} {figure.name} {figure.value:.3f}", flush=True)
-        yield figure
+def _measured(exam: Exam, run: RunFile, parts: tuple[str, ...], out: Path) -> list[Figure]:
+    """Return the figures; what was measured is kept where the examination is interrupted."""
+    figures: list[Figure] = []
+    try:
+        for figure in _figures(exam, run, parts, out):
+            print(f"{time.strftime('%H:%M:%S')} {figure.name} {figure.value:.3f}", flush=True)
+            figures.append(figure)
+    except KeyboardInterrupt:
+        print("interrupted: only these were measured", file=sys.stderr)
+    return figures
 
 
 def _figures(exam: Exam, run: RunFile, parts: tuple[str, ...], out: Path) -> Iterator[Figure]:
