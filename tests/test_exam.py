@@ -48,7 +48,7 @@ def test_kernel_distance_is_about_zero_for_one_law_and_grows_with_the_shift() ->
     rng = np.random.default_rng(0)
     left, right = rng.normal(size=(400, 8)), rng.normal(size=(400, 8))
     near, far = kernel_distance(left, right + 0.3), kernel_distance(left, right + 1)
-    assert abs(kernel_distance(left, right)) < 0.02 < near < far
+    assert abs(kernel_distance(left, right)) < 0.05 < near < far
 
 
 def test_roc_of_a_perfect_score_of_none_and_of_ties() -> None:
