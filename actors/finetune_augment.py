@@ -17,10 +17,16 @@ def blurred(images: Tensor, max_blur: float, generator: torch.Generator) -> Tens
     """
     if max_blur <= 0:
         return images
-    count, channels, height, width = images.shape
+    count, _, height, width = images.shape
     largest = max_blur * max(height, width)
     radius = max(1, min(round(2 * largest), height - 1, width - 1))
-    sigmas = (torch.rand(count, generator=generator) * largest).clamp(min=MIN_SIGMA).to(images.device)
+    return gaussian_blurred(images, torch.rand(count, generator=generator) * largest, radius)
+
+
+def gaussian_blurred(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
+    """Return images (n, channels, height, width), each blurred by its own `sigmas` (n,) pixels, over 2 radius + 1."""
+    count, channels, height, _ = images.shape
+    sigmas = sigmas.clamp(min=MIN_SIGMA).to(images.device)
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     kernels = torch.exp(-(offsets**2) / (2 * sigmas[:, None] ** 2))
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images.dtype)

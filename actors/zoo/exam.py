@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 
 from actors.images import decode_rgb, encode_jpeg
 from actors.zoo.pictures import to_tensor
@@ -121,11 +120,6 @@ def picture(scene: Scene) -> bytes:
 def pixels(images: Sequence[bytes]) -> NDArray[np.uint8]:
     """Return encoded images as (n, 64, 64, 3) uint8."""
     return np.stack([np.asarray(decode_rgb(image)) for image in images])
-
-
-def from_pixels(array: NDArray[np.uint8]) -> bytes:
-    """Return (64, 64, 3) uint8 as a JPEG."""
-    return encode_jpeg(np.asarray(Image.fromarray(array)), JPEG_QUALITY)
 
 
 def bootstrapped(

@@ -1,5 +1,6 @@
 """Examine the editor: does it change what it was told, and keep everything else."""
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,7 +47,7 @@ class EditorExam:
     def __init__(self, exam: Exam, config: EditorConfig) -> None:
         self.exam, self.config = exam, config
         self.stage = Editor(config, CPU, name="editor", seed=0, offline=True)
-        self.placebos = self._edited("placebo", [replace(scene) for scene in exam.scenes])
+        self.placebos = self._edited("placebo", exam.scenes)
         self.backgrounds = self._edited("background", targets(exam.scenes, "background"))
 
     def figures(self) -> Iterator[Figure]:
@@ -214,8 +215,6 @@ def mean_figure(name: str, values: np.ndarray, unit: str = "LPIPS-like") -> Figu
 
 def drawn_sheet(rows: Sequence[tuple[bytes, bytes, bytes]], columns: int = 5, edge: int = 96) -> bytes:
     """Return a PNG of triples (source, placebo, edit), `columns` of them side by side."""
-    import io
-
     gap = 12
     height = -(-len(rows) // columns)
     sheet = Image.new("RGB", (columns * (3 * edge + gap), height * (edge + 4)), "white")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from actors.images import encode_jpeg
 from actors.verifier import Verifier
-from actors.zoo.exam import CPU, Bools, Exam, Floats, bootstrapped, captioned, from_pixels, picture
+from actors.zoo.exam import CPU, JPEG_QUALITY, Bools, Exam, Floats, bootstrapped, captioned, picture
 from actors.zoo.exam_editor import Edited, edit_of, targets
 from engine.figures import Figure, share
 from engine.sample import EditKind, Sample
@@ -99,10 +100,10 @@ def _image(rng: np.random.Generator, wrong: str, scene: Scene, goal: Scene) -> b
         case "unchanged_source":
             return picture(scene)
         case "noise":
-            return from_pixels(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+            return encode_jpeg(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), JPEG_QUALITY)
         case "blank":
             colour = rng.integers(0, 256, 3, dtype=np.uint8)
-            return from_pixels(np.ascontiguousarray(np.broadcast_to(colour, (64, 64, 3))))
+            return encode_jpeg(np.tile(colour, (64, 64, 1)), JPEG_QUALITY)
         case _:
             return picture(goal)
 

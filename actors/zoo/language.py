@@ -3,14 +3,14 @@
 import json
 import random
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedTokenizerFast
+from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from actors.prompts import PLACEBO_INSTRUCTION
 from engine.wardrobe.garments import CLASSES
-from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, with_article
+from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, with_article
 
 MAX_TOKENS = 32
 TEXT_WIDTH = 128
@@ -98,9 +98,7 @@ def clip_text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special_tokens(tokenizer),
     )
 
 
@@ -126,21 +124,9 @@ def text_tokenizer(extra: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def scene_texts(scene: Scene) -> tuple[str, ...]:
-    """Return true descriptions of a composite, from the whole caption to single words."""
-    name = scene.class_name
-    light = () if scene.light == "plain" else (f"{scene.light} light", f"in {scene.light} light")
-    return (
-        caption(scene),
-        f"{with_article(f'{scene.colour} {name}')} on {scene.background}",
-        f"a photo of {with_article(name)}",
-        name,
-        scene.colour,
-        f"{scene.colour} {name}",
-        scene.background,
-        f"on {scene.background}",
-        *light,
-    )
+def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return what a model's configuration says of its tokenizer's special tokens."""
+    return {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
 
 
 def _words() -> Iterator[str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
+from actors.finetune_augment import gaussian_blurred
 from actors.zoo.pictures import garments_of, rendered, to_tensor
 from actors.zoo.training import Loss, Recipe, Workshop, averaged, train
 from engine.wardrobe.garments import CLASSES, Garments
@@ -141,7 +142,7 @@ def sighted_loss(
         if step % 2:
             images = images.flip(-1)
         if step % 3 == 0:
-            images = blurred(images, float(torch.rand((), generator=generator)))
+            images = gaussian_blurred(images, torch.rand((), generator=generator).expand(len(images)), radius=2)
         logits = model(images)
         losses = {
             name: F.cross_entropy(logits[name], truth[name][rows].to(workshop.device), label_smoothing=0.05)
@@ -152,14 +153,6 @@ def sighted_loss(
         return total, {"class_accuracy": right.item()}
 
     return loss
-
-
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Return images (n, 3, height, width) blurred by a Gaussian of `sigma` pixels, over 5 x 5."""
-    places = torch.arange(-2.0, 3.0, device=images.device)
-    line = torch.softmax(-(places**2) / (2 * max(sigma, 0.05) ** 2), 0)
-    kernel = (line[:, None] * line[None, :])[None, None].repeat(images.shape[1], 1, 1, 1)
-    return F.conv2d(F.pad(images, (2, 2, 2, 2), mode="reflect"), kernel, groups=images.shape[1])
 
 
 @torch.no_grad()

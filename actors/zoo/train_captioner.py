@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from actors.zoo.language import text_tokenizer
+from actors.zoo.language import special_tokens, text_tokenizer
 from actors.zoo.pictures import garments_of, save_image_processor
 from actors.zoo.train_backbone import backbone_features, backbone_scenes, load_backbone, make_backbone
 from actors.zoo.training import Recipe, Workshop, averaged, train
@@ -41,9 +41,7 @@ def make_captioner(tokenizer: PreTrainedTokenizerFast, encoder: PreTrainedModel)
         n_head=4,
         is_decoder=True,
         add_cross_attention=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special_tokens(tokenizer),
     )
     model = VisionEncoderDecoderModel(encoder=encoder, decoder=GPT2LMHeadModel(decoder))
     model.config.decoder_start_token_id = tokenizer.bos_token_id
@@ -80,9 +78,7 @@ def save_captioner(workshop: Workshop, folder: Path) -> int:
     model.generation_config = GenerationConfig(
         max_new_tokens=MAX_LENGTH,
         decoder_start_token_id=tokenizer.bos_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **special_tokens(tokenizer),
     )
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import ResNetConfig, ResNetModel
@@ -49,9 +48,3 @@ def load_judge(folder: Path) -> Sighted:
     model = make_judge()
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model.float().eval().requires_grad_(False)
-
-
-def features(model: Sighted, images: Tensor) -> list[Tensor]:
-    """Return the feature maps of the judge's stages, for images (n, 3, 64, 64) in [-1, 1]."""
-    with torch.no_grad():
-        return list(model.backbone(images, output_hidden_states=True).hidden_states[1:])

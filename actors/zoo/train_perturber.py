@@ -20,6 +20,7 @@ from actors.zoo.language import (
     VIEWPOINTS,
     WEATHERS,
     edit_instructions,
+    special_tokens,
     text_tokenizer,
 )
 from actors.zoo.training import Recipe, Workshop, averaged, train
@@ -53,9 +54,7 @@ def make_perturber(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
             num_attention_heads=4,
             max_position_embeddings=512,
             tie_word_embeddings=True,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            **special_tokens(tokenizer),
         )
     )
 
@@ -91,7 +90,7 @@ def save_perturber(workshop: Workshop, folder: Path) -> int:
     model = make_perturber(tokenizer)
     step = averaged(RECIPE, model, workshop)
     model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        **special_tokens(tokenizer),
     )
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
