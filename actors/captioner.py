@@ -20,6 +20,7 @@ from actors.loading import (
     model_provenance,
     resolve_model,
 )
+from actors.tokens import give_tokens
 from actors.untyped import Model, Processor, Tensors, Tokenizer
 from engine.errors import RunFileError
 from engine.sample import Json, Rejection, Sample
@@ -104,7 +105,7 @@ def load_captioner(config: CaptionerConfig, folder: str, device: torch.device) -
         model_type = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
     if model_type == "vision-encoder-decoder":
         model = load_weights(VisionEncoderDecoderModel, config.model, folder, device)
-        model.encoder.register_forward_hook(_only_tokens)
+        give_tokens(model.encoder)
         images, tokenizer = load_image_processor(config.model, folder), load_tokenizer(config.model, folder)
         return model, EncoderDecoderDialect(images, tokenizer)
     model = load_weights(AutoModelForImageTextToText, config.model, folder, device)
@@ -114,13 +115,6 @@ def load_captioner(config: CaptionerConfig, folder: str, device: torch.device) -
     if getattr(processor, "chat_template", None):
         return model, ChatDialect(processor, config.prompt or CHAT_PROMPT)
     return model, PrefixDialect(processor, config.prompt)
-
-
-def _only_tokens(encoder: Model, inputs: object, output: Model) -> Model:
-    """Return the encoder's tokens alone: the decoder's code reads attentions, which convolutions do not have."""
-    from transformers.modeling_outputs import BaseModelOutput
-
-    return BaseModelOutput(last_hidden_state=output.last_hidden_state)
 
 
 class EncoderDecoderDialect:

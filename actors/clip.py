@@ -10,6 +10,7 @@ from PIL import Image
 from actors.batching import padded_batches
 from actors.device import precision
 from actors.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
+from actors.tokens import give_tokens
 from engine.errors import ModelError
 from engine.sample import Json
 from engine.stages import ModelConfig
@@ -29,6 +30,8 @@ class Clip:
                 f"model {model.name!r} is a {type(self.model).__name__}, which does not embed images and texts in one "
                 "space: use a CLIP"
             )
+        if self.model.config.model_type == "vision-text-dual-encoder":
+            give_tokens(self.model.vision_model)
         self.image_processor = load_image_processor(model, folder)
         self.tokenizer = load_tokenizer(model, folder)
         self.provenance: dict[str, Json] = model_provenance(model, folder)

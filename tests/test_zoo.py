@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from actors.replies import Reply, parse_reply
 from actors.zoo.language import clip_tokenizer, text_tokenizer
 from actors.zoo.train_backbone import sighted_scenes
-from actors.zoo.train_editor import editor_families
+from actors.zoo.edit_pairs import editor_families
 from actors.zoo.train_perturber import draw_exchange
 from actors.zoo.training import Recipe, Workshop, train
 from engine.wardrobe.garments import load_garments
@@ -86,8 +86,9 @@ def test_light_says_nothing_of_the_class() -> None:
 def test_every_drawn_answer_is_a_valid_edit() -> None:
     rng = random.Random(1)
     for _ in range(2000):
-        question, answer = draw_exchange(rng)
-        caption, name, kind = (line.split(": ", 1)[1] for line in question.splitlines())
+        drawn = draw_exchange(rng)
+        answer = drawn.answer()
+        caption, name, kind = (line.split(": ", 1)[1] for line in drawn.question.splitlines())
         # A label that the caption does not name cannot be guarded.
         if f" {name} " in f"{caption} ":
             assert isinstance(parse_reply(answer, caption=caption, class_name=name, kind=kind), Reply), answer  # type: ignore[arg-type]

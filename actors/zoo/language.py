@@ -5,7 +5,9 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from actors.prompts import PLACEBO_INSTRUCTION
@@ -122,6 +124,15 @@ def text_tokenizer(extra: Sequence[str]) -> PreTrainedTokenizerFast:
         eos_token="<eos>",
         clean_up_tokenization_spaces=False,
     )
+
+
+def in_spans(offsets: Tensor, starts: Sequence[int], ends: Sequence[int]) -> Tensor:
+    """Return whether each token touches the characters [start, end) of its text, (n, length) bool.
+
+    `offsets` are the tokenizer's, (n, length, 2), in characters.
+    """
+    first, last = torch.tensor(starts)[:, None], torch.tensor(ends)[:, None]
+    return (offsets[..., 1] > first) & (offsets[..., 0] < last)
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from actors.zoo import MODELS_FOLDER
 from actors.zoo.train_backbone import train_backbone
 from actors.zoo.train_captioner import save_captioner, train_captioner
+from actors.zoo.train_decoder import train_decoder
 from actors.zoo.train_editor import save_editor, train_editor
 from actors.zoo.train_judge import save_judge, train_judge
 from actors.zoo.train_patient import PATIENTS, oracle_figures, save_patient, train_oracle, train_patient
@@ -23,8 +24,9 @@ from engine.wardrobe.garments import DEBIAN_FOLDER
 
 MODELS = (
     "vae",
-    "editor",
     "backbone",
+    "decoder",
+    "editor",
     "verifier",
     "captioner",
     "perturber",
@@ -65,6 +67,8 @@ def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
             train_patient(name, workshop, num_steps)
         case "vae":
             train_vae(workshop, num_steps)
+        case "decoder":
+            train_decoder(workshop, num_steps)
         case "editor":
             train_editor(workshop, num_steps)
         case "backbone":

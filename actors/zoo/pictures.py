@@ -1,9 +1,10 @@
 """The pictures that the zoo trains on: composites of garments that do not ship, rendered once and kept."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from engine.wardrobe.garments import Garments, GarmentSplit, load_garments, read_fashion_mnist, split_garments
 from engine.wardrobe.scene import SIZE, Scene, render
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @cache
@@ -23,15 +26,24 @@ def garments_of(split: GarmentSplit, fashion_mnist: Path) -> Garments:
 
 
 def rendered(path: Path, scenes: Sequence[Scene], garments: Garments) -> NDArray[np.uint8]:
-    """Return the pictures of scenes, (num_scenes, 64, 64, 3) uint8, from `path` where they were rendered before."""
-    if not path.exists():
-        partial = path.with_suffix(".partial.npy")
-        pictures = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=(len(scenes), SIZE, SIZE, 3))
+    """Return the pictures of scenes, (num_scenes, SIZE, SIZE, 3) uint8, from `path` where they were rendered before."""
+
+    def make() -> NDArray[np.uint8]:
+        pictures = np.empty((len(scenes), SIZE, SIZE, 3), np.uint8)
         for index, scene in enumerate(scenes):
             pictures[index] = render(scene, garments)[0]
-        pictures.flush()
+        return pictures
+
+    return made_once(path, make)
+
+
+def made_once(path: Path, make: Callable[[], NDArray[Number]]) -> NDArray[Number]:
+    """Return the array of `path`, read as it is needed; where there is none, make and write it first."""
+    if not path.exists():
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, make())
         partial.rename(path)
-    kept: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    kept: NDArray[Number] = np.load(path, mmap_mode="r")
     return kept
 
 

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from actors.zoo.language import special_tokens, text_tokenizer
+from actors.zoo.language import in_spans, special_tokens, text_tokenizer
 from actors.zoo.pictures import garments_of, save_image_processor
 from actors.zoo.train_backbone import backbone_features, backbone_scenes, load_backbone, make_backbone
 from actors.zoo.training import Recipe, Workshop, averaged, train
@@ -90,9 +90,8 @@ def _targets(tokenizer: PreTrainedTokenizerFast, scenes: Sequence[Scene]) -> tup
     """Return the tokens of the captions, (n, length), and the weight of each: 0 for padding."""
     texts = [caption(scene) + str(tokenizer.eos_token) for scene in scenes]
     tokens = tokenizer(texts, padding=True, return_tensors="pt", return_offsets_mapping=True)
-    starts = torch.tensor([text.index(scene.class_name) for text, scene in zip(texts, scenes, strict=True)])
-    ends = starts + torch.tensor([len(scene.class_name) for scene in scenes])
-    offsets = tokens.offset_mapping
-    names_class = (offsets[..., 1] > starts[:, None]) & (offsets[..., 0] < ends[:, None])
+    starts = [text.index(scene.class_name) for text, scene in zip(texts, scenes, strict=True)]
+    ends = [start + len(scene.class_name) for start, scene in zip(starts, scenes, strict=True)]
+    names_class = in_spans(tokens.offset_mapping, starts, ends)
     weights = torch.where(names_class, CLASS_WEIGHT, 1.0) * tokens.attention_mask
     return tokens.input_ids, weights

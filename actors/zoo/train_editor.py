@@ -7,25 +7,19 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, StableDiffusionInstructPix2PixPipeline, UNet2DConditionModel
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from actors.prompts import PLACEBO_INSTRUCTION
-from actors.zoo.language import MAX_TOKENS, TEXT_WIDTH, clip_text_config, clip_tokenizer, edit_instructions
-from actors.zoo.pictures import garments_of, rendered, to_tensor
-from actors.zoo.train_vae import LATENT_CHANNELS, load_vae
+from actors.zoo.edit_pairs import draw_edits, editor_families, editor_latents
+from actors.zoo.language import MAX_TOKENS, TEXT_WIDTH, clip_text_config, clip_tokenizer
+from actors.zoo.pictures import garments_of
+from actors.zoo.train_decoder import load_decoded_vae
+from actors.zoo.train_vae import LATENT_CHANNELS
 from actors.zoo.training import Recipe, Workshop, averaged, train
-from engine.wardrobe.garments import CLASSES, Garments
-from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
 
-RECIPE = Recipe(name="editor", num_steps=3200, learning_rate=5e-4, weight_decay=1e-2)
-NUM_FAMILIES = 8_000
+RECIPE = Recipe(name="editor", num_steps=8000, learning_rate=5e-4, weight_decay=1e-2)
 BATCH_SIZE = 48
-# A family: a composite, two on other backgrounds, one in another colour, one in another light or of another garment.
-FAMILY = 5
-SHARES = {"background": 0.52, "colour": 0.22, "lighting": 0.08, "object": 0.08, "placebo": 0.10}
-CAPTION_SHARE = 0.15
 DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.06, 0.05, 0.05
 # Edits that go a part of the way: instruction and target lie between those of the placebo and those of the edit.
 PARTIAL_SHARE = 0.12
@@ -77,7 +71,7 @@ def train_editor(workshop: Workshop, num_steps: int | None = None) -> nn.ModuleD
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((recipe.seed, step))
-        rows, prompts = _draw_edits(rng, families)
+        rows, prompts = draw_edits(rng, families, BATCH_SIZE)
         pairs = torch.from_numpy(latents[rows].astype(np.float32)).to(workshop.device)
         source, target = pairs[:, 0], pairs[:, 1]
         drop = rng.random(BATCH_SIZE)
@@ -109,7 +103,7 @@ def save_editor(workshop: Workshop, folder: Path) -> int:
     editor = make_editor(tokenizer)
     step = averaged(RECIPE, editor, workshop)
     pipeline = StableDiffusionInstructPix2PixPipeline(
-        vae=load_vae(workshop).cpu(),
+        vae=load_decoded_vae(workshop).cpu(),
         text_encoder=editor["text"],
         tokenizer=tokenizer,
         unet=editor["unet"],
@@ -122,101 +116,3 @@ def save_editor(workshop: Workshop, folder: Path) -> int:
     pipeline.vae.to(torch.float16)
     pipeline.save_pretrained(folder)
     return step
-
-
-def editor_families(garments: Garments) -> list[tuple[Scene, ...]]:
-    """Return families of FAMILY composites; half of the first ones are biased as a patient's data are."""
-    balanced = make_scenes(garments, "editor", NUM_FAMILIES)
-    biased = make_scenes(garments, "editor-biased", NUM_FAMILIES, correlation=0.95)
-    return [
-        _family(pair[index % 4 == 0], garments, np.random.default_rng((1, index)))
-        for index, pair in enumerate(zip(balanced, biased, strict=True))
-    ]
-
-
-def editor_latents(workshop: Workshop, families: list[tuple[Scene, ...]]) -> NDArray[np.float16]:
-    """Return the latents of all composites, (num_families * FAMILY, 8, 16, 16), made once."""
-    path = workshop.folder / "editor_latents.npy"
-    if not path.exists():
-        garments = garments_of("zoo", workshop.fashion_mnist)
-        pictures = editor_pictures(workshop.folder, families, garments)
-        vae = load_vae(workshop)
-        parts = []
-        with torch.no_grad(), workshop.autocast():
-            for start in range(0, len(pictures), 128):
-                images = to_tensor(pictures[start : start + 128], workshop.device)
-                parts.append(vae.encode(images).latents.half().cpu().numpy())
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.concatenate(parts))
-        partial.rename(path)
-    return np.asarray(np.load(path))
-
-
-def editor_pictures(folder: Path, families: list[tuple[Scene, ...]], garments: Garments) -> NDArray[np.uint8]:
-    """Return the pictures of all families, one family after the other."""
-    return rendered(folder / "editor.npy", [scene for family in families for scene in family], garments)
-
-
-def _family(scene: Scene, garments: Garments, rng: np.random.Generator) -> tuple[Scene, ...]:
-    others = rng.permutation([name for name in BACKGROUNDS if name != scene.background])
-    colour = str(rng.choice([name for name in COLOURS if name != scene.colour]))
-    if rng.random() < 0.5:
-        light = str(rng.choice([name for name in LIGHTS if name != "plain"]))
-        last = replace(scene, light=light)
-    else:
-        label = int(rng.choice([other for other in range(len(CLASSES)) if other != scene.label]))
-        last = replace(scene, label=label, garment=int(rng.choice(garments.of_class(label))))
-    return (
-        scene,
-        replace(scene, background=str(others[0])),
-        replace(scene, background=str(others[1])),
-        replace(scene, colour=colour),
-        last,
-    )
-
-
-def _draw_edits(rng: np.random.Generator, families: list[tuple[Scene, ...]]) -> tuple[NDArray[np.intp], list[str]]:
-    """Return rows of (source, target) latents, (BATCH_SIZE, 2), and their prompts."""
-    kinds = rng.choice(list(SHARES), p=list(SHARES.values()), size=BATCH_SIZE)
-    rows, prompts = [], []
-    for kind in kinds:
-        family, first, second = _draw_pair(rng, str(kind), families)
-        source, target = families[family][first], families[family][second]
-        rows.append((family * FAMILY + first, family * FAMILY + second))
-        if rng.random() < CAPTION_SHARE:
-            prompts.append(caption(target))
-        else:
-            ways = edit_instructions(str(kind), *_values(str(kind), source, target), source.class_name)
-            prompts.append(ways[0] if rng.random() < 0.6 else str(rng.choice(ways)))
-    return np.array(rows), prompts
-
-
-def _draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, ...]]) -> tuple[int, int, int]:
-    """Return a family and the places of source and target in it, for an edit of this kind."""
-    while True:
-        family = int(rng.integers(len(families)))
-        last_is_light = families[family][4].light != "plain"
-        match kind:
-            case "background":
-                first, second = (int(place) for place in rng.permutation(3)[:2])
-            case "colour":
-                first, second = (0, 3) if rng.random() < 0.5 else (3, 0)
-            case "placebo":
-                first = second = int(rng.integers(FAMILY))
-            case _:
-                first, second = (0, 4) if rng.random() < 0.7 else (4, 0)
-                if last_is_light != (kind == "lighting"):
-                    continue
-        return family, first, second
-
-
-def _values(kind: str, source: Scene, target: Scene) -> tuple[str, str]:
-    match kind:
-        case "background":
-            return source.background, target.background
-        case "colour":
-            return source.colour, target.colour
-        case "lighting":
-            return source.light, target.light
-        case _:
-            return source.class_name, target.class_name

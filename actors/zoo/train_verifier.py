@@ -62,8 +62,8 @@ def train_verifier(workshop: Workshop, num_steps: int | None = None) -> None:
         rng = np.random.default_rng((RECIPE.seed, step))
         rows = np.sort(rng.integers(len(scenes), size=BATCH_SIZE))
         with torch.no_grad():
-            spoilt = model.vision_model(to_tensor(_spoilt(rng), workshop.device)).pooler_output.float()
-        seen = torch.cat([torch.from_numpy(features[rows, 0]).float().to(workshop.device), spoilt])
+            spoilt = model.vision_model(to_tensor(_spoilt(rng), workshop.device)).pooler_output.flatten(1).float()
+        seen = torch.cat([torch.from_numpy(features[rows]).float().mean(1).to(workshop.device), spoilt])
         texts = [_draw_text(rng, scenes[row]) for row in rows]
         tokens = tokenizer([text.words for text in texts], padding="max_length", truncation=True, return_tensors="pt")
         words = model.get_text_features(**tokens.to(workshop.device)).pooler_output.float()
