@@ -1,7 +1,7 @@
-"""Edits to verdicts: CLIP scores of the stored bytes, and the rule that accepts or rejects."""
+"""Edits to verdicts: CLIP scores of the stored bytes; engine/verdict.py has the rule that accepts or rejects."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,9 @@ from PIL import Image
 
 from actors.clip import Clip
 from actors.images import UnreadableImageError, decode_rgb
-from engine.sample import Edit, Json, Rejection, Sample, Verdict
+from engine.sample import Edit, Json, Rejection, Sample
 from engine.stages import VerifierConfig
+from engine.verdict import verdict_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +86,10 @@ class Verifier:
             "consistency": towards if text_changes else math.nan,
             "contrast": look.contrast,
         }
-        reasons = verdict_reasons(scores, self.config, text_changes=text_changes)
         return replace(
             sample,
             scores={**sample.scores, **scores},
-            verdict=Verdict(accepted=not reasons, reasons=reasons),
+            verdict=verdict_of(scores, self.config, text_changes=text_changes),
             provenance=self._provenance(sample),
         )
 
@@ -112,28 +112,6 @@ class Texts:
     def __getitem__(self, text: str) -> NDArray[np.float32]:
         """Return the embedding of one text of the batch."""
         return self._embeddings[text] if text else np.full(1, np.nan, dtype=np.float32)
-
-
-def verdict_reasons(scores: Mapping[str, float], config: VerifierConfig, *, text_changes: bool) -> tuple[str, ...]:
-    """Return the checks that an edit fails, each named after its score; `not_finite` when a score it needs is NaN.
-
-    A placebo's text does not change, so direction and consistency are not asked of it.
-    """
-    floors = {
-        "image": config.min_image,
-        "text_source": config.min_text,
-        "text_edit": config.min_text,
-        "contrast": config.min_contrast,
-    }
-    if text_changes:
-        floors["directional"] = config.min_directional
-    failed = [name for name, floor in floors.items() if scores[name] < floor]
-    if text_changes and config.consistency and scores["consistency"] <= 0:
-        failed.append("consistency")
-    asked = [*floors, *(["consistency"] if text_changes and config.consistency else [])]
-    if any(not math.isfinite(scores[name]) for name in asked):
-        failed.append("not_finite")
-    return tuple(failed)
 
 
 def cosine(left: NDArray[np.float32], right: NDArray[np.float32]) -> float:

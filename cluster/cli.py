@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from cluster import cli_evaluate, cli_inspect, cli_run
+from cluster import cli_evaluate, cli_inspect, cli_run, cli_select
 from cluster.cli_options import HelpFormatter
 
 DESCRIPTION = """\
@@ -67,6 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     cli_run.add_commands(commands)
+    cli_select.add_commands(commands)
     cli_evaluate.add_commands(commands)
     cli_inspect.add_commands(commands)
     return parser

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from cluster.cli_options import Commands, add_command, add_run_directory, open_directory
 
+LABEL_PAGE = "label.html"
+NUM_LABELS = 200
+
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
@@ -46,18 +49,28 @@ def _add_show(commands: Commands) -> None:
     parser = add_command(
         commands,
         "show",
-        "write a contact sheet of pictures as PNG",
+        "write a contact sheet of pictures as PNG, or a page on which to label edits",
         "One row a source: the source, its placebo (an edit that changes nothing), its counterfactuals. Below each:\n"
-        "the edit, what the verifier turned it down for, and what the classifier says before and after.",
+        "the edit, what the verifier turned it down for, and what the classifier says before and after.\n"
+        "\n"
+        "--label writes one HTML page instead, which needs no network: it shows edits beside their sources, accepted\n"
+        "and rejected ones of each kind, and you call each good or bad by click, touch or key. It saves a CSV from\n"
+        "which `counterforge select RUN --calibrate` proposes thresholds.",
         "  counterforge show runs/wardrobe\n"
         "  counterforge show runs/wardrobe --rows 40 --out sheet.png\n"
-        "  counterforge show runs/wardrobe/shards/000003.tar",
+        "  counterforge show runs/wardrobe/shards/000003.tar\n"
+        "  counterforge show runs/wardrobe --label --num 200",
     )
     parser.add_argument("what", metavar="RUN|SHARD.tar", help="a run directory, or one shard")
     parser.add_argument(
-        "--out", metavar="PNG", type=Path, help="default: contact_sheet.png in RUN, or beside the shard"
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="default: contact_sheet.png in RUN, or beside the shard; label.html in RUN with --label",
     )
     parser.add_argument("--rows", type=int, default=12, metavar="N", help="sources to show (default: 12)")
+    parser.add_argument("--label", action="store_true", help="write a page to label edits as good or bad")
+    parser.add_argument("--num", type=int, metavar="N", help=f"with --label: edits to label (default: {NUM_LABELS})")
     parser.set_defaults(command=show_command)
 
 
@@ -134,9 +147,14 @@ def verify_command(options: argparse.Namespace) -> int:
 
 
 def show_command(options: argparse.Namespace) -> int:
-    """Write a contact sheet."""
+    """Write a contact sheet, or the page to label edits."""
     from engine.contact_sheet import sheet_of_run, sheet_of_shard
+    from engine.errors import SelectionError
 
+    if options.label:
+        return _show_labels(options)
+    if options.num is not None:
+        raise SelectionError("--num goes with --label; --rows says how many sources a contact sheet has")
     what, rows = options.what, max(options.rows, 1)
     if what.endswith(".tar"):
         picture, default = sheet_of_shard(Path(what), rows), Path(what).with_suffix(".png")
@@ -148,6 +166,30 @@ def show_command(options: argparse.Namespace) -> int:
     out: Path = options.out or default
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(picture)
+    print(out)
+    return 0
+
+
+def _show_labels(options: argparse.Namespace) -> int:
+    from engine.errors import SelectionError
+    from engine.report.label_page import make_label_page
+
+    num = NUM_LABELS if options.num is None else options.num
+    if options.what.endswith(".tar"):
+        raise SelectionError(f"--label needs a whole run, {options.what} is one shard: name the run directory")
+    if num < 1:
+        raise SelectionError(f"--num {num}: expected 1 or more, such as {NUM_LABELS}")
+    rundir = open_directory(options.what)
+    page = make_label_page(rundir, num)
+    out: Path = options.out or (rundir.storage.local_path(LABEL_PAGE) if rundir.storage.is_local else Path(LABEL_PAGE))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page.html, encoding="utf-8")
+    print(f"{sum(page.strata.values())} pairs: " + ", ".join(f"{count} {name}" for name, count in page.strata.items()))
+    if page.num_without_picture:
+        print(
+            f"{page.num_without_picture:,} rejected edits have no picture (shards.keep_rejected), so they cannot be "
+            "labelled: thresholds can be tightened by these labels, not loosened"
+        )
     print(out)
     return 0
 

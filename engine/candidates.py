@@ -1,12 +1,14 @@
 """The parquet rows of a shard: one for each edit, accepted or not, without pixels and without times."""
 
 import io
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.sample import Edit, Sample
+from engine.sample import Edit, Sample, Verdict
 from engine.shard import dump_json
 
 SCORE_PREFIX = "score_"
@@ -62,6 +64,38 @@ def read_candidates(data: bytes) -> pa.Table:
 def join_candidates(tables: Sequence[pa.Table]) -> pa.Table:
     """Return the rows of several shards as one table; a score that a shard does not have is null there."""
     return pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
+
+
+def scores_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of a row; a null one was not asked."""
+    columns = {name: value for name, value in row.items() if name.startswith(SCORE_PREFIX) and value is not None}
+    return {name.removeprefix(SCORE_PREFIX): value for name, value in columns.items()}
+
+
+def sample_of(row: Mapping[str, Any]) -> Sample:
+    """Return the sample that a row was made from, without its image."""
+    return Sample(
+        key=row["key"],
+        source_key=row["source_key"],
+        role=row["role"],
+        image=b"",
+        label=row["label"],
+        class_name=row["class_name"],
+        split=row["split"],
+        caption=row["caption"],
+        edit=Edit(
+            kind=row["edit_kind"],
+            before=row["edit_before"],
+            after=row["edit_after"],
+            instruction=row["edit_instruction"],
+            caption=row["edit_caption"],
+            severity=row["edit_severity"],
+        ),
+        attributes=json.loads(row["attributes"]),
+        scores=scores_of(row),
+        verdict=None if row["accepted"] is None else Verdict(accepted=row["accepted"], reasons=tuple(row["reasons"])),
+        provenance=json.loads(row["provenance"]),
+    )
 
 
 def edit_columns(edit: Edit | None) -> dict[str, str | float | None]:

@@ -25,6 +25,16 @@ class Outcome:
     rejected: list[Sample]
     quarantined: list[Rejection]
 
+    @classmethod
+    def of(cls, samples: Sequence[Sample], quarantined: Sequence[Rejection]) -> "Outcome":
+        """Sort samples by their verdict; sources and edits without a verdict are accepted."""
+        ordered = sort_groups(samples)
+        return cls(
+            accepted=[sample for sample in ordered if _is_accepted(sample)],
+            rejected=[sample for sample in ordered if not _is_accepted(sample)],
+            quarantined=sorted(quarantined, key=lambda item: (item.source_key, item.key, item.stage, item.reason)),
+        )
+
     def counts(self) -> Counts:
         """Count the samples as the marker does."""
         rejected = [sample for sample in self.rejected if sample.role == "counterfactual"]
@@ -57,7 +67,21 @@ def commit_shard(
     check_whole(index, planned_keys, results)
     if rundir.storage.exists(marker_path(index)):
         return rundir.marker(index)
-    outcome = partition(results)
+    return commit_outcome(rundir, index, partition(results), seconds, versions())
+
+
+def commit_outcome(
+    rundir: RunDirectory,
+    index: int,
+    outcome: Outcome,
+    seconds: Mapping[str, float],
+    made_with: Mapping[str, str],
+) -> Marker:
+    """Write the files of a shard and then its marker, and return the marker.
+
+    `made_with` names the versions that made the pixels. Raises ShardError where another writer has committed other
+    bytes.
+    """
     files = _write_files(rundir, index, outcome)
     keys = [sample.key for sample in outcome.accepted if sample.role == "source"]
     marker = Marker(
@@ -67,7 +91,7 @@ def commit_shard(
         counts=outcome.counts(),
         keys=(keys[0], keys[-1]) if keys else None,
         seconds={name: round(value, 6) for name, value in seconds.items()},
-        versions=versions(),
+        versions=dict(made_with),
     )
     if rundir.storage.create(marker_path(index), marker.to_json()):
         return marker
@@ -117,12 +141,7 @@ def partition(results: Sequence[Sample | Rejection]) -> Outcome:
     quarantined += [
         _reject(sample, "no_source", "its source was given up after the edit was made") for sample in orphans
     ]
-    whole = sort_groups([sample for sample in samples if sample.source_key in sources])
-    return Outcome(
-        accepted=[sample for sample in whole if _is_accepted(sample)],
-        rejected=[sample for sample in whole if not _is_accepted(sample)],
-        quarantined=sorted(quarantined, key=lambda item: (item.source_key, item.key, item.stage, item.reason)),
-    )
+    return Outcome.of([sample for sample in samples if sample.source_key in sources], quarantined)
 
 
 def is_candidate(rejection: Rejection) -> bool:

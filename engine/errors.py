@@ -7,6 +7,7 @@ EngineError
     RunDirectoryError   the run directory belongs to another plan, or is not one
     ModelError          a model reference that cannot be loaded
     PlacementError      more devices asked for than there are
+    SelectionError      thresholds or labels that cannot be applied to a run
     LeakError           test data found where training data is read
   RunError              exit code 1: the run failed
     ShardError          a shard that is incomplete or whose bytes changed
@@ -43,6 +44,10 @@ class ModelError(UserError):
 
 class PlacementError(UserError):
     """Report a placement that the machine or cluster cannot satisfy."""
+
+
+class SelectionError(UserError):
+    """Report thresholds or labels that cannot be applied to a run."""
 
 
 class LeakError(UserError):

@@ -5,6 +5,7 @@ Readers look at markers only: a shard without one is not there, whatever files l
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -97,12 +98,12 @@ class RunDirectory:
         """Return the plan that the directory was made for."""
         return Plan.from_bytes(self._read_own(PLAN), self.storage.name(PLAN))
 
-    def run(self) -> RunFile:
-        """Return the run file that was used last; all its paths are absolute."""
+    def run(self, overrides: Sequence[str] = ()) -> RunFile:
+        """Return the run file that was used last, with overrides applied; all its paths are absolute."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, RUN_FILE)
             path.write_bytes(self._read_own(RUN_FILE))
-            return load_run_file(path, [])
+            return load_run_file(path, overrides)
 
     def done(self) -> list[int]:
         """Return the numbers of the shards that are done, from the names of the markers alone."""
@@ -148,9 +149,15 @@ class RunDirectory:
 
     def candidates(self) -> "pa.Table":
         """Return the rows of every edit in all shards that are done, with the columns of engine/candidates.py."""
-        from engine.candidates import join_candidates, read_candidates
+        from engine.candidates import join_candidates
 
-        return join_candidates([read_candidates(self._read(index, rows_path(index))) for index in self.done()])
+        return join_candidates([self.read_rows(index) for index in self.done()])
+
+    def read_rows(self, index: int) -> "pa.Table":
+        """Return the rows of the edits of one shard that is done, with the columns of engine/candidates.py."""
+        from engine.candidates import read_candidates
+
+        return read_candidates(self._read(index, rows_path(index)))
 
     def read_json(self, name: str) -> Json:
         """Return the content of a result file such as weakness.json; RunDirectoryError where it is not there yet."""

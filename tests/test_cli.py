@@ -26,6 +26,7 @@ COMMANDS = (
     "probe",
     "reinforce",
     "report",
+    "select",
     "evaluate",
     "status",
     "verify",

@@ -10,10 +10,11 @@ from PIL import Image
 from tiny_models import jpeg, save_clip, save_language_model
 
 from actors.device import fix_threads
-from actors.verifier import Verifier, contrast, directional, verdict_reasons
+from actors.verifier import Verifier, contrast, directional
 from engine.errors import ModelError
 from engine.sample import Edit, Rejection, Sample
 from engine.stages import ModelConfig, VerifierConfig
+from engine.verdict import verdict_reasons
 
 CPU = torch.device("cpu")
 EDIT_SCORES = {"image", "text_source", "text_edit", "directional", "consistency", "contrast"}

@@ -55,13 +55,7 @@ def result_picture(rundir: RunDirectory, run: RunFile, num_rows: int = 6) -> byt
 def render_page(summary: Summary, run: RunFile, pictures: Iterable[Sample]) -> str:
     """Return the page as HTML. Everything that comes from users is escaped."""
     samples = {sample.key: sample for sample in pictures}
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = template_environment()
     environment.filters |= {
         name: getattr(words, name)
         for name in ("percent", "points", "interval", "count", "duration", "plain", "words", "q_value", "score", "code")
@@ -72,6 +66,17 @@ def render_page(summary: Summary, run: RunFile, pictures: Iterable[Sample]) -> s
         view=build_view(summary, run, dump_run_file(run)),
         images={key: data_uri(sample.image) for key, sample in samples.items() if sample.image},
         provenance={key: provenance(sample) for key, sample in samples.items()},
+    )
+
+
+def template_environment() -> Environment:
+    """Return the environment of the templates beside this module: what a user wrote is escaped, a gap is an error."""
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -1,0 +1,103 @@
+"""The labelling page: one file on which a person calls edits good or bad, and saves what `select --calibrate` reads."""
+
+import base64
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from markupsafe import Markup
+
+from engine.errors import RunDirectoryError, ShardError
+from engine.labels import scores_fingerprint
+from engine.report.page import template_environment
+from engine.report.pictures import data_uri, edit_label
+from engine.report.results import picture_shards, read_samples
+from engine.rundir import RunDirectory
+from engine.sample import Sample, content_seed
+
+# Larger than in the report, as details are judged here; 200 pairs of photographs make some 15 MB.
+MAX_EDGE = 384
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelPage:
+    """Hold the page, the number of its pairs by stratum, and how many edits had no picture to show."""
+
+    html: str
+    strata: Mapping[str, int]
+    num_without_picture: int
+
+
+def make_label_page(rundir: RunDirectory, num: int) -> LabelPage:
+    """Return a page with `num` counterfactuals beside their sources, as many of each kind and verdict as there are.
+
+    The choice and its order follow from the run's seed; a larger number holds what a smaller one has, where the run has
+    not grown. Verdicts and scores are not on the page, so that they cannot sway anyone. Raises RunDirectoryError where
+    no shard is done, ShardError where there is no picture of an edit.
+    """
+    markers = rundir.markers()
+    if not markers:
+        raise RunDirectoryError(f"{rundir.storage} has no finished shard yet: run `counterforge generate` first")
+    samples = read_samples(rundir, picture_shards(markers))
+    sources = {sample.key: sample for sample in samples if sample.role == "source"}
+    edits = [sample for sample in samples if sample.role == "counterfactual"]
+    shown = choose_pairs([edit for edit in edits if edit.image], num, rundir.run().seed)
+    if not shown:
+        raise ShardError(f"{rundir.storage} has no picture of a counterfactual to label: look at `counterforge status`")
+    return LabelPage(
+        html=render_label_page(rundir.info.name, rundir.info.digest, shown, sources),
+        strata=dict(sorted(Counter(map(_stratum, shown)).items())),
+        num_without_picture=sum(not edit.image for edit in edits),
+    )
+
+
+def choose_pairs(edits: Sequence[Sample], num: int, seed: int) -> list[Sample]:
+    """Return a seeded sample that takes from each kind and verdict in turn, in an order that tells neither."""
+    strata: dict[str, list[Sample]] = defaultdict(list)
+    for edit in sorted(edits, key=lambda edit: content_seed(seed, f"label/{edit.key}")):
+        strata[_stratum(edit)].append(edit)
+    in_turn = [edit for turn in zip_longest(*(strata[name] for name in sorted(strata))) for edit in turn if edit]
+    return sorted(in_turn[:num], key=lambda edit: content_seed(seed, f"order/{edit.key}"))
+
+
+def render_label_page(name: str, digest: str, edits: Sequence[Sample], sources: Mapping[str, Sample]) -> str:
+    """Return the page as HTML. It may run its own script and nothing else, and load nothing."""
+    script = Path(__file__).with_name("label.js").read_text(encoding="utf-8")
+    used = {edit.source_key: sources[edit.source_key] for edit in edits}
+    data = {
+        "name": name,
+        "digest": digest,
+        "images": {sample.key: data_uri(sample.image, MAX_EDGE) for sample in (*used.values(), *edits)},
+        "pairs": [_pair(edit) for edit in edits],
+    }
+    return (
+        template_environment()
+        .get_template("label.html.jinja")
+        .render(
+            name=name,
+            data=data,
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+    )
+
+
+def _pair(sample: Sample) -> dict[str, str]:
+    edit = sample.edit
+    return {
+        "key": sample.key,
+        "source": sample.source_key,
+        "class": sample.class_name,
+        "title": edit_label(sample),
+        "instruction": edit.instruction if edit else "",
+        "caption": edit.caption if edit else "",
+        "fingerprint": scores_fingerprint(sample.scores),
+    }
+
+
+def _stratum(sample: Sample) -> str:
+    accepted = sample.verdict is None or sample.verdict.accepted
+    return f"{'accepted' if accepted else 'rejected'} {sample.edit.kind if sample.edit else ''}"
