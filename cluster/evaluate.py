@@ -18,7 +18,17 @@ from cluster.classifiers import ClassifierRef, ask_classifier
 from cluster.probe import probe_shards, read_predictions
 from engine.comparison import Comparison, PairedImages
 from engine.errors import SourceError
-from engine.groups import Answer, Dominant, GroupReport, conflicts, dominant_values, group_report
+from engine.groups import (
+    Answer,
+    Dominant,
+    GroupKey,
+    GroupReport,
+    conflicts,
+    dominant_values,
+    group_counts,
+    group_report,
+)
+from engine.pairs import read_pairs
 from engine.plan import Plan
 from engine.rundir import EVALUATION, REINFORCE, RunDirectory
 from engine.runfile import AnySource, ProbeConfig, RunFile
@@ -76,7 +86,7 @@ def evaluate_model(
     if not labelled.items:
         raise SourceError(f"there are no images in {getattr(source, 'path', source.kind)}: nothing to evaluate on")
     ref = ClassifierRef(config=config, classes=opened.classes, offline=offline)
-    return evaluate_set(ref, labelled, attribute_names(labelled.items, group_by), dominant or {}, min_n=min_n)
+    return evaluate_set(ref, labelled, attribute_names(labelled.items, group_by), dominant or {}, {}, min_n=min_n)
 
 
 def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
@@ -94,12 +104,12 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
         return done
     training = [item for item, _ in plan.of_split("train")]
     group_by = attribute_names(training, run.report.group_by or None)
-    dominant = dominant_values(training, group_by)
+    dominant, counts = dominant_values(training, group_by), group_counts(training, group_by)
     scored: dict[str, dict[str, Evaluation]] = {}
     for arm, ref in refs.items():
         for set_name, labelled in sets.items():
             LOG.info("evaluate: %s on %d %s images", arm, len(labelled.items), set_name)
-            evaluation = evaluate_set(ref, labelled, group_by, dominant, confidence=run.probe.confidence)
+            evaluation = evaluate_set(ref, labelled, group_by, dominant, counts, confidence=run.probe.confidence)
             scored.setdefault(set_name, {})[arm] = evaluation
     scored.setdefault("shifted", scored["test"])
     content: dict[str, Json] = {
@@ -159,11 +169,12 @@ def evaluate_set(
     labelled: LabelledSet,
     group_by: Sequence[str],
     dominant: Dominant,
+    training: Mapping[GroupKey, int],
     *,
     confidence: float = 0.95,
     min_n: int = 10,
 ) -> Evaluation:
-    """Score a classifier on one labelled set."""
+    """Score a classifier on one labelled set; `training` counts the images of each group in the training data."""
     items = labelled.items
     tasks = [
         partial(_answer_items, labelled.source, start, items[start : start + ITEMS_PER_TASK], ref.classes)
@@ -178,6 +189,7 @@ def evaluate_set(
         ref.classes,
         group_by,
         dominant,
+        training,
         confidence=confidence,
         min_n=min_n,
     )
@@ -211,12 +223,14 @@ def _answer_items(
         best = int(np.argmax(row))
         # By name: another source may have its classes in another order.
         is_right = classes[best] == item.class_name
+        p_label = float(row[classes.index(item.class_name)]) if item.class_name in classes else 0.0
         answers.append(
             Answer(
                 class_name=item.class_name,
                 attributes=dict(item.attributes),
                 is_right=is_right,
                 confidence=float(row[best]),
+                p_label=p_label,
             )
         )
     return start, answers
@@ -227,7 +241,8 @@ def _edits(run: RunFile, rundir: RunDirectory, digest: str) -> Json:
     import pyarrow.compute as pc
 
     predictions = read_predictions(rundir, digest)
-    table = weakness(predictions.filter(pc.equal(predictions["split"], "validation")), run.probe, seed=run.seed)
+    pairs = read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
+    table = weakness(pairs, run.probe, seed=run.seed)
     return table.overall.to_json() if table.overall else None
 
 
@@ -267,7 +282,7 @@ def _evaluation_name(
         "data": run.data.model_dump(mode="json"),
         "items": {name: [[item.locator, item.label] for item in labelled.items] for name, labelled in sets.items()},
         "group_by": list(run.report.group_by),
-        "probe": run.probe.model_dump(mode="json", exclude={"placement"}),
+        "probe": run.probe.model_dump(mode="json", exclude={"placement", "transfer"}),
     }
     return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
 

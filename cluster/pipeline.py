@@ -134,8 +134,8 @@ def all_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console
 
     def probe_digest() -> str:
         config = run.probe.model_dump(mode="json", exclude=dict(NO_INPUTS))
-        model = run.probe.model
-        return digest_of(plan.digest, rundir.done(), config, model_stamp(model.name) if model else None)
+        models = [*([run.probe.model] if run.probe.model else []), *run.probe.transfer]
+        return digest_of(plan.digest, rundir.done(), config, [model_stamp(model.name) for model in models])
 
     def reinforce_digest() -> str:
         config = run.reinforce.model_dump(mode="json", exclude=dict(NO_INPUTS))

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from cluster.classifiers import ClassifierRef, ask_classifier
 from engine.candidates import edit_columns
 from engine.errors import LeakError, RunError, ShardError
+from engine.findings import Answers, findings
 from engine.rundir import WEAKNESS, RunDirectory
 from engine.runfile import RunFile
 from engine.sample import Sample
 from engine.storage import Storage
-from engine.weakness import Weakness, weakness
+from engine.weakness import Weakness
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,15 +34,21 @@ MAX_TASKS = 2000
 
 
 def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
-    """Probe the run's classifier on all shards that are done, write weakness.json and return the table.
+    """Probe the run's classifiers on all shards that are done, write weakness.json and return the first one's table.
 
     Shards that were probed before are not probed again. Raises ModelError, LeakError, RunError where no shard is done.
     """
-    ref = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
-    digest = probe_shards(ref, rundir)
-    table = weakness(read_predictions(rundir, digest), run.probe, seed=run.seed)
-    rundir.write_json(WEAKNESS, {"classifier": ref.name, "digest": digest, **table.to_json()})
+    first = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
+    models = [run.probe.model_copy(update={"model": model, "callable": None}) for model in run.probe.transfer]
+    answers, *others = (_ask(ref, rundir) for ref in (first, *(replace(first, config=config) for config in models)))
+    table, content = findings(answers, others, run.probe, seed=run.seed)
+    rundir.write_json(WEAKNESS, content)
     return table
+
+
+def _ask(ref: ClassifierRef, rundir: RunDirectory) -> Answers:
+    digest = probe_shards(ref, rundir)
+    return Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
 
 
 def probe_shards(ref: ClassifierRef, rundir: RunDirectory) -> str:
@@ -63,12 +71,15 @@ def probe_shards(ref: ClassifierRef, rundir: RunDirectory) -> str:
 
 
 def read_predictions(rundir: RunDirectory, digest: str) -> "pa.Table":
-    """Return the predictions of one classifier on every shard that is done."""
+    """Return the predictions of one classifier on every shard that is done, each with the split key of its source."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     paths = [predictions_path(digest, index) for index in rundir.done()]
-    return pa.concat_tables([pq.read_table(io.BytesIO(rundir.storage.read(path))) for path in paths])
+    table = pa.concat_tables([pq.read_table(io.BytesIO(rundir.storage.read(path))) for path in paths])
+    planned = rundir.plan().table
+    keys = dict(zip(planned["key"].to_pylist(), planned["split_key"].to_pylist(), strict=True))
+    return table.append_column("split_key", pa.array([keys[key] for key in table["source_key"].to_pylist()]))
 
 
 def predictions_path(digest: str, index: int) -> str:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.confidence import negative_log_likelihood
 from engine.sample import Json
 from engine.sources import SourceItem
-from engine.statistics import calibration_error, wilson_interval
+from engine.statistics import Interval, calibration_error, wilson_interval
 
 # A value is dominant when it is this many times as common as the next one, by this many standard errors: an attribute
 # that was dealt by chance (eight colours, equally often) has no dominant value, and makes no conflicts.
@@ -18,16 +19,19 @@ STANDARD_ERRORS = 3.0
 
 # Class name, then attribute, to its dominant value in the training data; only attributes that have one.
 Dominant = Mapping[str, Mapping[str, str]]
+# Class name and attribute values: what names a group.
+GroupKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Hold a classifier's answer to one labelled image; `confidence` is the probability of its prediction."""
+    """Hold a classifier's answer to one labelled image: the probability of its prediction, and that of the label."""
 
     class_name: str
     attributes: Mapping[str, str]
     is_right: bool
     confidence: float
+    p_label: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,8 @@ class GroupReport:
 
     `worst` is the group of lowest accuracy among those with at least `min_n` images; being the lowest of many it is
     pessimistic, so its interval stands beside it. `aligned` and `conflict` are None where no value is dominant. Without
-    attributes the groups are the classes.
+    attributes the groups are the classes. `adjusted` weighs each group's accuracy by its share of the training data
+    (Sagawa et al. 2020, for Waterbirds); None where a group of the training data has no image here. `nll` is in nats.
     """
 
     overall: Share
@@ -84,7 +89,9 @@ class GroupReport:
     worst: Group | None
     aligned: Share | None
     conflict: Share | None
+    adjusted: Interval | None
     calibration_error: float
+    nll: float
 
     def to_json(self) -> dict[str, Json]:
         """Return the report as plain JSON."""
@@ -99,7 +106,11 @@ class GroupReport:
             "aligned": self.aligned.to_json() if self.aligned else None,
             "conflict_accuracy": self.conflict.accuracy if self.conflict else None,
             "conflict": self.conflict.to_json() if self.conflict else None,
+            "adjusted_average": self.adjusted.value if self.adjusted else None,
+            "adjusted_average_low": self.adjusted.low if self.adjusted else None,
+            "adjusted_average_high": self.adjusted.high if self.adjusted else None,
             "calibration_error": self.calibration_error if math.isfinite(self.calibration_error) else None,
+            "nll": self.nll if math.isfinite(self.nll) else None,
         }
 
 
@@ -117,25 +128,33 @@ def dominant_values(items: Iterable[SourceItem], group_by: Sequence[str]) -> dic
     return found
 
 
+def group_counts(items: Iterable[SourceItem], group_by: Sequence[str]) -> Counter[GroupKey]:
+    """Return the number of images of each group."""
+    return Counter(_key(item.class_name, item.attributes, group_by) for item in items)
+
+
 def group_report(
     answers: Sequence[Answer],
     classes: Sequence[str],
     group_by: Sequence[str],
     dominant: Dominant,
+    training: Mapping[GroupKey, int],
     *,
     confidence: float = 0.95,
     min_n: int = 10,
 ) -> GroupReport:
-    """Return accuracy over all, by class, by group, and where class and attribute agree or conflict."""
+    """Return accuracy over all, by class, by group, and where class and attribute agree or conflict.
+
+    `training` counts the images of each group in the training data.
+    """
 
     def share(chosen: Iterable[Answer]) -> Share:
         right = [answer.is_right for answer in chosen]
         return Share(correct=sum(right), n=len(right), confidence=confidence)
 
-    by_group: dict[tuple[str, tuple[tuple[str, str], ...]], list[Answer]] = defaultdict(list)
+    by_group: dict[GroupKey, list[Answer]] = defaultdict(list)
     for answer in answers:
-        values = tuple((name, answer.attributes[name]) for name in group_by if name in answer.attributes)
-        by_group[answer.class_name, values].append(answer)
+        by_group[_key(answer.class_name, answer.attributes, group_by)].append(answer)
     groups = [
         Group(
             class_name=name, values=dict(values), share=share(members), conflict=conflicts(dominant, name, dict(values))
@@ -152,10 +171,12 @@ def group_report(
         worst=min(large, key=lambda group: (group.share.accuracy or 0.0, -group.share.n), default=None),
         aligned=aligned,
         conflict=conflict,
+        adjusted=_adjusted(groups, training),
         calibration_error=calibration_error(
             np.array([answer.confidence for answer in answers], np.float64),
             np.array([answer.is_right for answer in answers], np.bool_),
         ),
+        nll=negative_log_likelihood(np.array([answer.p_label for answer in answers], np.float64)),
     )
 
 
@@ -163,6 +184,27 @@ def conflicts(dominant: Dominant, class_name: str, values: Mapping[str, str]) ->
     """Say whether any value differs from its class's dominant one; None where the class has none."""
     usual = {name: value for name, value in dominant.get(class_name, {}).items() if name in values}
     return any(values[name] != value for name, value in usual.items()) if usual else None
+
+
+def _key(class_name: str, attributes: Mapping[str, str], group_by: Sequence[str]) -> GroupKey:
+    return class_name, tuple((name, attributes[name]) for name in group_by if name in attributes)
+
+
+def _adjusted(groups: Sequence[Group], training: Mapping[GroupKey, int]) -> Interval | None:
+    """Return the groups' accuracies weighed by the training data; Wilson's limits joined (Zou and Donner 2008)."""
+    found = {(group.class_name, tuple(group.values.items())): group.share for group in groups}
+    total = sum(training.values())
+    if not total or not training.keys() <= found.keys():
+        return None
+    value = below = above = 0.0
+    for key, count in training.items():
+        share, weight = found[key], count / total
+        low, high = wilson_interval(share.correct, share.n, share.confidence)
+        accuracy = share.correct / share.n
+        value += weight * accuracy
+        below += (weight * (accuracy - low)) ** 2
+        above += (weight * (high - accuracy)) ** 2
+    return Interval(value=value, low=value - math.sqrt(below), high=value + math.sqrt(above))
 
 
 def _dominant(counter: Counter[str]) -> str | None:

@@ -1,5 +1,6 @@
-"""The pairs of a probe: each accepted edit beside its source and its placebo."""
+"""The pairs of a probe: each accepted edit beside its source and its placebo, and the half that its source is in."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,18 +8,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from engine.errors import LeakError
 from engine.statistics import Floats, Ints
 
 COLUMNS = [
+    "key",
     "source_key",
+    "split_key",
     "role",
     "split",
     "label",
     "class_name",
     "edit_kind",
+    "edit_before",
     "edit_after",
+    "edit_severity",
     "accepted",
     "prediction",
     "p_label",
@@ -27,12 +33,21 @@ COLUMNS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Hold one row an accepted edit, joined with its source and its placebo (NaN where there is none)."""
+    """Hold one row an accepted edit, joined with its source and its placebo (NaN where there is none).
 
+    `cluster` numbers the split keys: sources that share one (a garment, a patient) are no independent evidence. They
+    are in one half: `in_discovery` is True where cells are found, False where they are scored.
+    """
+
+    keys: list[str]
     source: Ints
+    cluster: Ints
+    in_discovery: NDArray[np.bool_]
     label: Ints
     kind: Ints
+    before: list[str]
     after: Ints
+    severity: Floats
     classes: dict[int, str]
     kinds: list[str]
     afters: list[str]
@@ -46,9 +61,19 @@ class Pairs:
     splits: dict[str, int]
 
     @property
-    def num_sources(self) -> int:
-        """Return the number of sources with an edit."""
-        return int(self.source.max()) + 1 if len(self.source) else 0
+    def num_clusters(self) -> int:
+        """Return the number of split keys with an edit."""
+        return int(self.cluster.max()) + 1 if len(self.cluster) else 0
+
+    @property
+    def has_placebos(self) -> bool:
+        """Return whether any source with an edit has a placebo."""
+        return bool(np.isfinite(self.right_placebo).any())
+
+    @property
+    def right_unedited(self) -> Floats:
+        """Return whether the placebo was right, of a source without a placebo the source itself."""
+        return np.where(np.isfinite(self.right_placebo), self.right_placebo, self.right_source)
 
 
 def read_pairs(table: pa.Table) -> Pairs:
@@ -67,13 +92,20 @@ def read_pairs(table: pa.Table) -> Pairs:
     before = [sources[row["source_key"]] for row in edits]
     same = [placebos.get(row["source_key"]) for row in edits]
     kinds, afters = sorted({row["edit_kind"] for row in edits}), sorted({row["edit_after"] for row in edits})
-    keys = {key: index for index, key in enumerate(dict.fromkeys(row["source_key"] for row in edits))}
+    keys = list(dict.fromkeys(row["source_key"] for row in edits))
+    clusters = list(dict.fromkeys(row["split_key"] for row in edits))
+    halves = {key: finds_cells(key) for key in clusters}
     splits = [sources[key]["split"] for key in keys]
     return Pairs(
-        source=np.array([keys[row["source_key"]] for row in edits], np.int64),
+        keys=[row["key"] for row in edits],
+        source=_positions([row["source_key"] for row in edits], keys),
+        cluster=_positions([row["split_key"] for row in edits], clusters),
+        in_discovery=np.array([halves[row["split_key"]] for row in edits], np.bool_),
         label=np.array([row["label"] for row in edits], np.int64),
         kind=_positions([row["edit_kind"] for row in edits], kinds),
+        before=[row["edit_before"] for row in edits],
         after=_positions([row["edit_after"] for row in edits], afters),
+        severity=np.array([row["edit_severity"] for row in edits], np.float64),
         classes={row["label"]: row["class_name"] for row in edits},
         kinds=kinds,
         afters=afters,
@@ -88,6 +120,14 @@ def read_pairs(table: pa.Table) -> Pairs:
         ),
         splits={split: splits.count(split) for split in sorted(set(splits))},
     )
+
+
+def finds_cells(split_key: str) -> bool:
+    """Return whether a split key is in the discovery half; the others are in the scoring half.
+
+    The hash has no seed: nobody can draw halves until a cell looks as it should.
+    """
+    return bool(hashlib.blake2b(f"half/{split_key}".encode(), digest_size=1).digest()[0] & 1)
 
 
 def _positions(values: Sequence[str], known: Sequence[str]) -> Ints:

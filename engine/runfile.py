@@ -7,6 +7,8 @@ from pydantic import Field, JsonValue, model_validator
 
 from engine.stages import AnyStageConfig, Config, ModelConfig, Placement
 
+ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+
 DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
 
 
@@ -92,6 +94,11 @@ class DataConfig(Config):
     shifted: AnySource | None = Field(
         None, description="a second test set under shift, for groups; default: the same as `test`"
     )
+    oracle: AnySource | None = Field(
+        None,
+        description="images of the same kind without the weakness, for the arm `oracle`, which shows what could be "
+        "had; those of the train split are used",
+    )
     splits: Splits = Splits()
     num_sources: int | None = Field(
         None, ge=1, description="how many sources of the train split get edits; default: all"
@@ -122,6 +129,10 @@ class ProbeConfig(Config):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     num_bootstraps: int = Field(1000, ge=100)
     min_sources: int = Field(10, ge=2, description="cells with fewer sources are not reported")
+    transfer: tuple[ModelConfig, ...] = Field(
+        (),
+        description="other classifiers, asked about the same pictures: is what the first fails at hard for them too?",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> "ProbeConfig":
@@ -133,13 +144,41 @@ class ProbeConfig(Config):
 class ReinforceConfig(Config):
     """Fine-tune the classifier on accepted counterfactuals mixed with replayed real images."""
 
-    arms: tuple[Literal["real_only", "reinforced"], ...] = ("real_only", "reinforced")
+    arms: tuple[ArmName, ...] = Field(
+        ("real_only", "reinforced"),
+        description="trained one after another from the classifier under test: real images alone, under RandAugment, "
+        "under CutMix, or with its errors drawn more often (JTT); with edits drawn alike, or by the weakness that the "
+        "probe found; on data.oracle",
+    )
     num_steps: int = Field(300, ge=1, description="optimizer steps, the same in every arm")
     batch_size: int = Field(64, ge=1, description="images in one step, over all workers")
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.01, ge=0)
     warmup_share: float = Field(0.1, ge=0, lt=1)
     replay_ratio: float = Field(0.5, ge=0, lt=1, description="share of real images in each batch of the reinforced arm")
+    emphasis: int = Field(
+        4,
+        ge=1,
+        description="arm reinforced: an edit of the weakest cell is drawn so many times as often as a harmless one",
+    )
+    upweight: int = Field(20, ge=1, description="arm reweighted: how often the classifier's errors are drawn")
+    consistency: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the Jensen-Shannon divergence between the answers to an edit and to its source, which "
+        "then stand in one batch, in the place of other real images",
+    )
+    distillation: float = Field(
+        0.0,
+        ge=0,
+        description="arms with edits: weight of the divergence from the untrained classifier's answers to real images",
+    )
+    trained: Literal["all", "head"] = Field("all", description="which weights: all, or the last linear layer")
+    interpolation: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.25, 0.5, 0.75),
+        description="shares of the way from the classifier's weights to the trained ones that are scored as well; "
+        "costs nothing but a look at the validation images",
+    )
     max_blur: float = Field(
         0.01,
         ge=0,

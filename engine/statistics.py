@@ -106,8 +106,11 @@ def cell_sources(source: Ints, cell: Ints, num_cells: int) -> Ints:
     return np.bincount(pairs % num_cells, minlength=num_cells).astype(np.int64)
 
 
-def wilson_interval(correct: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval of a share; (0, 1) where nothing was counted. Wilson 1927."""
+def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of a share; (0, 1) where nothing was counted. Wilson 1927.
+
+    Counts may be fractions: an effective sample size of weighted rows.
+    """
     if n == 0:
         return 0.0, 1.0
     z = normal_quantile(0.5 + confidence / 2)
@@ -138,7 +141,8 @@ def paired_test(net: Floats) -> float:
     """
     if np.isin(net, (-1, 0, 1)).all():
         return sign_test(int((net > 0).sum()), int((net < 0).sum()))
-    return 2 * NORMAL.cdf(-abs(float(net.sum())) / math.sqrt(float((net * net).sum())))
+    # erfc keeps its digits where 1 - erf is 0, from z = 8 on.
+    return math.erfc(abs(float(net.sum())) / math.sqrt(2 * float((net * net).sum())))
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:

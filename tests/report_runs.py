@@ -11,12 +11,12 @@ from tiny_runs import CLASSES, tiny_plan, tiny_results
 
 from engine.candidates import edit_columns
 from engine.commit import commit_shard
+from engine.findings import Answers, findings
 from engine.groups import Answer, group_report
 from engine.report.results import ARMS
 from engine.rundir import RunDirectory
 from engine.runfile import ProbeConfig, RunFile
 from engine.sample import Rejection, Sample, Verdict
-from engine.weakness import weakness
 
 EVIL = "<script>alert('x')</script>"
 SECONDS = {"plan": 0.5, "generate": 8.0, "probe": 1.0, "reinforce": 3.0}
@@ -37,7 +37,12 @@ def finished_run(folder: Path, **settings: str) -> tuple[RunDirectory, RunFile]:
     """Write every result: the patient is wrong on every edit, the reinforced classifier on none."""
     rundir, run = generated_run(folder, **settings)
     tables = {arm: predictions(rundir, arm) for arm in ARMS}
-    rundir.write_json("weakness.json", {"digest": "d-patient", **weakness(tables["patient"], run.probe).to_json()})
+    first, other = (
+        Answers(classifier=f"{arm} {EVIL}", digest=f"d-{arm}", predictions=tables[arm])
+        for arm in ("patient", "real_only")
+    )
+    _, content = findings(first, [other], run.probe)
+    rundir.write_json("weakness.json", content)
     rundir.write_json("evaluation.json", evaluation())
     rundir.write_json("reinforce.json", reinforcement())
     rundir.write_json("phases.json", {"seconds": SECONDS})
@@ -71,6 +76,7 @@ def answer(sample: Sample, arm: str) -> dict[str, object]:
     return {
         "key": sample.key,
         "source_key": sample.source_key,
+        "split_key": sample.source_key,
         "role": sample.role,
         "split": sample.split,
         "label": sample.label,
@@ -96,12 +102,13 @@ def evaluation(attributes: Sequence[str] = ("background",)) -> dict[str, object]
                 attributes=dict.fromkeys(attributes, place),
                 is_right=own[name] == place or number < share,
                 confidence=0.9,
+                p_label=0.9,
             )
             for name in CLASSES
             for place in ("grass", "snow")
             for number in range(20)
         ]
-        report = group_report(answers, CLASSES, attributes, dominant).to_json()
+        report = group_report(answers, CLASSES, attributes, dominant, {}).to_json()
         arms[arm] = {"digest": f"d-{arm}", "test": report, "shifted": report, "edits": None}
     comparison = {
         "arm": "reinforced", "against": "patient", "set": "test", "where": "conflict", "n": 40, "gained": 22, "lost": 0,

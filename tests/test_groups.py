@@ -1,11 +1,12 @@
 """Groups are counted right, and a conflict is a difference from what the training data made usual."""
 
 import json
+import math
 
 import pytest
 from scipy import stats
 
-from engine.groups import Answer, dominant_values, group_report
+from engine.groups import Answer, dominant_values, group_counts, group_report
 from engine.sources import SourceItem
 
 CLASSES = ("boot", "bag")
@@ -34,7 +35,7 @@ def test_groups_worst_group_and_conflict_are_counted() -> None:
         *_answers("bag", "sand", 9, 10),
         *_answers("bag", "snow", 5, 10),
     ]
-    report = group_report(answers, CLASSES, ["background"], DOMINANT)
+    report = group_report(answers, CLASSES, ["background"], DOMINANT, {})
     assert (report.overall.correct, report.overall.n) == (36, 56)
     assert {name: share.accuracy for name, share in report.classes.items()} == {"boot": 22 / 36, "bag": 14 / 20}
     assert report.worst is not None
@@ -50,18 +51,45 @@ def test_groups_worst_group_and_conflict_are_counted() -> None:
     assert (first["low"], first["high"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_the_adjusted_average_weighs_groups_as_the_training_data_do() -> None:
+    answers = [*_answers("boot", "snow", 9, 10), *_answers("boot", "sand", 2, 10), *_answers("bag", "sand", 40, 80)]
+    training = group_counts(_items("boot", {"snow": 90, "sand": 5}) + _items("bag", {"sand": 5}), ["background"])
+    adjusted = group_report(answers, CLASSES, ["background"], DOMINANT, training).adjusted
+    assert adjusted is not None
+    assert adjusted.value == pytest.approx(0.9 * 0.9 + 0.05 * 0.2 + 0.05 * 0.5)
+    low, high = stats.binomtest(9, 10).proportion_ci(method="wilson")
+    # The group of 90 % decides the interval.
+    assert adjusted.low == pytest.approx(adjusted.value - 0.9 * (0.9 - low), abs=0.002)
+    assert adjusted.high == pytest.approx(adjusted.value + 0.9 * (high - 0.9), abs=0.002)
+    # A group that was never seen makes it undefined, and so do unknown training data.
+    assert group_report(answers[:20], CLASSES, ["background"], DOMINANT, training).adjusted is None
+    assert group_report(answers, CLASSES, ["background"], DOMINANT, {}).to_json()["adjusted_average"] is None
+
+
+def test_likelihood_is_in_nats_and_stays_finite() -> None:
+    answers = [
+        Answer(class_name="bag", attributes={}, is_right=True, confidence=1.0, p_label=p) for p in (0.5, 0.25, 0.0)
+    ]
+    assert group_report(answers[:2], CLASSES, [], {}, {}).nll == pytest.approx(1.5 * math.log(2))
+    assert 5 < group_report(answers, CLASSES, [], {}, {}).nll < 7
+
+
 def test_a_second_attribute_without_dominant_value_makes_no_conflict() -> None:
     answer = Answer(
-        class_name="boot", attributes={"background": "snow", "colour": "red"}, is_right=True, confidence=0.9
+        class_name="boot",
+        attributes={"background": "snow", "colour": "red"},
+        is_right=True,
+        confidence=0.9,
+        p_label=0.9,
     )
-    (group,) = group_report([answer], CLASSES, ["background", "colour"], DOMINANT).groups
+    (group,) = group_report([answer], CLASSES, ["background", "colour"], DOMINANT, {}).groups
     assert group.conflict is False
     assert group.values == {"background": "snow", "colour": "red"}
 
 
 def test_without_attributes_the_groups_are_the_classes_and_nothing_conflicts() -> None:
-    answers = [Answer(class_name="bag", attributes={}, is_right=True, confidence=0.7)] * 20
-    report = group_report(answers, CLASSES, [], {})
+    answers = [Answer(class_name="bag", attributes={}, is_right=True, confidence=0.7, p_label=0.7)] * 20
+    report = group_report(answers, CLASSES, [], {}, {})
     content = report.to_json()
     assert (content["conflict_accuracy"], content["aligned_accuracy"], content["worst_group_accuracy"]) == (
         None,
@@ -73,7 +101,7 @@ def test_without_attributes_the_groups_are_the_classes_and_nothing_conflicts() -
 
 
 def test_the_report_of_no_image_is_plain_json() -> None:
-    content = json.dumps(group_report([], CLASSES, ["background"], DOMINANT).to_json(), allow_nan=False)
+    content = json.dumps(group_report([], CLASSES, ["background"], DOMINANT, {}).to_json(), allow_nan=False)
     assert json.loads(content)["accuracy"] is None
 
 
@@ -94,6 +122,12 @@ def _items(class_name: str, counts: dict[str, int]) -> list[SourceItem]:
 
 def _answers(class_name: str, background: str, correct: int, n: int) -> list[Answer]:
     return [
-        Answer(class_name=class_name, attributes={"background": background}, is_right=number < correct, confidence=0.9)
+        Answer(
+            class_name=class_name,
+            attributes={"background": background},
+            is_right=number < correct,
+            confidence=0.9,
+            p_label=0.9,
+        )
         for number in range(n)
     ]

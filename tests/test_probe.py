@@ -61,6 +61,45 @@ def test_the_result_names_its_classifier_and_its_sources(finished: tuple[RunFile
     assert table.overall.n_edits == 6
 
 
+def test_the_result_holds_phrases_calibration_and_no_failure_points_at_one_severity(
+    finished: tuple[RunFile, RunDirectory],
+) -> None:
+    run, rundir = finished
+    probe_run(run, rundir)
+    content = rundir.read_json("weakness.json")
+    assert isinstance(content, dict)
+    phrases, calibration = content["phrases"], content["calibration"]
+    assert isinstance(phrases, dict)
+    assert isinstance(calibration, dict)
+    assert phrases["num_phrases"] in {0, 1}
+    assert set(calibration) == {"source", "placebo", "counterfactual"}
+    assert (content["failure_points"], content["transfer"]) == ([], [])
+
+
+def test_other_classifiers_are_asked_about_the_same_shards(
+    finished: tuple[RunFile, RunDirectory], tmp_path: Path
+) -> None:
+    run, rundir = finished
+    other = save_checkpoint(tmp_path / "other", "resnet", list(CLASSES), seed=1)
+    config = run.probe.model_copy(update={"transfer": (ModelConfig(name=str(other)), run.probe.model)})
+    probe_run(run.model_copy(update={"probe": config}), rundir)
+    content = rundir.read_json("weakness.json")
+    assert isinstance(content, dict)
+    first, itself = content["transfer"]  # type: ignore[misc,union-attr]  # JSON
+    assert first["classifier"] == str(other)
+    assert first["digest"] != content["digest"] == itself["digest"]
+    assert all(rundir.exists(predictions_path(first["digest"], index)) for index in rundir.done())
+    assert itself["overall"]["drop"] == content["overall"]["corrected_drop"]  # type: ignore[index]  # JSON
+
+
+def test_predictions_carry_the_split_key_that_halves_the_sources(finished: tuple[RunFile, RunDirectory]) -> None:
+    run, rundir = finished
+    table = read_predictions(rundir, probe_shards(_ref(run), rundir))
+    planned = rundir.plan().table
+    keys = dict(zip(planned["key"].to_pylist(), planned["split_key"].to_pylist(), strict=True))
+    assert table["split_key"].to_pylist() == [keys[key] for key in table["source_key"].to_pylist()]
+
+
 def test_shards_that_were_probed_are_not_probed_again(finished: tuple[RunFile, RunDirectory]) -> None:
     run, rundir = finished
     digest = probe_shards(_ref(run), rundir)

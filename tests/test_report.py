@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
-from report_runs import EVIL, evaluation, finished_run, generated_run
+from report_runs import EVIL, evaluation, finished_run, generated_run, predictions
 from tiny_runs import CLASSES, tiny_group
 
+from engine.errors import RunDirectoryError
+from engine.findings import Answers, findings
 from engine.report.page import PAGE, result_picture, write_report
 from engine.report.pictures import contact_sheet, data_uri, edit_label
 from engine.report.rows import Guess, choose_examples, choose_rows, make_rows
@@ -144,6 +147,48 @@ def test_each_figure_shows_every_arm_with_its_interval(page: Page) -> None:
     for arm in ("patient 20.0 %", "real only 30.0 %", "reinforced 75.0 %"):
         assert arm in conflict
     assert len([svg for svg in figures[0].find("svg") if "track" in (svg.attributes.get("class") or "")]) == 3
+
+
+def test_phrases_transfer_and_calibration_are_shown_with_their_numbers(page: Page) -> None:
+    weak = page.section("weak")
+    titles = [title.text for title in weak.find("h3")]
+    assert titles[-3:] == [
+        "Which words did it",
+        f"The same cells on real_only {EVIL}",
+        "Whether its confidence can be trusted",
+    ]
+    tables = {next(table.find("caption")).text[:5]: table for table in weak.find("table")}
+    assert "grass → snow 6 of 6 100" in tables["Edits"].text
+    assert "flip this one as well" in weak.text
+    assert "accepted edits 6" in tables["Calib"].text
+    # Six sources make nothing significant; both arms are wrong on every edit.
+    assert "No cell is significant" in weak.text
+    assert "Of the 6 edits that flip the classifier under test, 100.0 %" in weak.text
+
+
+def test_failure_points_are_drawn_where_edits_have_several_severities(tmp_path: Path) -> None:
+    rundir, run = finished_run(tmp_path)
+    rows = predictions(rundir, "patient").to_pylist()
+    mild = [
+        row | {"key": f"{row['key']}m", "edit_severity": 0.5, "prediction": row["label"]}
+        for row in rows
+        if row["role"] == "counterfactual"
+    ]
+    answers = Answers(classifier="patient", digest="d-patient", predictions=pa.Table.from_pylist([*rows, *mild]))
+    rundir.write_json("weakness.json", findings(answers, [], run.probe)[1])
+    weak = read_page(rundir, run).section("weak")
+    (chart,) = [svg for svg in weak.find("svg") if svg.attributes.get("class") == "chart"]
+    assert "not flipped yet" in chart.text
+    (table,) = [table for table in weak.find("table") if "median is the severity" in table.text]
+    first = next(next(table.find("tbody")).find("tr"))
+    assert first.text == "background: any 6 1 1 to 1 0 % 0.0 +100.0"
+
+
+def test_a_weakness_table_of_another_version_says_what_to_run(tmp_path: Path) -> None:
+    rundir, run = finished_run(tmp_path)
+    rundir.write_json("weakness.json", {"overall": None, "cells": []})
+    with pytest.raises(RunDirectoryError, match=r"no by_kind, calibration, .* run `counterforge probe` again"):
+        write_report(rundir, run)
 
 
 def test_answers_are_told_apart_without_colour(page: Page) -> None:

@@ -49,6 +49,11 @@ def test_edits_that_share_a_placebo_do_not_fake_a_difference() -> None:
     assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.025)
 
 
+def test_a_certain_difference_keeps_its_digits() -> None:
+    """300 sources that lose two edits each: z is 17, where 1 - erf is 0."""
+    assert paired_test(np.full(300, -2.0)) == pytest.approx(2 * stats.norm.sf(math.sqrt(300)))
+
+
 def test_q_values_agree_with_scipy() -> None:
     p_values = np.random.default_rng(0).uniform(size=40) ** 3
     assert benjamini_hochberg(list(p_values)) == pytest.approx(list(stats.false_discovery_control(p_values)))

@@ -44,16 +44,17 @@ def verdict_reasons(summary: dict[str, Any]) -> list[str]:
 
 def weakest_cell(summary: dict[str, Any]) -> str | None:
     """Return the first significant cell of the weakness table in words, or None."""
-    weakness = summary["weakness"] or {}
-    cell = next((cell for cell in weakness.get("cells", []) if cell["significant"]), None)
+    weakness = summary["weakness"] or {"cells": [], "drop": ""}
+    name = weakness["drop"]
+    cell = next((cell for cell in weakness["cells"] if cell["significant"] and cell[name] is not None), None)
     if cell is None:
         return None
     edit = f"{cell['kind']} to {cell['after']}" if cell["after"] else f"{cell['kind']}"
     who = f"of {cell['class_name']}" if cell["class_name"] else "of any class"
-    name = "corrected_drop" if cell["corrected_drop"] is not None else "accuracy_drop"
+    low, high = (100 * cell[f"{name}_{end}"] for end in ("low", "high"))
     return (
         f"changing the {edit} in pictures {who} costs {100 * cell[name]:.0f} points of accuracy "
-        f"({100 * cell[name + '_low']:.0f} to {100 * cell[name + '_high']:.0f}, {cell['n_sources']} sources)"
+        f"({low:.0f} to {high:.0f}, on {cell['n_sources']} sources that had no part in finding it)"
     )
 
 

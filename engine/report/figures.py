@@ -10,19 +10,19 @@ from engine.errors import EngineError, RunDirectoryError
 from engine.figures import FIGURES_FOLDER, Figure, describe, machine, share, table, write_figures
 from engine.report.page import SUMMARY
 from engine.report.summary import Summary
-from engine.rundir import WEAKNESS, RunDirectory
+from engine.rundir import RunDirectory
 
 HEADLINES = ("conflict_accuracy", "worst_group_accuracy", "accuracy_biased")
 
 
-def run_figures(summary: Summary, cells: Sequence[Summary]) -> Iterator[Figure]:
+def run_figures(summary: Summary) -> Iterator[Figure]:
     """Yield accuracies by arm, the weakness by kind of edit, what became of the candidates, seconds by phase."""
     for name in HEADLINES:
         for arm, found in summary[name].items():
             if found is not None:
                 values = {key: found[key] for key in ("value", "low", "high", "n")}
                 yield Figure(name=f"{name}.{arm}", **values)
-    yield from _weakness_figures(cells)
+    yield from _weakness_figures((summary["weakness"] or {}).get("by_kind", []))
     counts = summary["counts"]
     yield share("candidates.accepted", counts["accepted"], counts["candidates"])
     yield share("candidates.rejected", sum(counts["rejected"].values()), counts["candidates"])
@@ -32,10 +32,8 @@ def run_figures(summary: Summary, cells: Sequence[Summary]) -> Iterator[Figure]:
     yield Figure(name="seconds.all", value=sum(summary["seconds"].values()), unit="s")
 
 
-def _weakness_figures(cells: Sequence[Summary]) -> Iterator[Figure]:
-    for cell in cells:
-        if cell["level"] != "kind":
-            continue
+def _weakness_figures(by_kind: Sequence[Summary]) -> Iterator[Figure]:
+    for cell in by_kind:
         for measure in ("corrected_drop", "artefact_drop"):
             if cell.get(measure) is not None:
                 yield Figure(
@@ -58,8 +56,7 @@ def main() -> int:
         rundir = RunDirectory.open(arguments.run)
         if not rundir.exists(SUMMARY):
             raise RunDirectoryError(f"{arguments.run} has no {SUMMARY} yet: run `counterforge report` first")
-        cells = json.loads(rundir.storage.read(WEAKNESS))["cells"] if rundir.exists(WEAKNESS) else []
-        figures = list(run_figures(json.loads(rundir.storage.read(SUMMARY)), cells))
+        figures = list(run_figures(json.loads(rundir.storage.read(SUMMARY))))
         path = write_figures(arguments.name, figures, arguments.out)
     except (EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -50,8 +50,8 @@ EMPTY = HeatCell(text="–", css="empty")
 
 
 def drop_name(weakness: Content) -> str:
-    """Return the measure that the table is ranked by."""
-    return "corrected_drop" if weakness["has_placebos"] else "accuracy_drop"
+    """Return the name of the drop that the table is about."""
+    return str(weakness["drop"])
 
 
 def shown_cells(weakness: Content) -> list[Content]:
@@ -73,7 +73,7 @@ def shown_cells(weakness: Content) -> list[Content]:
 
 def weakness_maps(weakness: Content) -> tuple[list[HeatMap], float]:
     """Return one heat map for each edit kind, classes by values, and the drop at the end of the colour scale."""
-    drop, cells = drop_name(weakness), shown_cells(weakness)
+    drop, cells = drop_name(weakness), [*weakness["by_kind"], *shown_cells(weakness)]
     found = {(cell["class_name"], cell["kind"], cell["after"]): cell for cell in cells}
     drops = [abs(cell[drop]) for cell in cells if cell[drop] is not None]
     scale = max(math.ceil(10 * max(drops, default=0.1) - 1e-9) / 10, 0.1)

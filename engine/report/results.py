@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.errors import RunDirectoryError
 from engine.marker import Marker
 from engine.report.rows import Guess
 from engine.rundir import EVALUATION, REINFORCE, WEAKNESS, RunDirectory, RunInfo, rejected_path, shard_path
@@ -16,6 +17,7 @@ from engine.sample import Sample
 
 PHASES = ("plan", "generate", "probe", "reinforce", "evaluate", "report")
 ARMS = ("patient", "real_only", "reinforced")
+WEAKNESS_PARTS = {"overall", "by_kind", "cells", "failure_points", "phrases", "calibration", "transfer"}
 # The report shows a few dozen pictures: of a large run it reads only as many shards as this.
 PICTURE_BYTES = 512 * 2**20
 
@@ -38,14 +40,14 @@ class Results:
 
 
 def read_results(rundir: RunDirectory, run: RunFile) -> Results:
-    """Read the results that are there."""
+    """Read the results that are there; RunDirectoryError where weakness.json lacks what this version writes."""
     seconds = (_read_object(rundir, "phases.json") or {}).get("seconds", {})
     return Results(
         run=run,
         info=rundir.info,
         markers=rundir.markers(),
         candidates=rundir.candidates(),
-        weakness=_read_object(rundir, WEAKNESS),
+        weakness=_read_weakness(rundir),
         reinforce=_read_object(rundir, REINFORCE),
         evaluation=_read_object(rundir, EVALUATION),
         seconds={name: seconds[name] for name in sorted(seconds, key=_phase_order)},
@@ -108,6 +110,17 @@ def _phase_order(name: str) -> int:
 def _tar_bytes(marker: Marker) -> int:
     files = (marker.files.get(path) for path in (shard_path(marker.shard), rejected_path(marker.shard)))
     return sum(file.bytes for file in files if file is not None)
+
+
+def _read_weakness(rundir: RunDirectory) -> Content | None:
+    content = _read_object(rundir, WEAKNESS)
+    if content is not None and (missing_parts := WEAKNESS_PARTS - content.keys()):
+        missing = ", ".join(sorted(missing_parts))
+        raise RunDirectoryError(
+            f"{rundir.storage.name(WEAKNESS)} has no {missing}, it was written by another version of Counterforge: "
+            "run `counterforge probe` again"
+        )
+    return content
 
 
 def _read_object(rundir: RunDirectory, name: str) -> Content | None:

@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 from engine.candidates import SCORE_PREFIX
 from engine.marker import add_counts
 from engine.report.advice import next_steps, verdict_reasons
-from engine.report.maps import group_name, shown_cells
+from engine.report.maps import drop_name, group_name, shown_cells
 from engine.report.pictures import edit_label
 from engine.report.results import ARMS, Content, Results
 from engine.report.rows import Picture, Row
 from engine.sample import Sample
 from engine.statistics import wilson_interval
 
+ENDS = ("low", "high")
 # A value is a number, text, list or object of JSON; the report module alone reads it.
 Summary = dict[str, Any]
 
@@ -165,17 +166,27 @@ def _groups(evaluation: Content | None) -> Summary | None:
         "group_by": evaluation.get("group_by", []),
         "dominant": evaluation.get("dominant", {}),
         "arms": {arm: report["groups"] for arm, report in arms.items()},
+        "adjusted_average": {
+            arm: {"value": report["adjusted_average"], **{end: report[f"adjusted_average_{end}"] for end in ENDS}}
+            for arm, report in arms.items()
+            if report.get("adjusted_average") is not None
+        },
     }
 
 
 def _weakness(weakness: Content | None) -> Summary | None:
-    """Return the overall row and those cells that the page has room for, ranked; the whole table is weakness.json."""
+    """Return weakness.json with those cells alone that the page has room for, and counts of all.
+
+    A significant cell is confirmed where the half of the sources that had no part in finding it shows harm too.
+    """
     if weakness is None:
         return None
+    drop = drop_name(weakness)
     return {
         **weakness,
         "num_cells": len(weakness["cells"]),
         "num_significant": sum(cell["significant"] for cell in weakness["cells"]),
+        "num_confirmed": sum(cell["significant"] and (cell[f"{drop}_low"] or 0) > 0 for cell in weakness["cells"]),
         "cells": shown_cells(weakness),
     }
 

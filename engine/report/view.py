@@ -4,18 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.advice import find_comparison, headline
-from engine.report.maps import (
-    drop_name,
-    group_attributes,
-    group_map,
-    group_name,
-    key_of,
-    shown_classes,
-    weakness_maps,
-)
+from engine.report.maps import group_attributes, group_map, group_name, key_of, shown_classes
 from engine.report.results import ARMS
 from engine.report.view_run import accept_tables, cost_view, training_view, verifier_sentence
-from engine.report.words import count, percent, points, signed_interval
+from engine.report.view_weakness import weakness_view
+from engine.report.words import count, interval, percent, points
 from engine.runfile import RunFile
 
 View = dict[str, Any]
@@ -46,7 +39,7 @@ FIGURES = (
         "Not measured: there are no test images.",
     ),
 )
-NUM_CELLS, NUM_GROUPS = 12, 8
+NUM_GROUPS = 8
 MISSING = {
     "evaluation": "No evaluation yet: `counterforge run` evaluates every arm on the test sets after reinforcing.",
     "weakness": "Not probed yet: run `counterforge probe`, which asks the classifier about every accepted picture.",
@@ -70,7 +63,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "arms": [_arm(arm) | {"what": ARM_MEANING[arm]} for arm in ARMS],
         "arm_words": {"patient": "before", "reinforced": "after"},
         "figures": _figures(summary),
-        "weakness": _weakness(summary["weakness"]),
+        "weakness": weakness_view(summary["weakness"]),
         "pictures_sentence": _pictures_sentence(summary["pictures"]),
         "groups": _groups(summary["groups"], run),
         "verifier_sentence": verifier_sentence(summary),
@@ -116,47 +109,6 @@ def _change_range(summary: Mapping[str, Any], name: str) -> str:
     return f"{points(comparison['low'])} to {points(comparison['high'])}" if comparison else ""
 
 
-def _weakness(weakness: Mapping[str, Any] | None) -> View | None:
-    if weakness is None:
-        return None
-    drop, (maps, scale) = drop_name(weakness), weakness_maps(weakness)
-    cells = [cell for cell in weakness["cells"] if cell[drop] is not None]
-    significant, overall = weakness["num_significant"], weakness["overall"] or {}
-    return {
-        "sentence": f"{count(weakness['num_cells'])} cells of class, edit and value were measured, and "
-        f"{count(significant)} hurt significantly. Over all edits the drop is {points(overall.get(drop))} points "
-        f"({signed_interval(overall, drop)}).",
-        "placebo": _placebo_sentence(weakness, overall),
-        "measure": "Placebo-corrected drop of accuracy" if weakness["has_placebos"] else "Drop of accuracy",
-        "key": key_of("helps", f"harms, up to {100 * scale:.0f} points", with_help=True),
-        "maps": maps,
-        "more": f"The first {NUM_CELLS} of {count(weakness['num_cells'])}." if len(cells) > NUM_CELLS else "",
-        "cells": [
-            {
-                **cell,
-                "edit": f"{cell['kind']}: {cell['after'] or 'any'}",
-                "drop": cell[drop],
-                "low": cell[f"{drop}_low"],
-                "high": cell[f"{drop}_high"],
-                "range": signed_interval(cell, drop),
-                "title": f"drop {points(cell[drop])} points, {signed_interval(cell, drop)}",
-            }
-            for cell in cells[:NUM_CELLS]
-        ],
-    }
-
-
-def _placebo_sentence(weakness: Mapping[str, Any], overall: Mapping[str, Any]) -> str:
-    if not weakness["has_placebos"]:
-        return "This run has no placebo: the drop includes whatever damage the editor does by itself."
-    if overall.get("artefact_drop") is None:
-        return ""
-    return (
-        f"Going through the editor with nothing to change costs {points(overall['artefact_drop'])} points by itself "
-        f"({signed_interval(overall, 'artefact_drop')}); every drop below is measured against that placebo."
-    )
-
-
 def _pictures_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     flipped = sum(row["flips"] > 0 for row in rows)
     if not any(picture["predictions"] for row in rows for picture in row["pictures"]):
@@ -191,12 +143,20 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
     known = [arm for arm in ARMS if arm in groups["arms"]]
     return {
         "sentence": f"On the {'shifted ' if run.data.shifted else ''}test set. ◆ marks a class's usual value in the "
-        "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row.",
+        "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row."
+        + _adjusted_sentence(groups["adjusted_average"]),
         "key": key_of("all right", "all wrong"),
         "attributes": attributes,
         "arms": [_arm(arm) for arm in known],
         "worst": _worst_groups(groups["arms"], known),
     }
+
+
+def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]]) -> str:
+    if not adjusted:
+        return ""
+    arms = "; ".join(f"{ARM_NAMES[arm]} {percent(at['value'])} ({interval(at)})" for arm, at in adjusted.items())
+    return f" Adjusted average, each group weighed by its share of the training data: {arms}."
 
 
 def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Sequence[str]) -> list[View]:
