@@ -3,6 +3,7 @@
 Both orders depend on seed, worker and step alone, so that a resumed run goes on with the very batch that was next.
 """
 
+import copy
 import itertools
 import json
 import random
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.finetune_model import Preprocessing
+from actors.randaugment import randaugmented
+from engine.emphasis import EditCell
 from engine.recipe import ShardContents, Share, refuse_leak
 from engine.rundir import RunDirectory, shard_path
 from engine.sample import Split, content_seed
@@ -29,15 +32,21 @@ Record = dict[str, Any]  # a WebDataset sample: member name to bytes
 # What one worker keeps decoded; beyond it images are decoded again each time.
 CACHE_BYTES = 2 << 30
 SHUFFLED_SAMPLES = 2048
+SOURCE_IMAGE = "source.jpg"
 BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Hold one worker's images of one step: pixels (n, channels, height, width), labels (n,)."""
+    """Hold one worker's images of one micro-batch: pixels (n, channels, height, width), labels (n,).
+
+    The first `num_real` rows are real images. `pairs` (num_pairs, 2) are the rows of a source and of its edit.
+    """
 
     pixels: Pixels
     labels: NDArray[np.int64]
+    num_real: int
+    pairs: NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,13 +88,21 @@ class RealImages:
 
     def __init__(self, source: Source, items: Sequence[SourceItem], preprocessing: Preprocessing) -> None:
         self.items = items
+        self._turns = np.arange(len(items))
         self.labels = np.array([item.label for item in items], np.int64)
         self.image = DecodedImages(lambda index: to_jpeg(source.read(items[index])), preprocessing)
         self._shuffled: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
+    def repeated(self, times: NDArray[np.int64]) -> "RealImages":
+        """Return the same images, each passed `times` (num_items,) a round."""
+        other = copy.copy(self)
+        other._turns = np.repeat(np.arange(len(self.items)), times)
+        other._shuffled = None
+        return other
+
     def draw(self, position: int, seed: int) -> tuple[Pixels, int]:
         """Return image and label number `position` of an endless walk that passes every image once a round."""
-        turn, place = divmod(position, len(self.items))
+        turn, place = divmod(position, len(self._turns))
         order = self._order(turn, seed)
         # An image that cannot be read gives its turn to the next one.
         for offset in range(len(order)):
@@ -97,25 +114,28 @@ class RealImages:
     def _order(self, turn: int, seed: int) -> NDArray[np.int64]:
         if self._shuffled is None or self._shuffled[0] != (turn, seed):
             generator = np.random.default_rng(content_seed(seed, f"replay/{turn}"))
-            self._shuffled = (turn, seed), generator.permutation(len(self.items))
+            self._shuffled = (turn, seed), generator.permutation(self._turns)
         return self._shuffled[1]
 
 
 class Counterfactuals:
     """Stream the accepted counterfactuals of train sources that one worker trains on, from shards that are done.
 
-    Workers share the shards where there is one for each, else the samples. Each round is shuffled anew.
+    Workers share the shards where there is one for each, else the samples. Each round is shuffled anew, and has each
+    edit as often as `draws` says of its cell. A record has its source's image as SOURCE_IMAGE.
     """
 
     def __init__(
         self,
         rundir: RunDirectory,
         contents: Sequence[ShardContents],
+        draws: Mapping[EditCell, int],
         splits: Mapping[str, Split],
         place: Place,
         seed: int,
     ) -> None:
         self._rundir = rundir
+        self._draws = draws
         self._splits = splits
         self._place = place
         self._seed = seed
@@ -123,7 +143,7 @@ class Counterfactuals:
         self._by_shard = len(used) >= place.size
         mine = used[place.rank :: place.size] if self._by_shard else used
         self._names = [shard_path(shard.shard) for shard in mine]
-        total = sum(shard.train for shard in mine)
+        total = sum(count * draws[cell] for shard in mine for cell, count in shard.cells.items())
         self.round_length = total if self._by_shard else len(range(place.rank, total, place.size))
 
     def stream(self, position: int) -> Iterator[Record]:
@@ -158,12 +178,18 @@ class Counterfactuals:
 
     def _select(self, records: Iterator[Record]) -> Iterator[Record]:
         """Keep what the arm is trained on; the split is checked again on what is read here, shard and key by name."""
+        source: Record = {}
         for record in records:
             sample = json.loads(record["json"])
             refuse_leak(record["__url__"], record["__key__"], sample["split"], self._splits.get(sample["source_key"]))
+            if sample["role"] == "source":
+                source = record
             accepted = sample["role"] == "counterfactual" and sample["verdict"] != "rejected"
             if accepted and sample["split"] == "train":
-                yield record
+                # A source stands before its edits in the tar.
+                record[SOURCE_IMAGE] = source["jpg"]
+                cell = (sample["class_name"], sample["edit_kind"], sample["edit_after"])
+                yield from itertools.repeat(record, self._draws[cell])
 
     def _cut(self, records: Iterator[Record]) -> Iterator[Record]:
         return itertools.islice(records, self._place.rank, None, self._place.size)
@@ -173,27 +199,49 @@ class TrainingImages:
     """Mix the batches of one arm."""
 
     def __init__(
-        self, real: RealImages, counterfactuals: Counterfactuals | None, preprocessing: Preprocessing, seed: int
+        self,
+        real: RealImages,
+        counterfactuals: Counterfactuals | None,
+        preprocessing: Preprocessing,
+        seed: int,
+        *,
+        augmented: bool = False,
     ) -> None:
         self._real = real
         self._counterfactuals = counterfactuals
         self._preprocessing = preprocessing
         self._seed = seed
+        self._augmented = augmented
 
-    def batches(self, share: Share, place: Place, first_step: int) -> Iterator[Batch]:
-        """Yield this worker's batches from step `first_step` (0 is the first) on, without end."""
+    def batches(self, share: Share, place: Place, first: int) -> Iterator[Batch]:
+        """Yield this worker's micro-batches from number `first` (from 0) on, without end."""
         stream: Iterator[Record] = iter(())
         if share.counterfactual and self._counterfactuals is not None:
-            stream = self._counterfactuals.stream(first_step * share.counterfactual)
-        for step in itertools.count(first_step):
-            start = (step * place.size + place.rank) * share.real
-            drawn = [self._real.draw(position, self._seed) for position in range(start, start + share.real)]
-            drawn += [self._decode(record) for record in itertools.islice(stream, share.counterfactual)]
-            labels = np.array([label for _, label in drawn], np.int64)
-            yield Batch(pixels=cast(Pixels, np.stack([image for image, _ in drawn])), labels=labels)
+            stream = self._counterfactuals.stream(first * share.counterfactual)
+        alone = share.real - share.paired
+        for number in itertools.count(first):
+            start = (number * place.size + place.rank) * alone
+            drawn = [self._draw(position) for position in range(start, start + alone)]
+            records = list(itertools.islice(stream, share.counterfactual))
+            drawn += [self._decode(record, SOURCE_IMAGE) for record in records[: share.paired]]
+            drawn += [self._decode(record, "jpg") for record in records]
+            edits = np.arange(share.real, share.real + share.paired)
+            yield Batch(
+                pixels=cast(Pixels, np.stack([image for image, _ in drawn])),
+                labels=np.array([label for _, label in drawn], np.int64),
+                num_real=share.real,
+                pairs=np.stack([edits - share.paired, edits], axis=1),
+            )
 
-    def _decode(self, record: Record) -> tuple[Pixels, int]:
-        return self._preprocessing.pixels(record["jpg"]), int(record["cls"])
+    def _draw(self, position: int) -> tuple[Pixels, int]:
+        pixels, label = self._real.draw(position, self._seed)
+        if self._augmented:
+            rng = random.Random(content_seed(self._seed, f"randaugment/{position}"))
+            pixels = randaugmented(cast(NDArray[np.uint8], pixels), rng)
+        return pixels, label
+
+    def _decode(self, record: Record, image: str) -> tuple[Pixels, int]:
+        return self._preprocessing.pixels(record[image]), int(record["cls"])
 
 
 def read_validation_edits(

@@ -37,6 +37,11 @@ class Preprocessing:
         self._mean = torch.tensor(processor.image_mean if normalises else [0.0]).view(1, -1, 1, 1)
         self._std = torch.tensor(processor.image_std if normalises else [1.0]).view(1, -1, 1, 1)
 
+    @property
+    def keeps_uint8(self) -> bool:
+        """Return whether `pixels` are uint8."""
+        return bool(self._options)
+
     def pixels(self, image: bytes) -> NDArray[np.uint8] | NDArray[np.float32]:
         """Return the resized and cropped pixels (channels, height, width) of an encoded image."""
         output = self.processor(images=decode_rgb(image), return_tensors="np", **self._options)
@@ -92,6 +97,18 @@ def prepare_batch_norm(model: nn.Module, precision: str) -> None:
             module.__dict__["forward"] = partial(_float32_batch_norm, module)
 
 
+def freeze_all_but_head(model: nn.Module, num_classes: int) -> None:
+    """Leave the last linear layer with a row for each class to be trained; raise ModelError where there is none."""
+    heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes]
+    if not heads:
+        raise ModelError(
+            f"reinforce.trained is head, but a {type(model).__name__} has no linear layer of {num_classes} rows: "
+            "set it to all"
+        )
+    model.requires_grad_(False)
+    heads[-1].requires_grad_(True)
+
+
 def freeze_batch_norm(model: nn.Module) -> None:
     """Keep the running statistics: batch norm acts as in evaluation while the rest trains."""
     for module in model.modules():
@@ -125,6 +142,14 @@ def gather_weights(model: nn.Module) -> Weights:
     if first:
         weights |= {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers() if name in names}
     return weights
+
+
+def interpolated(start: Weights, end: Weights, share: float) -> Weights:
+    """Return weights `share` of the way from `start` to `end`; counters are those of `end`. Wortsman et al. 2022."""
+    return {
+        name: torch.lerp(start[name].float(), value.float(), share) if value.is_floating_point() else value
+        for name, value in end.items()
+    }
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -4,20 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from engine.emphasis import EditCell
 from engine.gate import Score, selection_key
-from engine.recipe import ArmName, ShardContents
-from engine.runfile import ReinforceConfig, RunFile
+from engine.recipe import ShardContents
+from engine.runfile import ArmName, ReinforceConfig, RunFile
 from engine.sample import Json
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneTask:
-    """Hold what every worker is told. `contents` lists the shards that are done, each of them checked for leaks."""
+    """Hold what every worker is told.
+
+    `contents` lists the shards that are done, each of them checked for leaks; `draws` is how often an edit of each cell
+    is drawn in a round of the arm `reinforced`.
+    """
 
     name: str
     run: RunFile
     rundir: str
     contents: tuple[ShardContents, ...]
+    draws: Mapping[EditCell, int]
     arms: tuple[ArmName, ...]
     deepspeed: Mapping[str, Json]
 
@@ -40,11 +46,25 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Point:
+    """Hold one point of the frontier: the weights `share` of the way from the patient to the last step's."""
+
+    share: float
+    validation_accuracy: float
+    validation_edits_accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ArmRecord:
-    """Hold what an arm has done so far: a line for each checkpoint, and the step and score of the best one."""
+    """Hold what an arm has done so far: a line for each checkpoint, the frontier, and which weights are the best.
+
+    Those are of step `best_step`, or where `best_share` is below 1 so far from the patient to those of the last step.
+    """
 
     history: tuple[Entry, ...] = ()
+    frontier: tuple[Point, ...] = ()
     best_step: int = 0
+    best_share: float = 1.0
     best: Score | None = None
 
     @property
@@ -55,10 +75,21 @@ class ArmRecord:
     def add(self, entry: Entry, score: Score, patient: Score, config: ReinforceConfig) -> "ArmRecord":
         """Return the record with one more line; the score becomes the best where it is better, not where equal."""
         record = replace(self, history=(*self.history, entry))
-        key = selection_key(score, patient, config)
-        if self.best is not None and key <= selection_key(self.best, patient, config):
+        if not self._is_better(score, patient, config):
             return record
-        return replace(record, best_step=entry.step, best=score)
+        return replace(record, best_step=entry.step, best_share=1.0, best=score)
+
+    def add_point(self, share: float, score: Score, patient: Score, config: ReinforceConfig) -> "ArmRecord":
+        """Return the record with one more point of the frontier, whose score becomes the best where it is better."""
+        point = Point(share=share, validation_accuracy=score.accuracy, validation_edits_accuracy=score.edits_accuracy)
+        record = replace(self, frontier=(*self.frontier, point))
+        if not self._is_better(score, patient, config):
+            return record
+        return replace(record, best_step=self.step, best_share=share, best=score)
+
+    def _is_better(self, score: Score, patient: Score, config: ReinforceConfig) -> bool:
+        key = selection_key(score, patient, config)
+        return self.best is None or key > selection_key(self.best, patient, config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +109,9 @@ class Progress:
         arms = {
             name: ArmRecord(
                 history=tuple(Entry(**entry) for entry in arm["history"]),
+                frontier=tuple(Point(**point) for point in arm["frontier"]),
                 best_step=arm["best_step"],
+                best_share=arm["best_share"],
                 best=_score(arm["best"]),
             )
             for name, arm in record["arms"].items()

@@ -1,13 +1,16 @@
 """The fine-tuner: what each Ray Train worker runs. One worker group trains the arms one after another."""
 
+import copy
+import itertools
 import json
 import logging
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,32 +18,24 @@ from typing import Any
 import ray.train
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from actors.device import fix_threads, resolve_device
-from actors.finetune_arm import Arm, ValidationImages
-from actors.finetune_data import (
-    Counterfactuals,
-    DecodedImages,
-    Place,
-    RealImages,
-    TrainingImages,
-    ahead,
-    read_validation_edits,
-)
-from actors.finetune_model import Patient, Weights
+from actors.finetune_arm import Arm
+from actors.finetune_data import Place, ahead
+from actors.finetune_images import RunImages
+from actors.finetune_model import Patient, Weights, interpolated
+from actors.finetune_score import ValidationImages, mark_images
 from actors.finetune_state import ArmRecord, Entry, FinetuneTask, Progress
-from engine.errors import RunFileError, SourceError, UserError
+from engine.errors import RunFileError, UserError
 from engine.gate import Score
-from engine.recipe import ArmName, batch_share, precision_name
+from engine.recipe import batch_share, precision_name
 from engine.rundir import RunDirectory
-from engine.sample import Json, Split, content_seed
-from engine.sources import SourceItem, open_source
-from engine.splits import split_of
+from engine.runfile import ArmName
+from engine.sample import Json, content_seed
 
 STATE = "progress.json"
 BEST = "best.safetensors"
-# More would cost time at every checkpoint and say little: the interval of an accuracy near 0.9 is +- 0.6 points here.
-MAX_VALIDATION_IMAGES = 10_000
 
 
 def train_loop(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,11 +66,7 @@ class Finetuner:
         self._place = place
         self._rundir = RunDirectory.open(task.rundir)
         self._patient = Patient(run.probe.model, self._rundir.info.classes, offline=run.offline)
-        self._real, self._validation, self._splits = self._real_images()
-        images, labels, self._edit_sources = read_validation_edits(self._rundir, task.contents)
-        self._edits = ValidationImages(
-            images=DecodedImages(images.__getitem__, self._patient.preprocessing), labels=labels
-        )
+        self._images = RunImages(task, self._patient, place)
 
     def run(self, checkpoint: Path | None) -> dict[str, Any]:
         """Train what the checkpoint does not have yet."""
@@ -83,15 +74,18 @@ class Finetuner:
         if checkpoint is not None:
             progress = Progress.from_json(json.loads((checkpoint / STATE).read_text()))
         if progress.patient is None:
-            progress = replace(progress, patient=self._score_patient())
+            progress = replace(progress, patient=self._score(self._mark_patient))
         for name in self._task.arms:
             record = progress.arms.get(name)
             if record is not None and list(progress.arms)[-1] != name:
                 continue
             progress = self._run_arm(name, progress, checkpoint if record else None)
         return asdict(progress) | {
-            "edit_sources": list(self._edit_sources),
-            "images": {"replay": len(self._real.items), "counterfactuals": sum(s.train for s in self._task.contents)},
+            "edit_sources": list(self._images.edit_sources),
+            "images": {
+                "replay": len(self._images.real.items),
+                "counterfactuals": sum(s.train for s in self._task.contents),
+            },
         }
 
     def _run_arm(self, name: ArmName, progress: Progress, checkpoint: Path | None) -> Progress:
@@ -100,11 +94,12 @@ class Finetuner:
         best: Weights = {}
         if checkpoint is not None and self._place.rank == 0:
             best = load_file(checkpoint / BEST)
-        if record.step < config.num_steps:
-            arm = self._make_arm()
+        if record.step < config.num_steps or len(record.frontier) < len(config.interpolation):
+            arm = Arm(name, self._patient, config, self._task.deepspeed)
             if checkpoint is not None:
                 arm.load(str(checkpoint))
             progress, best = self._train(name, arm, progress, best)
+            progress, best = self._interpolate(name, arm, progress, best)
             arm.close()
         if self._place.rank == 0:
             self._patient.save(best, self._rundir.storage, f"models/{name}")
@@ -116,16 +111,19 @@ class Finetuner:
         config, patient = self._task.run.reinforce, progress.patient
         record = progress.arms.get(name, ArmRecord())
         assert patient is not None
-        share, first = batch_share(config, name), record.step
-        batches = ahead(self._training_images(name).batches(share, self._place, first))
+        parts, first = arm.num_parts, record.step
+        share = batch_share(config, name, parts)
+        images = self._images.of_arm(name, self._mark_patient)
+        batches = ahead(images.batches(share, self._place, first * parts))
         loss, start, since = torch.zeros((), device=arm.device), perf_counter(), first
-        for step, batch in zip(range(first, config.num_steps), batches, strict=False):
-            loss += arm.train(batch, step, self._seed(f"dropout/{step}/{self._place.rank}"))
+        for step in range(first, config.num_steps):
+            seed = self._seed(f"dropout/{step}/{self._place.rank}")
+            loss += arm.train(list(itertools.islice(batches, parts)), step, seed)
             done = step + 1
             if done % config.eval_every and done != config.num_steps:
                 continue
             seconds = perf_counter() - start
-            score = self._score(arm)
+            score = self._score(partial(arm.score, place=self._place))
             entry = Entry(
                 step=done,
                 loss=self._mean(loss / (done - since)),
@@ -138,64 +136,67 @@ class Finetuner:
             if record.best_step == done:
                 best = arm.weights()
             progress = progress.with_arm(name, record)
-            self._report(name, entry, arm, progress, best)
+            self._report(name, arm, progress, best)
             loss, start, since = torch.zeros_like(loss), perf_counter(), done
         batches.close()
         return progress, best
 
-    def _report(self, name: str, entry: Entry, engine: Arm, progress: Progress, best: Weights) -> None:
+    def _interpolate(self, name: ArmName, arm: Arm, progress: Progress, best: Weights) -> tuple[Progress, Weights]:
+        """Score the weights between the patient's and the last step's, and keep the best of all."""
+        config, patient = self._task.run.reinforce, progress.patient
+        record = replace(progress.arms[name], frontier=())
+        assert patient is not None
+        model = self._patient.model()
+        start, end = copy.deepcopy(model.state_dict()), self._shared(arm.weights())
+        model = model.eval().to(arm.device)
+        for share in config.interpolation:
+            weights = interpolated(start, end, share)
+            model.load_state_dict(weights)
+            record = record.add_point(share, self._score(partial(self._mark, model)), patient, config)
+            if record.best_share == share:
+                best = weights
+        progress = progress.with_arm(name, record)
+        if config.interpolation:
+            self._report(name, arm, progress, best)
+        return progress, best
+
+    def _mark(self, model: nn.Module, images: ValidationImages) -> str:
+        device = next(model.parameters()).device
+        return mark_images(
+            lambda pixels: model(pixel_values=self._patient.preprocessing.inputs(pixels, device)).logits.float(),
+            images,
+            self._place,
+            batch_size=self._task.run.reinforce.batch_size // self._place.size,
+            device=device,
+        )
+
+    def _mark_patient(self, images: ValidationImages) -> str:
+        device = resolve_device(self._task.run.reinforce.placement)
+        return self._mark(self._patient.model().eval().to(device), images)
+
+    def _shared(self, weights: Weights) -> Weights:
+        """Return the first worker's weights to all of them."""
+        box = [weights]
+        torch.distributed.broadcast_object_list(box)
+        return box[0]
+
+    def _report(self, name: str, arm: Arm, progress: Progress, best: Weights) -> None:
         """Hand a checkpoint of all workers to Ray Train, and show the line to whoever watches the run directory."""
         with tempfile.TemporaryDirectory() as folder:
-            engine.save(folder)
+            arm.save(folder)
             if self._place.rank == 0:
                 Path(folder, STATE).write_text(json.dumps(asdict(progress)))
                 save_file(best, Path(folder, BEST))
                 arms = progress.arms.items()
-                lines: list[Json] = [{"arm": arm, **asdict(line)} for arm, record in arms for line in record.history]
+                lines: list[Json] = [{"arm": key, **asdict(line)} for key, record in arms for line in record.history]
                 self._rundir.write_json(self._task.history_path, lines)
-            metrics = {"arm": name, "step": entry.step, "validation_accuracy": entry.validation_accuracy}
+            last = progress.arms[name].history[-1]
+            metrics = {"arm": name, "step": last.step, "validation_accuracy": last.validation_accuracy}
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    def _make_arm(self) -> Arm:
-        return Arm(self._patient.model(), self._patient.preprocessing, self._task.run.reinforce, self._task.deepspeed)
-
-    def _score_patient(self) -> Score:
-        arm = self._make_arm()
-        score = self._score(arm)
-        arm.close()
-        return score
-
-    def _score(self, arm: Arm) -> Score:
-        edits = arm.score(self._edits, self._place) if self._edit_sources else ""
-        return Score(real=arm.score(self._validation, self._place), edits=edits)
-
-    def _real_images(self) -> tuple[RealImages, ValidationImages, dict[str, Split]]:
-        """Return the real images of the train and the validation split, and the split of every source, by its hash."""
-        run, plan = self._task.run, self._rundir.plan()
-        source = open_source(run.data.train)
-        by_split: dict[Split, list[SourceItem]] = {"train": [], "validation": [], "test": []}
-        splits: dict[str, Split] = {}
-        for split in by_split:
-            for planned in plan.of_split(split):
-                splits[planned.item.key] = split_of(planned.item.split_key, run.data.splits, run.seed)
-                by_split[splits[planned.item.key]].append(planned.item)
-        for split in ("train", "validation"):
-            if not by_split[split]:
-                raise SourceError(
-                    f"the {split} split of data.train has no image: fine-tuning needs real images of it; "
-                    f"raise data.splits.{split} or add images"
-                )
-        held = by_split["validation"][:MAX_VALIDATION_IMAGES]
-        real = RealImages(source, by_split["train"], self._patient.preprocessing)
-        validation = RealImages(source, held, self._patient.preprocessing)
-        return real, ValidationImages(images=validation.image, labels=validation.labels), splits
-
-    def _training_images(self, name: ArmName) -> TrainingImages:
-        seed = self._seed("images")
-        counterfactuals = None
-        if name == "reinforced":
-            counterfactuals = Counterfactuals(self._rundir, self._task.contents, self._splits, self._place, seed)
-        return TrainingImages(self._real, counterfactuals, self._patient.preprocessing, seed)
+    def _score(self, mark: Callable[[ValidationImages], str]) -> Score:
+        edits = mark(self._images.edits) if self._images.edit_sources else ""
+        return Score(real=mark(self._images.validation), edits=edits)
 
     def _seed(self, purpose: str) -> int:
         return content_seed(self._task.run.seed, f"reinforce/{purpose}")

@@ -4,17 +4,18 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, cast
 
+from engine.emphasis import EditCell, draws_of_cells
 from engine.errors import EngineError, RunDirectoryError, RunError, RunFileError
 from engine.gate import Decision, Score, decide
 from engine.recipe import ShardContents, deepspeed_settings, inspect_shard
-from engine.rundir import REINFORCE, RunDirectory, shard_path
+from engine.rundir import REINFORCE, WEAKNESS, RunDirectory, shard_path
 from engine.runfile import RunFile
 from engine.sample import Json, Split
 from engine.splits import split_of
@@ -43,7 +44,8 @@ def reinforce_run(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
         raise RunFileError("reinforce needs the classifier's weights: set probe.model, a probe.callable has none")
     settings = deepspeed_settings(run.reinforce)
     contents = inspect_shards(run, rundir)
-    name = training_name(run, run.probe.model, rundir, settings)
+    draws = edit_draws(run, rundir, contents)
+    name = training_name(run, run.probe.model, rundir, settings, draws)
     if (done := _finished(rundir, name)) is not None:
         LOG.info("reinforce: done already: %s", done["verdict"])
         return done
@@ -53,8 +55,16 @@ def reinforce_run(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
     arms = run.reinforce.arms if found else ()
     if not found:
         LOG.warning("reinforce: no counterfactual of a train source was accepted: only the patient is scored")
+    elif "reinforced" in arms and not rundir.exists(WEAKNESS):
+        LOG.warning("reinforce: not probed yet, so every edit is drawn alike: `counterforge probe` says which matter")
     task = FinetuneTask(
-        name=name, run=run, rundir=rundir.storage.root, contents=contents, arms=arms, deepspeed=settings
+        name=name,
+        run=run,
+        rundir=rundir.storage.root,
+        contents=contents,
+        draws=draws,
+        arms=arms,
+        deepspeed=settings,
     )
     with _followed(rundir, task):
         output = _fit(task, rundir)
@@ -81,7 +91,21 @@ def inspect_shards(run: RunFile, rundir: RunDirectory) -> tuple[ShardContents, .
         return tuple(pool.map(lambda index: inspect_shard(index, rundir.read_shard(index), splits), rundir.done()))
 
 
-def training_name(run: RunFile, model: ModelConfig, rundir: RunDirectory, settings: Mapping[str, Json]) -> str:
+def edit_draws(run: RunFile, rundir: RunDirectory, contents: Sequence[ShardContents]) -> dict[EditCell, int]:
+    """Return how often the arm `reinforced` draws an edit of each cell, by what the probe found."""
+    weakness = cast(dict[str, Any], rundir.read_json(WEAKNESS)) if rundir.exists(WEAKNESS) else None
+    return draws_of_cells(
+        weakness, sorted({cell for shard in contents for cell in shard.cells}), run.reinforce.emphasis
+    )
+
+
+def training_name(
+    run: RunFile,
+    model: ModelConfig,
+    rundir: RunDirectory,
+    settings: Mapping[str, Json],
+    draws: Mapping[EditCell, int],
+) -> str:
     """Return a digest of all that decides the result of a training, so that no other one is resumed by mistake."""
     from actors.loading import model_digest, resolve_model
 
@@ -94,6 +118,8 @@ def training_name(run: RunFile, model: ModelConfig, rundir: RunDirectory, settin
         "model": model_digest(resolve_model(model, run.offline)),
         "reinforce": reinforce,
         "deepspeed": settings,
+        "draws": [[*cell, count] for cell, count in sorted(draws.items())],
+        "oracle": None if run.data.oracle is None else run.data.oracle.model_dump(mode="json"),
         "placement": [placement.device, placement.num_gpus > 0, placement.num_threads],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -180,6 +206,8 @@ def _result(task: "FinetuneTask", progress: "Progress", output: Mapping[str, Any
         scores[name] = record.best
         arms[name] = record.best.to_json() | {
             "best_step": record.best_step,
+            "best_share": record.best_share,
+            "frontier": [_without_none(asdict(point)) for point in record.frontier],
             "model": f"models/{name}",
             "history": [_without_none(asdict(line)) for line in record.history],
         }

@@ -3,11 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.runfile import ReinforceConfig
+from engine.runfile import ArmName, ReinforceConfig
 from engine.sample import Json
 from engine.statistics import sign_test
 
 ALPHA = 0.05
+# The arms that need no edit: what is reinforced must be worth more than they are.
+REAL_ARMS: Mapping[ArmName, str] = {
+    "real_only": "real images only",
+    "randaugment": "real images under RandAugment",
+    "cutmix": "real images under CutMix",
+    "reweighted": "real images with the errors drawn more often",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +67,7 @@ def decide(patient: Score, arms: Mapping[str, Score], edit_sources: Sequence[str
     """Return the verdict on the reinforced arm; `edit_sources` names the source of each validation edit.
 
     It ships if it stays within the guard, and on the validation edits is better than the patient, beyond chance, and
-    better than the same steps on real images.
+    better than the same steps on real images in each way that was tried.
     """
     reinforced = arms.get("reinforced")
     if reinforced is None:
@@ -79,14 +86,14 @@ def decide(patient: Score, arms: Mapping[str, Score], edit_sources: Sequence[str
             "no accepted edit of a validation source: nothing shows that it improved; raise data.num_validation_sources"
         )
     else:
-        better = _compare_edits(reinforced, patient, arms.get("real_only"), edit_sources)
+        better = _compare_edits(reinforced, patient, arms, edit_sources)
         for holds, sentence in better:
             (good if holds else bad).append(sentence)
     return Decision(verdict="do not ship" if bad else "ship", reasons=tuple(bad or good))
 
 
 def _compare_edits(
-    reinforced: Score, patient: Score, real_only: Score | None, sources: Sequence[str]
+    reinforced: Score, patient: Score, arms: Mapping[str, Score], sources: Sequence[str]
 ) -> list[tuple[bool, str]]:
     after, before = reinforced.edits_accuracy or 0.0, patient.edits_accuracy or 0.0
     up, down = _changed_sources(reinforced.edits, patient.edits, sources)
@@ -96,11 +103,10 @@ def _compare_edits(
         f"({up} sources better, {down} worse, sign test p = {p_value:.2g})"
     )
     result = [(after > before and p_value < ALPHA, words)]
-    if real_only is not None and (other := real_only.edits_accuracy) is not None:
-        # A point estimate: the question here is which of two fine-tuned models to take, not whether to change at all.
-        result.append(
-            (after > other, f"accuracy on validation edits {_percent(after)}, real images only {_percent(other)}")
-        )
+    for name, title in REAL_ARMS.items():
+        if name in arms and (other := arms[name].edits_accuracy) is not None:
+            # A point estimate: the question here is which of two fine-tuned models to take, not whether to change.
+            result.append((after > other, f"accuracy on validation edits {_percent(after)}, {title} {_percent(other)}"))
     return result
 
 

@@ -2,16 +2,16 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.emphasis import EditCell
 from engine.errors import LeakError, RunFileError
-from engine.runfile import ReinforceConfig
+from engine.runfile import ArmName, ReinforceConfig
 from engine.sample import Json, Sample, Split
-
-ArmName = Literal["real_only", "reinforced"]
 
 # Set by the fields of `reinforce`, so that they cannot be set twice and differ.
 OWNED_SETTINGS = {
@@ -24,29 +24,46 @@ OWNED_SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ShardContents:
-    """Count what one shard that is done has for fine-tuning: accepted counterfactuals by split."""
+    """Count the accepted counterfactuals of one shard that is done: those of train sources by cell."""
 
     shard: int
-    train: int
+    cells: Mapping[EditCell, int]
     validation: int
+
+    @property
+    def train(self) -> int:
+        """Return the number of counterfactuals of train sources."""
+        return sum(self.cells.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Say how many images of each sort one worker draws in one step."""
+    """Say how many images of each sort one worker draws for one micro-batch.
+
+    `paired` of the real images are not drawn by themselves: they are the sources of the first counterfactuals.
+    """
 
     real: int
     counterfactual: int
+    paired: int = 0
 
 
-def batch_share(config: ReinforceConfig, arm: ArmName) -> Share:
-    """Return the share of one worker; every worker has the same, and the arms differ in nothing else."""
-    images = config.batch_size // config.num_workers
-    if arm == "real_only":
+def uses_edits(arm: ArmName) -> bool:
+    """Return whether an arm trains on counterfactuals."""
+    return arm in ("random_edits", "reinforced")
+
+
+def batch_share(config: ReinforceConfig, arm: ArmName, num_parts: int = 1) -> Share:
+    """Return the share of one worker in each of `num_parts` accumulation steps; all arms see as many images."""
+    images = config.batch_size // (config.num_workers * num_parts)
+    if not uses_edits(arm):
         return Share(real=images, counterfactual=0)
     # One counterfactual at least: a small batch must not round the arm to real images alone.
     real = min(round(images * config.replay_ratio), images - 1)
-    return Share(real=real, counterfactual=images - real)
+    counterfactual = images - real
+    return Share(
+        real=real, counterfactual=counterfactual, paired=min(real, counterfactual) if config.consistency else 0
+    )
 
 
 def learning_rate_factor(step: int, config: ReinforceConfig) -> float:
@@ -95,12 +112,19 @@ def inspect_shard(shard: int, samples: Iterable[Sample], splits: Mapping[str, Sp
 
     `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
     """
-    counts = {"train": 0, "validation": 0}
+    cells: Counter[EditCell] = Counter()
+    validation = 0
     for sample in samples:
         refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
-        if sample.role == "counterfactual" and (sample.verdict is None or sample.verdict.accepted):
-            counts[sample.split] += 1
-    return ShardContents(shard=shard, train=counts["train"], validation=counts["validation"])
+        if sample.edit is None or sample.role != "counterfactual":
+            continue
+        if sample.verdict is not None and not sample.verdict.accepted:
+            continue
+        if sample.split == "train":
+            cells[sample.class_name, sample.edit.kind, sample.edit.after] += 1
+        else:
+            validation += 1
+    return ShardContents(shard=shard, cells=dict(cells), validation=validation)
 
 
 def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None:

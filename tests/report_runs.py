@@ -13,11 +13,11 @@ from engine.candidates import edit_columns
 from engine.commit import commit_shard
 from engine.findings import Answers, findings
 from engine.groups import Answer, group_report
-from engine.report.results import ARMS
 from engine.rundir import RunDirectory
 from engine.runfile import ProbeConfig, RunFile
 from engine.sample import Rejection, Sample, Verdict
 
+ARMS = ("patient", "real_only", "reinforced")
 EVIL = "<script>alert('x')</script>"
 SECONDS = {"plan": 0.5, "generate": 8.0, "probe": 1.0, "reinforce": 3.0}
 
@@ -128,14 +128,16 @@ def reinforcement(verdict: str = "ship") -> dict[str, object]:
         for step in (0, 10, 20)
     ]
     trained = {"validation_accuracy": 0.9, "validation_edits_accuracy": 0.4, "best_step": 20, "history": history}
+    between = {"share": 0.5, "validation_accuracy": 0.92, "validation_edits_accuracy": 0.35}
+    moved = {**trained, "best_share": 0.5, "frontier": [between], "validation_accuracy": 0.92}
     return {
         "arms": {
             "patient": {"validation_accuracy": 0.91, "validation_edits_accuracy": 0.2},
             "real_only": {**trained, "model": "models/real_only"},
-            "reinforced": {**trained, "model": "models/reinforced"},
+            "reinforced": {**moved, "validation_edits_accuracy": 0.35, "model": "models/reinforced"},
         },
         "verdict": verdict,
         "reasons": ["a loss of 1.0 points, allowed are 0.5"],
-        "settings": {"num_steps": 20},
+        "settings": {"num_steps": 20, "max_accuracy_loss": 0.005},
         "images": {"replay": 40, "counterfactuals": 6},
     }

@@ -77,3 +77,14 @@ def test_ticks_are_few_and_enclose_the_values(low: float, high: float) -> None:
 
 def test_heat_levels_cover_the_span_and_hold_what_is_outside() -> None:
     assert [heat_level(value, (0.0, 1.0), 4) for value in (-1.0, 0.0, 0.3, 0.99, 1.0, 9.0)] == [0, 0, 1, 3, 3, 3]
+
+
+def test_a_chart_need_not_start_at_zero() -> None:
+    svg = parse(
+        line_chart(
+            [Line(css="one", points=[(0.90, 0.2), (0.93, 0.5)])], title="t", y_label="y", percent=True, from_zero=False
+        )
+    )
+    labels = [text.text for text in svg.findall("text")]
+    assert "90%" in labels
+    assert "0%" not in labels

@@ -1,6 +1,7 @@
 """The parts of fine-tuning that need no cluster: images in their order, the patient's head, precision, state."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,11 +12,20 @@ import torch
 from finetune_run import CLASSES, SIZE, committed_run, run_file, save_images, save_resnet, save_vit
 
 from actors.finetune_data import Counterfactuals, DecodedImages, Place, RealImages, TrainingImages, ahead
-from actors.finetune_model import Patient, Preprocessing, freeze_batch_norm, parameter_groups, prepare_batch_norm
-from actors.finetune_state import ArmRecord, Entry, Progress
+from actors.finetune_model import (
+    Patient,
+    Preprocessing,
+    freeze_all_but_head,
+    freeze_batch_norm,
+    interpolated,
+    parameter_groups,
+    prepare_batch_norm,
+)
+from actors.finetune_state import ArmRecord, Entry, Point, Progress
 from actors.images import decode_rgb
 from actors.loading import load_image_processor
 from cluster.reinforce import inspect_shards
+from engine.emphasis import EditCell
 from engine.errors import LeakError, ModelError
 from engine.gate import Score
 from engine.recipe import ShardContents, Share
@@ -74,10 +84,14 @@ def keys(stream: "itertools.islice[dict[str, object]]") -> list[object]:
     return [record["__key__"] for record in stream]
 
 
+def once(contents: tuple[ShardContents, ...]) -> dict[EditCell, int]:
+    return dict.fromkeys((cell for shard in contents for cell in shard.cells), 1)
+
+
 def test_a_round_streams_every_accepted_train_counterfactual_once(
     rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split]
 ) -> None:
-    stream = Counterfactuals(rundir, contents, splits, ALONE, seed=0)
+    stream = Counterfactuals(rundir, contents, once(contents), splits, ALONE, seed=0)
     wanted = {
         sample.key
         for index in rundir.done()
@@ -90,11 +104,29 @@ def test_a_round_streams_every_accepted_train_counterfactual_once(
     assert stream.round_length == len(wanted)
 
 
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_a_round_has_the_edits_of_a_cell_as_often_as_they_are_drawn(
+    rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split], size: int
+) -> None:
+    draws = {cell: 3 if cell[0] == "blob" else 1 for cell in once(contents)}
+    workers = [
+        Counterfactuals(rundir, contents, draws, splits, Place(rank=rank, size=size), seed=0) for rank in range(size)
+    ]
+    parts = [keys(worker.round(0)) for worker in workers]
+    assert [len(part) for part in parts] == [worker.round_length for worker in workers]
+    drawn = Counter(key for part in parts for key in part)
+    assert {str(key).split("-")[0]: count for key, count in drawn.items()} == {"blob": 3, "stripe": 1}
+    assert len(drawn) == sum(shard.train for shard in contents)
+
+
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_workers_share_a_round_without_overlap(
     rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split], size: int
 ) -> None:
-    workers = [Counterfactuals(rundir, contents, splits, Place(rank=rank, size=size), seed=0) for rank in range(size)]
+    workers = [
+        Counterfactuals(rundir, contents, once(contents), splits, Place(rank=rank, size=size), seed=0)
+        for rank in range(size)
+    ]
     parts = [keys(worker.round(0)) for worker in workers]
     assert [len(part) for part in parts] == [worker.round_length for worker in workers]
     assert len(set().union(*parts)) == sum(map(len, parts)) == sum(shard.train for shard in contents)
@@ -103,7 +135,7 @@ def test_workers_share_a_round_without_overlap(
 def test_a_stream_goes_on_from_any_position(
     rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split]
 ) -> None:
-    stream = Counterfactuals(rundir, contents, splits, ALONE, seed=0)
+    stream = Counterfactuals(rundir, contents, once(contents), splits, ALONE, seed=0)
     walk = keys(itertools.islice(stream.stream(0), 3 * stream.round_length))
     position = stream.round_length + 7
     assert keys(itertools.islice(stream.stream(position), 20)) == walk[position : position + 20]
@@ -113,7 +145,7 @@ def test_the_loader_refuses_a_source_of_the_test_split(
     rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split]
 ) -> None:
     key = rundir.read_shard(2)[0].source_key
-    stream = Counterfactuals(rundir, contents, {**splits, key: "test"}, ALONE, seed=0)
+    stream = Counterfactuals(rundir, contents, once(contents), {**splits, key: "test"}, ALONE, seed=0)
     with pytest.raises(LeakError, match=rf"shard shards/000002.tar, sample {key}"):
         list(stream.round(0))
 
@@ -143,13 +175,68 @@ def test_batches_go_on_after_a_resume_as_if_nothing_had_been(
     preprocessing: Preprocessing,
 ) -> None:
     place, share = Place(rank=1, size=2), Share(real=3, counterfactual=5)
-    images = TrainingImages(real, Counterfactuals(rundir, contents, splits, place, 0), preprocessing, 0)
+    edits = Counterfactuals(rundir, contents, once(contents), splits, place, 0)
+    images = TrainingImages(real, edits, preprocessing, 0)
     whole = list(itertools.islice(ahead(images.batches(share, place, 0)), 30))
     rest = list(itertools.islice(ahead(images.batches(share, place, 23)), 7))
     assert whole[0].pixels.shape == (8, 3, SIZE, SIZE)
     for before, after in zip(whole[23:], rest, strict=True):
         assert np.array_equal(before.pixels, after.pixels)
         assert np.array_equal(before.labels, after.labels)
+
+
+def test_paired_sources_stand_in_one_batch_with_their_edits_and_are_real_images(
+    rundir: RunDirectory,
+    contents: tuple[ShardContents, ...],
+    splits: dict[str, Split],
+    real: RealImages,
+    preprocessing: Preprocessing,
+) -> None:
+    edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
+    share = Share(real=5, counterfactual=3, paired=3)
+    batch = next(TrainingImages(real, edits, preprocessing, 0).batches(share, ALONE, 0))
+    assert (len(batch.labels), batch.num_real) == (8, 5)
+    assert batch.pairs.tolist() == [[2, 5], [3, 6], [4, 7]]
+    sources = {
+        preprocessing.pixels(sample.image).tobytes(): sample.key
+        for index in rundir.done()
+        for sample in rundir.read_shard(index)
+        if sample.role == "source"
+    }
+    edits_of = {
+        (preprocessing.pixels(sample.image).tobytes(), sample.source_key)
+        for index in rundir.done()
+        for sample in rundir.read_shard(index)
+        if sample.role == "counterfactual"
+    }
+    for source, edit in batch.pairs:
+        assert batch.labels[source] == batch.labels[edit]
+        assert (batch.pixels[edit].tobytes(), sources[batch.pixels[source].tobytes()]) in edits_of
+
+
+def test_repeated_images_are_drawn_more_often(real: RealImages) -> None:
+    times = np.ones(len(real.items), np.int64)
+    times[3] = 5
+    images = real.repeated(times)
+    round_ = [images.draw(position, 0)[0].tobytes() for position in range(times.sum())]
+    counts = Counter(round_)
+    pixels = real.image(3)
+    assert pixels is not None
+    assert counts.pop(pixels.tobytes()) == 5
+    assert set(counts.values()) == {1}
+    assert len(counts) == len(real.items) - 1
+
+
+def test_randaugment_changes_real_images_the_same_way_each_time(real: RealImages, preprocessing: Preprocessing) -> None:
+    share = Share(real=12, counterfactual=0)
+    plain, first, again = (
+        next(TrainingImages(real, None, preprocessing, 0, augmented=augmented).batches(share, ALONE, 0))
+        for augmented in (False, True, True)
+    )
+    assert np.array_equal(first.pixels, again.pixels)
+    changed = [not np.array_equal(a, b) for a, b in zip(plain.pixels, first.pixels, strict=True)]
+    assert 8 <= sum(changed) <= 12
+    assert first.pixels.shape == plain.pixels.shape
 
 
 def test_decoded_images_are_kept_while_there_is_room(preprocessing: Preprocessing, rundir: RunDirectory) -> None:
@@ -240,6 +327,23 @@ def test_frozen_batch_norm_does_not_move() -> None:
     assert torch.equal(model[0].running_mean, torch.zeros(3))
 
 
+def test_head_only_leaves_the_rest_of_the_network_as_it_is(folder: Path) -> None:
+    model = Patient(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True).model()
+    freeze_all_but_head(model, len(CLASSES))
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert trained == ["classifier.1.weight", "classifier.1.bias"]
+    with pytest.raises(ModelError, match="no linear layer of 7 rows: set it to all"):
+        freeze_all_but_head(model, 7)
+
+
+def test_interpolated_weights_lie_between_and_counters_are_those_of_the_end() -> None:
+    start = {"weight": torch.tensor([0.0, 2.0]), "seen": torch.tensor(0)}
+    end = {"weight": torch.tensor([1.0, 4.0]), "seen": torch.tensor(9)}
+    found = interpolated(start, end, 0.25)
+    assert found["weight"].tolist() == [0.25, 2.5]
+    assert int(found["seen"]) == 9
+
+
 def test_only_matrices_decay() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.LayerNorm(3))
     decayed, rest = parameter_groups(model, 0.1)
@@ -258,5 +362,20 @@ def test_progress_survives_json_and_keeps_the_first_of_equal_checkpoints() -> No
         )  # fmt: skip
         record = record.add(entry, score, patient, ReinforceConfig())
     assert (record.step, record.best_step) == (20, 10)
+    worse = Score(real="110", edits="1")
+    record = record.add_point(0.25, worse, patient, ReinforceConfig())
+    assert (record.best_step, record.best_share) == (10, 1.0)
+    assert record.frontier == (Point(share=0.25, validation_accuracy=2 / 3, validation_edits_accuracy=1.0),)
     progress = Progress(patient=patient).with_arm("reinforced", record)
     assert Progress.from_json(asdict(progress)) == progress
+
+
+def test_weights_on_the_way_are_kept_where_the_trained_ones_break_the_guard() -> None:
+    patient, broken, between = Score(real="11", edits="00"), Score(real="10", edits="11"), Score(real="11", edits="10")
+    entry = Entry(
+        step=20, loss=0.5, learning_rate=0.1, images_per_second=9.0, validation_accuracy=0.5,
+        validation_edits_accuracy=1.0,
+    )  # fmt: skip
+    record = ArmRecord().add(entry, broken, patient, ReinforceConfig())
+    record = record.add_point(0.5, between, patient, ReinforceConfig())
+    assert (record.best_step, record.best_share, record.best) == (20, 0.5, between)

@@ -51,6 +51,15 @@ def test_it_does_not_ship_and_says_why(reinforced: Score, real_only: Score, word
     assert any(words in reason for reason in decision.reasons), decision.reasons
 
 
+def test_a_cheaper_arm_that_is_as_good_stops_it_and_the_oracle_does_not() -> None:
+    decision = decide(PATIENT, {"reinforced": GOOD, "cutmix": GOOD}, SOURCES, CONFIG)
+    assert decision.verdict == "do not ship"
+    assert any("real images under CutMix 100.0 %" in reason for reason in decision.reasons)
+    assert (
+        decide(PATIENT, {"reinforced": GOOD, "oracle": GOOD, "random_edits": GOOD}, SOURCES, CONFIG).verdict == "ship"
+    )
+
+
 def test_edits_of_one_source_are_one_vote() -> None:
     sources = ["one"] * 20
     decision = decide(PATIENT, {"reinforced": GOOD}, sources, CONFIG)

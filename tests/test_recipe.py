@@ -2,18 +2,28 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from engine.errors import RunFileError
 from engine.recipe import Share, batch_share, deepspeed_settings, learning_rate_factor, precision_name
-from engine.runfile import ReinforceConfig
+from engine.runfile import ArmName, ReinforceConfig
 
 
 def test_both_arms_have_the_same_batch() -> None:
     config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.25)
     assert batch_share(config, "real_only") == Share(real=32, counterfactual=0)
     assert batch_share(config, "reinforced") == Share(real=8, counterfactual=24)
+
+
+def test_every_arm_sees_as_many_images_in_every_part_of_a_step() -> None:
+    config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.75, consistency=0.1)
+    for arm in get_args(ArmName):
+        share = batch_share(config, arm, num_parts=2)
+        assert share.real + share.counterfactual == 16
+        assert (share.counterfactual > 0) == (arm in ("random_edits", "reinforced"))
+    assert batch_share(config, "reinforced", num_parts=2) == Share(real=12, counterfactual=4, paired=4)
 
 
 def test_a_small_batch_keeps_a_counterfactual() -> None:

@@ -30,6 +30,7 @@ STEPS = {"num_steps": 160, "eval_every": 40}
 ROOT = Path(__file__).parent.parent
 # A busy machine of two cores needs minutes for what takes seconds alone.
 WAIT_S = 600
+DRAWS = {("blob", "background", "blue"): 1}
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +113,32 @@ def test_the_saved_model_predicts_as_it_was_scored(whole: tuple[RunFile, RunDire
         found = classifier.predict([sample.image for sample in edits]).argmax(1)
         right = sum(int(label) == sample.label for label, sample in zip(found, edits, strict=True))
         assert right / len(edits) == result["arms"][arm]["validation_edits_accuracy"]
+
+
+@pytest.mark.slow
+def test_every_arm_trains_and_says_what_lies_between_it_and_the_patient(folder: Path, cluster: None) -> None:
+    arms = ["randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+    run, rundir = make(
+        folder, "arms", num_steps=6, eval_every=6, arms=arms, consistency=0.5, distillation=0.5, max_blur=0.0,
+        interpolation=[0.5], deepspeed={"gradient_accumulation_steps": 2, "zero_optimization": {"stage": 1}},
+    )  # fmt: skip
+    run = run.model_copy(update={"data": run.data.model_copy(update={"oracle": run.data.train})})
+    result = reinforce_run(run, rundir)
+    assert list(result["arms"]) == ["patient", *arms]
+    for name in arms:
+        arm = result["arms"][name]
+        assert [point["share"] for point in arm["frontier"]] == [0.5]
+        assert rundir.exists(f"{arm['model']}/model.safetensors")
+    weights = [rundir.storage.read(f"models/{name}/model.safetensors") for name in arms]
+    assert len(set(weights)) == len(arms)
+
+
+@pytest.mark.slow
+def test_an_oracle_without_images_is_said_before_anything_is_trained(folder: Path, cluster: None) -> None:
+    run, rundir = make(folder, "no_oracle", arms=["oracle"])
+    with pytest.raises(RunFileError, match=r"set data\.oracle to images without the weakness"):
+        reinforce_run(run, rundir)
+    assert lines(rundir) == []
 
 
 @pytest.mark.slow
@@ -244,8 +271,9 @@ def test_another_recipe_is_another_training(folder: Path) -> None:
     run, rundir = make(folder, "names")
     model = run.probe.model
     assert model is not None
-    name = reinforce.training_name(run, model, rundir, {})
+    name = reinforce.training_name(run, model, rundir, {}, DRAWS)
     faster = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"learning_rate": 0.5})})
     patient = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"max_failures": 9})})
-    assert reinforce.training_name(faster, model, rundir, {}) != name
-    assert reinforce.training_name(patient, model, rundir, {}) == name
+    assert reinforce.training_name(faster, model, rundir, {}, DRAWS) != name
+    assert reinforce.training_name(patient, model, rundir, {}, DRAWS) == name
+    assert reinforce.training_name(run, model, rundir, {}, {**DRAWS, ("blob", "background", "blue"): 3}) != name

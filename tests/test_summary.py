@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
-from report_runs import SECONDS, evaluation, finished_run, generated_run, reinforcement
+from report_runs import ARMS, SECONDS, evaluation, finished_run, generated_run, reinforcement
 
 from engine.figures import read_figures
 from engine.marker import Counts, FileRecord, Marker
 from engine.report.advice import next_steps, verdict_reasons
 from engine.report.figures import main as figures_main
 from engine.report.page import SUMMARY, write_report
-from engine.report.results import ARMS, picture_shards, read_results
+from engine.report.results import picture_shards, read_results
 from engine.report.rows import choose_rows
 from engine.report.summary import Summary, build_summary, finite
 from engine.runfile import RunFile

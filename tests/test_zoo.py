@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from actors.replies import Reply, parse_reply
-from actors.zoo.language import clip_tokenizer, text_tokenizer
-from actors.zoo.train_backbone import sighted_scenes
 from actors.zoo.edit_pairs import editor_families
-from actors.zoo.train_perturber import draw_exchange
+from actors.zoo.language import TEXT_WIDTH, clip_tokenizer, text_tokenizer
+from actors.zoo.train_backbone import make_backbone, sighted_scenes
+from actors.zoo.train_captioner import make_captioner
+from actors.zoo.train_editor import make_editor
+from actors.zoo.train_perturber import draw_exchange, make_perturber
+from actors.zoo.train_vae import LATENT_CHANNELS, make_vae
+from actors.zoo.train_verifier import make_verifier
 from actors.zoo.training import Recipe, Workshop, train
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import LIGHTS
@@ -114,3 +119,21 @@ def test_the_models_that_ship_are_small_and_have_a_card() -> None:
         card = (folder / "README.md").read_text()
         assert all(f"**{part}.**" in card for part in ("Data", "Recipe", "Figures", "Limits", "Licence"))
         assert "| figure " in card, f"the figures of {folder.name} are not filled: make zoo-eval cards"
+
+
+def test_a_bigger_zoo_has_wider_models_of_the_same_kinds() -> None:
+    clip, text = clip_tokenizer(), text_tokenizer(())
+    for make in (
+        make_vae,
+        make_backbone,
+        partial(make_editor, clip),
+        partial(make_perturber, text),
+        lambda size: make_captioner(text, make_backbone(size).backbone, size),
+        lambda size: make_verifier(clip, make_backbone(size).backbone, size),
+    ):
+        small, large = (sum(value.numel() for value in make(size).parameters()) for size in (1, 2))
+        assert 2 < large / small < 5
+    unet = make_editor(clip, 2)["unet"]
+    latents = torch.randn(1, 2 * LATENT_CHANNELS, 16, 16)
+    words = torch.randn(1, 8, 2 * TEXT_WIDTH)
+    assert unet(latents, 3, words).sample.shape == (1, LATENT_CHANNELS, 16, 16)

@@ -91,12 +91,12 @@ def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=MAX_TOKENS)
 
 
-def clip_text_config(tokenizer: CLIPTokenizer) -> CLIPTextConfig:
-    """Return the text encoder of editor and verifier: two layers of TEXT_WIDTH."""
+def clip_text_config(tokenizer: CLIPTokenizer, size: int) -> CLIPTextConfig:
+    """Return the text encoder of editor and verifier: two layers of `size` times TEXT_WIDTH."""
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=TEXT_WIDTH,
-        intermediate_size=4 * TEXT_WIDTH,
+        hidden_size=size * TEXT_WIDTH,
+        intermediate_size=4 * size * TEXT_WIDTH,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=MAX_TOKENS,

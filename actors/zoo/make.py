@@ -14,7 +14,14 @@ from actors.zoo.train_captioner import save_captioner, train_captioner
 from actors.zoo.train_decoder import train_decoder
 from actors.zoo.train_editor import save_editor, train_editor
 from actors.zoo.train_judge import save_judge, train_judge
-from actors.zoo.train_patient import PATIENTS, oracle_figures, save_patient, train_oracle, train_patient
+from actors.zoo.train_patient import (
+    PATIENTS,
+    oracle_figures,
+    save_patient,
+    train_oracle,
+    train_patient,
+    train_pretrained,
+)
 from actors.zoo.train_perturber import save_perturber, train_perturber
 from actors.zoo.train_vae import train_vae
 from actors.zoo.train_verifier import save_verifier, train_verifier
@@ -30,6 +37,7 @@ MODELS = (
     "verifier",
     "captioner",
     "perturber",
+    "pretrained",
     "patient",
     "patient_convnext",
     "oracle",
@@ -45,20 +53,36 @@ def main() -> None:
         "--fashion-mnist", type=Path, default=DEBIAN_FOLDER, help="folder of Debian's dataset-fashion-mnist"
     )
     parser.add_argument("--work", type=Path, default=Path("build/zoo"), help="checkpoints, rendered pictures and logs")
+    parser.add_argument(
+        "--out", type=Path, default=MODELS_FOLDER, help="folder of the models; default: where they ship"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        default=1,
+        help="times the width of each model, for a GPU; needs --work and --out of its own",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-only", action="store_true", help="write the models from their last checkpoints")
     parser.add_argument("--steps", type=int, help="fewer or more steps than the recipe's")
     arguments = parser.parse_args()
+    if arguments.size < 1:
+        parser.error(f"--size {arguments.size}: expected 1 or more")
+    if arguments.size > 1 and arguments.out == MODELS_FOLDER:
+        parser.error("--size makes other models than those that ship: give --out, and --work for their checkpoints")
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
     workshop = Workshop(
-        folder=arguments.work, device=torch.device(arguments.device), fashion_mnist=arguments.fashion_mnist
+        folder=arguments.work,
+        device=torch.device(arguments.device),
+        fashion_mnist=arguments.fashion_mnist,
+        size=arguments.size,
     )
     for name in arguments.only or MODELS:
         if not arguments.save_only:
             _train(name, workshop, arguments.steps)
-        _save(name, workshop)
+        _save(name, workshop, arguments.out)
 
 
 def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
@@ -79,14 +103,16 @@ def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
             train_captioner(workshop, num_steps)
         case "perturber":
             train_perturber(workshop, num_steps)
+        case "pretrained":
+            train_pretrained(workshop, num_steps)
         case "oracle":
             train_oracle(workshop, num_steps)
         case "judge":
             train_judge(workshop, num_steps)
 
 
-def _save(name: str, workshop: Workshop) -> None:
-    """Write the model's folder in the package, whole or not at all."""
+def _save(name: str, workshop: Workshop, models: Path) -> None:
+    """Write the model's folder among the models, whole or not at all."""
     savers: dict[str, Callable[[Workshop, Path], int]] = {
         "editor": save_editor,
         "verifier": save_verifier,
@@ -100,14 +126,14 @@ def _save(name: str, workshop: Workshop) -> None:
         print(table(oracle_figures(workshop)))
     if save is None:
         return
-    whole, folder = workshop.folder / f"{name}.partial", MODELS_FOLDER / name
+    whole, folder = workshop.folder / f"{name}.partial", models / name
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir(parents=True)
     step = save(workshop, whole)
     if (card := folder / "README.md").exists():
         shutil.copy(card, whole)
     shutil.rmtree(folder, ignore_errors=True)
-    MODELS_FOLDER.mkdir(exist_ok=True)
+    models.mkdir(parents=True, exist_ok=True)
     shutil.move(whole, folder)
     print(f"{name}: step {step}, {folder}")
 

@@ -46,14 +46,15 @@ class Sighted(nn.Module):
         return {name: head(features).float() for name, head in self.heads.items()}
 
 
-def make_backbone() -> Sighted:
+def make_backbone(size: int = 1) -> Sighted:
     """Return the untrained backbone with its heads."""
     # Convolutions learn shapes at once, with batch norm fastest: a plain vision transformer of this size named one
     # garment in five after 2,400 steps, a Swin .43 after 3,400, a ConvNeXt .43 after 700, this one .56 after 700.
-    config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, WIDTH], depths=[1, 2, 2, 1], layer_type="basic")
+    widths = [size * width for width in (32, 64, 128, WIDTH)]
+    config = ResNetConfig(embedding_size=32 * size, hidden_sizes=widths, depths=[1, 2, 2, 1], layer_type="basic")
     # Encoder-decoders and dual encoders ask for it by this name.
-    config.hidden_size = WIDTH
-    return Sighted(ResNetModel(config), WIDTH)
+    config.hidden_size = size * WIDTH
+    return Sighted(ResNetModel(config), size * WIDTH)
 
 
 def train_backbone(workshop: Workshop, num_steps: int | None = None) -> None:
@@ -62,13 +63,13 @@ def train_backbone(workshop: Workshop, num_steps: int | None = None) -> None:
     scenes = backbone_scenes(garments)
     pictures = rendered(workshop.folder / "backbone.npy", scenes, garments)
     recipe = replace(RECIPE, num_steps=num_steps or RECIPE.num_steps)
-    model = make_backbone().to(workshop.device)
+    model = make_backbone(workshop.size).to(workshop.device)
     train(recipe, model, sighted_loss(model, recipe, scenes, pictures, workshop), workshop)
 
 
 def load_backbone(workshop: Workshop) -> ResNetModel:
     """Return the backbone of the last checkpoint, frozen; it answers with tokens."""
-    model = make_backbone()
+    model = make_backbone(workshop.size)
     averaged(RECIPE, model, workshop)
     backbone = model.backbone.eval().requires_grad_(False).to(workshop.device)
     give_tokens(backbone)

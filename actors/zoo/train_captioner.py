@@ -31,12 +31,14 @@ MAX_LENGTH = 24
 CLASS_WEIGHT = 8.0
 
 
-def make_captioner(tokenizer: PreTrainedTokenizerFast, encoder: PreTrainedModel) -> VisionEncoderDecoderModel:
+def make_captioner(
+    tokenizer: PreTrainedTokenizerFast, encoder: PreTrainedModel, size: int = 1
+) -> VisionEncoderDecoderModel:
     """Return the encoder with an untrained decoder."""
     decoder = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=64,
-        n_embd=128,
+        n_embd=128 * size,
         n_layer=2,
         n_head=4,
         is_decoder=True,
@@ -55,7 +57,7 @@ def train_captioner(workshop: Workshop, num_steps: int | None = None) -> None:
     scenes = backbone_scenes(garments_of("zoo", workshop.fashion_mnist))
     features = backbone_features(workshop)
     tokenizer = text_tokenizer(())
-    model = make_captioner(tokenizer, load_backbone(workshop)).to(workshop.device)
+    model = make_captioner(tokenizer, load_backbone(workshop), workshop.size).to(workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = np.sort(np.random.default_rng((RECIPE.seed, step)).integers(len(scenes), size=BATCH_SIZE))
@@ -73,7 +75,7 @@ def train_captioner(workshop: Workshop, num_steps: int | None = None) -> None:
 def save_captioner(workshop: Workshop, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
     tokenizer = text_tokenizer(())
-    model = make_captioner(tokenizer, make_backbone().backbone)
+    model = make_captioner(tokenizer, make_backbone(workshop.size).backbone, workshop.size)
     step = averaged(RECIPE, model, workshop)
     model.generation_config = GenerationConfig(
         max_new_tokens=MAX_LENGTH,

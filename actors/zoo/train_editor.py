@@ -25,21 +25,21 @@ DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.06, 0.05, 0.05
 PARTIAL_SHARE = 0.12
 
 
-def make_editor(tokenizer: CLIPTokenizer) -> nn.ModuleDict:
+def make_editor(tokenizer: CLIPTokenizer, size: int = 1) -> nn.ModuleDict:
     """Return the untrained UNet and text encoder."""
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=2 * LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         layers_per_block=1,
-        block_out_channels=(64, 128, 192),
+        block_out_channels=(64 * size, 128 * size, 192 * size),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=TEXT_WIDTH,
+        cross_attention_dim=size * TEXT_WIDTH,
         attention_head_dim=4,
         norm_num_groups=16,
     )
-    config = clip_text_config(tokenizer)
+    config = clip_text_config(tokenizer, size)
     return nn.ModuleDict({"unet": unet, "text": CLIPTextModel(config)})
 
 
@@ -67,7 +67,7 @@ def train_editor(workshop: Workshop, num_steps: int | None = None) -> nn.ModuleD
     nothing = tokenizer(
         [PLACEBO_INSTRUCTION], padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
     ).input_ids
-    editor = make_editor(tokenizer).to(workshop.device)
+    editor = make_editor(tokenizer, workshop.size).to(workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((recipe.seed, step))
@@ -100,7 +100,7 @@ def train_editor(workshop: Workshop, num_steps: int | None = None) -> nn.ModuleD
 def save_editor(workshop: Workshop, folder: Path) -> int:
     """Write the pipeline folder from the last checkpoints, in bf16; return the step it is from."""
     tokenizer = clip_tokenizer()
-    editor = make_editor(tokenizer)
+    editor = make_editor(tokenizer, workshop.size)
     step = averaged(RECIPE, editor, workshop)
     pipeline = StableDiffusionInstructPix2PixPipeline(
         vae=load_decoded_vae(workshop).cpu(),

@@ -64,13 +64,13 @@ class Exchange:
         return json.dumps({**fields, "caption": self.caption, "instruction": self.instruction}, ensure_ascii=False)
 
 
-def make_perturber(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+def make_perturber(tokenizer: PreTrainedTokenizerFast, size: int = 1) -> LlamaForCausalLM:
     """Return the untrained language model."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
-            hidden_size=160,
-            intermediate_size=448,
+            hidden_size=160 * size,
+            intermediate_size=448 * size,
             num_hidden_layers=4,
             num_attention_heads=4,
             max_position_embeddings=512,
@@ -83,7 +83,7 @@ def make_perturber(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
 def train_perturber(workshop: Workshop, num_steps: int | None = None) -> None:
     """Train on drawn captions and edits; the loss is on the answer alone."""
     tokenizer = perturber_tokenizer()
-    model = make_perturber(tokenizer).to(workshop.device)
+    model = make_perturber(tokenizer, workshop.size).to(workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = random.Random(f"{RECIPE.seed}/{step}")
@@ -111,7 +111,7 @@ def save_perturber(workshop: Workshop, folder: Path) -> int:
     tokenizer = perturber_tokenizer()
     tokenizer.padding_side = "left"
     tokenizer.chat_template = CHAT_TEMPLATE
-    model = make_perturber(tokenizer)
+    model = make_perturber(tokenizer, workshop.size)
     step = averaged(RECIPE, model, workshop)
     model.generation_config = GenerationConfig(
         **special_tokens(tokenizer),

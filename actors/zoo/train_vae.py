@@ -21,11 +21,12 @@ CHANNELS = (64, 64, 64)
 LATENT_NOISE = 0.1
 
 
-def make_vae() -> AutoencoderTiny:
+def make_vae(size: int = 1) -> AutoencoderTiny:
     """Return the untrained autoencoder. It has no normalisation layers: half the time of AutoencoderKL on a CPU."""
+    channels = tuple(size * width for width in CHANNELS)
     vae = AutoencoderTiny(
-        encoder_block_out_channels=CHANNELS,
-        decoder_block_out_channels=CHANNELS,
+        encoder_block_out_channels=channels,
+        decoder_block_out_channels=channels,
         num_encoder_blocks=(0, 1, 3),
         num_decoder_blocks=(3, 2, 0),
         latent_channels=LATENT_CHANNELS,
@@ -39,7 +40,7 @@ def train_vae(workshop: Workshop, num_steps: int | None = None) -> None:
     recipe = replace(RECIPE, num_steps=num_steps or RECIPE.num_steps)
     garments = garments_of("zoo", workshop.fashion_mnist)
     pictures = rendered(workshop.folder / "vae.npy", vae_scenes(garments), garments)
-    vae = make_vae().to(workshop.device)
+    vae = make_vae(workshop.size).to(workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(pictures), (BATCH_SIZE,), generator=generator).sort().values
@@ -68,7 +69,7 @@ def picture_error(decoded: Tensor, images: Tensor) -> Tensor:
 
 def load_vae(workshop: Workshop) -> AutoencoderTiny:
     """Return the autoencoder of the last checkpoint."""
-    vae = make_vae().to(workshop.device)
+    vae = make_vae(workshop.size).to(workshop.device)
     averaged(RECIPE, vae, workshop)
     return vae
 

@@ -44,10 +44,10 @@ class Text:
         return all(claim is None or claim == fact for claim, fact in zip(claims, facts, strict=True))
 
 
-def make_verifier(tokenizer: CLIPTokenizer, vision: PreTrainedModel) -> VisionTextDualEncoderModel:
+def make_verifier(tokenizer: CLIPTokenizer, vision: PreTrainedModel, size: int = 1) -> VisionTextDualEncoderModel:
     """Return the image encoder with an untrained text encoder and untrained projections."""
-    text = clip_text_config(tokenizer)
-    config = VisionTextDualEncoderConfig.from_vision_text_configs(vision.config, text, projection_dim=128)
+    text = clip_text_config(tokenizer, size)
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(vision.config, text, projection_dim=128 * size)
     return VisionTextDualEncoderModel(config=config, vision_model=vision, text_model=CLIPTextModel(text))
 
 
@@ -56,7 +56,7 @@ def train_verifier(workshop: Workshop, num_steps: int | None = None) -> None:
     scenes = backbone_scenes(garments_of("zoo", workshop.fashion_mnist))
     features = backbone_features(workshop)
     tokenizer = clip_tokenizer()
-    model = make_verifier(tokenizer, load_backbone(workshop)).to(workshop.device)
+    model = make_verifier(tokenizer, load_backbone(workshop), workshop.size).to(workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((RECIPE.seed, step))
@@ -81,7 +81,7 @@ def train_verifier(workshop: Workshop, num_steps: int | None = None) -> None:
 def save_verifier(workshop: Workshop, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
     tokenizer = clip_tokenizer()
-    model = make_verifier(tokenizer, make_backbone().backbone)
+    model = make_verifier(tokenizer, make_backbone(workshop.size).backbone, workshop.size)
     step = averaged(RECIPE, model, workshop)
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

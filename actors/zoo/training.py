@@ -31,11 +31,15 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Workshop:
-    """Say where trainings run: the folder of checkpoints and logs, the device, the data of Fashion-MNIST."""
+    """Say where trainings run: the folder of checkpoints and logs, the device, the data of Fashion-MNIST.
+
+    `size` multiplies the width of every model that a run uses; patients and judge, what they are measured with, stay.
+    """
 
     folder: Path
     device: torch.device
     fashion_mnist: Path
+    size: int = 1
 
     def autocast(self) -> torch.autocast:
         """Return bf16 autocast for the device."""

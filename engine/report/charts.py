@@ -11,6 +11,11 @@ MARKS = {
     "circle": '<circle r="5"/>',
     "square": '<path d="M-4.6 -4.6H4.6V4.6H-4.6Z"/>',
     "diamond": '<path d="M0 -6.4L6.4 0L0 6.4L-6.4 0Z"/>',
+    "triangle": '<path d="M0 -5.8L6 4.6H-6Z"/>',
+    "wedge": '<path d="M0 5.8L6 -4.6H-6Z"/>',
+    "bar": '<path d="M-2 -6H2V6H-2Z"/>',
+    "plus": '<path d="M-2 -6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z"/>',
+    "star": '<path d="M0 -7L1.9 -2.2L7 -2.2L2.9 1L4.4 6L0 3L-4.4 6L-2.9 1L-7 -2.2L-1.9 -2.2Z"/>',
 }
 DASHES = ("none", "6 4", "2 4", "10 3 2 3")
 
@@ -64,23 +69,32 @@ def share_bar(parts: Sequence[tuple[float, str]], *, title: str) -> Markup:
 
 
 def line_chart(
-    lines: Sequence[Line], *, title: str, y_label: str, x_label: str = "step", percent: bool = False
+    lines: Sequence[Line],
+    *,
+    title: str,
+    y_label: str,
+    x_label: str = "step",
+    percent: bool = False,
+    from_zero: bool = True,
 ) -> Markup:
-    """Draw lines over common axes with ticks; `percent` labels y in per cent. Without any point: empty."""
+    """Draw lines over common axes with ticks; without any point: empty.
+
+    `percent` labels y in per cent, and x too where it does not start `from_zero`.
+    """
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
     if not xs:
         return Markup("")
-    x_ticks, y_ticks = ticks(min(0.0, *xs), max(xs), 5), ticks(min(ys), max(ys), 5)
+    x_ticks, y_ticks = ticks(min(0.0, *xs) if from_zero else min(xs), max(xs), 5), ticks(min(ys), max(ys), 5)
     x_span, y_span = (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1])
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{escape(title)}</title>']
     for tick in y_ticks:
-        y, label = _y_at(tick, y_span), f"{100 * tick:.4g}%" if percent else f"{tick:.4g}"
+        y, label = _y_at(tick, y_span), _label(tick, percent)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y}" dy="4" text-anchor="end">{label}</text>')
     for tick in x_ticks:
-        x = _x_at(tick, x_span)
-        parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{tick:.4g}</text>')
+        x, label = _x_at(tick, x_span), _label(tick, percent and not from_zero)
+        parts.append(f'<text x="{x}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{label}</text>')
     parts.append(f'<text class="axis" x="4" y="12">{escape(y_label)}</text>')
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
     for index, line in enumerate(lines):
@@ -124,6 +138,10 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 def heat_level(value: float, span: tuple[float, float], levels: int) -> int:
     """Return the heat map level 0 .. levels - 1 of a value; values outside the span take the end level."""
     return min(int(_share(value, span) * levels), levels - 1)
+
+
+def _label(tick: float, percent: bool) -> str:
+    return f"{100 * tick:.4g}%" if percent else f"{tick:.4g}"
 
 
 def _x_at(x: float, span: tuple[float, float]) -> str:

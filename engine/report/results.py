@@ -16,7 +16,6 @@ from engine.runfile import RunFile
 from engine.sample import Sample
 
 PHASES = ("plan", "generate", "probe", "reinforce", "evaluate", "report")
-ARMS = ("patient", "real_only", "reinforced")
 WEAKNESS_PARTS = {"overall", "by_kind", "cells", "failure_points", "phrases", "calibration", "transfer"}
 # The report shows a few dozen pictures: of a large run it reads only as many shards as this.
 PICTURE_BYTES = 512 * 2**20
@@ -69,10 +68,11 @@ def read_samples(rundir: RunDirectory, shards: Sequence[int]) -> list[Sample]:
 
 
 def read_digests(results: Results) -> dict[str, str]:
-    """Return the digest of each arm's classifier, where known: it names the folder of its predictions under probe/."""
+    """Return the digest of patient and reinforced, where known: it names the folder of predictions under probe/."""
     arms = (results.evaluation or {}).get("arms", {})
     digests = {"patient": results.weakness["digest"]} if results.weakness and "digest" in results.weakness else {}
-    return digests | {arm: arms[arm]["digest"] for arm in ARMS if "digest" in arms.get(arm, {})}
+    # Pictures show these two.
+    return digests | {arm: arms[arm]["digest"] for arm in ("patient", "reinforced") if "digest" in arms.get(arm, {})}
 
 
 def read_guesses(

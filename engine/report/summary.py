@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from engine.candidates import SCORE_PREFIX
 from engine.marker import add_counts
 from engine.report.advice import next_steps, verdict_reasons
+from engine.report.arms import ARMS
 from engine.report.maps import drop_name, group_name, shown_cells
 from engine.report.pictures import edit_label
-from engine.report.results import ARMS, Content, Results
+from engine.report.results import Content, Results
 from engine.report.rows import Picture, Row
 from engine.sample import Sample
 from engine.statistics import wilson_interval

@@ -4,21 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.advice import find_comparison, headline
+from engine.report.arms import ARMS, LOOKS, arms_of
 from engine.report.maps import group_attributes, group_map, group_name, key_of, shown_classes
-from engine.report.results import ARMS
-from engine.report.view_run import accept_tables, cost_view, training_view, verifier_sentence
+from engine.report.view_run import accept_tables, cost_view, verifier_sentence
+from engine.report.view_training import training_view
 from engine.report.view_weakness import weakness_view
 from engine.report.words import count, interval, percent, points
 from engine.runfile import RunFile
 
 View = dict[str, Any]
-ARM_NAMES = {"patient": "patient", "real_only": "real only", "reinforced": "reinforced"}
-ARM_MEANING = {
-    "patient": "the classifier as it came",
-    "real_only": "the same training steps, without edits",
-    "reinforced": "trained on accepted edits and real images",
-}
-ARM_MARKS = {"patient": "circle", "real_only": "square", "reinforced": "diamond"}
 FIGURES = (
     (
         "conflict_accuracy",
@@ -40,6 +34,8 @@ FIGURES = (
     ),
 )
 NUM_GROUPS = 8
+# More would be read by nobody; the others are in summary.json.
+GROUP_ARMS = ("patient", "real_only", "reinforced", "oracle")
 MISSING = {
     "evaluation": "No evaluation yet: `counterforge run` evaluates every arm on the test sets after reinforcing.",
     "weakness": "Not probed yet: run `counterforge probe`, which asks the classifier about every accepted picture.",
@@ -60,7 +56,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "badge": badge,
         "sign": sign,
         "patient": run.probe.model.name if run.probe.model else run.probe.callable,
-        "arms": [_arm(arm) | {"what": ARM_MEANING[arm]} for arm in ARMS],
+        "arms": [_arm(arm) | {"what": LOOKS[arm].meaning} for arm in arms_of(run)],
         "arm_words": {"patient": "before", "reinforced": "after"},
         "figures": _figures(summary),
         "weakness": weakness_view(summary["weakness"]),
@@ -68,7 +64,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "groups": _groups(summary["groups"], run),
         "verifier_sentence": verifier_sentence(summary),
         "accept_tables": accept_tables(summary["accept_rate"]),
-        "training": training_view(summary["training"], ARM_NAMES),
+        "training": training_view(summary["training"]),
         **cost_view(summary),
         "run_file": run_text,
         "missing": MISSING,
@@ -76,11 +72,11 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
 
 
 def _arm(name: str) -> View:
-    return {"css": name, "name": ARM_NAMES[name], "mark": ARM_MARKS[name]}
+    return {"css": name, "name": LOOKS[name].name, "mark": LOOKS[name].mark}
 
 
 def _estimate(arm: str, figure: Mapping[str, Any]) -> View:
-    title = f"{ARM_NAMES[arm]}: {percent(figure['value'])}, {percent(figure['low'])} to {percent(figure['high'])}"
+    title = f"{LOOKS[arm].name}: {percent(figure['value'])}, {percent(figure['low'])} to {percent(figure['high'])}"
     return {**_arm(arm), **figure, "title": title}
 
 
@@ -131,7 +127,7 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
     for attribute in group_attributes(patient):
         maps = [
             group_map(
-                groups["arms"][arm], attribute, title=ARM_NAMES[arm], classes=classes, dominant=groups["dominant"]
+                groups["arms"][arm], attribute, title=LOOKS[arm].name, classes=classes, dominant=groups["dominant"]
             )
             for arm in ("patient", "reinforced", "real_only")
             if arm in groups["arms"]
@@ -140,7 +136,7 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
             f"The {len(classes)} classes with the worst groups, of {all_classes}." if len(classes) < all_classes else ""
         )
         attributes.append({"name": attribute, "maps": maps, "note": note})
-    known = [arm for arm in ARMS if arm in groups["arms"]]
+    known = [arm for arm in GROUP_ARMS if arm in groups["arms"]]
     return {
         "sentence": f"On the {'shifted ' if run.data.shifted else ''}test set. ◆ marks a class's usual value in the "
         "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row."
@@ -155,7 +151,7 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
 def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]]) -> str:
     if not adjusted:
         return ""
-    arms = "; ".join(f"{ARM_NAMES[arm]} {percent(at['value'])} ({interval(at)})" for arm, at in adjusted.items())
+    arms = "; ".join(f"{LOOKS[arm].name} {percent(at['value'])} ({interval(at)})" for arm, at in adjusted.items())
     return f" Adjusted average, each group weighed by its share of the training data: {arms}."
 
 

@@ -1,16 +1,12 @@
-"""Turn the summary's numbers on verifier, training and cost into what the template shows."""
+"""Turn the summary's numbers on verifier and cost into what the template shows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
-from engine.report.charts import Line, line_chart, share_bar
-from engine.report.results import ARMS
+from engine.report.charts import share_bar
 from engine.report.words import DASH, count, duration, interval, percent, plain, words
 
 View = dict[str, Any]
-IMAGE_NAMES = {"replay": "real ones", "counterfactuals": "accepted edits"}
 # Reasons beyond these share the bar's last colour.
 BAR_COLOURS = ("h5", "h4", "h3", "h2")
 
@@ -44,45 +40,6 @@ def accept_tables(rates: Mapping[str, Any]) -> list[View]:
         if rows:
             tables.append({"title": title, "corner": corner, "what": what, "css": css, "rows": rows})
     return tables
-
-
-def training_view(training: Mapping[str, Any] | None, names: Mapping[str, str]) -> View | None:
-    """Return the training section: curves of every arm that was trained, and the settings; `names` names the arms."""
-    if training is None:
-        return None
-    arms = [
-        {
-            "css": arm,
-            "name": names[arm],
-            "history": list(training["arms"][arm].get("history", [])),
-            "best": training["arms"][arm].get("best_step"),
-        }
-        for arm in ARMS
-        if arm in training.get("arms", {}) and arm != "patient"
-    ]
-    for arm in arms:
-        names_written = (name for line in arm["history"] for name in line if name != "arm")
-        arm["columns"] = list(dict.fromkeys(["step", *names_written]))
-    measures = list(
-        dict.fromkeys(name for arm in arms for name in arm["columns"] if name == "loss" or "accuracy" in name)
-    )
-    charts = [_curves(arms, name) for name in measures]
-    return {
-        "sentence": _training_sentence(training, arms),
-        "results": [
-            (
-                names[arm],
-                *(percent(result.get(name)) for name in ("validation_accuracy", "validation_edits_accuracy")),
-                plain(result.get("best_step")),
-                result.get("model", DASH),
-            )
-            for arm, result in training.get("arms", {}).items()
-            if arm in ARMS
-        ],
-        "arms": [arm for arm in arms if arm["history"]],
-        "charts": [chart for chart in charts if chart],
-        "settings": [(name, plain(value)) for name, value in (training.get("settings") or {}).items()],
-    }
 
 
 def cost_view(summary: Mapping[str, Any]) -> View:
@@ -155,33 +112,6 @@ def _count_tables(summary: Mapping[str, Any]) -> list[View]:
             "No scores.",
         ),
     ]
-
-
-def _curves(arms: Sequence[View], name: str) -> Markup:
-    lines = [
-        Line(
-            css=arm["css"],
-            points=[(line["step"], line[name]) for line in arm["history"] if line.get(name) is not None],
-            highlight=arm["best"],
-        )
-        for arm in arms
-    ]
-    return line_chart(lines, title=f"{words(name)} by step", y_label=words(name), percent="accuracy" in name)
-
-
-def _training_sentence(training: Mapping[str, Any], arms: Sequence[View]) -> str:
-    images = training.get("images") or {}
-    used = ", ".join(f"{count(int(n))} {IMAGE_NAMES.get(name, words(name))}" for name, n in images.items())
-    kept = ", ".join(f"{arm['name']}: step {arm['best']}" for arm in arms if arm["best"] is not None)
-    return " ".join(
-        sentence
-        for sentence in (
-            "All arms start from the patient and take the same number of steps.",
-            f"Images to draw from: {used}." if used else "",
-            f"Checkpoint kept: {kept}." if kept else "",
-        )
-        if sentence
-    )
 
 
 def _bar_parts(reasons: Sequence[tuple[str, int]]) -> list[tuple[str, int, str]]:
