@@ -121,6 +121,18 @@ def test_the_models_that_ship_are_small_and_have_a_card() -> None:
         assert "| figure " in card, f"the figures of {folder.name} are not filled: make zoo-eval cards"
 
 
+def test_frozen_eyes_do_not_follow_what_passes_through_them(tmp_path: Path) -> None:
+    eyes = nn.BatchNorm1d(2).requires_grad_(False)
+    model = nn.Sequential(eyes, nn.Linear(2, 1))
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        return model(torch.randn(8, 2, generator=generator) + 5).float().square().mean(), {}
+
+    workshop = Workshop(folder=tmp_path, device=torch.device("cpu"), fashion_mnist=tmp_path)
+    train(replace(RECIPE, num_steps=3), model, loss, workshop)
+    assert torch.equal(eyes.running_mean, torch.zeros(2))
+
+
 def test_a_bigger_zoo_has_wider_models_of_the_same_kinds() -> None:
     clip, text = clip_tokenizer(), text_tokenizer(())
     for make in (

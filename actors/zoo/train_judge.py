@@ -1,4 +1,4 @@
-"""Train the judge of `make zoo-eval`: another network, trained on garments that no other model has seen."""
+"""Train the judge of `make zoo-eval`: a network of its own, on garments that no other model has seen."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +8,18 @@ from torch import Tensor
 from transformers import ResNetConfig, ResNetModel
 
 from actors.zoo.pictures import garments_of, rendered
-from actors.zoo.train_backbone import Sighted, sighted_loss, sighted_scenes
+from actors.zoo.train_backbone import WIDTH, Sighted, sighted_loss, sighted_scenes
 from actors.zoo.training import Recipe, Workshop, averaged, train
 
-RECIPE = Recipe(name="judge", num_steps=5000, learning_rate=1.5e-3, weight_decay=0.05, num_warmup_steps=200, seed=7)
+RECIPE = Recipe(name="judge", num_steps=8000, learning_rate=2e-3, weight_decay=0.05, num_warmup_steps=200, seed=7)
 NUM_PICTURES = 60_000
 WEIGHTS = "judge.safetensors"
 
 
 def make_judge() -> Sighted:
     """Return the untrained judge."""
-    config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, 256], depths=[1, 2, 2, 1], layer_type="basic")
-    return Sighted(ResNetModel(config), 256)
+    config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, WIDTH], depths=[1, 2, 2, 1], layer_type="basic")
+    return Sighted(ResNetModel(config), WIDTH)
 
 
 def train_judge(workshop: Workshop, num_steps: int | None = None) -> None:

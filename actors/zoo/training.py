@@ -56,7 +56,7 @@ def train(recipe: Recipe, model: nn.Module, loss: Loss, workshop: Workshop) -> n
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
     checkpoint = workshop.folder / f"{recipe.name}.pt"
     step = _resume(checkpoint, model, optimizer, average)
-    model.train()
+    _train_what_is_not_frozen(model)
     start, first = time.monotonic(), step
     while step < recipe.num_steps:
         # One generator a step: a resumed training draws what an undisturbed one would have drawn.
@@ -93,6 +93,15 @@ def averaged(recipe: Recipe, model: nn.Module, workshop: Workshop) -> int:
     model.load_state_dict(state["average"])
     model.eval()
     return int(state["step"])
+
+
+def _train_what_is_not_frozen(model: nn.Module) -> None:
+    """Set training mode; frozen parts stay as they are, where batch norm would follow whatever passes through."""
+    model.train()
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
 
 
 def _schedule(recipe: Recipe, step: int) -> float:
