@@ -21,7 +21,7 @@ from cluster.placement import Need
 from cluster.reinforce import reinforce_run
 from cluster.session import ray_session
 from engine.errors import RunError, RunFileError
-from engine.rundir import RunDirectory
+from engine.rundir import WEAKNESS, RunDirectory
 from engine.runfile import ProbeConfig, RunFile
 from engine.stages import ModelConfig
 
@@ -123,6 +123,8 @@ def test_every_arm_trains_and_says_what_lies_between_it_and_the_patient(folder: 
         interpolation=[0.5], deepspeed={"gradient_accumulation_steps": 2, "zero_optimization": {"stage": 1}},
     )  # fmt: skip
     run = run.model_copy(update={"data": run.data.model_copy(update={"oracle": run.data.train})})
+    weak = {"class_name": "blob", "kind": "background", "after": "blue", "tested_drop": 0.9}
+    rundir.write_json(WEAKNESS, {"cells": [weak], "by_kind": []})
     result = reinforce_run(run, rundir)
     assert list(result["arms"]) == ["patient", *arms]
     for name in arms:
