@@ -94,11 +94,10 @@ def check_edit(reply: Reply, *, caption: str, class_name: str, kind: EditKind) -
         return BadReply(reason="edit_changes_nothing", detail=f"before and after are both {reply.before!r}")
     if new == old:
         return BadReply(reason="edit_changes_nothing", detail="the new caption is the old one")
-    if kind in WORD_KINDS:
-        if not count_phrase(before, old):
-            return BadReply(reason="edit_before_not_in_caption", detail=f"{reply.before!r} is not in {caption!r}")
-        if not count_phrase(after, new):
-            return BadReply(reason="edit_after_not_in_caption", detail=f"{reply.after!r} is not in {reply.caption!r}")
+    if kind in WORD_KINDS and not count_phrase(before, old):
+        return BadReply(reason="edit_before_not_in_caption", detail=f"{reply.before!r} is not in {caption!r}")
+    if not count_phrase(after, new):
+        return BadReply(reason="edit_after_not_in_caption", detail=f"{reply.after!r} is not in {reply.caption!r}")
     return _check_class_word(before, after, old, new, class_name)
 
 

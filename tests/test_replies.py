@@ -65,8 +65,10 @@ def test_before_must_stand_in_the_caption_as_words() -> None:
 
 
 def test_weather_may_change_what_the_caption_does_not_say() -> None:
-    edit = {**GOOD, "before": "clear weather", "after": "fog", "caption": CAPTION + " in the mist"}
+    edit = {**GOOD, "before": "clear weather", "after": "fog", "caption": CAPTION + " in fog"}
     assert isinstance(parse(edit, "weather"), Reply)
+    # `after` is what the weakness table counts by: it must be what the picture is of.
+    assert reason({**edit, "after": "bag on sand"}, "weather") == "edit_after_not_in_caption"
     assert reason(edit, "background") == "edit_before_not_in_caption"
 
 
