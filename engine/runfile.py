@@ -189,7 +189,10 @@ class ReinforceConfig(Config):
     freeze_batch_norm: bool = Field(False, description="keep the running statistics of batch norm")
     eval_every: int = Field(50, ge=1, description="steps between checkpoints, each scored on validation data")
     max_accuracy_loss: float = Field(
-        0.005, ge=0, le=1, description="in-distribution validation accuracy that may be lost; more means: do not ship"
+        0.005,
+        ge=0,
+        le=1,
+        description="in-distribution validation accuracy that may be lost, with one standard error; more: do not ship",
     )
     deepspeed: str | dict[str, JsonValue] = Field(
         DEFAULT_DEEPSPEED,

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from engine.gate import Score, decide, selection_key
+from engine.gate import Score, accuracy_loss, decide, selection_key
 from engine.runfile import ReinforceConfig
 
-CONFIG = ReinforceConfig(max_accuracy_loss=0.1)
+CONFIG = ReinforceConfig(max_accuracy_loss=0.2)
 SOURCES = [f"s{number}" for number in range(20)]
 PATIENT = Score(real="1" * 9 + "0", edits="0" * 20)
 GOOD = Score(real="1" * 9 + "0", edits="1" * 20)
@@ -24,6 +24,14 @@ def test_within_the_guard_the_mean_of_both_accuracies_ranks() -> None:
     assert selection_key(replace(GOOD, edits=""), PATIENT, CONFIG) == (True, pytest.approx(0.9))
 
 
+def test_a_loss_that_is_allowed_but_not_sure_is_outside_the_guard() -> None:
+    patient = Score(real="1" * 1000)
+    config = ReinforceConfig(max_accuracy_loss=0.005)
+    assert accuracy_loss(Score(real="1" * 996 + "0" * 4), patient) == pytest.approx((0.004, 0.002), abs=1e-4)
+    assert selection_key(Score(real="1" * 998 + "00"), patient, config)[0]
+    assert not selection_key(Score(real="1" * 996 + "0000"), patient, config)[0]
+
+
 def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:
     assert Score(real="11-0-").accuracy == pytest.approx(2 / 3)
 
@@ -37,7 +45,7 @@ def test_a_clear_gain_ships_with_its_figures() -> None:
 @pytest.mark.parametrize(
     ("reinforced", "real_only", "words"),
     [
-        (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points, a loss of 10.0 is allowed"),
+        (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points (standard error 15.5), a loss of 20.0"),
         (PATIENT, replace(PATIENT, edits="1" * 20), "accuracy on validation edits 0.0 %, patient 0.0 %"),
         (replace(GOOD, edits="1" * 2 + "0" * 18), PATIENT, "sign test p = 0.5"),
         (GOOD, GOOD, "real images only 100.0 %"),
