@@ -112,6 +112,15 @@ def test_a_generator_that_breaks_more_than_its_edits_mean_is_named(whole: tuple[
     assert any("editor alone costs 30 points" in step for step in next_steps(summary, whole[1]))
 
 
+def test_a_loss_on_the_test_set_beyond_the_guard_is_said_even_where_it_ships(whole: tuple[Summary, RunFile]) -> None:
+    summary, run = whole
+    lost = json.loads(json.dumps(summary)) | {"verdict": "ship"}
+    lost["accuracy_biased"]["patient"]["value"], lost["accuracy_biased"]["reinforced"]["value"] = 0.99, 0.98
+    assert any("On the test set it lost 1.0 points, more than the 0.5" in step for step in next_steps(lost, run))
+    lost["accuracy_biased"]["reinforced"]["value"] = 0.987
+    assert not any("On the test set it lost" in step for step in next_steps(lost, run))
+
+
 def test_no_weakness_is_claimed_that_is_not_significant(whole: tuple[Summary, RunFile]) -> None:
     summary = json.loads(json.dumps(whole[0]))
     for cell in summary["weakness"]["cells"]:

@@ -82,16 +82,8 @@ def next_steps(summary: dict[str, Any], run: RunFile) -> list[str]:
 
 
 def _remedies(summary: dict[str, Any], run: RunFile) -> list[str]:
-    biased = summary["accuracy_biased"]
-    before, after = biased.get("patient"), biased.get("reinforced")
-    lost = (
-        before
-        and after
-        and before["value"] is not None
-        and after["value"] is not None
-        and (before["value"] - after["value"])
-    )
-    if lost and lost > run.reinforce.max_accuracy_loss:
+    lost = _lost(summary)
+    if lost > run.reinforce.max_accuracy_loss:
         return [
             f"The reinforced model forgot {100 * lost:.1f} points of what it knew: raise reinforce.replay_ratio (now "
             f"{run.reinforce.replay_ratio:g}) or lower reinforce.learning_rate (now {run.reinforce.learning_rate:g})."
@@ -100,6 +92,13 @@ def _remedies(summary: dict[str, Any], run: RunFile) -> list[str]:
         "Give it more to learn from: more sources (data.num_sources), more edits of the kinds on top of the weakness "
         f"table, or more steps (reinforce.num_steps, now {run.reinforce.num_steps})."
     ]
+
+
+def _lost(summary: Mapping[str, Any]) -> float:
+    """Return the accuracy lost on the test set like the training data, 0 where it was not measured."""
+    biased = summary["accuracy_biased"]
+    before, after = ((biased.get(arm) or {}).get("value") for arm in ("patient", "reinforced"))
+    return 0.0 if before is None or after is None else float(before - after)
 
 
 def _generator_steps(summary: dict[str, Any]) -> list[str]:
@@ -123,6 +122,12 @@ def _generator_steps(summary: dict[str, Any]) -> list[str]:
 
 def _doubts(summary: dict[str, Any], run: RunFile) -> list[str]:
     steps = []
+    lost, allowed = _lost(summary), run.reinforce.max_accuracy_loss
+    if summary["verdict"] == "ship" and lost > allowed:
+        steps.append(
+            f"On the test set it lost {100 * lost:.1f} points, more than the {100 * allowed:.1f} that are allowed on the "
+            "validation images, which chose it: see whether you can bear that, or lower reinforce.max_accuracy_loss."
+        )
     for name in ("worst_group_accuracy", "conflict_accuracy"):
         after = summary[name].get("reinforced")
         if after and after["low"] is not None and after["high"] - after["low"] > MAX_WIDTH:
