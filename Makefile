@@ -27,7 +27,8 @@ zoo: $(VENV)/installed-dev ## train the tiny models again; needs Debian's datase
 zoo-eval: $(VENV)/installed ## measure the tiny models on held-out garments: a table and build/figures/zoo-eval.json
 	$(BIN)/python -m actors.zoo.evaluate
 
-cards: $(VENV)/installed ## fill the tables of README and model cards from build/figures
+cards: $(VENV)/installed ## fill the tables of README and model cards, and README's picture, from build/figures
+	cp build/figures/demo.png .github/result.png
 	$(BIN)/python -m engine.figures README.md actors/zoo/models/*/README.md
 
 $(BIN)/python:

@@ -125,7 +125,7 @@ def _doubts(summary: dict[str, Any], run: RunFile) -> list[str]:
     lost, allowed = _lost(summary), run.reinforce.max_accuracy_loss
     if summary["verdict"] == "ship" and lost > allowed:
         steps.append(
-            f"On the test set it lost {100 * lost:.1f} points, more than the {100 * allowed:.1f} that are allowed on the "
+            f"On the test set it lost {100 * lost:.1f} points, more than the {100 * allowed:.1f} that are allowed on "
             "validation images, which chose it: see whether you can bear that, or lower reinforce.max_accuracy_loss."
         )
     for name in ("worst_group_accuracy", "conflict_accuracy"):

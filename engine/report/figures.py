@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.errors import EngineError, RunDirectoryError
 from engine.figures import FIGURES_FOLDER, Figure, describe, machine, share, table, write_figures
-from engine.report.page import SUMMARY
+from engine.report.page import SUMMARY, result_picture
 from engine.report.summary import Summary
 from engine.rundir import RunDirectory
 
@@ -46,7 +46,7 @@ def _weakness_figures(by_kind: Sequence[Summary]) -> Iterator[Figure]:
 
 
 def main() -> int:
-    """Write a finished run's figures to build/figures and print them."""
+    """Write a finished run's figures and a picture of its first rows to build/figures; print the figures."""
     parser = argparse.ArgumentParser(prog="python -m engine.report.figures", description=main.__doc__)
     parser.add_argument("run", help="run directory with a report")
     parser.add_argument("--name", default="demo", help="which command they are of; names the JSON file")
@@ -58,10 +58,12 @@ def main() -> int:
             raise RunDirectoryError(f"{arguments.run} has no {SUMMARY} yet: run `counterforge report` first")
         figures = list(run_figures(json.loads(rundir.storage.read(SUMMARY))))
         path = write_figures(arguments.name, figures, arguments.out)
+        picture = path.with_suffix(".png")
+        picture.write_bytes(result_picture(rundir, rundir.run()))
     except (EngineError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(f"{table(figures)}\n\n{describe(machine())}\n{path}")
+    print(f"{table(figures)}\n\n{describe(machine())}\n{path}\n{picture}")
     return 0
 
 
