@@ -98,7 +98,8 @@ class Finetuner:
             arm = Arm(name, self._patient, config, self._task.deepspeed)
             if checkpoint is not None:
                 arm.load(str(checkpoint))
-            progress, best = self._train(name, arm, progress, best)
+            if record.step < config.num_steps:
+                progress, best = self._train(name, arm, progress, best)
             progress, best = self._interpolate(name, arm, progress, best)
             arm.close()
         if self._place.rank == 0:

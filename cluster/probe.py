@@ -77,8 +77,7 @@ def read_predictions(rundir: RunDirectory, digest: str) -> "pa.Table":
 
     paths = [predictions_path(digest, index) for index in rundir.done()]
     table = pa.concat_tables([pq.read_table(io.BytesIO(rundir.storage.read(path))) for path in paths])
-    planned = rundir.plan().table
-    keys = dict(zip(planned["key"].to_pylist(), planned["split_key"].to_pylist(), strict=True))
+    keys = rundir.plan().split_keys()
     return table.append_column("split_key", pa.array([keys[key] for key in table["source_key"].to_pylist()]))
 
 

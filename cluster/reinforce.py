@@ -17,7 +17,7 @@ from engine.gate import Decision, Score, decide
 from engine.recipe import ShardContents, deepspeed_settings, inspect_shard
 from engine.rundir import REINFORCE, WEAKNESS, RunDirectory, shard_path
 from engine.runfile import RunFile
-from engine.sample import Json, Split
+from engine.sample import Json
 from engine.splits import split_of
 from engine.stages import ModelConfig
 
@@ -81,12 +81,8 @@ def inspect_shards(run: RunFile, rundir: RunDirectory) -> tuple[ShardContents, .
 
     The split of each source is computed again from the hash of its split key.
     """
-    plan = rundir.plan()
-    splits: dict[str, Split] = {}
-    for key, split_key in zip(
-        plan.table.column("key").to_pylist(), plan.table.column("split_key").to_pylist(), strict=True
-    ):
-        splits[key] = split_of(split_key, run.data.splits, run.seed)
+    split_keys = rundir.plan().split_keys()
+    splits = {key: split_of(split_key, run.data.splits, run.seed) for key, split_key in split_keys.items()}
     with ThreadPoolExecutor(READERS) as pool:
         return tuple(pool.map(lambda index: inspect_shard(index, rundir.read_shard(index), splits), rundir.done()))
 

@@ -19,9 +19,16 @@ import numpy as np
 from engine.pairs import Pairs
 from engine.runfile import ProbeConfig
 from engine.sample import Json
-from engine.statistics import Floats, Interval, Ints, Ratio, SourceBootstrap, normal_quantile, wilson_interval
-
-UNDEFINED = Interval(value=math.nan, low=math.nan, high=math.nan)
+from engine.statistics import (
+    UNDEFINED,
+    Floats,
+    Interval,
+    Ints,
+    Ratio,
+    SourceBootstrap,
+    normal_quantile,
+    wilson_interval,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +51,8 @@ class Step:
             "severity": self.severity,
             "at_risk": self.at_risk,
             "failed": self.failed,
-            **_flat("survival", self.survival),
-            **_flat("accuracy_drop", self.accuracy_drop),
+            **self.survival.to_json("survival"),
+            **self.accuracy_drop.to_json("accuracy_drop"),
             "n_edits": self.n_edits,
         }
 
@@ -76,7 +83,7 @@ class Curve:
             "n_series": self.n_series,
             "wrong_at_zero": self.wrong_at_zero,
             "never_failed": self.never_failed,
-            **_flat("median", self.median),
+            **self.median.to_json("median"),
             "steps": [step.to_json() for step in self.steps],
         }
 
@@ -212,8 +219,3 @@ def _interval(alive: float, error: float, z: float, n: int, confidence: float) -
         return Interval(value=alive, low=low, high=high)
     spread = math.exp(z * error / -math.log(alive))
     return Interval(value=alive, low=alive**spread, high=alive ** (1 / spread))
-
-
-def _flat(name: str, interval: Interval) -> dict[str, Json]:
-    numbers = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return {key: value if math.isfinite(value) else None for key, value in numbers.items()}

@@ -61,6 +61,11 @@ class Plan:
         start, stop = np.searchsorted(self._planned_shards(), (index, index + 1))
         return cast(list[str], self.table.column("key").slice(start, stop - start).to_pylist())
 
+    def split_keys(self) -> dict[str, str]:
+        """Return the split key of every source, by its key."""
+        keys, split_keys = (self.table.column(name).to_pylist() for name in ("key", "split_key"))
+        return dict(zip(keys, split_keys, strict=True))
+
     def of_split(self, split: Split) -> Iterator[PlannedItem]:
         """Yield every source of a split, those that get no edits too."""
         import pyarrow.compute as pc

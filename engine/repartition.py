@@ -15,10 +15,9 @@ from engine.plan import plan_digest
 from engine.rundir import RunDirectory, marker_path
 from engine.runfile import RunFile
 from engine.sample import Sample
-from engine.selection import thresholds_of, without_pixels
+from engine.selection import judge, thresholds_of
 from engine.stages import VerifierConfig
 from engine.storage import Storage
-from engine.verdict import verdict_of
 from engine.verify import verify_shard
 
 
@@ -78,5 +77,5 @@ def _judged(sample: Sample, config: VerifierConfig) -> Sample:
     if sample.role == "source" or sample.edit is None:
         return sample
     text_changes = sample.edit.caption != sample.caption
-    verdict = verdict_of(sample.scores, config, text_changes=text_changes)
-    return replace(sample, verdict=verdict if sample.image else without_pixels(verdict))
+    verdict = judge(sample.scores, config, text_changes=text_changes, has_pixels=bool(sample.image))
+    return replace(sample, verdict=verdict)

@@ -1,7 +1,7 @@
 """Selection: what other verifier thresholds would accept of a run, told from the scores of its candidates alone."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.candidates import scores_of
@@ -36,8 +36,7 @@ class Candidate:
 
     def verdict_by(self, config: VerifierConfig) -> Verdict:
         """Return the verdict that these thresholds give; an edit without pixels cannot be accepted again."""
-        verdict = verdict_of(self.scores, config, text_changes=self.text_changes)
-        return without_pixels(verdict) if not self.has_pixels else verdict
+        return judge(self.scores, config, text_changes=self.text_changes, has_pixels=self.has_pixels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +68,7 @@ def read_scored(rundir: RunDirectory) -> list[Candidate]:
 
     Raises SelectionError where there is none, or where an edit has no verdict.
     """
-    table = rundir.plan().table
-    split_keys = dict(zip(table.column("key").to_pylist(), table.column("split_key").to_pylist(), strict=True))
+    split_keys = rundir.plan().split_keys()
     keeps_all = rundir.info.keep_rejected == "all"
     candidates: list[Candidate] = []
     for index in rundir.done():
@@ -176,6 +174,9 @@ def tally(verdicts: Iterable[Verdict]) -> Tally:
     )
 
 
-def without_pixels(verdict: Verdict) -> Verdict:
-    """Return the verdict of an edit whose picture is gone: turned down, by name where its scores would pass."""
-    return Verdict(accepted=False, reasons=(PIXELS_NOT_KEPT,)) if verdict.accepted else verdict
+def judge(scores: Mapping[str, float], config: VerifierConfig, *, text_changes: bool, has_pixels: bool) -> Verdict:
+    """Return the verdict of thresholds on an edit; one whose picture is gone is turned down, by name if it passes."""
+    verdict = verdict_of(scores, config, text_changes=text_changes)
+    if verdict.accepted and not has_pixels:
+        return Verdict(accepted=False, reasons=(PIXELS_NOT_KEPT,))
+    return verdict

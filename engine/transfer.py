@@ -7,7 +7,6 @@ share near chance says that each classifier fails in its own way; one far above 
 the pictures are hard, or wrong, for any classifier.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,10 +15,8 @@ import numpy as np
 from engine.pairs import Pairs
 from engine.runfile import ProbeConfig
 from engine.sample import Json
-from engine.statistics import Interval, Ratio, SourceBootstrap
+from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
 from engine.weakness import Cell, Weakness, weakness
-
-UNDEFINED = Interval(value=math.nan, low=math.nan, high=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +34,12 @@ class SharedFlips:
 
     def to_json(self) -> dict[str, Json]:
         """Return one flat object, null where a number is undefined."""
-        numbers = {
-            "share": self.share.value,
-            "share_low": self.share.low,
-            "share_high": self.share.high,
-            "expected": self.expected.value,
-            "expected_low": self.expected.low,
-            "expected_high": self.expected.high,
+        return {
+            "n_edits": self.n_edits,
+            "n_flips": self.n_flips,
+            **self.share.to_json("share"),
+            **self.expected.to_json("expected"),
         }
-        finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        return {"n_edits": self.n_edits, "n_flips": self.n_flips, **finite}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,7 @@ from engine.pairs import Pairs
 from engine.runfile import ProbeConfig
 from engine.sample import Json
 from engine.statistics import (
+    UNDEFINED,
     CellIntervals,
     Interval,
     Ints,
@@ -45,7 +46,6 @@ from engine.statistics import (
 Level = Literal["class, kind, after", "class, kind", "kind, after", "kind", "all"]
 
 LEVELS: tuple[Level, ...] = ("class, kind, after", "class, kind", "kind, after")
-UNDEFINED = Interval(value=math.nan, low=math.nan, high=math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +83,10 @@ class Cell:
 
     def to_json(self) -> dict[str, Json]:
         """Return one flat object: each measure as `name`, `name_low` and `name_high`, null where undefined."""
-        numbers: dict[str, float] = {}
+        measures: dict[str, Json] = {}
         for name, interval in (*self.measures.items(), ("discovery_drop", self.discovery_drop)):
-            numbers |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        numbers |= {
+            measures |= interval.to_json(name)
+        numbers = {
             "tested_drop": self.tested_drop,
             "minimum_detectable_drop": self.minimum_detectable_drop,
             "p_value": self.p_value,
@@ -102,6 +102,7 @@ class Cell:
             "n_placebo_sources": self.n_placebo_sources,
             "n_discovery_sources": self.n_discovery_sources,
             "n_tested_sources": self.n_tested_sources,
+            **measures,
             **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
             "significant": self.significant,
         }

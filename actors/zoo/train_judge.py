@@ -5,21 +5,14 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import ResNetConfig, ResNetModel
 
 from actors.zoo.pictures import garments_of, rendered
-from actors.zoo.train_backbone import WIDTH, Sighted, sighted_loss, sighted_scenes
+from actors.zoo.train_backbone import Sighted, make_backbone, sighted_loss, sighted_scenes
 from actors.zoo.training import Recipe, Workshop, averaged, train
 
 RECIPE = Recipe(name="judge", num_steps=8000, learning_rate=2e-3, weight_decay=0.05, num_warmup_steps=200, seed=7)
 NUM_PICTURES = 60_000
 WEIGHTS = "judge.safetensors"
-
-
-def make_judge() -> Sighted:
-    """Return the untrained judge."""
-    config = ResNetConfig(embedding_size=32, hidden_sizes=[32, 64, 128, WIDTH], depths=[1, 2, 2, 1], layer_type="basic")
-    return Sighted(ResNetModel(config), WIDTH)
 
 
 def train_judge(workshop: Workshop, num_steps: int | None = None) -> None:
@@ -28,13 +21,13 @@ def train_judge(workshop: Workshop, num_steps: int | None = None) -> None:
     scenes = sighted_scenes(garments, "judge", NUM_PICTURES)
     pictures = rendered(workshop.folder / "judge.npy", scenes, garments)
     recipe = replace(RECIPE, num_steps=num_steps or RECIPE.num_steps)
-    model = make_judge().to(workshop.device)
+    model = make_backbone().to(workshop.device)
     train(recipe, model, sighted_loss(model, recipe, scenes, pictures, workshop), workshop)
 
 
 def save_judge(workshop: Workshop, folder: Path) -> int:
     """Write the judge's weights from the last checkpoint; return the step it is from."""
-    model = make_judge()
+    model = make_backbone()
     step = averaged(RECIPE, model, workshop)
     state: dict[str, Tensor] = {
         name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()
@@ -45,6 +38,6 @@ def save_judge(workshop: Workshop, folder: Path) -> int:
 
 def load_judge(folder: Path) -> Sighted:
     """Return the judge that ships."""
-    model = make_judge()
+    model = make_backbone()
     model.load_state_dict(load_file(folder / WEIGHTS))
     return model.float().eval().requires_grad_(False)
