@@ -6,12 +6,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from actors.replies import Reply, parse_reply
-from actors.zoo.edit_pairs import editor_families
+from actors.zoo.edit_pairs import SHARES, draw_edits, draw_pair, editor_families
 from actors.zoo.language import TEXT_WIDTH, clip_tokenizer, text_tokenizer
 from actors.zoo.train_backbone import make_backbone, sighted_scenes
 from actors.zoo.train_captioner import make_captioner
@@ -21,7 +22,7 @@ from actors.zoo.train_vae import LATENT_CHANNELS, make_vae
 from actors.zoo.train_verifier import make_verifier
 from actors.zoo.training import Recipe, Workshop, train
 from engine.wardrobe.garments import load_garments
-from engine.wardrobe.scene import LIGHTS
+from engine.wardrobe.scene import LIGHTS, Scene
 
 MODELS = Path(__file__).parent.parent / "actors" / "zoo" / "models"
 RECIPE = Recipe(name="line", num_steps=120, learning_rate=0.1, num_warmup_steps=5)
@@ -65,19 +66,28 @@ def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
 
-def test_a_family_differs_from_its_first_scene_in_one_thing_each() -> None:
-    garments = load_garments("sources")
-    for first, *others in editor_families(garments)[:50]:
-        changed = [
-            {
-                name
-                for name in ("garment", "colour", "background", "light")
-                if getattr(scene, name) != getattr(first, name)
-            }
-            for scene in others
-        ]
-        assert changed[:3] == [{"background"}, {"background"}, {"colour"}]
-        assert changed[3] in ({"light"}, {"garment"})
+def changed(first: Scene, second: Scene) -> set[str]:
+    return {
+        name for name in ("garment", "colour", "background", "light") if getattr(first, name) != getattr(second, name)
+    }
+
+
+def test_an_edit_that_is_drawn_changes_what_its_kind_says_and_nothing_else() -> None:
+    families = editor_families(load_garments("sources"))
+    scenes = [scene for family in families for scene in family]
+    for kind in SHARES:
+        seen = set()
+        for seed in range(100):
+            family, first, second = draw_pair(np.random.default_rng(seed), kind, families)
+            source, target = families[family][first], families[family][second]
+            attribute = {"lighting": "light", "object": "garment"}.get(kind, kind)
+            assert changed(source, target) == (set() if kind == "placebo" else {attribute})
+            assert kind != "object" or source.label != target.label
+            seen.add((family, first, second))
+        assert len(seen) > 90
+    rows, prompts = draw_edits(np.random.default_rng(0), families, 200)
+    assert all(len(changed(scenes[source], scenes[target])) <= 1 for source, target in rows)
+    assert all(prompts)
 
 
 def test_light_says_nothing_of_the_class() -> None:

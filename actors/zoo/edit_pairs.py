@@ -15,19 +15,26 @@ from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
 
 NUM_FAMILIES = 8_000
-# A family: a composite, two on other backgrounds, one in another colour, one in another light or of another garment.
+NUM_OBJECT_FAMILIES = 4_000
+# A family: a composite, two on other backgrounds, one in another colour, one in another light;
+# or, after those, a composite and four of it with garments of other classes.
 FAMILY = 5
-SHARES = {"background": 0.38, "colour": 0.22, "lighting": 0.07, "object": 0.24, "placebo": 0.09}
+# An object edit draws a new garment, the others keep what is there: what is hard gets the most.
+SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "object": 0.42, "placebo": 0.08}
 CAPTION_SHARE = 0.15
 
 
 def editor_families(garments: Garments) -> list[tuple[Scene, ...]]:
-    """Return families of FAMILY composites; half of the first ones are biased as a patient's data are."""
+    """Return families of FAMILY composites, those of one garment first; half of these are biased as a patient's are."""
     balanced = make_scenes(garments, "editor", NUM_FAMILIES)
     biased = make_scenes(garments, "editor-biased", NUM_FAMILIES, correlation=0.95)
-    return [
-        _family(pair[index % 4 == 0], garments, np.random.default_rng((1, index)))
+    of_one_garment = [
+        _family(pair[index % 4 == 0], np.random.default_rng((1, index)))
         for index, pair in enumerate(zip(balanced, biased, strict=True))
+    ]
+    scenes = make_scenes(garments, "editor-object", NUM_OBJECT_FAMILIES)
+    return of_one_garment + [
+        _object_family(scene, garments, np.random.default_rng((2, index))) for index, scene in enumerate(scenes)
     ]
 
 
@@ -52,21 +59,21 @@ def editor_pictures(folder: Path, families: list[tuple[Scene, ...]], garments: G
     return rendered(folder / "editor.npy", [scene for family in families for scene in family], garments)
 
 
-def _family(scene: Scene, garments: Garments, rng: np.random.Generator) -> tuple[Scene, ...]:
+def _family(scene: Scene, rng: np.random.Generator) -> tuple[Scene, ...]:
     others = rng.permutation([name for name in BACKGROUNDS if name != scene.background])
-    colour = str(rng.choice([name for name in COLOURS if name != scene.colour]))
-    if rng.random() < 0.5:
-        light = str(rng.choice([name for name in LIGHTS if name != "plain"]))
-        last = replace(scene, light=light)
-    else:
-        label = int(rng.choice([other for other in range(len(CLASSES)) if other != scene.label]))
-        last = replace(scene, label=label, garment=int(rng.choice(garments.of_class(label))))
     return (
         scene,
         replace(scene, background=str(others[0])),
         replace(scene, background=str(others[1])),
-        replace(scene, colour=colour),
-        last,
+        replace(scene, colour=str(rng.choice([name for name in COLOURS if name != scene.colour]))),
+        replace(scene, light=str(rng.choice([name for name in LIGHTS if name != "plain"]))),
+    )
+
+
+def _object_family(scene: Scene, garments: Garments, rng: np.random.Generator) -> tuple[Scene, ...]:
+    others = rng.permutation([label for label in range(len(CLASSES)) if label != scene.label])[: FAMILY - 1]
+    return scene, *(
+        replace(scene, label=int(label), garment=int(rng.choice(garments.of_class(int(label))))) for label in others
     )
 
 
@@ -77,7 +84,7 @@ def draw_edits(
     kinds = rng.choice(list(SHARES), p=list(SHARES.values()), size=count)
     rows, prompts = [], []
     for kind in kinds:
-        family, first, second = _draw_pair(rng, str(kind), families)
+        family, first, second = draw_pair(rng, str(kind), families)
         source, target = families[family][first], families[family][second]
         rows.append((family * FAMILY + first, family * FAMILY + second))
         if rng.random() < CAPTION_SHARE:
@@ -88,23 +95,21 @@ def draw_edits(
     return np.array(rows), prompts
 
 
-def _draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, ...]]) -> tuple[int, int, int]:
+def draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, ...]]) -> tuple[int, int, int]:
     """Return a family and the places of source and target in it, for an edit of this kind."""
-    while True:
-        family = int(rng.integers(len(families)))
-        last_is_light = families[family][4].light != "plain"
-        match kind:
-            case "background":
-                first, second = (int(place) for place in rng.permutation(3)[:2])
-            case "colour":
-                first, second = (0, 3) if rng.random() < 0.5 else (3, 0)
-            case "placebo":
-                first = second = int(rng.integers(FAMILY))
-            case _:
-                first, second = (0, 4) if rng.random() < 0.7 else (4, 0)
-                if last_is_light != (kind == "lighting"):
-                    continue
-        return family, first, second
+    match kind:
+        case "object":
+            first, second = rng.permutation(FAMILY)[:2]
+            return int(rng.integers(NUM_FAMILIES, len(families))), int(first), int(second)
+        case "placebo":
+            place = int(rng.integers(FAMILY))
+            return int(rng.integers(len(families))), place, place
+        case "background":
+            first, second = rng.permutation(3)[:2]
+        case _:
+            other = {"colour": 3, "lighting": 4}[kind]
+            first, second = (0, other) if rng.random() < 0.6 else (other, 0)
+    return int(rng.integers(NUM_FAMILIES)), int(first), int(second)
 
 
 def _values(kind: str, source: Scene, target: Scene) -> tuple[str, str]:

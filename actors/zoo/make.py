@@ -86,6 +86,8 @@ def main() -> None:
 
 
 def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
+    # The first weights are drawn before the loop that seeds each step.
+    torch.manual_seed(0)
     match name:
         case "patient" | "patient_convnext":
             train_patient(name, workshop, num_steps)

@@ -18,7 +18,7 @@ from actors.zoo.train_decoder import load_decoded_vae
 from actors.zoo.train_vae import LATENT_CHANNELS
 from actors.zoo.training import Recipe, Workshop, averaged, train
 
-RECIPE = Recipe(name="editor", num_steps=8000, learning_rate=5e-4, weight_decay=1e-2)
+RECIPE = Recipe(name="editor", num_steps=12500, learning_rate=5e-4, weight_decay=1e-2)
 BATCH_SIZE = 48
 DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.06, 0.05, 0.05
 # Edits that go a part of the way: instruction and target lie between those of the placebo and those of the edit.
