@@ -70,14 +70,19 @@ def ratios(pairs: Pairs, rows: Ints, cell: Ints, num_cells: int) -> dict[str, Ra
     }
 
 
-def p_values(pairs: Pairs, rows: Ints, cell: Ints, num_cells: int) -> list[float]:
-    """Test each cell's edits against the placebos, or against the sources in a cell without placebos."""
+def p_values(pairs: Pairs, rows: Ints, cell: Ints, num_cells: int, min_drop: float = 0.0) -> list[float]:
+    """Test each cell's edits against the placebos, or against the sources in a cell without placebos.
+
+    The null hypothesis is a drop of at most `min_drop`.
+    """
     placebo, edit, cluster = pairs.right_placebo[rows], pairs.right_edit[rows], pairs.cluster[rows]
     has_placebo = np.bincount(cell[np.isfinite(placebo)], minlength=num_cells) > 0
     before = np.where(has_placebo[cell], placebo, pairs.right_source[rows])
     first, pair = np.unique(cluster * num_cells + cell, return_inverse=True)
     net = np.bincount(pair, np.nan_to_num(edit - before))
-    return [paired_test(net[first % num_cells == index]) for index in range(num_cells)]
+    allowed = min_drop * np.bincount(pair, np.isfinite(before))
+    in_cell = first % num_cells
+    return [paired_test(net[in_cell == index], allowed[in_cell == index]) for index in range(num_cells)]
 
 
 def _edits_of_source(source: Ints, cell: Ints, num_cells: int) -> Floats:

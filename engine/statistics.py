@@ -133,24 +133,43 @@ def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple
 def sign_test(positive: int, negative: int) -> float:
     """Return the two-sided exact p-value of a sign test: McNemar's exact test where each pair is one source."""
     n = positive + negative
-    if n == 0:
-        return 1.0
+    return min(1.0, 2 * _binomial_tail(max(positive, negative), n, 0.5)) if n else 1.0
+
+
+def _binomial_tail(least: int, n: int, share: float) -> float:
+    """Return the chance that at least so many of n happen, each with the chance `share` in (0, 1)."""
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
-    k = np.arange(min(positive, negative) + 1)
-    log_terms = logs[n] - logs[k] - logs[n - k] - n * math.log(2)
-    return min(1.0, 2 * float(np.exp(log_terms).sum()))
+    k = np.arange(least, n + 1)
+    terms = logs[n] - logs[k] - logs[n - k] + k * math.log(share) + (n - k) * math.log(1 - share)
+    return float(np.exp(terms).sum())
 
 
-def paired_test(net: Floats) -> float:
+def paired_test(net: Floats, allowed: Floats | None = None) -> float:
     """Return the two-sided p-value of "wins and losses cancel out"; `net` is wins minus losses of each source.
 
     Exact (McNemar) where a source has one pair. Where it has several the signs alone would mislead, as edits share one
     placebo: then McNemar for clusters, z = sum(net) / sqrt(sum(net^2)) (Obuchowski 1998, modified by Yang et al. 2010).
+
+    With `allowed`, the loss of each source that means nothing, it is the p-value of "no more is lost than that" (a
+    minimum-effect test, Murphy and Myors 1999), one-sided and doubled, so that both agree where nothing is allowed.
     """
+    loss = 0.0 if allowed is None else float(allowed.sum())
     if np.isin(net, (-1, 0, 1)).all():
-        return sign_test(int((net > 0).sum()), int((net < 0).sum()))
+        wins, losses = int((net > 0).sum()), int((net < 0).sum())
+        return _excess_losses(wins, losses, loss) if loss else sign_test(wins, losses)
+    residual = net if allowed is None else net + allowed
+    total = float(residual.sum())
     # erfc keeps its digits where 1 - erf is 0, from z = 8 on.
-    return math.erfc(abs(float(net.sum())) / math.sqrt(2 * float((net * net).sum())))
+    p_value = math.erfc(abs(total) / math.sqrt(2 * float((residual * residual).sum())))
+    return p_value if total < 0 or not loss else 1.0
+
+
+def _excess_losses(wins: int, losses: int, allowed: float) -> float:
+    """Return twice the chance of so many losses among all changes, if `allowed` more were lost than won on average."""
+    changes = wins + losses
+    if allowed >= changes:
+        return 1.0
+    return min(1.0, 2 * _binomial_tail(losses, changes, (1 + allowed / changes) / 2))
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:

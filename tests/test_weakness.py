@@ -11,10 +11,11 @@ from scipy import stats
 from engine.errors import LeakError
 from engine.pairs import finds_cells, read_pairs
 from engine.runfile import ProbeConfig
+from engine.statistics import paired_test
 from engine.weakness import Cell, Weakness
 from engine.weakness import weakness as weakness_of_pairs
 
-CONFIG = ProbeConfig(callable="tests:nothing", num_bootstraps=400)
+CONFIG = ProbeConfig(callable="tests:nothing", num_bootstraps=400, min_drop=0)
 CLASSES = ("boot", "bag", "coat")
 BACKGROUNDS = ("grass", "snow", "sand")
 COLOURS = ("red", "blue")
@@ -167,6 +168,41 @@ def test_the_p_value_is_mcnemars_where_a_source_has_one_edit() -> None:
     pairs = [(right[key, "placebo", "same"], right[key, "counterfactual", "snow"]) for key in keys]
     lost, won = pairs.count((True, False)), pairs.count((False, True))
     assert cell.p_value == pytest.approx(stats.binomtest(lost, lost + won).pvalue)
+
+
+def test_a_drop_that_an_edit_costs_anyone_is_no_weakness() -> None:
+    """960 sources lose 3.5 points by every edit: clearly not nothing, and clearly not more than 5."""
+    predictions = _simulate(lambda role, *_: 0.865 if role == "counterfactual" else 0.9, num_sources=960)
+    strict, lenient = (
+        weakness(predictions, CONFIG.model_copy(update={"min_drop": least, "num_bootstraps": 100}))
+        for least in (0, 0.05)
+    )
+    assert any(cell.significant for cell in strict.by_kind)
+    assert not any(cell.significant for cell in (*lenient.by_kind, *lenient.cells))
+    assert lenient.to_json()["min_drop"] == 0.05
+
+
+def test_a_drop_beyond_what_is_allowed_is_tested_on_the_changes() -> None:
+    predictions = _simulate(lambda role, label, after: 0.6 if after == "snow" else 0.9)
+    allowing = CONFIG.model_copy(update={"min_drop": 0.1})
+    cell = _cell(weakness(predictions, allowing), None, "background", "snow")
+    net = np.array([-1.0] * 40 + [1.0] * 10 + [0.0] * 190)
+    # Of 50 changes 24 more are lost than won where 240 sources lose a tenth.
+    expected = stats.binomtest(40, 50, (1 + 24 / 50) / 2, alternative="greater").pvalue
+    assert paired_test(net, np.full(240, 0.1)) == pytest.approx(2 * expected)
+    assert cell.significant
+    assert cell.p_value > _cell(weakness(predictions, CONFIG), None, "background", "snow").p_value
+
+
+def test_a_minimum_effect_is_found_no_more_often_than_it_should_be() -> None:
+    """Sources with two edits that cost exactly what is allowed: at 5 % about one run in twenty says more, or fewer."""
+    found = []
+    for seed in range(400):
+        generator = np.random.default_rng(seed)
+        placebo, edits = generator.random((100, 1)) < 0.9, generator.random((100, 2)) < 0.8
+        net = (edits.astype(float) - placebo).sum(1)
+        found.append(paired_test(net, np.full(100, 0.2)) < 0.05)
+    assert np.mean(found) <= 0.05
 
 
 def test_without_placebos_the_raw_drop_ranks() -> None:
