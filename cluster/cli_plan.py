@@ -2,18 +2,24 @@
 
 from engine.errors import UserError
 from engine.estimate import Measured, describe, estimate_run, measure
+from engine.hash_store import HashStore
 from engine.plan import Plan, make_plan
+from engine.rounds import shards_by_round
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
 from engine.stages import PluginConfig
+from engine.storage import Storage
 
 MAX_CLASSES = 20
 
 
 def plan_lines(run: RunFile, out: str) -> list[str]:
     """Return the plan of a run as lines for a person; writes nothing."""
-    plan = make_plan(run)
+    store = HashStore(Storage(out))
+    plan = make_plan(run, store)
     lines = [f"plan {plan.digest[:12]} of {run.name!r}", "", *_splits(plan), ""]
+    lines += _near_duplicates(plan, store)
+    lines += _rounds(run, plan)
     measured, note = _earlier(run, out)
     lines += describe(estimate_run(run, plan, measured))
     lines.append(f"run directory {out}: {note}")
@@ -23,6 +29,14 @@ def plan_lines(run: RunFile, out: str) -> list[str]:
     if run.probe.callable:
         lines.append(f"plugin: the probe runs your code {run.probe.callable}; a black box is not reinforced")
     return lines
+
+
+def _near_duplicates(plan: Plan, store: HashStore) -> list[str]:
+    if plan.near_duplicates is None:
+        return []
+    first, *others = plan.near_duplicates.describe()
+    took = f" (took {store.seconds:.0f} s; `run` looks once and keeps the hashes)" if store.seconds >= 1 else ""
+    return [f"{first}{took}", *others, ""]
 
 
 def _splits(plan: Plan) -> list[str]:
@@ -41,6 +55,21 @@ def _splits(plan: Plan) -> list[str]:
     if len(plan.classes) > MAX_CLASSES:
         lines.insert(-1, f"... and {len(plan.classes) - MAX_CLASSES} more classes")
     return lines
+
+
+def _rounds(run: RunFile, plan: Plan) -> list[str]:
+    """Return a line for each round where there are several."""
+    if run.rounds.count == 1:
+        return []
+    num_train = plan.num_train_shards
+    lines = []
+    for number, shards in enumerate(shards_by_round(plan, run.rounds), 1):
+        train = [index for index in shards if index < num_train]
+        sources = sum(len(plan.keys(index)) for index in train)
+        how = "as the run file says" if number == 1 else f"where the classifier of round {number - 1} is weak"
+        also = f", and {len(shards) - len(train)} of validation" if len(shards) > len(train) else ""
+        lines.append(f"round {number}     {sources:,} sources in {len(train):,} shards{also}: edits {how}")
+    return [*lines, ""]
 
 
 def _earlier(run: RunFile, out: str) -> tuple[Measured | None, str]:

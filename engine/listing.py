@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -44,18 +44,32 @@ class Listing:
         columns = {"shard": pa.array(shard.astype(np.int32)), "split": split, "label": pa.array(self.label[order])}
         return pa.table(columns | {name: texts.column(name) for name in TEXTS}).combine_chunks()
 
+    def keep(self, rows: npt.NDArray[np.int64]) -> "Listing":
+        """Return the listing of these rows alone."""
+        import pyarrow as pa
+
+        texts = self.texts.take(pa.array(rows))
+        return Listing(texts=texts, label=self.label[rows], split=self.split[rows], place=self.place[rows])
+
+    def with_split_keys(self, split_keys: list[str], splits: Splits, seed: int) -> "Listing":
+        """Return the listing with other split keys, and the splits that follow from them."""
+        import pyarrow as pa
+
+        place = self.texts.schema.get_field_index("split_key")
+        texts = self.texts.set_column(place, "split_key", pa.array(split_keys, pa.large_string()))
+        return replace(self, texts=texts, split=_splits(split_keys, splits, seed))
+
 
 def list_source(source: Source, splits: Splits, seed: int) -> Listing:
     """List a source; SourceError where two items have one key or there is none."""
     import pyarrow as pa
 
     batches, labels, split_codes, places = [], [], [], []
-    codes = {name: code for code, name in enumerate(SPLITS)}
     items = source.items()
     while batch := list(islice(items, ROWS_AT_ONCE)):
         batches.append(_texts(batch))
         labels.append(np.array([item.label for item in batch], dtype=np.int32))
-        split_codes.append(np.array([codes[split_of(item.split_key, splits, seed)] for item in batch], dtype=np.int8))
+        split_codes.append(_splits([item.split_key for item in batch], splits, seed))
         places.append(_places([item.key for item in batch], seed))
     if not batches:
         raise SourceError("the source has no images: expected at least one")
@@ -64,6 +78,10 @@ def list_source(source: Source, splits: Splits, seed: int) -> Listing:
     return Listing(
         texts=texts, label=np.concatenate(labels), split=np.concatenate(split_codes), place=np.concatenate(places)
     )
+
+
+def _splits(split_keys: list[str], splits: Splits, seed: int) -> npt.NDArray[np.int8]:
+    return np.array([SPLITS.index(split_of(key, splits, seed)) for key in split_keys], dtype=np.int8)
 
 
 def _texts(batch: list[SourceItem]) -> "pa.RecordBatch":

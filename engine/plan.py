@@ -1,4 +1,4 @@
-"""The plan: which source is in which split and which shard. A pure function of the run file and the input listing."""
+"""The plan: which source is in which split and which shard. A pure function of the run file and the input images."""
 
 import hashlib
 import io
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
+from engine.duplicates import NearDuplicates, separate
 from engine.errors import LeakError, RunDirectoryError, SourceError
+from engine.hash_store import HashStore
 from engine.listing import SPLITS, Listing, list_source
 from engine.runfile import AnySource, DataConfig, RunFile
 from engine.sample import Split
@@ -50,6 +52,7 @@ class Plan:
     classes: tuple[str, ...]
     num_shards: int
     table: "pa.Table"
+    near_duplicates: NearDuplicates | None = None
 
     def shard(self, index: int) -> list[PlannedItem]:
         """Return the sources of one shard."""
@@ -85,6 +88,12 @@ class Plan:
         }
 
     @property
+    def num_train_shards(self) -> int:
+        """Return the number of shards of train sources: they come before those of validation sources."""
+        is_train = np.asarray(self.table.column("split").slice(0, self.num_edited)) == "train"
+        return int(self._planned_shards()[is_train].max()) + 1
+
+    @property
     def num_edited(self) -> int:
         """Return the number of sources that get edits."""
         return len(self._planned_shards())
@@ -103,6 +112,7 @@ class Plan:
         import pyarrow.parquet as pq
 
         header = {"digest": self.digest, "classes": self.classes, "num_shards": self.num_shards, "format": FORMAT}
+        header |= {"near_duplicates": self.near_duplicates and self.near_duplicates.to_json()}
         buffer = io.BytesIO()
         table = self.table.replace_schema_metadata({"counterforge": json.dumps(header)})
         pq.write_table(table, buffer, compression="zstd")
@@ -128,6 +138,7 @@ class Plan:
             digest=header["digest"],
             classes=tuple(header["classes"]),
             num_shards=header["num_shards"],
+            near_duplicates=NearDuplicates.from_json(found) if (found := header.get("near_duplicates")) else None,
             table=table.replace_schema_metadata(None).combine_chunks(),
         )
 
@@ -150,15 +161,19 @@ class Plan:
                 yield PlannedItem(item, row["split"])
 
 
-def make_plan(run: RunFile) -> Plan:
+def make_plan(run: RunFile, store: HashStore | None = None) -> Plan:
     """List the sources and plan them; the same run file and listing, in any order, give the same plan.
 
+    The images are looked at for near-duplicates alone, once: `store` has what an earlier plan of the run saw.
     Raises SourceError where the sources cannot be used or none is left to edit, LeakError where test data is training
     data.
     """
     source = open_source(run.data.train)
     listing = list_source(source, run.data.splits, run.seed)
     check_test_sources(run.data, source)
+    listing, found = separate(listing, run, store or HashStore())
+    if found and (warning := found.warning(len(listing.label))):
+        logger.warning("plan: %s", warning)
     order, shard = _assign(listing, run)
     table = listing.take(order, shard)
     return Plan(
@@ -166,13 +181,15 @@ def make_plan(run: RunFile) -> Plan:
         classes=source.classes,
         num_shards=int(shard.max()) + 1,
         table=table,
+        near_duplicates=found,
     )
 
 
 def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> str:
     """Return the SHA-256 of all that decides the bytes of a shard: seed, data, shards, stages and every planned source.
 
-    Placement is left out (but for the threads of an actor), so are probe, reinforce, report and the test data.
+    Placement is left out (but for the threads of an actor), so are probe, reinforce, report and the test data. What
+    near-duplicates change is in the sources, so where there are none the digest is as without a look at them.
     """
     import pyarrow.compute as pc
 
@@ -183,10 +200,12 @@ def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> st
     header = {
         "format": FORMAT,
         "seed": run.seed,
-        "data": run.data.model_dump(mode="json", exclude={"test", "shifted"}),
+        "data": run.data.model_dump(mode="json", exclude={"test", "shifted", "near_duplicates"}),
         "shards": run.shards.model_dump(mode="json"),
         "stages": stages,
         "classes": classes,
+        # Left out where there is one round, as before there were any.
+        **({"rounds": run.rounds.model_dump(mode="json")} if run.rounds.count > 1 else {}),
     }
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
     for batch in table.to_batches(max_chunksize=ROWS_HASHED_AT_ONCE):

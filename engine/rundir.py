@@ -250,7 +250,8 @@ def _refuse_other_plan(storage: Storage, found: RunInfo, wanted: RunInfo) -> Non
     raise RunDirectoryError(
         f"{storage} belongs to another plan: it was made for {found.name!r}, plan {found.digest[:12]}, and this run is "
         f"{wanted.name!r}, plan {wanted.digest[:12]}: seed, data, shards or stages differ, see its {RUN_FILE}. "
-        "Choose another folder with --out, or delete this one"
+        "Choose another folder with --out, or delete this one; a run from before sources that look alike were kept in "
+        "one split goes on with data.near_duplicates: off"
     )
 
 
