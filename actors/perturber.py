@@ -1,7 +1,7 @@
 """Captions to edits: a causal language model with a chat template, asked for JSON."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -12,28 +12,19 @@ from actors.generation import sample_texts
 from actors.loading import load_tokenizer, load_weights, model_provenance, resolve_model
 from actors.prompts import PLACEBO_INSTRUCTION, system_prompt, user_prompt
 from actors.replies import BadReply, Reply, parse_reply
+from actors.requests import Answers, Request, make_requests
 from actors.untyped import Tokenizer
 from engine.errors import ModelError
-from engine.sample import Edit, EditKind, Json, Rejection, Sample, content_seed
-from engine.stages import PerturberConfig
-
-MAX_DETAIL = 2000  # characters of a bad reply that are kept
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """Ask for one edit of one source; `keys` are those of its candidates, one for each severity."""
-
-    source: Sample
-    kind: EditKind
-    keys: tuple[str, ...]
+from engine.sample import Edit, Json, Rejection, Sample, content_seed
+from engine.stages import PerturberConfig, SteeredPerturberConfig
 
 
 class Perturber:
     """Follow each source with its placebo and its edits, still without images.
 
     Keys: {source}_placebo, then {source}_cf00, _cf01, ... counted through the kinds in the order of the run file, the
-    edits of a kind, and the severities. An edit that could not be had keeps its number, as a Rejection.
+    edits of a kind, and the severities; where a round steers, through what it drew. An edit that could not be had keeps
+    its number, as a Rejection.
     """
 
     def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
@@ -55,7 +46,9 @@ class Perturber:
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, after a source its placebo, edits and rejections."""
-        requests = {sample.key: self._requests(sample) for sample in batch if sample.role == "source"}
+        requests = {
+            sample.key: make_requests(sample, self.config, self.seed) for sample in batch if sample.role == "source"
+        }
         answers = self._ask([item for items in requests.values() for item in items if item.source.caption])
         for sample in batch:
             yield sample
@@ -66,36 +59,16 @@ class Perturber:
             for request in requests[sample.key]:
                 yield from self._candidates(request, answers.get(request.keys))
 
-    def _requests(self, source: Sample) -> list[Request]:
-        width = len(self.config.severities)
-        kinds = [kind for kind, count in self.config.edits.items() for _ in range(count)]
-        return [
-            Request(
-                source=source,
-                kind=kind,
-                keys=tuple(f"{source.key}_cf{number * width + index:02d}" for index in range(width)),
-            )
-            for number, kind in enumerate(kinds)
-        ]
-
-    def _ask(self, requests: list[Request]) -> dict[tuple[str, ...], Reply | BadReply]:
-        """Return the answer to each request: the first valid one that repeats no other edit of its source and kind."""
-        answers: dict[tuple[str, ...], Reply | BadReply] = {}
-        taken: set[tuple[str, EditKind, str]] = set()
+    def _ask(self, requests: list[Request]) -> Mapping[tuple[str, ...], Reply | BadReply]:
+        """Return the answer to each request, by its keys."""
+        answers = Answers(requests)
         for attempt in range(1 + self.config.retries):
-            open_requests = [item for item in requests if not isinstance(answers.get(item.keys), Reply)]
+            open_requests = answers.open_requests()
             for request, text in zip(open_requests, self._generate(open_requests, attempt), strict=True):
                 source = request.source
                 reply = parse_reply(text, caption=source.caption, class_name=source.class_name, kind=request.kind)
-                if isinstance(reply, Reply):
-                    mark = (source.key, request.kind, reply.after.casefold())
-                    if mark in taken:
-                        reply = BadReply(reason="duplicate_edit", detail=f"another {request.kind} edit has this after")
-                    taken.add(mark)
-                if isinstance(reply, BadReply):
-                    reply = replace(reply, detail=f"{reply.detail}; reply: {text}"[:MAX_DETAIL])
-                answers[request.keys] = reply
-        return answers
+                answers.add(request, reply, text)
+        return answers.settled()
 
     def _generate(self, requests: list[Request], attempt: int) -> Iterator[str]:
         prompts = [self._prompt(request) for request in requests]
@@ -114,7 +87,7 @@ class Perturber:
 
     def _prompt(self, request: Request) -> str:
         source = request.source
-        system = system_prompt(request.kind, source.class_name)
+        system = system_prompt(request.kind, source.class_name, request.wanted)
         user = user_prompt(source.caption, source.class_name, request.kind)
         return render_chat(self.tokenizer, self.config.model.name, system, user)
 
@@ -133,7 +106,7 @@ class Perturber:
         if answer is None:
             detail = "the source has no caption: give captions with the data, or put a captioner before this stage"
             answer = BadReply(reason="no_caption", detail=detail)
-        for key, severity in zip(request.keys, self.config.severities, strict=True):
+        for key, severity in zip(request.keys, request.severities, strict=True):
             if isinstance(answer, BadReply):
                 yield Rejection(
                     key=key, source_key=source.key, stage=self.name, reason=answer.reason, detail=answer.detail
@@ -147,8 +120,13 @@ class Perturber:
                 caption=answer.caption,
                 severity=severity,
             )
-            provenance = {**source.provenance, self.name: self.provenance}
+            provenance = {**source.provenance, self.name: self._provenance(request)}
             yield replace(source, key=key, role="counterfactual", image=b"", edit=edit, provenance=provenance)
+
+    def _provenance(self, request: Request) -> dict[str, Json]:
+        if not isinstance(self.config, SteeredPerturberConfig):
+            return self.provenance
+        return {**self.provenance, "allocation": self.config.allocation, "wanted": request.wanted}
 
 
 def render_chat(tokenizer: Tokenizer, model_name: str, system: str, user: str) -> str:

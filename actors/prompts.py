@@ -22,6 +22,9 @@ Rules:
 Example for the caption "a photo of a red bicycle on a road", class "bicycle", change "{example_kind}":
 {example}"""
 
+# A system message, because the zoo's language model reads the user's alone and was trained on its exact form.
+WANTED = 'This time "after" should be "{wanted}", unless that is not plausible here.'
+
 # What a placebo asks of an editor that follows instructions.
 PLACEBO_INSTRUCTION = "keep the picture as it is"
 
@@ -35,20 +38,21 @@ WEATHER_EXAMPLE = (
 )
 
 
-def system_prompt(kind: EditKind, class_name: str) -> str:
-    """Return the system message for one kind of edit."""
+def system_prompt(kind: EditKind, class_name: str, wanted: str | None = None) -> str:
+    """Return the system message for one kind of edit, with the value that is wanted, where one is."""
     from actors.replies import WORD_KINDS
 
     in_caption = kind in WORD_KINDS
     text = SYSTEM if in_caption else SYSTEM.replace(
         "the words of the caption that change, copied exactly", "what the picture shows now, in a few words"
     )  # fmt: skip
-    return text.format(
+    prompt = text.format(
         meaning=meaning(kind),
         class_name=class_name,
         example_kind="background" if in_caption else "weather",
         example=BACKGROUND_EXAMPLE if in_caption else WEATHER_EXAMPLE,
     )
+    return prompt if wanted is None else f"{prompt}\n\n{WANTED.format(wanted=wanted)}"
 
 
 def user_prompt(caption: str, class_name: str, kind: EditKind) -> str:

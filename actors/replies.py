@@ -88,8 +88,8 @@ def _typed(value: dict[str, object]) -> Reply | BadReply:
 
 def check_edit(reply: Reply, *, caption: str, class_name: str, kind: EditKind) -> BadReply | None:
     """Return what is wrong with an edit of `caption`, None when nothing is."""
-    before, after = _plain(reply.before), _plain(reply.after)
-    old, new = _plain(caption), _plain(reply.caption)
+    before, after = plain(reply.before), plain(reply.after)
+    old, new = plain(caption), plain(reply.caption)
     if after == before:
         return BadReply(reason="edit_changes_nothing", detail=f"before and after are both {reply.before!r}")
     if new == old:
@@ -103,7 +103,7 @@ def check_edit(reply: Reply, *, caption: str, class_name: str, kind: EditKind) -
 
 def _check_class_word(before: str, after: str, old: str, new: str, class_name: str) -> BadReply | None:
     """Return a BadReply when the edit reaches into the class word: the label would no longer be true."""
-    word = _plain(class_name)
+    word = plain(class_name)
     for name, phrase in (("before", before), ("after", after)):
         if count_phrase(word, phrase):
             return BadReply(reason="edit_touches_class", detail=f"{name} {phrase!r} holds the class word {word!r}")
@@ -127,6 +127,6 @@ def _pattern(phrase: str) -> str:
     return rf"(?<!\w){re.escape(phrase)}(?!\w)"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return a text as it is compared: lower case, underscores as spaces, single spaces."""
     return " ".join(text.casefold().replace("_", " ").split())

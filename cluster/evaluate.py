@@ -145,10 +145,15 @@ def arm_refs(run: RunFile, rundir: RunDirectory) -> dict[str, ClassifierRef]:
         folder = content.get("model") if isinstance(content, dict) else None
         if arm == PATIENT or not isinstance(folder, str):
             continue
-        dtype = run.probe.model.dtype if run.probe.model else "float32"
-        config = run.probe.model_copy(update={"model": ModelConfig(name=folder, dtype=dtype), "callable": None})
-        refs[arm] = ClassifierRef(config=config, classes=classes, offline=run.offline, storage=rundir.storage)
+        refs[arm] = trained_ref(run, rundir, folder)
     return refs
+
+
+def trained_ref(run: RunFile, rundir: RunDirectory, folder: str) -> ClassifierRef:
+    """Return the classifier that a training saved in a folder of the run directory."""
+    dtype = run.probe.model.dtype if run.probe.model else "float32"
+    config = run.probe.model_copy(update={"model": ModelConfig(name=folder, dtype=dtype), "callable": None})
+    return ClassifierRef(config=config, classes=rundir.info.classes, offline=run.offline, storage=rundir.storage)
 
 
 def test_sets(run: RunFile, plan: Plan) -> dict[str, LabelledSet]:

@@ -15,6 +15,7 @@ from cluster.stage_watch import stage_activity
 from engine.commit import commit_shard
 from engine.errors import RunError
 from engine.plan import Plan, PlannedItem
+from engine.rounds import Allocation
 from engine.rundir import RunDirectory
 from engine.runfile import AnySource, RunFile
 from engine.sample import Rejection, Sample
@@ -26,23 +27,34 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 
-def generate_run(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None" = None) -> None:
-    """Make every shard of the plan that has no marker yet; a Ray session must be there.
+def generate_run(
+    run: RunFile,
+    rundir: RunDirectory,
+    plan: Plan,
+    console: "Console | None" = None,
+    shards: Sequence[int] | None = None,
+    allocation: Allocation | None = None,
+) -> None:
+    """Make every shard of the plan (or of some) that has no marker yet; a Ray session must be there.
 
-    Raises RunError, or what a stage said about the run as a whole (ModelError, ...), naming stage and shard.
+    With an `allocation` the edits are spent by it, and the markers name it. Raises RunError, or what a stage said about
+    the run as a whole (ModelError, ...), naming stage and shard.
     """
-    pending = rundir.pending()
+    wanted = range(plan.num_shards) if shards is None else shards
+    pending = sorted(set(rundir.pending()) & set(wanted))
     if not pending:
-        LOG.info("generate: all %d shards are there", plan.num_shards)
+        LOG.info("generate: all %d shards are there", len(wanted))
         return
+    steered = run if allocation is None else allocation.steer(run)
+    commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
     follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited)
     with Progress(follower, stage_activity, console):
         try:
-            for index in run_dataflow(run, pending, partial(_reader, run, plan), partial(commit_row, rundir)):
+            for index in run_dataflow(steered, pending, partial(_reader, run, plan), commit):
                 LOG.debug("shard %d is done", index)
         except ray.exceptions.RayError as error:
             raise explain(error) from error
-    if missing := rundir.pending():
+    if missing := sorted(set(rundir.pending()) & set(wanted)):
         raise RunError(
             f"{len(missing)} shards have no marker in {rundir.storage} after the run, the first is {missing[0]}. "
             "On several machines --out must be a folder that all of them share, or an object store"
@@ -63,9 +75,9 @@ def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) ->
     )
 
 
-def commit_row(rundir: RunDirectory, row: ShardRow) -> None:
-    """Commit one shard. Runs in a task."""
-    commit_shard(rundir, row.shard, row.planned, [*row.samples, *row.rejections], row.seconds)
+def commit_row(rundir: RunDirectory, row: ShardRow, allocation: str | None = None) -> None:
+    """Commit one shard, with the SHA-256 of its allocation. Runs in a task."""
+    commit_shard(rundir, row.shard, row.planned, [*row.samples, *row.rejections], row.seconds, allocation)
 
 
 def _reader(run: RunFile, plan: Plan, index: int) -> Read:

@@ -51,9 +51,9 @@ def _ask(ref: ClassifierRef, rundir: RunDirectory) -> Answers:
     return Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
 
 
-def probe_shards(ref: ClassifierRef, rundir: RunDirectory) -> str:
-    """Write the predictions of every shard that has none yet; return the digest that names their folder."""
-    done = rundir.done()
+def probe_shards(ref: ClassifierRef, rundir: RunDirectory, shards: Sequence[int] | None = None) -> str:
+    """Write the predictions of each shard that has none, of all or some; return the digest that names their folder."""
+    done = rundir.done() if shards is None else shards
     if not done:
         raise RunError(f"{rundir.storage} has no shard that is done: run `counterforge generate` first")
     digest = ref.digest()
@@ -70,12 +70,12 @@ def probe_shards(ref: ClassifierRef, rundir: RunDirectory) -> str:
     return digest
 
 
-def read_predictions(rundir: RunDirectory, digest: str) -> "pa.Table":
-    """Return the predictions of one classifier on every shard that is done, each with the split key of its source."""
+def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | None = None) -> "pa.Table":
+    """Return the predictions of one classifier on every shard that is done (or on some), with their split keys."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    paths = [predictions_path(digest, index) for index in rundir.done()]
+    paths = [predictions_path(digest, index) for index in (rundir.done() if shards is None else shards)]
     table = pa.concat_tables([pq.read_table(io.BytesIO(rundir.storage.read(path))) for path in paths])
     keys = rundir.plan().split_keys()
     return table.append_column("split_key", pa.array([keys[key] for key in table["source_key"].to_pylist()]))

@@ -58,16 +58,18 @@ def commit_shard(
     planned_keys: Collection[str],
     results: Sequence[Sample | Rejection],
     seconds: Mapping[str, float],
+    allocation: str | None = None,
 ) -> Marker:
     """Write a whole shard and then its marker, and return the marker; a shard that is done is left as it is.
 
-    `planned_keys` are the source keys of the plan; `seconds` is the time by stage and goes into the marker alone.
+    `planned_keys` are the source keys of the plan; `seconds` is the time by stage and goes into the marker alone, like
+    the SHA-256 of the allocation that the edits were spent by.
     Raises ShardError where a source is missing, doubled or not planned, or another writer has committed other bytes.
     """
     check_whole(index, planned_keys, results)
     if rundir.storage.exists(marker_path(index)):
         return rundir.marker(index)
-    return commit_outcome(rundir, index, partition(results), seconds, versions())
+    return commit_outcome(rundir, index, partition(results), seconds, versions(), allocation)
 
 
 def commit_outcome(
@@ -76,6 +78,7 @@ def commit_outcome(
     outcome: Outcome,
     seconds: Mapping[str, float],
     made_with: Mapping[str, str],
+    allocation: str | None = None,
 ) -> Marker:
     """Write the files of a shard and then its marker, and return the marker.
 
@@ -92,6 +95,7 @@ def commit_outcome(
         keys=(keys[0], keys[-1]) if keys else None,
         seconds={name: round(value, 6) for name, value in seconds.items()},
         versions=dict(made_with),
+        allocation=allocation,
     )
     if rundir.storage.create(marker_path(index), marker.to_json()):
         return marker

@@ -54,7 +54,10 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """Say what is in a finished shard. Its time by stage, in seconds, is the only part that a second run may change."""
+    """Say what is in a finished shard. Its time by stage, in seconds, is the only part that a second run may change.
+
+    `allocation` is the SHA-256 of what said where its edits are spent; None in the first round, which the plan rules.
+    """
 
     shard: int
     plan: str
@@ -63,10 +66,14 @@ class Marker:
     keys: tuple[str, str] | None
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
+    allocation: str | None = None
 
     def to_json(self) -> bytes:
         """Return the marker as indented JSON with sorted names."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+        record = asdict(self)
+        if self.allocation is None:
+            del record["allocation"]
+        return (json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "Marker":
@@ -81,6 +88,7 @@ class Marker:
                 keys=tuple(record["keys"]) if record["keys"] else None,
                 seconds=record["seconds"],
                 versions=record["versions"],
+                allocation=record.get("allocation"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ShardError(

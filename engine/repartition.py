@@ -12,6 +12,7 @@ from engine.commit import Outcome, commit_outcome
 from engine.errors import SelectionError, ShardError
 from engine.marker import Marker
 from engine.plan import plan_digest
+from engine.rounds import FOLDER as ROUNDS
 from engine.rundir import RunDirectory, marker_path
 from engine.runfile import RunFile
 from engine.sample import Sample
@@ -42,7 +43,11 @@ def open_selection(rundir: RunDirectory, run: RunFile, out: str) -> RunDirectory
         )
     if digest == rundir.info.digest:
         raise SelectionError("these are the thresholds that the run has: give others with --set, such as min_image=0.6")
-    return RunDirectory.create(out, run, replace(plan, digest=digest))
+    selected = RunDirectory.create(out, run, replace(plan, digest=digest))
+    # They say where the edits of later rounds were spent, under whatever thresholds.
+    for name in rundir.storage.list(ROUNDS, ".json"):
+        selected.storage.write(f"{ROUNDS}/{name}", rundir.storage.read(f"{ROUNDS}/{name}"))
+    return selected
 
 
 def select_shard(source: RunDirectory, selected: RunDirectory, run: RunFile, index: int) -> Marker:
@@ -61,7 +66,7 @@ def select_shard(source: RunDirectory, selected: RunDirectory, run: RunFile, ind
     config = thresholds_of(run)
     samples = [_judged(sample, config) for sample in _read_samples(source, index)]
     outcome = Outcome.of(samples, source.read_quarantine(index))
-    return commit_outcome(selected, index, outcome, marker.seconds, marker.versions)
+    return commit_outcome(selected, index, outcome, marker.seconds, marker.versions, marker.allocation)
 
 
 def _read_samples(source: RunDirectory, index: int) -> list[Sample]:

@@ -95,6 +95,22 @@ class PerturberConfig(StageConfig):
         return self
 
 
+class WantedEdit(Config):
+    """Hold the share of a class's edits that goes to one kind, value (null: any) and severity."""
+
+    kind: EditKind
+    value: str | None
+    severity: float
+    share: float
+
+
+class SteeredPerturberConfig(PerturberConfig):
+    """Spend the same number of edits by an allocation, named by its hash. No run file says so: a round does."""
+
+    allocation: str
+    wanted: dict[str, tuple[WantedEdit, ...]]
+
+
 class EditorConfig(StageConfig):
     """Make the edited image from its source with a diffusion pipeline."""
 

@@ -11,7 +11,7 @@ from actors.generation import GumbelNoise, sample_texts
 from actors.perturber import Perturber, render_chat
 from engine.errors import ModelError
 from engine.sample import Rejection, Sample
-from engine.stages import ModelConfig, PerturberConfig
+from engine.stages import ModelConfig, PerturberConfig, SteeredPerturberConfig, WantedEdit
 
 CPU = torch.device("cpu")
 PLACES = ("sand", "snow", "gravel", "brick", "water", "wood")
@@ -174,3 +174,24 @@ def test_a_template_without_system_messages_gets_one_user_message(tmp_path: Path
 def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no chat template"):
         perturber(save_language_model(tmp_path, None))
+
+
+def test_a_steered_source_gets_the_wanted_values_and_says_so(folder: Path, scripted: Callable) -> None:
+    wanted = [
+        WantedEdit(kind="background", value=value, severity=1.0, share=share)
+        for value, share in (("snow", 0.6), ("sand", 0.3), ("grass", 0.1))
+    ]
+    base = PerturberConfig(model=ModelConfig(name=str(folder)), batch_size=4, edits={"background": 2}, retries=2)
+    config = SteeredPerturberConfig.model_validate(
+        base.model_dump() | {"allocation": "abc", "wanted": {"sneaker": wanted}}
+    )
+    asked = scripted([answer("wood"), answer("sand"), answer("snow")])
+    stage = Perturber(config, CPU, name="perturber", seed=7, offline=True)
+    _, _, first, second = stage([source("s0")])
+    assert [item.key for item in (first, second)] == ["s0_cf00", "s0_cf01"]
+    assert {item.edit.after for item in (first, second)} == {"snow", "sand"}
+    for item in (first, second):
+        made_by = item.provenance["perturber"]
+        assert (made_by["allocation"], made_by["wanted"]) == ("abc", item.edit.after)
+    assert 'should be "s' in asked[0][0]
+    assert asked[0][0].count('should be "') == 1
