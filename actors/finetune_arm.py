@@ -1,6 +1,7 @@
 """One arm of fine-tuning under DeepSpeed: its steps, its checkpoints, its score."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ from actors.finetune_model import (
     prepare_batch_norm,
     synchronise_buffers,
 )
+from actors.finetune_resize import load_resized, num_writers
 from actors.finetune_score import ValidationImages, mark_images
 from engine.recipe import learning_rate_factor, precision_name, uses_edits
-from engine.runfile import ArmName, ReinforceConfig
+from engine.reinforcing import ArmName, ReinforceConfig
 from engine.sample import Json
 
 TAG = "state"
@@ -113,8 +115,12 @@ class Arm:
         self._engine.save_checkpoint(folder, tag=TAG)
 
     def load(self, folder: str) -> None:
-        """Go on from the training state that `save` wrote with the same number of workers."""
-        self._engine.load_checkpoint(folder, tag=TAG)
+        """Go on from the training state that `save` wrote, with the same number of workers or another one."""
+        writers = num_writers(Path(folder, TAG))
+        if writers in (None, torch.distributed.get_world_size()):
+            self._engine.load_checkpoint(folder, tag=TAG)
+        else:
+            load_resized(self._engine, Path(folder, TAG))
 
     def close(self) -> None:
         """Let go of the memory, for the next arm."""

@@ -22,7 +22,7 @@ from actors.randaugment import randaugmented
 from engine.emphasis import EditCell
 from engine.recipe import ShardContents, Share, refuse_leak
 from engine.rundir import RunDirectory, shard_path
-from engine.sample import Split, content_seed
+from engine.sample import Sample, Split, content_seed
 from engine.sources import Source, SourceItem, UnreadableItemError
 from engine.sources.decode import to_jpeg
 
@@ -122,7 +122,8 @@ class Counterfactuals:
     """Stream the accepted counterfactuals of train sources that one worker trains on, from shards that are done.
 
     Workers share the shards where there is one for each, else the samples. Each round is shuffled anew, and has each
-    edit as often as `draws` says of its cell. A record has its source's image as SOURCE_IMAGE.
+    edit as often as `draws` says of its cell: never, where its phrase is held out. A record has its source's image as
+    SOURCE_IMAGE.
     """
 
     def __init__(
@@ -244,19 +245,15 @@ class TrainingImages:
         return self._preprocessing.pixels(record[image]), int(record["cls"])
 
 
-def read_validation_edits(
-    rundir: RunDirectory, contents: Sequence[ShardContents]
-) -> tuple[list[bytes], NDArray[np.int64], list[str]]:
-    """Return images, labels and source keys of the accepted counterfactuals of validation sources, in shard order."""
-    samples = [
+def read_validation_edits(rundir: RunDirectory, contents: Sequence[ShardContents]) -> list[Sample]:
+    """Return the accepted counterfactuals of validation sources, in shard order."""
+    return [
         sample
         for shard in contents
         if shard.validation
         for sample in rundir.read_shard(shard.shard)
         if sample.role == "counterfactual" and sample.split == "validation"
     ]
-    labels = np.array([sample.label for sample in samples], np.int64)
-    return [sample.image for sample in samples], labels, [sample.source_key for sample in samples]
 
 
 def ahead(batches: Iterator[Batch]) -> Generator[Batch]:

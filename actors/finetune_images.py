@@ -1,7 +1,9 @@
 """The images of one fine-tuning: which real images and edits each arm draws from, and which all arms are scored on."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +18,13 @@ from actors.finetune_data import (
 from actors.finetune_model import Patient
 from actors.finetune_score import ValidationImages
 from actors.finetune_state import FinetuneTask
+from engine.emphasis import EditCell
 from engine.errors import RunFileError, SourceError
-from engine.recipe import uses_edits
+from engine.held_out import is_held_out
+from engine.recipe import ShardContents, uses_edits
+from engine.reinforcing import ArmName
 from engine.rundir import RunDirectory
-from engine.runfile import ArmName
-from engine.sample import Split, content_seed
+from engine.sample import Sample, Split, content_seed
 from engine.sources import SourceItem, open_source
 from engine.splits import split_of
 
@@ -31,7 +35,8 @@ MAX_VALIDATION_IMAGES = 10_000
 class RunImages:
     """Hold the images of one worker: `real` ones of the train split, real `validation` ones, `edits` of such sources.
 
-    `edit_sources` names the source of each of the edits. Raises SourceError where a split has no image.
+    `edit_sources` names the source of each of the edits. `held_out` are the edits whose phrase was held out of
+    training, none of `edits`. Raises SourceError where a split has no image.
     """
 
     def __init__(self, task: FinetuneTask, patient: Patient, place: Place) -> None:
@@ -52,8 +57,44 @@ class RunImages:
         self._oracle = self._oracle_images() if "oracle" in task.arms else self.real
         validation = RealImages(source, held, patient.preprocessing)
         self.validation = ValidationImages(images=validation.image, labels=validation.labels)
-        images, labels, self.edit_sources = read_validation_edits(self._rundir, task.contents)
-        self.edits = ValidationImages(images=DecodedImages(images.__getitem__, patient.preprocessing), labels=labels)
+        self.draw_from(task.contents, task.draws)
+        self.score_on(task.contents)
+
+    def draw_from(self, contents: Sequence[ShardContents], draws: Mapping[EditCell, int]) -> None:
+        """Draw the edits of train sources from these shards, so often."""
+        self.contents, self.draws = contents, draws
+
+    def score_on(self, contents: Sequence[ShardContents]) -> None:
+        """Score on the edits of validation sources in these shards."""
+        phrases = self._task.run.reinforce.held_out_phrases
+        samples = read_validation_edits(self._rundir, contents)
+        aside = [edit is not None and is_held_out(edit.kind, edit.after, phrases) for edit in (s.edit for s in samples)]
+        held_out = list(itertools.compress(samples, aside))
+        edits = [sample for sample, held in zip(samples, aside, strict=True) if not held]
+        self.edit_sources = [sample.source_key for sample in edits]
+        self.edits, self.held_out = self._validation(edits), self._validation(held_out)
+
+    @property
+    def num_edits(self) -> int:
+        """Return the number of edits of train sources to draw from."""
+        return sum(shard.train for shard in self.contents)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the result says of the images, once all of them were there."""
+        held_out = [shard.held_out for shard in self.contents]
+        return {
+            "edit_sources": list(self.edit_sources),
+            "images": {"replay": len(self.real.items), "counterfactuals": self.num_edits},
+            "held_out": {
+                "phrases": sorted({f"{kind}: {after}" for cells in held_out for _, kind, after in cells}),
+                "train_edits": sum(sum(cells.values()) for cells in held_out),
+                "validation_edits": len(self.held_out.labels),
+            },
+        }
+
+    def _validation(self, samples: Sequence[Sample]) -> ValidationImages:
+        images = DecodedImages(lambda index: samples[index].image, self._patient.preprocessing)
+        return ValidationImages(images=images, labels=np.array([sample.label for sample in samples], np.int64))
 
     def of_arm(self, name: ArmName, mark_patient: Callable[[ValidationImages], str]) -> TrainingImages:
         """Return what an arm draws from; `mark_patient` says which images the untrained classifier gets right."""
@@ -72,18 +113,18 @@ class RunImages:
         return TrainingImages(real, edits, self._patient.preprocessing, seed, augmented=name == "randaugment")
 
     def _counterfactuals(self, name: ArmName, seed: int) -> Counterfactuals:
-        draws = self._task.draws if name == "reinforced" else dict.fromkeys(self._task.draws, 1)
-        return Counterfactuals(self._rundir, self._task.contents, draws, self._splits, self._place, seed)
+        draws = self.draws if name == "reinforced" else {cell: min(1, times) for cell, times in self.draws.items()}
+        return Counterfactuals(self._rundir, self.contents, draws, self.splits, self._place, seed)
 
     def _items(self) -> dict[Split, list[SourceItem]]:
         """Return the sources by split, computed again from the hash of their keys."""
         run, plan = self._task.run, self._rundir.plan()
         by_split: dict[Split, list[SourceItem]] = {"train": [], "validation": [], "test": []}
-        self._splits: dict[str, Split] = {}
+        self.splits: dict[str, Split] = {}
         for split in by_split:
             for planned in plan.of_split(split):
                 found = split_of(planned.item.split_key, run.data.splits, run.seed)
-                self._splits[planned.item.key] = found
+                self.splits[planned.item.key] = found
                 by_split[found].append(planned.item)
         for split in ("train", "validation"):
             if not by_split[split]:

@@ -7,8 +7,13 @@ from typing import Any
 from engine.emphasis import EditCell
 from engine.gate import Score, selection_key
 from engine.recipe import ShardContents
-from engine.runfile import ArmName, ReinforceConfig, RunFile
+from engine.reinforcing import ArmName, ReinforceConfig
+from engine.runfile import RunFile
 from engine.sample import Json
+
+NOT_REPRODUCIBLE = (
+    "the first arm trained while shards came in: which of its steps saw which edits depends on when each shard was done"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +21,8 @@ class FinetuneTask:
     """Hold what every worker is told.
 
     `contents` lists the shards that are done, each of them checked for leaks; `draws` is how often an edit of each cell
-    is drawn in a round of the arm `reinforced`.
+    is drawn in a round of the arm `reinforced`. With `follow` both are empty: the workers look what is done, and the
+    first arm trains meanwhile.
     """
 
     name: str
@@ -26,6 +32,7 @@ class FinetuneTask:
     draws: Mapping[EditCell, int]
     arms: tuple[ArmName, ...]
     deepspeed: Mapping[str, Json]
+    follow: bool = False
 
     @property
     def history_path(self) -> str:
@@ -35,7 +42,10 @@ class FinetuneTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Hold one line of history: the means since the line before, and the validation accuracy after `step` steps."""
+    """Hold one line of history: the means since the line before, and the validation accuracy after `step` steps.
+
+    `num_shards` were there to draw from, of `of_shards`, where the arm followed the generation.
+    """
 
     step: int
     loss: float
@@ -43,6 +53,8 @@ class Entry:
     images_per_second: float
     validation_accuracy: float
     validation_edits_accuracy: float | None
+    num_shards: int | None = None
+    of_shards: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +83,22 @@ class ArmRecord:
     def step(self) -> int:
         """Return the number of steps that are done."""
         return self.history[-1].step if self.history else 0
+
+    def followed(self) -> dict[str, Json]:
+        """Return what reinforce.json says of an arm that followed: how many of its steps saw how many shards."""
+        starts = (0, *(line.step for line in self.history))
+        steps: list[Json] = [
+            {"steps": line.step - start, "num_shards": line.num_shards, "of_shards": line.of_shards}
+            for line, start in zip(self.history, starts, strict=False)
+            if line.num_shards is not None
+        ]
+        early = max((line.step for line in self.history if line.num_shards is not None), default=0)
+        why: dict[str, Json] = {"why": NOT_REPRODUCIBLE} if steps else {}
+        return {"reproducible": not steps, **why, "steps": steps, "steps_on_all": self.step - early}
+
+    def add_line(self, entry: Entry) -> "ArmRecord":
+        """Return the record with one more line that is no candidate: not all shards were there to score it."""
+        return replace(self, history=(*self.history, entry))
 
     def add(self, entry: Entry, score: Score, patient: Score, config: ReinforceConfig) -> "ArmRecord":
         """Return the record with one more line; the score becomes the best where it is better, not where equal."""

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -22,16 +22,17 @@ from torch import nn
 
 from actors.device import fix_threads, resolve_device
 from actors.finetune_arm import Arm
-from actors.finetune_data import Place, ahead
+from actors.finetune_data import Batch, Place, ahead
+from actors.finetune_follow import Follower, StoppedError
 from actors.finetune_images import RunImages
 from actors.finetune_model import Patient, Weights, interpolated
 from actors.finetune_score import ValidationImages, mark_images
 from actors.finetune_state import ArmRecord, Entry, FinetuneTask, Progress
 from engine.errors import RunFileError, UserError
 from engine.gate import Score
-from engine.recipe import batch_share, precision_name
+from engine.recipe import batch_share, precision_name, steps_allowed, steps_between_looks
+from engine.reinforcing import ArmName
 from engine.rundir import RunDirectory
-from engine.runfile import ArmName
 from engine.sample import Json, content_seed
 
 STATE = "progress.json"
@@ -45,14 +46,17 @@ def train_loop(config: Mapping[str, Any]) -> dict[str, Any]:
     the user has to mend, under "error".
     """
     task: FinetuneTask = config["task"]
+    # All workers end alike here. Raised, an error would be tried again max_failures times, with the same end.
     try:
         finetuner = Finetuner(task, _start(task))
     except UserError as error:
-        # All workers end alike here. Raised, it would be tried again max_failures times, with the same end.
         return {"error": error}
     checkpoint = ray.train.get_checkpoint()
-    with checkpoint.as_directory() if checkpoint else nullcontext() as folder:
-        return finetuner.run(None if folder is None else Path(folder))
+    try:
+        with checkpoint.as_directory() if checkpoint else nullcontext() as folder:
+            return finetuner.run(None if folder is None else Path(folder))
+    except StoppedError as stopped:
+        return {"error": stopped.error}
 
 
 class Finetuner:
@@ -67,26 +71,26 @@ class Finetuner:
         self._rundir = RunDirectory.open(task.rundir)
         self._patient = Patient(run.probe.model, self._rundir.info.classes, offline=run.offline)
         self._images = RunImages(task, self._patient, place)
+        self._follower = Follower(task, self._images, place) if task.follow else None
 
     def run(self, checkpoint: Path | None) -> dict[str, Any]:
         """Train what the checkpoint does not have yet."""
         progress = Progress()
         if checkpoint is not None:
             progress = Progress.from_json(json.loads((checkpoint / STATE).read_text()))
-        if progress.patient is None:
-            progress = replace(progress, patient=self._score(self._mark_patient))
-        for name in self._task.arms:
+        arms = self._task.arms if self._follower is None or self._wait_for_edits(self._follower) else ()
+        for name in arms:
             record = progress.arms.get(name)
             if record is not None and list(progress.arms)[-1] != name:
                 continue
             progress = self._run_arm(name, progress, checkpoint if record else None)
-        return asdict(progress) | {
-            "edit_sources": list(self._images.edit_sources),
-            "images": {
-                "replay": len(self._images.real.items),
-                "counterfactuals": sum(s.train for s in self._task.contents),
-            },
-        }
+        return asdict(self._with_patient(progress)) | self._images.describe()
+
+    def _with_patient(self, progress: Progress) -> Progress:
+        """Return the progress with the score of the classifier before any step."""
+        if progress.patient is not None:
+            return progress
+        return replace(progress, patient=self._score(self._mark_patient))
 
     def _run_arm(self, name: ArmName, progress: Progress, checkpoint: Path | None) -> Progress:
         config = self._task.run.reinforce
@@ -98,6 +102,9 @@ class Finetuner:
             arm = Arm(name, self._patient, config, self._task.deepspeed)
             if checkpoint is not None:
                 arm.load(str(checkpoint))
+            if self._follower is not None and progress.patient is None:
+                progress = self._follow(name, arm, progress, self._follower)
+            progress = self._with_patient(progress)
             if record.step < config.num_steps:
                 progress, best = self._train(name, arm, progress, best)
             progress, best = self._interpolate(name, arm, progress, best)
@@ -112,35 +119,69 @@ class Finetuner:
         config, patient = self._task.run.reinforce, progress.patient
         record = progress.arms.get(name, ArmRecord())
         assert patient is not None
-        parts, first = arm.num_parts, record.step
-        share = batch_share(config, name, parts)
-        images = self._images.of_arm(name, self._mark_patient)
-        batches = ahead(images.batches(share, self._place, first * parts))
-        loss, start, since = torch.zeros((), device=arm.device), perf_counter(), first
-        for step in range(first, config.num_steps):
-            seed = self._seed(f"dropout/{step}/{self._place.rank}")
-            loss += arm.train(list(itertools.islice(batches, parts)), step, seed)
-            done = step + 1
-            if done % config.eval_every and done != config.num_steps:
+        batches = self._batches(name, arm, record.step)
+        for last in range(record.step + 1, config.num_steps + 1):
+            if last % config.eval_every and last != config.num_steps:
                 continue
-            seconds = perf_counter() - start
-            score = self._score(partial(arm.score, place=self._place))
-            entry = Entry(
-                step=done,
-                loss=self._mean(loss / (done - since)),
-                learning_rate=arm.learning_rate(step),
-                images_per_second=round((done - since) * config.batch_size / seconds, 2),
-                validation_accuracy=score.accuracy,
-                validation_edits_accuracy=score.edits_accuracy,
-            )
+            entry, score = self._steps(arm, batches, record.step, last)
             record = record.add(entry, score, patient, config)
-            if record.best_step == done:
+            if record.best_step == last:
                 best = arm.weights()
             progress = progress.with_arm(name, record)
             self._report(name, arm, progress, best)
-            loss, start, since = torch.zeros_like(loss), perf_counter(), done
         batches.close()
         return progress, best
+
+    def _batches(self, name: ArmName, arm: Arm, first: int) -> Generator[Batch]:
+        """Yield this worker's micro-batches from step number `first` (from 0) on."""
+        share = batch_share(self._task.run.reinforce, name, arm.num_parts)
+        images = self._images.of_arm(name, self._mark_patient)
+        return ahead(images.batches(share, self._place, first * arm.num_parts))
+
+    def _steps(self, arm: Arm, batches: Iterator[Batch], first: int, last: int) -> tuple[Entry, Score]:
+        """Make the steps from number `first` (from 0) up to `last`, and score what they made."""
+        config, start = self._task.run.reinforce, perf_counter()
+        loss = torch.zeros((), device=arm.device)
+        for step in range(first, last):
+            seed = self._seed(f"dropout/{step}/{self._place.rank}")
+            loss += arm.train(list(itertools.islice(batches, arm.num_parts)), step, seed)
+        seconds = perf_counter() - start
+        score = self._score(partial(arm.score, place=self._place))
+        entry = Entry(
+            step=last,
+            loss=self._mean(loss / (last - first)),
+            learning_rate=arm.learning_rate(last - 1),
+            images_per_second=round((last - first) * config.batch_size / seconds, 2),
+            validation_accuracy=score.accuracy,
+            validation_edits_accuracy=score.edits_accuracy,
+        )
+        return entry, score
+
+    def _wait_for_edits(self, follower: Follower) -> bool:
+        """Return whether there is an edit to train on, once there is one or all shards are done."""
+        while not (is_complete := follower.look().is_complete) and not self._images.num_edits:
+            follower.wait()
+        if is_complete:
+            self._images.score_on(self._images.contents)
+        return self._images.num_edits > 0
+
+    def _follow(self, name: ArmName, arm: Arm, progress: Progress, follower: Follower) -> Progress:
+        """Train in pace with the shards until all are done; no weights of this time are a candidate."""
+        config, record = self._task.run.reinforce, progress.arms.get(name, ArmRecord())
+        count = steps_between_looks(config)
+        while not (look := follower.look()).is_complete:
+            last = record.step + count
+            if last > steps_allowed(config, look.num_done, look.num_shards):
+                follower.wait()
+                continue
+            batches = self._batches(name, arm, record.step)
+            entry, _ = self._steps(arm, batches, record.step, last)
+            batches.close()
+            record = record.add_line(replace(entry, num_shards=look.num_done, of_shards=look.num_shards))
+            progress = progress.with_arm(name, record)
+            self._report(name, arm, progress, {})
+        self._images.score_on(self._images.contents)
+        return progress
 
     def _interpolate(self, name: ArmName, arm: Arm, progress: Progress, best: Weights) -> tuple[Progress, Weights]:
         """Score the weights between the patient's and the last step's, and keep the best of all."""
@@ -196,8 +237,9 @@ class Finetuner:
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _score(self, mark: Callable[[ValidationImages], str]) -> Score:
-        edits = mark(self._images.edits) if self._images.edit_sources else ""
-        return Score(real=mark(self._images.validation), edits=edits)
+        images = self._images
+        edits, held_out = (mark(part) if len(part.labels) else "" for part in (images.edits, images.held_out))
+        return Score(real=mark(images.validation), edits=edits, held_out=held_out)
 
     def _seed(self, purpose: str) -> int:
         return content_seed(self._task.run.seed, f"reinforce/{purpose}")

@@ -78,11 +78,15 @@ def _add_schema(commands: Commands) -> None:
     parser = add_command(
         commands,
         "schema",
-        "print the JSON schema of a run file",
+        "print the JSON schema of a run file, or of a report's summary.json",
         "Print the JSON schema: every field, its type, default and meaning. Editors check run files with it.",
         "  counterforge schema > run.schema.json\n"
+        "  counterforge schema --of summary > summary.schema.json\n"
         "then begin a run file with\n"
         "  # yaml-language-server: $schema=run.schema.json",
+    )
+    parser.add_argument(
+        "--of", choices=("run", "summary"), default="run", help="run: run files (default); summary: report/summary.json"
     )
     parser.set_defaults(command=schema_command)
 
@@ -196,6 +200,11 @@ def _show_labels(options: argparse.Namespace) -> int:
 
 def schema_command(options: argparse.Namespace) -> int:
     """Print the JSON schema."""
+    if options.of == "summary":
+        from engine.report.schema import summary_schema
+
+        print(json.dumps(summary_schema(), indent=2))
+        return 0
     from engine.runfile import RunFile
 
     print(json.dumps(RunFile.model_json_schema(), indent=2))

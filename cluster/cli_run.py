@@ -1,4 +1,4 @@
-"""The commands that do work: run, plan, generate, probe, reinforce, report."""
+"""The commands that do work: run, plan, generate, probe, reinforce."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from cluster.cli_options import (
     out_of,
     session_of,
 )
+from cluster.cli_report import add_report, report_lines
 
 if TYPE_CHECKING:
     from engine.rundir import RunDirectory
@@ -26,6 +27,7 @@ def add_commands(commands: Commands) -> None:
     _add_plan(commands)
     _add_generate(commands)
     _add_phases(commands)
+    add_report(commands)
 
 
 def _add_run(commands: Commands) -> None:
@@ -82,29 +84,30 @@ def _add_phases(commands: Commands) -> None:
         "reinforce": (
             "fine-tune the classifier and say whether it may ship",
             "Fine-tune the classifier on accepted counterfactuals mixed with real images, beside an arm with real\n"
-            "images alone, with DeepSpeed under Ray Train; then score every arm. Models go to RUN/models. Resumes.",
-        ),
-        "report": (
-            "write the report page",
-            "Write RUN/report/index.html, one page that needs no other file, and RUN/report/summary.json with its\n"
-            "numbers.",
+            "images alone, with DeepSpeed under Ray Train; then score every arm. Models go to RUN/models. Resumes.\n"
+            "`tensorboard --logdir RUN/tensorboard` shows the curves, also while it trains.",
         ),
     }
     for name, (summary, text) in texts.items():
         parser = add_command(commands, name, summary, text, f"  counterforge {name} runs/wardrobe")
         add_run_directory(parser)
-        parser.set_defaults(command=phase_command, phase=name, address=None, autoscaling=False)
-        if name != "report":
-            add_cluster(parser)
+        parser.set_defaults(command=phase_command, phase=name, address=None, autoscaling=False, follow=False)
+        add_cluster(parser)
+        if name == "reinforce":
+            parser.add_argument(
+                "--follow",
+                action="store_true",
+                help="start on the shards that are done while another process still generates; ends when that ends",
+            )
 
 
 def run_command(options: argparse.Namespace) -> int:
     """Do all phases."""
-    from cluster.pipeline import open_run, run_phases
+    from cluster.pipeline import ALL_PHASES, open_run, run_phases
 
     run = load(options)
     rundir, plan = open_run(run, out_of(options, run))
-    run_phases(("generate", "probe", "reinforce", "report"), run, rundir, plan, session_of(options), live_console())
+    run_phases(ALL_PHASES, run, rundir, plan, session_of(options), live_console())
     for line in report_lines(rundir):
         print(line)
     return 0
@@ -137,27 +140,16 @@ def phase_command(options: argparse.Namespace) -> int:
     from cluster.pipeline import run_phases
 
     rundir = open_directory(options.run)
-    run_phases((options.phase,), rundir.run(), rundir, rundir.plan(), session_of(options), live_console(), again=True)
-    match options.phase:
-        case "probe":
-            lines = weakness_lines(rundir)
-        case "reinforce":
-            lines = verdict_lines(rundir)
-        case _:
-            lines = report_lines(rundir)
-    for line in lines:
+    run, plan, session = rundir.run(), rundir.plan(), session_of(options)
+    if options.follow:
+        from cluster.follow import follow_run
+
+        follow_run(run, rundir, plan, session)
+    else:
+        run_phases((options.phase,), run, rundir, plan, session, live_console(), again=True)
+    for line in weakness_lines(rundir) if options.phase == "probe" else verdict_lines(rundir):
         print(line)
     return 0
-
-
-def report_lines(rundir: "RunDirectory") -> list[str]:
-    """Return the verdict of a run with its reasons, and where the page is."""
-    from engine.report.advice import headline
-    from engine.report.page import PAGE, SUMMARY
-
-    summary: Any = rundir.read_json(SUMMARY)
-    reasons = [f"  {reason}" for reason in summary["reasons"]]
-    return [headline(summary["verdict"]), *reasons, f"report: {rundir.storage.name(PAGE)}"]
 
 
 def weakness_lines(rundir: "RunDirectory") -> list[str]:

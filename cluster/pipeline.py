@@ -1,4 +1,7 @@
-"""A whole run: plan, generate, probe, reinforce, report; what is there for the same inputs is not done again."""
+"""A whole run: plan, generate, probe, reinforce, report; what is there for the same inputs is not done again.
+
+With several rounds it generates in parts, and allocates the edits of the next part between them.
+"""
 
 import hashlib
 import json
@@ -6,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
@@ -14,20 +18,24 @@ from typing import TYPE_CHECKING, Any
 from actors.zoo import MODELS_FOLDER
 from cluster.placement import Need, generate_needs, probe_needs, reinforce_needs
 from cluster.session import SessionConfig, ray_session
+from engine.hash_store import HashStore
 from engine.plan import Plan, make_plan
+from engine.rounds import allocation_path, shards_by_round
 from engine.rundir import EVALUATION, REINFORCE, WEAKNESS, RunDirectory
 from engine.runfile import RunFile
+from engine.storage import Storage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 LOG = logging.getLogger(__name__)
 PHASES_FILE = "phases.json"
+ALL_PHASES = ("generate", "allocate", "probe", "reinforce", "report")
 REPORT = "report/index.html"
 # A run that is killed loses at most these seconds of its account.
 SAVE_S = 20.0
 # Where something runs and how it is shown decides no result.
-NO_INPUTS: Mapping[str, Any] = {"placement": True, "max_failures": True}
+NO_INPUTS: Mapping[str, Any] = {"placement": True, "max_failures": True, "num_workers": True, "follow_timeout_s": True}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +101,15 @@ class PhaseLog:
 def open_run(run: RunFile, out: str) -> tuple[RunDirectory, Plan]:
     """Plan a run and make its directory, or go on in it."""
     start = monotonic()
-    plan = make_plan(run)
+    store = HashStore(Storage(out))
+    plan = make_plan(run, store)
+    shards_by_round(plan, run.rounds)  # refuses too many rounds before anything is written
     rundir = RunDirectory.create(out, run, plan)
+    store.save(rundir.storage)
     PhaseLog(rundir).add("plan", monotonic() - start)
     LOG.info("plan: %d sources in %d shards, in %s", plan.num_edited, plan.num_shards, rundir.storage)
+    for line in plan.near_duplicates.describe() if plan.near_duplicates else ():
+        LOG.info("plan: %s", line)
     return rundir, plan
 
 
@@ -129,8 +142,10 @@ def run_phases(
         return _run_all(pending, log)
 
 
-def all_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None" = None) -> list[Phase]:
-    """Return the phases after the plan, in order."""
+def all_phases(
+    run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None" = None, *, follow: bool = False
+) -> list[Phase]:
+    """Return the phases after the plan, in order; with `follow` the training does not wait for all shards."""
 
     def probe_digest() -> str:
         config = run.probe.model_dump(mode="json", exclude=dict(NO_INPUTS))
@@ -148,13 +163,7 @@ def all_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console
         return lambda: all(map(rundir.exists, names))
 
     return [
-        Phase(
-            name="generate",
-            needs=[generate_needs(run)],
-            is_there=lambda: not rundir.pending(),
-            digest=lambda: None,
-            run=lambda: _generate(run, rundir, plan, console),
-        ),
+        *_round_phases(run, rundir, plan, console),
         Phase(
             name="probe",
             needs=[probe_needs(run)],
@@ -167,12 +176,41 @@ def all_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console
             needs=[*([reinforce_needs(run)] if run.probe.model else []), probe_needs(run)],
             is_there=results(*((REINFORCE,) if run.probe.model else ()), EVALUATION),
             digest=reinforce_digest,
-            run=lambda: _reinforce(run, rundir),
+            run=lambda: _reinforce(run, rundir, follow=follow),
         ),
         Phase(
             name="report", needs=(), is_there=results(REPORT), digest=report_digest, run=lambda: _report(run, rundir)
         ),
     ]
+
+
+def _round_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None") -> Iterator[Phase]:
+    """Yield `generate` for each round, and before it, from the second on, `allocate`."""
+    for number, shards in enumerate(shards_by_round(plan, run.rounds), 1):
+        if number > 1:
+            yield Phase(
+                name="allocate",
+                needs=[probe_needs(run), reinforce_needs(run)],
+                is_there=partial(_is_allocated, rundir, number, shards),
+                digest=lambda: None,
+                run=partial(_allocate, run, rundir, plan, number),
+            )
+        yield Phase(
+            name="generate",
+            needs=[generate_needs(run)],
+            is_there=partial(_are_made, rundir, shards),
+            digest=lambda: None,
+            run=partial(_generate, run, rundir, plan, number, console),
+        )
+
+
+def _are_made(rundir: RunDirectory, shards: Sequence[int]) -> bool:
+    return not set(shards) & set(rundir.pending())
+
+
+def _is_allocated(rundir: RunDirectory, number: int, shards: Sequence[int]) -> bool:
+    # A round that is made needs no allocation any more, as in a selection of a run.
+    return rundir.exists(allocation_path(number)) or _are_made(rundir, shards)
 
 
 def model_stamp(name: str) -> str | None:
@@ -204,27 +242,39 @@ def _run_all(phases: Sequence[Phase], log: PhaseLog) -> None:
             phase.run()
 
 
-def _generate(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None") -> None:
-    from cluster.generate import generate_run
+def _generate(run: RunFile, rundir: RunDirectory, plan: Plan, number: int, console: "Console | None") -> None:
+    from cluster.rounds import generate_round
 
-    generate_run(run, rundir, plan, console)
+    generate_round(run, rundir, plan, number, console)
+
+
+def _allocate(run: RunFile, rundir: RunDirectory, plan: Plan, number: int) -> None:
+    from cluster.rounds import allocate_round
+
+    allocate_round(run, rundir, plan, number)
 
 
 def _probe(run: RunFile, rundir: RunDirectory) -> None:
+    from cluster.attribution import attribute_run
     from cluster.probe import probe_run
 
     probe_run(run, rundir)
+    attribute_run(run, rundir, ("patient",))
 
 
-def _reinforce(run: RunFile, rundir: RunDirectory) -> None:
+def _reinforce(run: RunFile, rundir: RunDirectory, *, follow: bool = False) -> None:
+    from cluster.attribution import attribute_run
     from cluster.evaluate import evaluate_arms
     from cluster.reinforce import reinforce_run
+    from cluster.rounds import check_rounds_done
 
+    check_rounds_done(run, rundir)
     if run.probe.model is None:
         LOG.warning("reinforce: probe.callable is a black box, it is scored and not trained")
     else:
-        reinforce_run(run, rundir)
+        reinforce_run(run, rundir, follow=follow)
     evaluate_arms(run, rundir)
+    attribute_run(run, rundir)
 
 
 def _report(run: RunFile, rundir: RunDirectory) -> None:

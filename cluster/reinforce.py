@@ -4,21 +4,19 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
-from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, cast
 
-from engine.emphasis import EditCell, draws_of_cells
-from engine.errors import EngineError, RunDirectoryError, RunError, RunFileError
+from cluster.reinforce_log import logged_history
+from engine.emphasis import EditCell
+from engine.errors import EngineError, RunError, RunFileError
 from engine.gate import Decision, Score, decide
-from engine.recipe import ShardContents, deepspeed_settings, inspect_shard
+from engine.inspection import edit_draws, inspect_shards
+from engine.recipe import deepspeed_settings, followed_first
 from engine.rundir import REINFORCE, WEAKNESS, RunDirectory, shard_path
 from engine.runfile import RunFile
 from engine.sample import Json
-from engine.splits import split_of
 from engine.stages import ModelConfig
 
 if TYPE_CHECKING:
@@ -28,70 +26,58 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
-POLL_S = 1.0
-READERS = 8
 # Ray Train registers a checkpoint when it next asks its workers, by default every 2 s: what dies before is lost.
 HEALTH_CHECK_S = "0.5"
 
 
-def reinforce_run(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
-    """Train the arms, choose a checkpoint of each on validation data, and return what it writes to reinforce.json.
+def reinforce_run(
+    run: RunFile, rundir: RunDirectory, result_file: str = REINFORCE, *, follow: bool = False
+) -> dict[str, Json]:
+    """Train the arms, choose a checkpoint of each on validation data, and return what it writes to the result file.
 
-    A Ray session must be there. What is done already is not done again. Raises LeakError where a shard holds test data,
-    RunFileError for settings that cannot work, RunError where the training fails.
+    A Ray session must be there. What is done already is not done again. With `follow` it starts on the shards that are
+    done and takes in those that come. Raises LeakError where a shard holds test data, RunFileError for settings that
+    cannot work, RunError where the training fails or nothing comes any more.
     """
     if run.probe.model is None:
         raise RunFileError("reinforce needs the classifier's weights: set probe.model, a probe.callable has none")
-    settings = deepspeed_settings(run.reinforce)
-    contents = inspect_shards(run, rundir)
-    draws = edit_draws(run, rundir, contents)
-    name = training_name(run, run.probe.model, rundir, settings, draws)
-    if (done := _finished(rundir, name)) is not None:
+    from actors.finetune_state import Progress
+
+    task = _task(run, run.probe.model, rundir, follow=follow)
+    if (done := _finished(rundir, task.name, result_file)) is not None:
         LOG.info("reinforce: done already: %s", done["verdict"])
         return done
-    from actors.finetune_state import FinetuneTask, Progress
-
-    found = any(shard.train for shard in contents)
-    arms = run.reinforce.arms if found else ()
-    if not found:
+    if not task.arms:
         LOG.warning("reinforce: no counterfactual of a train source was accepted: only the patient is scored")
-    elif "reinforced" in arms and not rundir.exists(WEAKNESS):
+    elif "reinforced" in task.arms and not rundir.exists(WEAKNESS):
         LOG.warning("reinforce: not probed yet, so every edit is drawn alike: `counterforge probe` says which matter")
-    task = FinetuneTask(
-        name=name,
-        run=run,
-        rundir=rundir.storage.root,
-        contents=contents,
-        draws=draws,
-        arms=arms,
-        deepspeed=settings,
-    )
-    with _followed(rundir, task):
+    with logged_history(rundir, task):
         output = _fit(task, rundir)
     if (error := output.get("error")) is not None:
         raise error
     result = _result(task, Progress.from_json(output), output)
-    rundir.write_json(REINFORCE, result)
+    rundir.write_json(result_file, result)
     LOG.info("reinforce: %s: %s", result["verdict"], "; ".join(cast(list[str], result["reasons"])))
     return result
 
 
-def inspect_shards(run: RunFile, rundir: RunDirectory) -> tuple[ShardContents, ...]:
-    """Return what the shards that are done hold for training; raise LeakError, naming shard and key, for any test data.
+def _task(run: RunFile, model: ModelConfig, rundir: RunDirectory, *, follow: bool) -> "FinetuneTask":
+    """Return what the workers are told. Who follows is told of no shard: the workers look for themselves."""
+    from actors.finetune_state import FinetuneTask
 
-    The split of each source is computed again from the hash of its split key.
-    """
-    split_keys = rundir.plan().split_keys()
-    splits = {key: split_of(split_key, run.data.splits, run.seed) for key, split_key in split_keys.items()}
-    with ThreadPoolExecutor(READERS) as pool:
-        return tuple(pool.map(lambda index: inspect_shard(index, rundir.read_shard(index), splits), rundir.done()))
-
-
-def edit_draws(run: RunFile, rundir: RunDirectory, contents: Sequence[ShardContents]) -> dict[EditCell, int]:
-    """Return how often the arm `reinforced` draws an edit of each cell, by what the probe found."""
-    weakness = cast(dict[str, Any], rundir.read_json(WEAKNESS)) if rundir.exists(WEAKNESS) else None
-    return draws_of_cells(
-        weakness, sorted({cell for shard in contents for cell in shard.cells}), run.reinforce.emphasis
+    settings = deepspeed_settings(run.reinforce)
+    contents = () if follow else inspect_shards(run, rundir)
+    draws = {} if follow else edit_draws(run, rundir, contents)
+    arms = run.reinforce.arms if follow or any(shard.train for shard in contents) else ()
+    return FinetuneTask(
+        name=training_name(run, model, rundir, settings, None if follow else draws),
+        run=run,
+        rundir=rundir.storage.root,
+        contents=contents,
+        draws=draws,
+        arms=followed_first(arms) if follow else arms,
+        deepspeed=settings,
+        follow=follow,
     )
 
 
@@ -100,31 +86,41 @@ def training_name(
     model: ModelConfig,
     rundir: RunDirectory,
     settings: Mapping[str, Json],
-    draws: Mapping[EditCell, int],
+    draws: Mapping[EditCell, int] | None,
 ) -> str:
-    """Return a digest of all that decides the result of a training, so that no other one is resumed by mistake."""
+    """Return a digest of all that decides the result of a training, so that no other one is resumed by mistake.
+
+    The number of workers is left out: a training goes on with another one. Without `draws` it is one that follows the
+    generation, whatever shards are done.
+    """
     from actors.loading import model_digest, resolve_model
 
-    reinforce = run.reinforce.model_dump(mode="json", exclude={"placement", "max_failures", "deepspeed"})
+    reinforce = run.reinforce.model_dump(
+        mode="json", exclude={"placement", "max_failures", "deepspeed", "num_workers", "follow_timeout_s"}
+    )
     placement = run.reinforce.placement
     parts = {
         "seed": run.seed,
         "plan": rundir.info.digest,
-        "shards": [marker.files[shard_path(index)].sha256 for index, marker in rundir.markers().items()],
+        "shards": None if draws is None else _digests(rundir),
         "model": model_digest(resolve_model(model, run.offline)),
         "reinforce": reinforce,
-        "deepspeed": settings,
-        "draws": [[*cell, count] for cell, count in sorted(draws.items())],
+        "deepspeed": {key: value for key, value in settings.items() if key != "train_micro_batch_size_per_gpu"},
+        "draws": None if draws is None else [[*cell, count] for cell, count in sorted(draws.items())],
         "oracle": None if run.data.oracle is None else run.data.oracle.model_dump(mode="json"),
         "placement": [placement.device, placement.num_gpus > 0, placement.num_threads],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _finished(rundir: RunDirectory, name: str) -> dict[str, Json] | None:
-    if not rundir.exists(REINFORCE):
+def _digests(rundir: RunDirectory) -> list[str]:
+    return [marker.files[shard_path(index)].sha256 for index, marker in rundir.markers().items()]
+
+
+def _finished(rundir: RunDirectory, name: str, result_file: str) -> dict[str, Json] | None:
+    if not rundir.exists(result_file):
         return None
-    result = cast(dict[str, Any], rundir.read_json(REINFORCE))
+    result = cast(dict[str, Any], rundir.read_json(result_file))
     models = [arm["model"] for arm in result["arms"].values() if "model" in arm]
     whole = all(rundir.exists(f"{model}/config.json") for model in models)
     return result if whole and result["settings"]["training"] == name else None
@@ -197,7 +193,7 @@ def _result(task: "FinetuneTask", progress: "Progress", output: Mapping[str, Any
     assert patient is not None
     arms: dict[str, Json] = {"patient": patient.to_json()}
     scores: dict[str, Score] = {}
-    for name, record in progress.arms.items():
+    for name, record in sorted(progress.arms.items(), key=lambda item: config.arms.index(item[0])):
         assert record.best is not None
         scores[name] = record.best
         arms[name] = record.best.to_json() | {
@@ -208,7 +204,7 @@ def _result(task: "FinetuneTask", progress: "Progress", output: Mapping[str, Any
             "history": [_without_none(asdict(line)) for line in record.history],
         }
     decision = decide(patient, scores, output["edit_sources"], config)
-    if not any(shard.train for shard in task.contents):
+    if not output["images"]["counterfactuals"]:
         reason = "no counterfactual of a train source was accepted: there is nothing to learn from"
         decision = Decision(verdict="do not ship", reasons=(reason,))
     settings = config.model_dump(mode="json") | {"deepspeed": dict(task.deepspeed), "training": task.name}
@@ -218,50 +214,10 @@ def _result(task: "FinetuneTask", progress: "Progress", output: Mapping[str, Any
         "reasons": list(decision.reasons),
         "settings": settings,
         "images": output["images"],
+        **({"held_out": output["held_out"]} if config.held_out_phrases else {}),
+        **({"follow": progress.arms[task.arms[0]].followed()} if task.follow and progress.arms else {}),
     }
 
 
 def _without_none(record: Mapping[str, Json]) -> dict[str, Json]:
     return {name: value for name, value in record.items() if value is not None}
-
-
-@contextmanager
-def _followed(rundir: RunDirectory, task: "FinetuneTask") -> Iterator[None]:
-    """Log each line of history when a worker has written it, from a thread of its own."""
-    stop, said = Event(), len(_lines(rundir, task))
-
-    def follow() -> None:
-        nonlocal said
-        last = False
-        while not last:
-            last = stop.wait(POLL_S)
-            lines = _lines(rundir, task)
-            for line in lines[said:]:
-                LOG.info("reinforce: %s", _describe(line, task.run.reinforce.num_steps))
-            said = max(said, len(lines))
-
-    if said:
-        LOG.info("reinforce: goes on after %s", _describe(_lines(rundir, task)[-1], task.run.reinforce.num_steps))
-    thread = Thread(target=follow, name="reinforce-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _lines(rundir: RunDirectory, task: "FinetuneTask") -> list[dict[str, Any]]:
-    try:
-        return cast(list[dict[str, Any]], rundir.read_json(task.history_path))
-    except RunDirectoryError:
-        return []
-
-
-def _describe(line: Mapping[str, Any], num_steps: int) -> str:
-    edits = line["validation_edits_accuracy"]
-    return (
-        f"{line['arm']}: step {line['step']}/{num_steps}, loss {line['loss']:.3f}, "
-        f"validation {100 * line['validation_accuracy']:.1f} %"
-        f"{'' if edits is None else f', edits {100 * edits:.1f} %'}, {line['images_per_second']:.0f} images/s"
-    )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.runfile import ArmName, ReinforceConfig
+from engine.reinforcing import ArmName, ReinforceConfig
 from engine.sample import Json
 from engine.statistics import sign_test
 
@@ -22,11 +22,13 @@ REAL_ARMS: Mapping[ArmName, str] = {
 class Score:
     """Hold which validation images a classifier gets right: real ones, and edits of validation sources.
 
-    "1" is right, "0" wrong, "-" an image that cannot be read, which does not count.
+    "1" is right, "0" wrong, "-" an image that cannot be read, which does not count. `held_out` are the edits whose
+    phrase was held out of training; they are none of `edits`, and choose nothing.
     """
 
     real: str
     edits: str = ""
+    held_out: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -38,11 +40,19 @@ class Score:
         """Return the share of validation edits that are right, None where there are none."""
         return _share(self.edits) if self.edits else None
 
+    @property
+    def held_out_accuracy(self) -> float | None:
+        """Return the share of validation edits with a held-out phrase that are right, None where there are none."""
+        return _share(self.held_out) if self.held_out else None
+
     def to_json(self) -> dict[str, Json]:
-        """Return both accuracies under the names of reinforce.json."""
-        edits = self.edits_accuracy
-        both: dict[str, Json] = {"validation_accuracy": self.accuracy, "validation_edits_accuracy": edits}
-        return {name: value for name, value in both.items() if value is not None}
+        """Return the accuracies under the names of reinforce.json."""
+        every: dict[str, Json] = {
+            "validation_accuracy": self.accuracy,
+            "validation_edits_accuracy": self.edits_accuracy,
+            "validation_held_out_accuracy": self.held_out_accuracy,
+        }
+        return {name: value for name, value in every.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +78,8 @@ def decide(patient: Score, arms: Mapping[str, Score], edit_sources: Sequence[str
     """Return the verdict on the reinforced arm; `edit_sources` names the source of each validation edit.
 
     It ships if it stays within the guard, and on the validation edits is better than the patient, beyond chance, and
-    better than the same steps on real images in each way that was tried.
+    better than the same steps on real images in each way that was tried. On edits with a held-out phrase it must be no
+    worse than the patient; how it does on them is said in any case.
     """
     reinforced = arms.get("reinforced")
     if reinforced is None:
@@ -90,7 +101,29 @@ def decide(patient: Score, arms: Mapping[str, Score], edit_sources: Sequence[str
         better = _compare_edits(reinforced, patient, arms, edit_sources)
         for holds, sentence in better:
             (good if holds else bad).append(sentence)
-    return Decision(verdict="do not ship" if bad else "ship", reasons=tuple(bad or good))
+    last: list[str] = []
+    if config.held_out_phrases:
+        holds, sentence = _compare_held_out(reinforced, patient, arms)
+        (last if holds else bad).append(sentence)
+    return Decision(verdict="do not ship" if bad else "ship", reasons=(*(bad or good), *last))
+
+
+def _compare_held_out(reinforced: Score, patient: Score, arms: Mapping[str, Score]) -> tuple[bool, str]:
+    after, before = reinforced.held_out_accuracy, patient.held_out_accuracy
+    if after is None or before is None:
+        return True, (
+            "no accepted edit of a validation source has a held-out phrase: nothing shows what it does on phrases that "
+            "it was not trained on"
+        )
+    others = [
+        f", {title} {_percent(other)}"
+        for name, title in REAL_ARMS.items()
+        if name in arms and (other := arms[name].held_out_accuracy) is not None
+    ]
+    return after >= before, (
+        f"accuracy on the {len(reinforced.held_out)} validation edits with phrases that were held out of training "
+        f"{_percent(after)}, patient {_percent(before)}{''.join(others)}"
+    )
 
 
 def _compare_edits(

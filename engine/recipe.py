@@ -3,14 +3,15 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from engine.emphasis import EditCell
 from engine.errors import LeakError, RunFileError
-from engine.runfile import ArmName, ReinforceConfig
+from engine.held_out import is_held_out
+from engine.reinforcing import ArmName, ReinforceConfig
 from engine.sample import Json, Sample, Split
 
 # Set by the fields of `reinforce`, so that they cannot be set twice and differ.
@@ -20,15 +21,22 @@ OWNED_SETTINGS = {
     "optimizer": "learning_rate and weight_decay",
     "scheduler": "learning_rate and warmup_share",
 }
+# Of the steps of an arm that follows the generation: what it may make before the last shard is done.
+FOLLOWED_SHARE = 0.5
+MIN_LOOKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardContents:
-    """Count the accepted counterfactuals of one shard that is done: those of train sources by cell."""
+    """Count the accepted counterfactuals of one shard that is done: those of train sources by cell.
+
+    `held_out` are cells of train sources that are never drawn, for their phrase is held out.
+    """
 
     shard: int
     cells: Mapping[EditCell, int]
     validation: int
+    held_out: Mapping[EditCell, int] = field(default_factory=dict)
 
     @property
     def train(self) -> int:
@@ -74,12 +82,44 @@ def learning_rate_factor(step: int, config: ReinforceConfig) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.num_steps - warmup)))
 
 
+def steps_allowed(config: ReinforceConfig, num_done: int, num_shards: int) -> int:
+    """Return how many steps an arm that follows the generation may have made when so many shards are done.
+
+    Half of the steps keep pace with the shards, so that early ones are not drawn to death; the others wait for all.
+    """
+    if num_done >= num_shards:
+        return config.num_steps
+    return int(FOLLOWED_SHARE * config.num_steps * num_done / num_shards)
+
+
+def followed_first(arms: Sequence[ArmName]) -> tuple[ArmName, ...]:
+    """Return the arms with the one in front that follows the generation; raise RunFileError where none has edits."""
+    first = next((arm for arm in sorted(arms, key=lambda arm: arm != "reinforced") if uses_edits(arm)), None)
+    if first is None:
+        raise RunFileError("reinforce.arms names no arm with edits, so there is nothing to follow: add reinforced")
+    return (first, *(arm for arm in arms if arm != first))
+
+
+def steps_between_looks(config: ReinforceConfig) -> int:
+    """Return the steps that an arm makes between two looks at what is done, and so between its checkpoints."""
+    return max(1, min(config.eval_every, int(FOLLOWED_SHARE * config.num_steps) // MIN_LOOKS))
+
+
+def nothing_came(timeout_s: float, num_done: int, num_shards: int) -> str:
+    """Return what to say where the generation that is followed seems to have died."""
+    return (
+        f"no further shard was done for {timeout_s:g} s, {num_done} of {num_shards} are: look whether `counterforge "
+        "generate` still runs on this directory. The same command goes on from the last checkpoint; if shards take "
+        "longer, raise reinforce.follow_timeout_s"
+    )
+
+
 def deepspeed_settings(config: ReinforceConfig) -> dict[str, Json]:
     """Return the complete DeepSpeed settings of a run; raise RunFileError, naming the field, where they cannot work."""
     settings = _read_settings(config.deepspeed) if isinstance(config.deepspeed, str) else dict(config.deepspeed)
-    for name, field in OWNED_SETTINGS.items():
+    for name, owner in OWNED_SETTINGS.items():
         if name in settings and settings[name] != "auto":
-            raise RunFileError(f"reinforce.deepspeed sets {name!r}, which follows from reinforce.{field}: leave it out")
+            raise RunFileError(f"reinforce.deepspeed sets {name!r}, which follows from reinforce.{owner}: leave it out")
     accumulation = settings.get("gradient_accumulation_steps", 1)
     if accumulation == "auto":
         accumulation = 1
@@ -107,12 +147,18 @@ def precision_name(settings: Mapping[str, Json]) -> Literal["float32", "bfloat16
     return "float32"
 
 
-def inspect_shard(shard: int, samples: Iterable[Sample], splits: Mapping[str, Split]) -> ShardContents:
+def inspect_shard(
+    shard: int,
+    samples: Iterable[Sample],
+    splits: Mapping[str, Split],
+    held_out_phrases: float | tuple[str, ...] = 0.0,
+) -> ShardContents:
     """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
 
     `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
     """
     cells: Counter[EditCell] = Counter()
+    held_out: Counter[EditCell] = Counter()
     validation = 0
     for sample in samples:
         refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
@@ -121,10 +167,11 @@ def inspect_shard(shard: int, samples: Iterable[Sample], splits: Mapping[str, Sp
         if sample.verdict is not None and not sample.verdict.accepted:
             continue
         if sample.split == "train":
-            cells[sample.class_name, sample.edit.kind, sample.edit.after] += 1
+            aside = is_held_out(sample.edit.kind, sample.edit.after, held_out_phrases)
+            (held_out if aside else cells)[sample.class_name, sample.edit.kind, sample.edit.after] += 1
         else:
             validation += 1
-    return ShardContents(shard=shard, cells=dict(cells), validation=validation)
+    return ShardContents(shard=shard, cells=dict(cells), validation=validation, held_out=dict(held_out))
 
 
 def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None:

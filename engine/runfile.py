@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from engine.stages import AnyStageConfig, Config, ModelConfig, Placement
-
-ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
-
-DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
+from engine.bandit import RoundsConfig
+from engine.reinforcing import ReinforceConfig
+from engine.stages import AnyStageConfig, Config, ModelConfig, PerturberConfig, Placement
 
 
 class FolderSource(Config):
@@ -100,6 +98,11 @@ class DataConfig(Config):
         "had; those of the train split are used",
     )
     splits: Splits = Splits()
+    near_duplicates: Literal["group", "off"] = Field(
+        "group",
+        description="sources that look alike fall in one split, and those that look like an image of `test` or "
+        "`shifted` are left out; costs a look at every image once a run. off: only keys and groups decide",
+    )
     num_sources: int | None = Field(
         None, ge=1, description="how many sources of the train split get edits; default: all"
     )
@@ -129,6 +132,13 @@ class ProbeConfig(Config):
     confidence: float = Field(0.95, gt=0.5, lt=1)
     num_bootstraps: int = Field(1000, ge=100)
     min_sources: int = Field(10, ge=2, description="cells with fewer sources are not reported")
+    min_drop: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="a cell is a weakness where its edits cost clearly more accuracy than this beyond the placebo: "
+        "making an edit disturbs a picture more than making none, which a clean classifier feels too",
+    )
     transfer: tuple[ModelConfig, ...] = Field(
         (),
         description="other classifiers, asked about the same pictures: is what the first fails at hard for them too?",
@@ -141,76 +151,25 @@ class ProbeConfig(Config):
         return self
 
 
-class ReinforceConfig(Config):
-    """Fine-tune the classifier on accepted counterfactuals mixed with replayed real images."""
-
-    arms: tuple[ArmName, ...] = Field(
-        ("real_only", "reinforced"),
-        description="trained one after another from the classifier under test: real images alone, under RandAugment, "
-        "under CutMix, or with its errors drawn more often (JTT); with edits drawn alike, or by the weakness that the "
-        "probe found; on data.oracle",
-    )
-    num_steps: int = Field(300, ge=1, description="optimizer steps, the same in every arm")
-    batch_size: int = Field(64, ge=1, description="images in one step, over all workers")
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_share: float = Field(0.1, ge=0, lt=1)
-    replay_ratio: float = Field(0.5, ge=0, lt=1, description="share of real images in each batch of the reinforced arm")
-    emphasis: int = Field(
-        4,
-        ge=1,
-        description="arm reinforced: an edit of the weakest cell is drawn so many times as often as a harmless one",
-    )
-    upweight: int = Field(20, ge=1, description="arm reweighted: how often the classifier's errors are drawn")
-    consistency: float = Field(
-        0.0,
-        ge=0,
-        description="weight of the Jensen-Shannon divergence between the answers to an edit and to its source, which "
-        "then stand in one batch, in the place of other real images",
-    )
-    distillation: float = Field(
-        0.0,
-        ge=0,
-        description="arms with edits: weight of the divergence from the untrained classifier's answers to real images",
-    )
-    trained: Literal["all", "head"] = Field("all", description="which weights: all, or the last linear layer")
-    interpolation: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        (0.25, 0.5, 0.75),
-        description="shares of the way from the classifier's weights to the trained ones that are scored as well; "
-        "costs nothing but a look at the validation images",
-    )
-    max_blur: float = Field(
-        0.01,
-        ge=0,
-        le=0.2,
-        description="each training image is blurred by up to this share of its edge, real ones too: else the "
-        "classifier may learn to tell generated images by their smoothness",
-    )
-    freeze_batch_norm: bool = Field(False, description="keep the running statistics of batch norm")
-    eval_every: int = Field(50, ge=1, description="steps between checkpoints, each scored on validation data")
-    max_accuracy_loss: float = Field(
-        0.005,
-        ge=0,
-        le=1,
-        description="in-distribution validation accuracy that may be lost, with one standard error; more: do not ship",
-    )
-    deepspeed: str | dict[str, JsonValue] = Field(
-        DEFAULT_DEEPSPEED,
-        description="a DeepSpeed JSON file or the same inline: ZeRO stage, precision",
-    )
-    num_workers: int = Field(1, ge=1)
-    placement: Placement = Placement()
-    max_failures: int = Field(3, ge=-1, description="worker failures survived by resuming from the last checkpoint")
-
-
 class ReportConfig(Config):
     """Shape the report."""
 
     num_rows: int = Field(24, ge=0, description="picture rows: source, placebo, counterfactuals")
+    num_attributions: int = Field(
+        12,
+        ge=0,
+        description="edits that flip the classifier, of those rows, for which is found out where on the picture they "
+        "moved its answer; each asks 130 questions of it",
+    )
     group_by: tuple[str, ...] = Field(
         (), description="attributes that make a group together with the class; default: every attribute"
     )
     gpu_price_per_hour: float | None = Field(None, ge=0, description="in your currency, for the plan's cost")
+
+
+def _with_count(value: object) -> object:
+    """Let `rounds: 3` stand for `rounds: {count: 3}`."""
+    return {"count": value} if type(value) is int else value
 
 
 class RunFile(Config):
@@ -225,6 +184,7 @@ class RunFile(Config):
         (("editor", "verifier"),),
         description="stages that share one actor and its device; placement is that of the first",
     )
+    rounds: Annotated[RoundsConfig, BeforeValidator(_with_count, int | RoundsConfig)] = RoundsConfig()
     probe: ProbeConfig
     reinforce: ReinforceConfig = ReinforceConfig()
     report: ReportConfig = ReportConfig()
@@ -242,6 +202,23 @@ class RunFile(Config):
                     f"groups: {list(group)} must be neighbours in stages, in that order; stages are {names}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _rounds_can_be_steered(self) -> "RunFile":
+        kinds = [kind for stage in self._perturbers() for kind, count in stage.edits.items() if count]
+        problems = {
+            "a perturber among stages, which is what a round steers": not kinds,
+            "probe.model: a black box is not trained, so no round would differ": self.probe.model is None,
+            "data.num_validation_sources, whose edits show where it is weak": not self.data.num_validation_sources,
+            "reinforced among reinforce.arms": "reinforced" not in self.reinforce.arms,
+            f"rounds.floor of at most {1 / max(1, len(kinds)):g}": self.rounds.floor * len(kinds) > 1,
+        }
+        if self.rounds.count > 1 and (missing := [what for what, lacks in problems.items() if lacks]):
+            raise ValueError(f"rounds: more than one round needs {'; '.join(missing)}")
+        return self
+
+    def _perturbers(self) -> list[PerturberConfig]:
+        return [stage for stage in self.stages.values() if isinstance(stage, PerturberConfig)]
 
     def stage_groups(self) -> list[list[str]]:
         """Return the stage names in order, those that share an actor together."""

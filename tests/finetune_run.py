@@ -1,6 +1,7 @@
 """A small run directory for the fine-tuning tests: stand-in images and edits, committed as a real run commits them."""
 
 import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,14 +11,16 @@ from PIL import Image
 
 from engine.commit import commit_shard
 from engine.plan import make_plan
-from engine.rundir import RunDirectory
+from engine.rundir import RunDirectory, marker_path, shard_path
 from engine.runfile import RunFile
 from engine.sample import Edit, Sample, Verdict
+from engine.shard import encode_shard
 from engine.sources import open_source, read_sample
 from engine.sources.decode import to_jpeg
 
 CLASSES = ("blob", "stripe")
 SIZE = 16
+PHRASES = ("blue", "navy")
 
 
 def save_images(folder: Path, per_class: int = 40) -> None:
@@ -97,20 +100,43 @@ def committed_run(root: Path, run: RunFile, edits: int = 2) -> RunDirectory:
     """Write the run directory with every shard done: each source gets edits that put it on the other background."""
     plan = make_plan(run)
     rundir = RunDirectory.create(str(root), run, plan)
-    source = open_source(run.data.train)
     for index in range(plan.num_shards):
-        sources = [read_sample(source, item, split) for item, split in plan.shard(index)]
-        samples = [sample for sample in sources if isinstance(sample, Sample)]
-        every = [*samples, *(edited(sample, number) for sample in samples for number in range(edits))]
-        commit_shard(rundir, index, plan.keys(index), every, {})
+        commit_planned(rundir, run, index, edits)
     return rundir
 
 
+def commit_planned(rundir: RunDirectory, run: RunFile, index: int, edits: int = 2) -> None:
+    """Make one shard of the plan, marker and all."""
+    source, plan = open_source(run.data.train), rundir.plan()
+    sources = [read_sample(source, item, split) for item, split in plan.shard(index)]
+    samples = [sample for sample in sources if isinstance(sample, Sample)]
+    every = [*samples, *(edited(sample, number) for sample in samples for number in range(edits))]
+    commit_shard(rundir, index, plan.keys(index), every, {})
+
+
+def plant(rundir: RunDirectory, index: int, sample: Sample) -> None:
+    """Add a sample to a shard that is done, marker and all, as a faulty tool would."""
+    stored = rundir.storage.write(shard_path(index), encode_shard([*rundir.read_shard(index), sample]))
+    marker = json.loads(rundir.storage.read(marker_path(index)))
+    file = marker["files"][shard_path(index)]
+    file |= {"sha256": stored.sha256, "bytes": stored.size_bytes, "samples": file["samples"] + 1}
+    rundir.storage.write(marker_path(index), json.dumps(marker).encode())
+
+
+def source_of_test_split(run: RunFile, rundir: RunDirectory) -> Sample:
+    """Return a source that no shard may hold."""
+    item = next(iter(rundir.plan().of_split("test"))).item
+    sample = read_sample(open_source(run.data.train), item, "test")
+    assert isinstance(sample, Sample)
+    return sample
+
+
 def edited(sample: Sample, number: int) -> Sample:
-    """Return an accepted counterfactual of a source."""
+    """Return an accepted counterfactual of a source, each number with a phrase of its own."""
     buffer = io.BytesIO()
     picture(sample.label, background=1 - sample.label, seed=1000 + number).save(buffer, "PNG")
-    edit = Edit(kind="background", before="red", after="blue", instruction="put it on blue", caption="on blue")
+    after = PHRASES[number % len(PHRASES)]
+    edit = Edit(kind="background", before="red", after=after, instruction=f"put it on {after}", caption=f"on {after}")
     return Sample(
         key=f"{sample.key}-cf{number}", source_key=sample.key, role="counterfactual",
         image=to_jpeg(buffer.getvalue()),

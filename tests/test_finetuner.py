@@ -24,13 +24,14 @@ from actors.finetune_model import (
 from actors.finetune_state import ArmRecord, Entry, Point, Progress
 from actors.images import decode_rgb
 from actors.loading import load_image_processor
-from cluster.reinforce import inspect_shards
 from engine.emphasis import EditCell
 from engine.errors import LeakError, ModelError
 from engine.gate import Score
+from engine.inspection import inspect_shards
 from engine.recipe import ShardContents, Share
+from engine.reinforcing import ReinforceConfig
 from engine.rundir import RunDirectory
-from engine.runfile import ReinforceConfig, RunFile
+from engine.runfile import RunFile
 from engine.sample import Split
 from engine.sources import open_source
 from engine.stages import ModelConfig

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from engine.gate import Score, accuracy_loss, decide, selection_key
-from engine.runfile import ReinforceConfig
+from engine.reinforcing import ReinforceConfig
 
 CONFIG = ReinforceConfig(max_accuracy_loss=0.2)
 SOURCES = [f"s{number}" for number in range(20)]

@@ -1,20 +1,26 @@
 """Test data must not be trained on: the trainer refuses it by shard and key."""
 
-import json
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from finetune_run import committed_run, run_file, save_images
+from finetune_run import committed_run, plant, run_file, save_images, save_resnet, source_of_test_split
 
-from cluster.reinforce import inspect_shards
+from cluster.cli import main
+from cluster.evaluate import arm_refs, evaluate_arms
+from cluster.generate import read_planned
+from cluster.placement import Need
+from cluster.probe import probe_shards
+from cluster.reinforce import reinforce_run
+from cluster.session import ray_session
 from engine.errors import LeakError
+from engine.inspection import inspect_shards
 from engine.recipe import inspect_shard
-from engine.rundir import RunDirectory, marker_path, shard_path
+from engine.rundir import RunDirectory
 from engine.runfile import RunFile
-from engine.sample import Sample
-from engine.shard import encode_shard
-from engine.sources import open_source, read_sample
+from engine.verify import verify_run
 
 
 @pytest.fixture
@@ -26,21 +32,6 @@ def run(tmp_path: Path) -> RunFile:
 @pytest.fixture
 def rundir(tmp_path: Path, run: RunFile) -> RunDirectory:
     return committed_run(tmp_path / "run", run)
-
-
-def plant(rundir: RunDirectory, index: int, sample: Sample) -> None:
-    """Add a sample to a shard that is done, marker and all, as a faulty tool would."""
-    stored = rundir.storage.write(shard_path(index), encode_shard([*rundir.read_shard(index), sample]))
-    marker = json.loads(rundir.storage.read(marker_path(index)))
-    marker["files"][shard_path(index)] |= {"sha256": stored.sha256, "bytes": stored.size_bytes}
-    rundir.storage.write(marker_path(index), json.dumps(marker).encode())
-
-
-def source_of_test_split(run: RunFile, rundir: RunDirectory) -> Sample:
-    item = next(iter(rundir.plan().of_split("test"))).item
-    sample = read_sample(open_source(run.data.train), item, "test")
-    assert isinstance(sample, Sample)
-    return sample
 
 
 def test_a_clean_run_is_counted_by_split(run: RunFile, rundir: RunDirectory) -> None:
@@ -83,3 +74,56 @@ def test_rejected_samples_and_placebos_are_not_counted(rundir: RunDirectory) -> 
     refused = replace(edit, verdict=replace(edit.verdict, accepted=False))
     contents = inspect_shard(0, [first, refused, replace(edit, role="placebo")], {first.key: "train"})
     assert contents.train == 0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with ray_session([[Need(path="reinforce", num_cpus=1, num_gpus=0, replicas=(1, 1))]]):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
+    run: RunFile, rundir: RunDirectory, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leaked = source_of_test_split(run, rundir)
+    plant(rundir, 2, leaked)
+    # To everything else the shard is as good as the others.
+    assert verify_run(rundir) == []
+    assert main(["reinforce", rundir.storage.root]) == 2
+    said = capsys.readouterr().err
+    assert f"counterforge: shard 000002, sample {leaked.key}: its source is of the test split" in said
+    assert "nothing was trained: delete the shard and its marker" in said
+    assert not rundir.exists("reinforce.json")
+    assert not list(Path(rundir.storage.root).glob("models/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_only_the_evaluation_opens_the_images_of_the_test_split(tmp_path: Path, cluster: None) -> None:
+    images = tmp_path / "images"
+    save_images(images)
+    save_resnet(tmp_path / "patient")
+    run = run_file(images, tmp_path / "patient", num_steps=2, eval_every=2)
+    rundir = committed_run(tmp_path / "run", run)
+    tested = {images / item.locator for item, _ in rundir.plan().of_split("test")}
+    # The kernel notes a read of a file that was not read for two days.
+    for path in images.rglob("*.png"):
+        os.utime(path, (path.stat().st_mtime - 2 * 86_400, path.stat().st_mtime))
+    unread = {path: path.stat().st_atime for path in images.rglob("*.png")}
+
+    def opened() -> set[Path]:
+        return {path for path, before in unread.items() if path.stat().st_atime != before}
+
+    plan = rundir.plan()
+    for index in range(plan.num_shards):
+        read_planned(run.data.train, index, plan.shard(index))
+    if not opened():
+        pytest.skip("this file system does not note when a file is read")
+    reinforce_run(run, rundir)
+    for ref in arm_refs(run, rundir).values():
+        probe_shards(ref, rundir)
+    assert opened() == set(unread) - tested
+    evaluate_arms(run, rundir)
+    assert opened() == set(unread)

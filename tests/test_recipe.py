@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import RunFileError
 from engine.recipe import Share, batch_share, deepspeed_settings, learning_rate_factor, precision_name
-from engine.runfile import ArmName, ReinforceConfig
+from engine.reinforcing import ArmName, ReinforceConfig
 
 
 def test_both_arms_have_the_same_batch() -> None:

@@ -204,6 +204,24 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_alike(
 
 
 @pytest.mark.slow
+def test_a_killed_run_of_two_workers_goes_on_with_one(folder: Path, cluster: None) -> None:
+    settings = {**STEPS, "arms": ["reinforced"]}
+    _, rundir = make(folder, "elastic", **settings, num_workers=2)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, rundir.storage.root], env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    before = wait_for_lines(rundir, 3)
+    driver.kill()
+    driver.wait()
+    alone = run_file(folder / "images", folder / "patient", **settings)
+    arm = reinforce_run(alone, rundir)["arms"]["reinforced"]
+    assert [line["step"] for line in arm["history"]] == [40, 80, 120, 160]
+    # The times of the first lines can only come from the checkpoint of the two.
+    assert arm["history"][0]["images_per_second"] == before[0]["images_per_second"]
+    assert rundir.exists(f"{arm['model']}/model.safetensors")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "deepspeed"),
     [

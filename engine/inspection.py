@@ -1,0 +1,50 @@
+"""What the shards that are done hold for training, each checked for leaks, and how often each edit is drawn."""
+
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
+
+from engine.emphasis import EditCell, draws_of_cells
+from engine.recipe import ShardContents, inspect_shard
+from engine.rundir import WEAKNESS, RunDirectory
+from engine.runfile import RunFile
+from engine.sample import Split
+from engine.splits import split_of
+
+READERS = 8
+
+
+def inspect_shards(
+    run: RunFile,
+    rundir: RunDirectory,
+    shards: Iterable[int] | None = None,
+    splits: Mapping[str, Split] | None = None,
+) -> tuple[ShardContents, ...]:
+    """Return the contents of these shards, by default of all that are done; raise LeakError, naming shard and key.
+
+    The split of each source is computed again from the hash of its split key, unless `splits` is just that.
+    """
+    true = source_splits(run, rundir) if splits is None else splits
+    phrases = run.reinforce.held_out_phrases
+    with ThreadPoolExecutor(READERS) as pool:
+        return tuple(
+            pool.map(
+                lambda index: inspect_shard(index, rundir.read_shard(index), true, phrases),
+                rundir.done() if shards is None else shards,
+            )
+        )
+
+
+def source_splits(run: RunFile, rundir: RunDirectory) -> dict[str, Split]:
+    """Return the split of every source of the plan by its key, computed from the hash of its split key."""
+    keys = rundir.plan().split_keys()
+    return {key: split_of(split_key, run.data.splits, run.seed) for key, split_key in keys.items()}
+
+
+def edit_draws(run: RunFile, rundir: RunDirectory, contents: Iterable[ShardContents]) -> dict[EditCell, int]:
+    """Return how often the arm `reinforced` draws an edit of each cell, by what the probe found; 0 where held out."""
+    weakness = cast(dict[str, Any], rundir.read_json(WEAKNESS)) if rundir.exists(WEAKNESS) else None
+    shards = list(contents)
+    drawn = sorted({cell for shard in shards for cell in shard.cells})
+    never = dict.fromkeys((cell for shard in shards for cell in shard.held_out), 0)
+    return draws_of_cells(weakness, drawn, run.reinforce.emphasis) | never

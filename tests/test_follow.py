@@ -1,0 +1,193 @@
+"""Training that follows the generation: it starts before the last shard is done, with the same guards."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from finetune_run import commit_planned, plant, run_file, save_images, save_resnet, source_of_test_split
+
+from cluster.cli import main
+from cluster.follow import follow_run
+from cluster.placement import Need
+from cluster.reinforce import reinforce_run
+from cluster.session import ray_session
+from engine.errors import LeakError, RunError, RunFileError
+from engine.plan import make_plan
+from engine.recipe import followed_first, steps_allowed, steps_between_looks
+from engine.reinforcing import ReinforceConfig
+from engine.rundir import RunDirectory
+from engine.runfile import RunFile
+
+pytestmark = pytest.mark.timeout(900)
+STEPS = 16
+# A busy machine of two cores needs minutes for what takes seconds alone.
+WAIT_S = 800
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("follow")
+    save_images(folder / "images")
+    save_resnet(folder / "patient")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    needs = [Need(path="reinforce", num_cpus=1, num_gpus=0, replicas=(2, 2))]
+    with ray_session([needs]):
+        yield
+
+
+def begin(folder: Path, name: str, shards: int, **settings: object) -> tuple[RunFile, RunDirectory]:
+    """Return a run of which the first shards are done."""
+    # Else a test whose thread has failed would wait for an hour.
+    settings = {"follow_timeout_s": 600, **settings}
+    run = run_file(folder / "images", folder / "patient", num_steps=STEPS, **settings)
+    rundir = RunDirectory.create(str(folder / name), run, make_plan(run))
+    assert rundir.info.num_shards == 5
+    for index in range(shards):
+        commit_planned(rundir, run, index)
+    return run, rundir
+
+
+def lines(rundir: RunDirectory) -> list[dict]:
+    found = list(rundir.storage.local_path("checkpoints").glob("*/history.json"))
+    return json.loads(found[0].read_text()) if found else []
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """Do something in a thread while the training runs; what fails there fails the test."""
+    failures: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001  # handed to the test
+            failures.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    assert not failures, failures
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.1)
+
+
+def test_half_of_the_steps_keep_pace_with_the_shards() -> None:
+    config = ReinforceConfig(num_steps=300, eval_every=100)
+    assert [steps_allowed(config, done, 10) for done in (0, 1, 5, 9, 10)] == [0, 15, 75, 135, 300]
+    assert steps_between_looks(config) == 37
+    assert steps_between_looks(ReinforceConfig(num_steps=1)) == 1
+
+
+def test_the_arm_that_follows_has_edits() -> None:
+    assert followed_first(("real_only", "random_edits", "reinforced")) == ("reinforced", "real_only", "random_edits")
+    with pytest.raises(RunFileError, match="no arm with edits"):
+        followed_first(("real_only", "oracle"))
+
+
+@pytest.mark.slow
+def test_training_starts_before_the_last_shard_is_done_and_ends_after_it(folder: Path, cluster: None) -> None:
+    run, rundir = begin(folder, "whole", shards=2, num_workers=2)
+
+    def generate() -> None:
+        for index in (2, 3, 4):
+            wait_for(lambda: len(lines(rundir)) > 0)
+            commit_planned(rundir, run, index)
+
+    with meanwhile(generate):
+        result = reinforce_run(run, rundir, follow=True)
+    follow = result["follow"]
+    assert follow["reproducible"] is False
+    assert follow["steps"][0] == {"steps": 2, "num_shards": 2, "of_shards": 5}
+    early = sum(line["steps"] for line in follow["steps"])
+    assert early <= STEPS / 2
+    assert early + follow["steps_on_all"] == STEPS
+    assert list(result["arms"]) == ["patient", "real_only", "reinforced"]
+    # Nothing is chosen before all is there to choose on.
+    assert result["arms"]["reinforced"]["best_step"] > early
+    for arm in ("real_only", "reinforced"):
+        assert result["arms"][arm]["history"][-1]["step"] == STEPS
+        assert "validation_edits_accuracy" in result["arms"][arm]
+        assert rundir.exists(f"models/{arm}/model.safetensors")
+    assert result["images"]["counterfactuals"] == sum(
+        sample.role == "counterfactual" and sample.split == "train"
+        for index in rundir.done()
+        for sample in rundir.read_shard(index)
+    )
+    assert reinforce_run(run, rundir, follow=True) == result
+
+
+@pytest.mark.slow
+def test_where_the_generation_died_it_says_so_and_goes_on_later(folder: Path, cluster: None) -> None:
+    run, rundir = begin(folder, "dead", shards=4, follow_timeout_s=6)
+    with pytest.raises(RunError, match=r"no further shard was done for 6 s, 4 of 5 are: look whether"):
+        reinforce_run(run, rundir, follow=True)
+    before = lines(rundir)
+    assert [line["step"] for line in before] == [2, 4, 6]
+    commit_planned(rundir, run, 4)
+    result = reinforce_run(run, rundir, follow=True)
+    found = result["arms"]["reinforced"]["history"]
+    # The times can only come from the checkpoint.
+    assert [line["images_per_second"] for line in found[:3]] == [line["images_per_second"] for line in before]
+    assert result["follow"]["steps"] == [{"steps": 2, "num_shards": 4, "of_shards": 5}] * 3
+    assert found[-1]["step"] == STEPS
+
+
+@pytest.mark.slow
+def test_a_leak_in_a_shard_that_comes_later_is_refused_by_shard_and_key(folder: Path, cluster: None) -> None:
+    run, rundir = begin(folder, "leak", shards=2, num_workers=2, max_failures=3)
+    leaked = source_of_test_split(run, rundir)
+
+    def generate() -> None:
+        wait_for(lambda: len(lines(rundir)) > 0)
+        # Made elsewhere and moved in, as the marker comes last.
+        other = RunDirectory.create(str(folder / "leaking"), run, make_plan(run))
+        commit_planned(other, run, 2)
+        plant(other, 2, leaked)
+        for name in ("shards/000002.tar", "shards/000002.parquet", "done/000002.json"):
+            rundir.storage.write(name, other.storage.read(name))
+
+    with (
+        meanwhile(generate),
+        pytest.raises(LeakError, match=f"shard 000002, sample {leaked.key}: its source is of the test split"),
+    ):
+        reinforce_run(run, rundir, follow=True)
+
+
+@pytest.mark.slow
+def test_the_command_waits_for_the_first_shard_and_ends_with_the_run(
+    folder: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, rundir = begin(folder, "command", shards=0)
+
+    def generate() -> None:
+        time.sleep(3)
+        for index in range(5):
+            commit_planned(rundir, run, index)
+
+    with meanwhile(generate):
+        assert main(["reinforce", rundir.storage.root, "--follow"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] in ("ship", "do not ship")
+    assert rundir.exists("reinforce.json")
+    assert rundir.exists("evaluation.json")
+
+
+def test_a_generation_that_never_starts_is_said(folder: Path) -> None:
+    run, rundir = begin(folder, "never", shards=0, follow_timeout_s=0.5)
+    with pytest.raises(RunError, match=r"no further shard was done for 0\.5 s, 0 of 5 are"):
+        follow_run(run, rundir, rundir.plan())
