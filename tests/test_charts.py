@@ -51,8 +51,9 @@ def test_share_bar_parts_fill_the_width() -> None:
 
 
 def test_a_line_chart_stays_inside_and_marks_the_chosen_point() -> None:
-    points = [(0.0, 2.0), (50.0, 1.0), (100.0, 0.5)]
-    svg = parse(line_chart([Line(css="a", points=points, highlight=50.0)], title="loss", y_label="loss"))
+    # Two points at one x: a frontier goes back and forth.
+    points = [(0.0, 2.0), (50.0, 1.0), (50.0, 1.5), (100.0, 0.5)]
+    svg = parse(line_chart([Line(css="a", points=points, highlight=(50.0, 1.0))], title="loss", y_label="loss"))
     (path,) = svg.findall("path")
     places = [tuple(map(float, place.split())) for place in path.get("d", "").removeprefix("M").split("L")]
     assert len(places) == len(points)

@@ -1,8 +1,11 @@
 """The page: one file that needs nothing else, safe with hostile text, readable without colour, plain about gaps."""
 
+import base64
+import hashlib
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,10 +19,13 @@ from engine.errors import RunDirectoryError
 from engine.findings import Answers, findings
 from engine.report.page import PAGE, result_picture, write_report
 from engine.report.pictures import contact_sheet, data_uri, edit_label
+from engine.report.provenance import provenance
 from engine.report.rows import Guess, choose_examples, choose_rows, make_rows
+from engine.report.shown import Place
 from engine.rundir import RunDirectory
-from engine.runfile import RunFile
+from engine.runfile import DataConfig, FolderSource, ProbeConfig, RunFile
 from engine.sample import Sample
+from engine.stages import ModelConfig, VerifierConfig
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 STYLE = Path(__file__).parent.parent / "engine" / "report" / "style.css"
@@ -95,20 +101,22 @@ def page(finished: tuple[RunDirectory, RunFile]) -> Page:
 
 def test_the_page_asks_for_nothing_outside_itself(page: Page) -> None:
     for node in page.root.all():
-        assert node.tag not in {"script", "link", "iframe", "object", "base"}
+        assert node.tag not in {"link", "iframe", "object", "base"}
         for name in ("src", "href", "srcset", "poster", "data", "action"):
             value = node.attributes.get(name)
             assert value is None or value.startswith(("#", "data:image/")), f"{node.tag} {name}={value}"
         assert not any(name.startswith("on") for name in node.attributes)
     assert "url(" not in STYLE.read_text()
     assert "@import" not in STYLE.read_text()
+    (script,) = page.root.find("script")
+    digest = base64.b64encode(hashlib.sha256("".join(map(str, script.children)).encode()).digest()).decode()
     policy = [node.attributes.get("content") for node in page.root.find("meta")]
-    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in policy
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in policy
 
 
 def test_text_from_users_is_shown_as_it_is(page: Page) -> None:
     assert EVIL in page.section("pictures").text
-    assert not list(page.root.find("script"))
+    assert [script.text.startswith('"use strict"') for script in page.root.find("script")] == [True]
 
 
 def test_hostile_names_of_classes_and_values_are_escaped_too(finished: tuple[RunDirectory, RunFile]) -> None:
@@ -197,15 +205,69 @@ def test_answers_are_told_apart_without_colour(page: Page) -> None:
     assert "after ✓ right:" in first
 
 
-def test_every_picture_has_words_and_its_provenance(page: Page) -> None:
+def test_every_picture_has_words_and_a_dialog_with_its_provenance(page: Page) -> None:
     images = list(page.root.find("img"))
     assert images
     assert all(image.attributes.get("alt") for image in images)
-    details = [node for node in page.root.find("details") if node.attributes.get("name") == "provenance"]
-    assert len(details) >= len(images)
-    edited = next(node.text for node in details if "_cf00" in node.text)
-    for fact in ("background: grass → snow", "editor seed 5", "score directional 0.40", "train", EVIL):
-        assert fact in edited
+    dialogs = {str(node.attributes["id"]): node for node in page.root.find("dialog")}
+    links = [node for node in page.root.find("a") if node.attributes.get("class") == "opens"]
+    assert [str(link.attributes["href"]) for link in links] == [f"#{name}" for name in dialogs]
+    assert all(link.attributes.get("aria-haspopup") == "dialog" for link in links)
+    edited = next(node for name, node in dialogs.items() if "-row-" in name and name.endswith("_cf00"))
+    facts = dict(zip(*([part.text for part in edited.find(tag)] for tag in ("dt", "dd")), strict=True))
+    assert re.fullmatch(r"shards/00000\d\.tar", facts["shard file"])
+    assert facts["tar member"] == f"{facts['key']}.jpg"
+    assert facts["key"] == f"{facts['source key']}_cf00"
+    shown = {name: facts[name] for name in ("edit", "instruction", "split", "severity", "verdict", "editor seed")}
+    assert shown == {
+        "edit": "background: grass → snow",
+        "instruction": EVIL,
+        "split": "train",
+        "severity": "1",
+        "verdict": "accepted",
+        "editor seed": "5",
+    }
+    assert facts["score directional"] == "0.40"
+
+
+def test_scores_stand_beside_the_thresholds_they_were_asked_for() -> None:
+    _, placebo, good, bad, _ = tiny_group("a", 0)
+    assert isinstance(placebo, Sample)
+    assert isinstance(good, Sample)
+    assert isinstance(bad, Sample)
+    verifier = VerifierConfig(model=ModelConfig(name="zoo/verifier"), min_image=0.85, min_directional=0.3)
+    run = RunFile(
+        name="a",
+        data=DataConfig(train=FolderSource(path="images")),
+        stages={"verifier": verifier},
+        probe=ProbeConfig(model=ModelConfig(name="zoo/patient")),
+    )
+    facts = dict(provenance(good, run, Place(file="shards/000003.tar", member="a_cf00.jpg")))
+    assert facts["score image"] == "0.80, at least 0.85 asked"
+    assert facts["score directional"] == "0.40, at least 0.3 asked"
+    assert (facts["shard file"], facts["tar member"]) == ("shards/000003.tar", "a_cf00.jpg")
+    # Nothing about direction is asked of an edit that changes nothing.
+    assert dict(provenance(placebo, run))["score directional"] == "undefined"
+    assert dict(provenance(bad, run))["verdict"] == "rejected: min image, blank"
+    made = {"editor": {"model": {"name": "zoo/editor", "revision": "v1", "digest": "abc"}, "seed": 5, "mask": None}}
+    facts = dict(provenance(replace(good, provenance=made), run))
+    assert facts["editor model"] == "zoo/editor, revision v1, digest abc"
+    assert facts["editor seed"] == "5"
+    assert "editor mask" not in facts
+
+
+def test_where_evidence_moved_lies_over_the_edit_with_its_sum(page: Page) -> None:
+    pictures = page.section("pictures")
+    overlays = [image for image in pictures.find("img") if "evidence" in str(image.attributes.get("class"))]
+    assert {str(image.attributes["class"]) for image in overlays} == {"evidence patient", "evidence reinforced"}
+    assert "88\u202f% → 12\u202f%; cells sum to −64 points" in str(overlays[0].attributes["alt"])
+    assert [node.attributes.get("value") for node in pictures.find("input")] == ["none", "patient", "reinforced"]
+    assert "takes probability from the true class" in pictures.text
+    # The one that is compared with is on the page as well.
+    ids = {node.attributes.get("id") for node in pictures.all()}
+    links = [node for node in pictures.find("a") if "data-control" in node.attributes]
+    assert len(links) == len(overlays) / 2 == 6
+    assert all(link.attributes["data-control"] in ids for link in links)
 
 
 def test_tables_have_headers_and_ids_are_unique(page: Page) -> None:

@@ -1,11 +1,14 @@
 """summary.json: every number of the page, by arm, by reason and by phase; and the words that follow from them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from report_runs import ARMS, SECONDS, evaluation, finished_run, generated_run, reinforcement
 
+from cluster.cli import main
 from engine.figures import read_figures
 from engine.marker import Counts, FileRecord, Marker
 from engine.report.advice import next_steps, verdict_reasons
@@ -13,8 +16,11 @@ from engine.report.figures import main as figures_main
 from engine.report.page import SUMMARY, write_report
 from engine.report.results import picture_shards, read_results
 from engine.report.rows import choose_rows
+from engine.report.schema import SummaryFile, summary_schema
 from engine.report.summary import Summary, build_summary, finite
+from engine.report.words import points
 from engine.runfile import RunFile
+from engine.stages import Placement
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +178,58 @@ def test_a_run_becomes_figures_for_the_readme(
     assert figures["seconds.all"].value == sum(SECONDS.values())
     assert "conflict_accuracy.reinforced" in capsys.readouterr().out
     assert (tmp_path / "figures" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_real_summary_is_as_the_schema_says(whole: tuple[Summary, RunFile], tmp_path: Path) -> None:
+    schema = summary_schema()
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    rundir, run = generated_run(tmp_path, num_shards=0)
+    for summary in (whole[0], build_summary(read_results(rundir, run))):
+        assert [error.message for error in validator.iter_errors(summary)] == []
+        SummaryFile.model_validate_json(json.dumps(summary))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"verdict": "maybe"}, "is not one of"),
+        ({"surprise": 1}, "'surprise' was unexpected"),
+        ({"confidence": 95}, "greater than the maximum"),
+        ({"counts": {}}, "is a required property"),
+    ],
+)
+def test_a_summary_that_is_not_as_the_schema_says_is_told(
+    whole: tuple[Summary, RunFile], change: Summary, words: str
+) -> None:
+    errors = Draft202012Validator(summary_schema()).iter_errors({**whole[0], **change})
+    assert any(words in error.message for error in errors)
+
+
+def test_the_schema_names_every_field_in_the_order_of_the_file(whole: tuple[Summary, RunFile]) -> None:
+    assert list(summary_schema()["properties"]) == list(whole[0])
+
+
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--of", "summary"]) == 0
+    assert json.loads(capsys.readouterr().out) == summary_schema()
+
+
+def test_an_accepted_edit_has_a_price_where_gpus_have_one(tmp_path: Path) -> None:
+    rundir, run = generated_run(tmp_path)
+    results = read_results(rundir, run)
+    assert build_summary(results)["rates"]["price_per_accepted"] is None
+    placed = run.stages["captioner"].model_copy(update={"placement": Placement(num_gpus=0.5)})
+    priced = run.model_copy(
+        update={
+            "stages": {"editor": placed},
+            "report": run.report.model_copy(update={"gpu_price_per_hour": 3600.0}),
+        }
+    )
+    # Two shards of two seconds each in the editor, on half a GPU, for six accepted edits.
+    assert build_summary(replace(results, run=priced))["rates"]["price_per_accepted"] == pytest.approx(2 / 6)
+
+
+def test_half_a_tenth_of_a_point_is_rounded_as_a_person_would() -> None:
+    # In floating point 100 * 0.0055 is a little less than 0.55.
+    assert [points(value) for value in (0.0055, -0.0055, 0.00549, 0.0)] == ["+0.6", "−0.6", "+0.5", "0.0"]

@@ -20,16 +20,16 @@ MARKS = {
 DASHES = ("none", "6 4", "2 4", "10 3 2 3")
 
 # A line chart in user units: near the width of a phone, so that its text is never drawn small.
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 210, 46, 12, 24, 36
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 210, 46, 20, 24, 36
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Hold one line of a chart: its CSS class, its (x, y) points in order of x, and the x of a point to mark."""
+    """Hold one line of a chart: its CSS class, its (x, y) points in the order they are joined, and one to mark."""
 
     css: str
     points: Sequence[tuple[float, float]]
-    highlight: float | None = None
+    highlight: tuple[float, float] | None = None
 
 
 def interval_track(
@@ -98,7 +98,7 @@ def line_chart(
     parts.append(f'<text class="axis" x="4" y="12">{escape(y_label)}</text>')
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
     for index, line in enumerate(lines):
-        places = [(x, _x_at(x, x_span), _y_at(y, y_span)) for x, y in line.points]
+        places = [((x, y), _x_at(x, x_span), _y_at(y, y_span)) for x, y in line.points]
         path, css = "L".join(f"{x} {y}" for _, x, y in places), escape(line.css)
         parts.append(f'<path class="line {css}" d="M{path}" stroke-dasharray="{DASHES[index % len(DASHES)]}"/>')
         chosen = [place for place in places if place[0] == line.highlight] if len(places) > 1 else places

@@ -1,46 +1,51 @@
 """Write the report: report/index.html, one page that needs nothing else, and report/summary.json beside it."""
 
-import json
-from collections.abc import Iterable, Iterator
+import base64
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
+from engine.attribution import Attribution
 from engine.load import dump_run_file
 from engine.report import words
+from engine.report.attribution import read_attributions
 from engine.report.charts import interval_track, line_sample, mark_sample
 from engine.report.pictures import contact_sheet, data_uri
+from engine.report.provenance import provenance
 from engine.report.results import picture_shards, read_digests, read_guesses, read_results, read_samples
-from engine.report.rows import choose_examples, choose_rows, make_rows
+from engine.report.rows import choose_rows, make_rows
+from engine.report.shown import Shown, choose_shown
 from engine.report.summary import Summary, build_summary, summary_bytes
 from engine.report.view import build_view
+from engine.report.view_evidence import evidence_view
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
-from engine.sample import Json, Sample
 
 PAGE = "report/index.html"
 SUMMARY = "report/summary.json"
-NUM_EXAMPLES = 14
+
+# Arm, then the edit's key, to where the edit moved the answer of that arm's classifier.
+Maps = Mapping[str, Mapping[str, Attribution]]
 
 
 def write_report(rundir: RunDirectory, run: RunFile) -> str:
     """Write the page and the summary from what the run directory holds so far, and return the page's name."""
-    results = read_results(rundir, run)
-    shards = picture_shards(results.markers)
-    samples = read_samples(rundir, shards)
-    guesses = read_guesses(rundir, read_digests(results), shards)
-    shown = [
-        sample for sample in samples if sample.verdict is None or sample.verdict.accepted or sample.role == "source"
-    ]
-    rows = choose_rows(make_rows(shown, guesses), run.report.num_rows)
-    edits = [sample for sample in samples if sample.role == "counterfactual"]
-    accepted = choose_examples(edits, is_accepted=True, count=NUM_EXAMPLES)
-    rejected = choose_examples(edits, is_accepted=False, count=NUM_EXAMPLES)
-    summary = build_summary(results, rows, accepted, rejected)
-    pictures = [*(picture.sample for row in rows for picture in row.pictures), *accepted, *rejected]
+    summary, shown, maps = summarise(rundir, run)
     rundir.storage.write(SUMMARY, summary_bytes(summary))
-    rundir.storage.write(PAGE, render_page(summary, run, pictures).encode())
+    rundir.storage.write(PAGE, render_page(summary, run, shown, maps).encode())
     return rundir.storage.name(PAGE)
+
+
+def summarise(rundir: RunDirectory, run: RunFile) -> tuple[Summary, Shown, Maps]:
+    """Return every number of the report, its pictures, and the maps that are laid on them."""
+    results = read_results(rundir, run)
+    digests = read_digests(results)
+    shown = choose_shown(rundir, run, digests)
+    maps = {arm: read_attributions(rundir, digest) for arm, digest in digests.items()}
+    return build_summary(results, shown, maps), shown, maps
 
 
 def result_picture(rundir: RunDirectory, run: RunFile, num_rows: int = 6) -> bytes:
@@ -52,20 +57,24 @@ def result_picture(rundir: RunDirectory, run: RunFile, num_rows: int = 6) -> byt
     return contact_sheet(choose_rows(make_rows(samples, guesses), num_rows))
 
 
-def render_page(summary: Summary, run: RunFile, pictures: Iterable[Sample]) -> str:
-    """Return the page as HTML. Everything that comes from users is escaped."""
-    samples = {sample.key: sample for sample in pictures}
+def render_page(summary: Summary, run: RunFile, shown: Shown, maps: Maps) -> str:
+    """Return the page as HTML. Everything that comes from users is escaped; it may run its own script and no other."""
+    pictures = shown.pictures
     environment = template_environment()
     environment.filters |= {
         name: getattr(words, name)
         for name in ("percent", "points", "interval", "count", "duration", "plain", "words", "q_value", "score", "code")
     }
     environment.globals |= {"interval_track": interval_track, "mark_sample": mark_sample, "line_sample": line_sample}
+    script = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         summary=summary,
         view=build_view(summary, run, dump_run_file(run)),
-        images={key: data_uri(sample.image) for key, sample in samples.items() if sample.image},
-        provenance={key: provenance(sample) for key, sample in samples.items()},
+        images={key: data_uri(sample.image) for key, sample in pictures.items() if sample.image},
+        evidence=evidence_view(summary, pictures, maps),
+        provenance={key: provenance(sample, run, shown.places.get(key)) for key, sample in pictures.items()},
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -78,30 +87,3 @@ def template_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-
-
-def provenance(sample: Sample) -> list[tuple[str, str]]:
-    """Return where a picture comes from, as names and values."""
-    facts = {"source": sample.source_key, "role": sample.role, "split": sample.split, "class": sample.class_name}
-    facts |= {"caption": sample.caption, **sample.attributes}
-    if sample.edit:
-        facts |= {
-            "edit": f"{sample.edit.kind}: {sample.edit.before} → {sample.edit.after}",
-            "instruction": sample.edit.instruction,
-            "edited caption": sample.edit.caption,
-            "severity": f"{sample.edit.severity:g}",
-        }
-    facts |= {f"score {name}": words.score(value) for name, value in sample.scores.items()}
-    if sample.verdict:
-        facts["verdict"] = "accepted" if sample.verdict.accepted else "rejected: " + ", ".join(sample.verdict.reasons)
-    facts |= dict(_flat("", dict(sample.provenance)))
-    return [(words.words(name), value) for name, value in facts.items() if value]
-
-
-def _flat(name: str, value: Json) -> Iterator[tuple[str, str]]:
-    """Yield nested JSON as names such as "editor model digest" with their values as text."""
-    if isinstance(value, dict):
-        for part, item in value.items():
-            yield from _flat(f"{name} {part}".strip(), item)
-    else:
-        yield name, value if isinstance(value, str) else json.dumps(value)

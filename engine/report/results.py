@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 from engine.errors import RunDirectoryError
 from engine.marker import Marker
 from engine.report.rows import Guess
+from engine.rounds import Allocation, read_allocations
 from engine.rundir import EVALUATION, REINFORCE, WEAKNESS, RunDirectory, RunInfo, rejected_path, shard_path
 from engine.runfile import RunFile
 from engine.sample import Sample
 
-PHASES = ("plan", "generate", "probe", "reinforce", "evaluate", "report")
+PHASES = ("plan", "generate", "allocate", "probe", "reinforce", "evaluate", "report")
 WEAKNESS_PARTS = {"overall", "by_kind", "cells", "failure_points", "phrases", "calibration", "transfer"}
 # The report shows a few dozen pictures: of a large run it reads only as many shards as this.
 PICTURE_BYTES = 512 * 2**20
@@ -36,6 +37,7 @@ class Results:
     reinforce: Content | None
     evaluation: Content | None
     seconds: Mapping[str, float]
+    allocations: Mapping[str, Allocation] = field(default_factory=dict)
 
 
 def read_results(rundir: RunDirectory, run: RunFile) -> Results:
@@ -50,6 +52,7 @@ def read_results(rundir: RunDirectory, run: RunFile) -> Results:
         reinforce=_read_object(rundir, REINFORCE),
         evaluation=_read_object(rundir, EVALUATION),
         seconds={name: seconds[name] for name in sorted(seconds, key=_phase_order)},
+        allocations=read_allocations(rundir, run.rounds),
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.attribution import Attribution
 from engine.candidates import SCORE_PREFIX
 from engine.marker import add_counts
 from engine.report.advice import next_steps, verdict_reasons
@@ -19,18 +20,22 @@ from engine.report.maps import drop_name, group_name, shown_cells
 from engine.report.pictures import edit_label
 from engine.report.results import Content, Results
 from engine.report.rows import Picture, Row
+from engine.report.shown import Shown
+from engine.report.view_rounds import rounds_summary
 from engine.sample import Sample
 from engine.statistics import wilson_interval
 
 ENDS = ("low", "high")
+NOTHING = Shown(rows=(), accepted=(), rejected=(), places={})
+NO_MAPS: Mapping[str, Mapping[str, Attribution]] = {}
 # A value is a number, text, list or object of JSON; the report module alone reads it.
 Summary = dict[str, Any]
 
 
 def build_summary(
-    results: Results, rows: Sequence[Row] = (), accepted: Sequence[Sample] = (), rejected: Sequence[Sample] = ()
+    results: Results, shown: Shown = NOTHING, maps: Mapping[str, Mapping[str, Attribution]] = NO_MAPS
 ) -> Summary:
-    """Return the summary of a run: what is not known yet is null or empty."""
+    """Return the summary of a run: what is not known yet is null or empty. `maps` are by arm and the edit's key."""
     reinforce = results.reinforce or {}
     summary: Summary = {
         "name": results.info.name,
@@ -45,11 +50,17 @@ def build_summary(
         "seconds": dict(results.seconds),
         "seconds_by_stage": _stage_seconds(results),
         "weakness": _weakness(results.weakness),
+        "rounds": rounds_summary(
+            results.allocations,
+            {index: marker.allocation for index, marker in results.markers.items()},
+            results.candidates,
+            results.reinforce,
+        ),
         "groups": _groups(results.evaluation),
         "training": dict(results.reinforce) if results.reinforce else None,
         "accept_rate": _accept_rates(results.candidates),
-        "pictures": [_row(row) for row in rows],
-        "examples": {"accepted": [_example(s) for s in accepted], "rejected": [_example(s) for s in rejected]},
+        "pictures": [_row(row, maps) for row in shown.rows],
+        "examples": {"accepted": [*map(_example, shown.accepted)], "rejected": [*map(_example, shown.rejected)]},
         "plan_digest": results.info.digest,
         "revision": results.info.revision,
         "versions": dict(results.info.versions),
@@ -103,7 +114,19 @@ def _rates(results: Results) -> Summary:
         "accepted_share": counts.accepted / counts.candidates if counts.candidates else None,
         "candidates_per_second": counts.candidates / seconds if timed and seconds else None,
         "seconds_per_accepted": seconds / counts.accepted if timed and seconds and counts.accepted else None,
+        "price_per_accepted": _price(results) / counts.accepted if _price(results) and counts.accepted else None,
     }
+
+
+def _price(results: Results) -> float:
+    """Return what the GPUs cost while stages worked on them, 0 without a price; what they cost idle is not in it."""
+    run, seconds = results.run, _stage_seconds(results)
+    gpu_seconds = sum(
+        run.stages[group[0]].placement.num_gpus * seconds.get(name, 0.0)
+        for group in run.stage_groups()
+        for name in group
+    )
+    return gpu_seconds / 3600 * (run.report.gpu_price_per_hour or 0.0)
 
 
 def _stage_seconds(results: Results) -> dict[str, float]:
@@ -192,7 +215,7 @@ def _weakness(weakness: Content | None) -> Summary | None:
     }
 
 
-def _row(row: Row) -> Summary:
+def _row(row: Row, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
     source = row.source.sample
     return {
         "source_key": source.key,
@@ -201,11 +224,11 @@ def _row(row: Row) -> Summary:
         "split": source.split,
         "flips": len(row.flips()),
         "cures": len(row.cures()),
-        "pictures": [_picture(picture) for picture in row.pictures],
+        "pictures": [_picture(picture, maps) for picture in row.pictures],
     }
 
 
-def _picture(picture: Picture) -> Summary:
+def _picture(picture: Picture, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
     guesses = {arm: picture.guesses[arm] for arm in ("patient", "reinforced") if arm in picture.guesses}
     return {
         **_example(picture.sample),
@@ -213,6 +236,20 @@ def _picture(picture: Picture) -> Summary:
             arm: {"class_name": guess.class_name, "confidence": guess.confidence, "right": guess.is_right}
             for arm, guess in guesses.items()
         },
+        "attribution": {
+            arm: _attribution(found[picture.sample.key]) for arm, found in maps.items() if picture.sample.key in found
+        },
+    }
+
+
+def _attribution(found: Attribution) -> Summary:
+    """Return what the page says of a map; the map itself is in attribution/<digest>.json."""
+    return {
+        "control": found.control,
+        "p_control": found.p_control,
+        "p_edit": found.p_edit,
+        "drop": found.drop,
+        "sum_of_cells": found.total,
     }
 
 

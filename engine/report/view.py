@@ -6,6 +6,7 @@ from typing import Any
 from engine.report.advice import find_comparison, headline
 from engine.report.arms import ARMS, LOOKS, arms_of
 from engine.report.maps import group_attributes, group_map, group_name, key_of, shown_classes
+from engine.report.view_rounds import rounds_view
 from engine.report.view_run import accept_tables, cost_view, verifier_sentence
 from engine.report.view_training import training_view
 from engine.report.view_weakness import weakness_view
@@ -65,10 +66,15 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "verifier_sentence": verifier_sentence(summary),
         "accept_tables": accept_tables(summary["accept_rate"]),
         "training": training_view(summary["training"]),
+        "rounds": rounds_view(summary["rounds"], _patient_on_edits(summary["training"]), run.rounds),
         **cost_view(summary),
         "run_file": run_text,
         "missing": MISSING,
     }
+
+
+def _patient_on_edits(training: Mapping[str, Any] | None) -> float | None:
+    return training["arms"]["patient"]["validation_edits_accuracy"] if training else None
 
 
 def _arm(name: str) -> View:

@@ -52,8 +52,10 @@ def cost_view(summary: Mapping[str, Any]) -> View:
         ("edits tried", count(counts["candidates"])),
         ("edits accepted", count(counts["accepted"])),
         ("time, all phases", duration(total) if total else DASH),
-        ("for an accepted edit", duration(rates["seconds_per_accepted"])),
+        ("time for an accepted edit", duration(rates["seconds_per_accepted"])),
     ]
+    if rates["price_per_accepted"] is not None:
+        facts.append(("price of an accepted edit", f"{rates['price_per_accepted']:.3g}"))
     reasons = [(words(name), n) for name, n in counts["rejected"].items()]
     parts = [("accepted", counts["accepted"], "kept"), *_bar_parts(reasons)]
     if counts["quarantined_candidates"]:

@@ -62,11 +62,15 @@ def _curves(arms: Sequence[View], name: str) -> Markup:
         Line(
             css=arm["css"],
             points=[(line["step"], line[name]) for line in arm["history"] if line.get(name) is not None],
-            highlight=arm["best"],
+            highlight=next(((line["step"], line[name]) for line in arm["history"] if _is_best(line, arm, name)), None),
         )
         for arm in arms
     ]
     return line_chart(lines, title=f"{words(name)} by step", y_label=words(name), percent="accuracy" in name)
+
+
+def _is_best(line: Mapping[str, Any], arm: View, name: str) -> bool:
+    return bool(line["step"] == arm["best"] and line.get(name) is not None)
 
 
 def _frontier(training: Mapping[str, Any]) -> Markup:
@@ -81,14 +85,14 @@ def _frontier(training: Mapping[str, Any]) -> Markup:
         places = [_place(point) for point in (*sorted(ways, key=_share), known[arm]["history"][-1])]
         points = [patient, *(place for place in places if place is not None)]
         kept = _place(known[arm])
-        lines.append(Line(css=arm, points=points, highlight=kept[0] if kept else None))
+        lines.append(Line(css=arm, points=points, highlight=kept))
     if not lines or patient is None:
         return Markup("")
     allowed = patient[0] - training["settings"]["max_accuracy_loss"]
     heights = [y for line in lines for _, y in line.points]
     guard = Line(css="guard", points=[(allowed, min(heights)), (allowed, max(heights))])
     return line_chart(
-        [*lines, guard],
+        [*lines, guard, Line(css="patient", points=[patient])],
         title="accuracy on validation edits against accuracy on real validation images, from the patient to each arm",
         y_label="on validation edits",
         x_label="on real validation images",

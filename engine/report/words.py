@@ -1,5 +1,6 @@
 """Numbers in words for people: per cent, points, durations, intervals. A dash stands for what is not known."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,8 @@ def points(value: float | None, digits: int = 1) -> str:
     """Return a difference of shares as signed points: +41.2."""
     if value is None:
         return DASH
-    rounded = round(100 * value, digits)
+    # Twice: 100 * 0.0055 is a little less than 0.55.
+    rounded = round(round(100 * value, 9), digits)
     sign = "+" if rounded > 0 else MINUS if rounded < 0 else ""
     return f"{sign}{abs(rounded):.{digits}f}"
 
@@ -79,4 +81,4 @@ def q_value(value: float | None) -> str:
 
 def score(value: float | None) -> str:
     """Return a score to two digits, "undefined" where there is none."""
-    return "undefined" if value is None else f"{value:.2f}".replace("-", MINUS)
+    return "undefined" if value is None or math.isnan(value) else f"{value:.2f}".replace("-", MINUS)

@@ -1,0 +1,89 @@
+"""Where a picture comes from, in words: what was asked for, how it was scored, which models made it, where it lies."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engine.report import words
+from engine.report.shown import Place
+from engine.runfile import RunFile
+from engine.sample import Json, Sample
+from engine.stages import VerifierConfig
+from engine.verdict import score_floors
+
+Facts = list[tuple[str, str]]
+
+
+def provenance(sample: Sample, run: RunFile, place: Place | None = None) -> Facts:
+    """Return where a picture comes from, as names and values; what is empty is left out."""
+    facts = {
+        "key": sample.key,
+        "source key": sample.source_key,
+        "role": sample.role,
+        "split": sample.split,
+        "class": sample.class_name,
+        "caption": sample.caption,
+        **sample.attributes,
+        **_edit(sample),
+        **_scores(sample, run),
+    }
+    if sample.verdict:
+        reasons = ", ".join(words.words(reason) for reason in sample.verdict.reasons)
+        facts["verdict"] = "accepted" if sample.verdict.accepted else f"rejected: {reasons}"
+    facts |= {name: text for stage, made in sample.provenance.items() for name, text in _stage(stage, made)}
+    if place:
+        facts |= {"shard file": place.file, "tar member": place.member}
+    return [(words.words(name), value) for name, value in facts.items() if value]
+
+
+def _edit(sample: Sample) -> dict[str, str]:
+    if sample.edit is None:
+        return {}
+    change = "" if sample.role == "placebo" else f": {sample.edit.before} → {sample.edit.after}"
+    return {
+        "edit": f"{sample.edit.kind}{change}",
+        "instruction": sample.edit.instruction,
+        "edited caption": sample.edit.caption,
+        "severity": f"{sample.edit.severity:g}",
+    }
+
+
+def _scores(sample: Sample, run: RunFile) -> dict[str, str]:
+    """Return each score, with the threshold that it had to reach where the run's verifier has one for it."""
+    verifiers = [stage for stage in run.stages.values() if isinstance(stage, VerifierConfig)]
+    config = verifiers[-1] if verifiers else None
+    floors: dict[str, float] = {}
+    if config is not None and sample.edit is not None:
+        floors = score_floors(config, text_changes=sample.edit.caption != sample.caption)
+    texts = {}
+    for name, value in sample.scores.items():
+        asked = f", at least {floors[name]:g} asked" if name in floors else ""
+        if name == "consistency" and config is not None and config.consistency and "directional" in floors:
+            asked = ", above 0 asked"
+        texts[f"score {name}"] = words.score(value) + asked
+    return texts
+
+
+def _stage(name: str, made: Json) -> Iterator[tuple[str, str]]:
+    """Yield what a stage wrote of itself, its model first: name, revision and digest on one line."""
+    model = made.get("model") if isinstance(made, dict) else None
+    if not isinstance(made, dict) or not isinstance(model, dict) or "name" not in model:
+        yield from _flat(name, made)
+        return
+    yield f"{name} model", _model(model)
+    yield from _flat(name, {part: value for part, value in made.items() if part != "model"})
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    parts = [str(model["name"])]
+    parts += [f"{part} {model[part]}" for part in ("revision", "digest") if model.get(part)]
+    return ", ".join(parts)
+
+
+def _flat(name: str, value: Json) -> Iterator[tuple[str, str]]:
+    """Yield nested JSON as names such as "editor seed" with their values as text; null is left out."""
+    if isinstance(value, dict):
+        for part, item in value.items():
+            yield from _flat(f"{name} {part}".strip(), item)
+    elif value is not None:
+        yield name, value if isinstance(value, str) else json.dumps(value)

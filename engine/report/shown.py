@@ -1,0 +1,75 @@
+"""Which pictures of a run are shown, where each lies, and which pairs among them are looked at closely."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.report.results import picture_shards, read_guesses
+from engine.report.rows import Row, choose_examples, choose_rows, make_rows
+from engine.rundir import RunDirectory, rejected_path, shard_path
+from engine.runfile import RunFile
+from engine.sample import Sample
+
+NUM_EXAMPLES = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Say in which file of the run directory a picture lies, and as which member."""
+
+    file: str
+    member: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """Hold the pictures of the page: rows of one source each, accepted and rejected examples; and where each lies."""
+
+    rows: Sequence[Row]
+    accepted: Sequence[Sample]
+    rejected: Sequence[Sample]
+    places: Mapping[str, Place]
+
+    @property
+    def pictures(self) -> dict[str, Sample]:
+        """Return every picture of the page by key."""
+        in_rows = [picture.sample for row in self.rows for picture in row.pictures]
+        return {sample.key: sample for sample in (*in_rows, *self.accepted, *self.rejected)}
+
+
+def choose_shown(rundir: RunDirectory, run: RunFile, digests: Mapping[str, str]) -> Shown:
+    """Choose what is shown: worst rows first, by the answers of the classifiers that `digests` names by arm."""
+    shards = picture_shards(rundir.markers())
+    samples: list[Sample] = []
+    places: dict[str, Place] = {}
+    for index in shards:
+        accepted, rejected = rundir.read_shard(index), rundir.read_rejected(index)
+        samples += [*accepted, *rejected]
+        # A source lies beside its accepted edits and beside its rejected ones: the first is the one to look at.
+        places = _places(rejected_path(index), rejected) | _places(shard_path(index), accepted) | places
+    shown = [
+        sample for sample in samples if sample.verdict is None or sample.verdict.accepted or sample.role == "source"
+    ]
+    guesses = read_guesses(rundir, digests, shards)
+    edits = [sample for sample in samples if sample.role == "counterfactual"]
+    return Shown(
+        rows=choose_rows(make_rows(shown, guesses), run.report.num_rows),
+        accepted=choose_examples(edits, is_accepted=True, count=NUM_EXAMPLES),
+        rejected=choose_examples(edits, is_accepted=False, count=NUM_EXAMPLES),
+        places=places,
+    )
+
+
+def worst_pairs(rows: Sequence[Row], count: int) -> list[tuple[Sample, Sample]]:
+    """Return up to `count` edits that flip the classifier, each with its placebo, or its source where there is none."""
+    pairs = []
+    for row in rows:
+        placebo = next((picture.sample for picture in row.pictures if picture.sample.role == "placebo"), None)
+        pairs += [(picture.sample, placebo or row.source.sample) for picture in row.flips()]
+    return [(edit, control) for edit, control in pairs if edit.image and control.image][:count]
+
+
+def _places(file: str, samples: Sequence[Sample]) -> dict[str, Place]:
+    return {
+        sample.key: Place(file=file, member=f"{sample.key}.jpg" if sample.image else f"{sample.key}.json")
+        for sample in samples
+    }
