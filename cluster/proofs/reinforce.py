@@ -1,0 +1,87 @@
+"""Does fine-tuning on edits cure the patient, and better than anything else? Every arm, several seeds."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from cluster.pipeline import ALL_PHASES, open_run, run_phases
+from cluster.proofs.seeds import mean_over_seeds
+from engine.figures import Figure
+from engine.load import load_run_file
+from engine.rundir import EVALUATION
+
+RUN_FILE = Path("configs/wardrobe.yaml")
+ARMS = ("real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle")
+# More edits than the demo has time for. The oracle sees the same garments on every background equally often.
+SETTINGS = (
+    "stages.perturber.edits={background: 4, colour: 1}",
+    "probe.transfer=[]",
+    f"reinforce.arms=[{', '.join(ARMS)}]",
+    "data.oracle={kind: wardrobe, split: sources, count: 8000}",
+)
+# By figure: the test set and its name in evaluation.json.
+MEASURES = {
+    "conflict_accuracy": ("shifted", "conflict_accuracy"),
+    "worst_group_accuracy": ("shifted", "worst_group_accuracy"),
+    "accuracy_biased": ("test", "accuracy"),
+}
+
+Accuracies = dict[str, dict[str, float]]
+
+
+def reinforce_figures(
+    folder: Path, *, seeds: Sequence[int] = (0, 1, 2), num_sources: int = 1200, num_steps: int = 600
+) -> Iterator[Figure]:
+    """Yield each arm's accuracies, how much of the gap to the oracle is closed, and what it costs, over seeds.
+
+    A seed is another run from the start: other sources, other edits, another order of training. Runs resume.
+    """
+    found = []
+    for seed in seeds:
+        found.append(run_seed(folder, seed, num_sources, num_steps))
+        print(f"seed {seed}: {_describe(found[-1])}", flush=True)
+    for measure in MEASURES:
+        for arm in found[0]:
+            yield mean_over_seeds(f"reinforce.{measure}.{arm}", [accuracies[arm][measure] for accuracies in found])
+    yield mean_over_seeds(
+        "reinforce.conflict_gap_closed", [_closed(each, "conflict_accuracy") for each in found], target=0.8
+    )
+    yield mean_over_seeds(
+        "reinforce.worst_group_gap_closed", [_closed(each, "worst_group_accuracy") for each in found], target=0.7
+    )
+    losses = [each["patient"]["accuracy_biased"] - each["reinforced"]["accuracy_biased"] for each in found]
+    yield mean_over_seeds("reinforce.biased_accuracy_lost", losses, target=0.005, better="lower")
+    yield mean_over_seeds("reinforce.ahead_of_next_arm", [_ahead(each) for each in found], target=0.0)
+
+
+def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()) -> Accuracies:
+    """Do a whole run but for its report, or go on with it; return the accuracies of each arm."""
+    overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"reinforce.num_steps={num_steps}"]
+    run = load_run_file(RUN_FILE, [*SETTINGS, *overrides, *settings])
+    rundir, plan = open_run(run, str(folder / f"reinforce-{num_sources}-{num_steps}-{seed}"))
+    run_phases([name for name in ALL_PHASES if name != "report"], run, rundir, plan)
+    evaluation: Any = rundir.read_json(EVALUATION)
+    return {
+        arm: {measure: content[test_set][name] for measure, (test_set, name) in MEASURES.items()}
+        for arm, content in evaluation["arms"].items()
+    }
+
+
+def _closed(accuracies: Accuracies, measure: str) -> float:
+    """Return the share of the way from the patient to the oracle."""
+    patient, reinforced, oracle = (accuracies[arm][measure] for arm in ("patient", "reinforced", "oracle"))
+    return (reinforced - patient) / (oracle - patient)
+
+
+def _ahead(accuracies: Accuracies) -> float:
+    """Return how far the reinforced arm is ahead of the best of the others in conflict, but for the oracle."""
+    others = [found["conflict_accuracy"] for arm, found in accuracies.items() if arm not in ("reinforced", "oracle")]
+    return accuracies["reinforced"]["conflict_accuracy"] - max(others)
+
+
+def _describe(accuracies: Accuracies) -> str:
+    return "; ".join(
+        f"{arm} {found['conflict_accuracy']:.3f} (worst {found['worst_group_accuracy']:.2f}, "
+        f"biased {found['accuracy_biased']:.3f})"
+        for arm, found in accuracies.items()
+    )
