@@ -158,7 +158,10 @@ def weakness_lines(rundir: "RunDirectory") -> list[str]:
     from engine.rundir import WEAKNESS
 
     weakest = weakest_cell({"weakness": rundir.read_json(WEAKNESS)})
-    return [weakest or "no edit costs accuracy beyond chance", f"table: {rundir.storage.name(WEAKNESS)}"]
+    return [
+        weakest or "no edit clearly costs more accuracy than probe.min_drop",
+        f"table: {rundir.storage.name(WEAKNESS)}",
+    ]
 
 
 def verdict_lines(rundir: "RunDirectory") -> list[str]:

@@ -123,7 +123,7 @@ def _generator_steps(summary: dict[str, Any]) -> list[str]:
 def _doubts(summary: dict[str, Any], run: RunFile) -> list[str]:
     steps = []
     lost, allowed = _lost(summary), run.reinforce.max_accuracy_loss
-    if summary["verdict"] == "ship" and lost > allowed:
+    if summary["verdict"] == "ship" and lost > allowed + 1e-9:
         steps.append(
             f"On the test set it lost {100 * lost:.1f} points, more than the {100 * allowed:.1f} that are allowed on "
             "validation images, which chose it: see whether you can bear that, or lower reinforce.max_accuracy_loss."

@@ -52,9 +52,13 @@ def weakness_view(weakness: Mapping[str, Any] | None) -> View | None:
 
 def _sentence(weakness: Mapping[str, Any], drop: str) -> str:
     overall = weakness["overall"] or {}
+    # Runs from before there was a least drop were tested against none.
+    least = 100 * weakness.get("min_drop", 0)
+    more = f", by more than {least:g} points" if least else ""
     return (
         f"{count(weakness['num_cells'])} cells of class, edit and value were tested, and "
-        f"{count(weakness['num_significant'])} hurt significantly. In {count(weakness['num_confirmed'])} of these the "
+        f"{count(weakness['num_significant'])} hurt significantly{more}. "
+        f"In {count(weakness['num_confirmed'])} of these the "
         "sources that had no part in finding the cell show harm by themselves. Over all edits the drop is "
         f"{points(overall.get(drop))} points ({signed_interval(overall, drop)})."
     )
