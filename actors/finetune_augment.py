@@ -59,7 +59,9 @@ def gaussian_blurred(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
     kernels = torch.exp(-(offsets**2) / (2 * sigmas[:, None] ** 2))
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images.dtype)
     # One group for each channel of each image: every image has its own kernel.
-    flat = nn.functional.pad(images, (radius,) * 4, mode="reflect").view(1, count * channels, height + 2 * radius, -1)
+    padded = nn.functional.pad(images, (radius,) * 4, mode="reflect")
+    # Reshaped, not viewed: decoded pictures have their channels last in memory.
+    flat = padded.reshape(1, count * channels, height + 2 * radius, -1)
     flat = nn.functional.conv2d(flat, kernels[:, None, :, None], groups=count * channels)
     flat = nn.functional.conv2d(flat, kernels[:, None, None, :], groups=count * channels)
-    return flat.view(images.shape)
+    return flat.reshape(images.shape)

@@ -23,6 +23,11 @@ def test_images_lose_detail_but_keep_their_mean_colour() -> None:
     assert blurred(noise(), 0.1, generator()).std() < noise().std()
 
 
+def test_pictures_with_their_channels_last_in_memory_are_blurred_alike() -> None:
+    last = noise().contiguous(memory_format=torch.channels_last)
+    assert torch.equal(blurred(last, 0.1, generator()), blurred(noise(), 0.1, generator()))
+
+
 def test_each_image_has_its_own_blur_and_its_neighbours_do_not_matter() -> None:
     same = noise(1).expand(6, -1, -1, -1)
     output = blurred(same, 0.1, generator())
