@@ -140,44 +140,41 @@ def test_pictures_and_charts_have_words(browser: Browser) -> None:
 
 def test_a_click_opens_where_a_picture_comes_from_and_escape_closes_it(browser: Browser) -> None:
     browser.click(FIRST)
-    assert browser.run(VISIBLE_DIALOGS) == 1
+    browser.wait_for(f"({VISIBLE_DIALOGS}) === 1")
     words = browser.run('document.querySelector("dialog[open]").innerText')
     for fact in ("source key", "shard file", "tar member", "verdict", "severity", "editor seed"):
         assert fact in words
     assert re.search(r"score directional\s+0\.40", words)
     # The placebo, the edit, and the evidence before and after, each of them drawn.
-    drawn = browser.run(
-        '[...document.querySelectorAll("dialog[open] .large img")].every((each) => each.naturalWidth > 0)'
-    )
-    assert drawn
+    browser.wait_for('[...document.querySelectorAll("dialog[open] .large img")].every((each) => each.naturalWidth > 0)')
     assert browser.run('document.querySelectorAll("dialog[open] .large figure").length') == 4
     browser.press("Escape")
-    assert browser.run(VISIBLE_DIALOGS) == 0
+    browser.wait_for(f"({VISIBLE_DIALOGS}) === 0")
     # Focus is where it was: the next key goes on from there.
-    assert browser.run(f"document.activeElement === document.querySelector({FIRST!r})")
+    browser.wait_for(f"document.activeElement === document.querySelector({FIRST!r})")
 
 
 @pytest.mark.parametrize("key", ["Enter", " "])
 def test_keys_alone_open_and_close_a_picture(browser: Browser, key: str) -> None:
     browser.run(f"document.querySelector({FIRST!r}).focus()")
     browser.press(key)
-    assert browser.run(VISIBLE_DIALOGS) == 1
+    browser.wait_for(f"({VISIBLE_DIALOGS}) === 1")
     assert browser.run('document.querySelector("dialog[open]").contains(document.activeElement)')
     # Nothing behind it can be reached.
     browser.press("Tab")
     assert browser.run('document.activeElement === document.body || !!document.activeElement.closest("dialog[open]")')
     browser.run('document.querySelector("dialog[open] .close").focus()')
     browser.press("Enter")
-    assert browser.run(VISIBLE_DIALOGS) == 0
+    browser.wait_for(f"({VISIBLE_DIALOGS}) === 0")
 
 
 def test_the_close_link_and_a_click_beside_close_it_too(browser: Browser) -> None:
     browser.click(FIRST)
     browser.click("dialog[open] .close")
-    assert browser.run(VISIBLE_DIALOGS) == 0
+    browser.wait_for(f"({VISIBLE_DIALOGS}) === 0")
     browser.click(FIRST)
     browser.click_at(5, 5)
-    assert browser.run(VISIBLE_DIALOGS) == 0
+    browser.wait_for(f"({VISIBLE_DIALOGS}) === 0")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -257,10 +254,10 @@ def test_the_page_works_without_its_script(browser: Browser, page: Path) -> None
         browser.open(page)
         browser.click(FIRST)
         browser.wait_for("location.hash")
-        assert browser.run(VISIBLE_DIALOGS) == 1
+        browser.wait_for(f"({VISIBLE_DIALOGS}) === 1")
         browser.click("dialog:target .close")
         browser.wait_for("location.hash === '#pictures'")
-        assert browser.run(VISIBLE_DIALOGS) == 0
+        browser.wait_for(f"({VISIBLE_DIALOGS}) === 0")
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
 
