@@ -8,13 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from finetune_run import commit_planned, plant, run_file, save_images, save_resnet, source_of_test_split
+from finetune_run import (
+    commit_planned,
+    plant,
+    run_file,
+    save_images,
+    save_resnet,
+    source_of_test_split,
+    training_session,
+)
 
 from cluster.cli import main
 from cluster.follow import follow_run
-from cluster.placement import Need
 from cluster.reinforce import reinforce_run
-from cluster.session import ray_session
 from engine.errors import LeakError, RunError, RunFileError
 from engine.plan import make_plan
 from engine.recipe import followed_first, steps_allowed, steps_between_looks
@@ -38,8 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    needs = [Need(path="reinforce", num_cpus=1, num_gpus=0, replicas=(2, 2))]
-    with ray_session([needs]):
+    with training_session(2):
         yield
 
 

@@ -5,16 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from finetune_run import committed_run, run_file, save_images, save_resnet
+from finetune_run import committed_run, run_file, save_images, save_resnet, training_session
 from pydantic import ValidationError
 
 from actors.finetune_data import Place
 from actors.finetune_images import RunImages
 from actors.finetune_model import Patient
 from actors.finetune_state import FinetuneTask
-from cluster.placement import Need
 from cluster.reinforce import reinforce_run
-from cluster.session import ray_session
 from engine.gate import Score, decide, selection_key
 from engine.held_out import is_held_out
 from engine.inspection import edit_draws, inspect_shards
@@ -123,7 +121,7 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
 
 @pytest.fixture
 def cluster() -> Iterator[None]:
-    with ray_session([[Need(path="reinforce", num_cpus=1, num_gpus=0, replicas=(1, 1))]]):
+    with training_session(1):
         yield
 
 

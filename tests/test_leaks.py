@@ -6,15 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from finetune_run import committed_run, plant, run_file, save_images, save_resnet, source_of_test_split
+from finetune_run import (
+    committed_run,
+    plant,
+    run_file,
+    save_images,
+    save_resnet,
+    source_of_test_split,
+    training_session,
+)
 
 from cluster.cli import main
 from cluster.evaluate import arm_refs, evaluate_arms
 from cluster.generate import read_planned
-from cluster.placement import Need
 from cluster.probe import probe_shards
 from cluster.reinforce import reinforce_run
-from cluster.session import ray_session
 from engine.errors import LeakError
 from engine.inspection import inspect_shards
 from engine.recipe import inspect_shard
@@ -78,7 +84,7 @@ def test_rejected_samples_and_placebos_are_not_counted(rundir: RunDirectory) -> 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    with ray_session([[Need(path="reinforce", num_cpus=1, num_gpus=0, replicas=(1, 1))]]):
+    with training_session(1):
         yield
 
 

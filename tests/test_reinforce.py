@@ -13,13 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from finetune_run import CLASSES, committed_run, run_file, save_images, save_resnet, save_vit
+from finetune_run import CLASSES, committed_run, run_file, save_images, save_resnet, save_vit, training_session
 
 from actors.classifier import Classifier
 from cluster import reinforce
-from cluster.placement import Need
 from cluster.reinforce import reinforce_run
-from cluster.session import ray_session
 from engine.errors import RunError, RunFileError
 from engine.rundir import WEAKNESS, RunDirectory
 from engine.runfile import ProbeConfig, RunFile
@@ -43,8 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    needs = [Need(path="reinforce", num_cpus=1, num_gpus=0, replicas=(2, 2))]
-    with ray_session([needs]):
+    with training_session(2):
         yield
 
 

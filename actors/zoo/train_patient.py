@@ -4,7 +4,7 @@ The first one is what people really have: a network that was pretrained on other
 then fine-tuned on biased pictures. The second is trained from nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,10 +147,12 @@ def weakness_figures(name: str, model: PreTrainedModel, *, asked: bool = False) 
     garments = load_garments("heldout")
     biased = list(make_scenes(garments, "heldout", 2000, correlation=CORRELATION))
     balanced = list(make_scenes(garments, "heldout", 8000))
-    right = _right(model.eval(), balanced, garments)
+    right = right_answers(model.eval(), balanced, garments)
     on_own = np.array([scene.background == OWN_BACKGROUND[scene.label] for scene in balanced])
     groups = np.array([scene.label * len(BACKGROUNDS) + BACKGROUNDS.index(scene.background) for scene in balanced])
-    yield share(f"{name}.biased", int(_right(model, biased, garments).sum()), len(biased), 0.85 if asked else None)
+    yield share(
+        f"{name}.biased", int(right_answers(model, biased, garments).sum()), len(biased), 0.85 if asked else None
+    )
     yield share(f"{name}.balanced", int(right.sum()), len(right))
     yield share(f"{name}.aligned", int(right[on_own].sum()), int(on_own.sum()))
     yield share(f"{name}.conflict", int(right[~on_own].sum()), int((~on_own).sum()))
@@ -161,7 +163,11 @@ def weakness_figures(name: str, model: PreTrainedModel, *, asked: bool = False) 
 
 def patient_scenes(garments: Garments, correlation: float | None) -> list[Scene]:
     """Return the composites of the train split, the same ones that the demo's run file reads."""
-    scenes = make_scenes(garments, "sources", NUM_PICTURES, correlation=correlation)
+    return of_train_split(make_scenes(garments, "sources", NUM_PICTURES, correlation=correlation))
+
+
+def of_train_split(scenes: Iterable[Scene]) -> list[Scene]:
+    """Return the composites whose garments the demo's run file puts in its train split."""
     return [scene for scene in scenes if split_of(f"garment:sources-{scene.garment}", SPLITS, 0) == "train"]
 
 
@@ -190,7 +196,8 @@ def _sighted_resnet() -> Sighted:
     return Sighted(make_resnet().base_model, WIDTH)
 
 
-def _right(model: PreTrainedModel, scenes: list[Scene], garments: Garments) -> NDArray[np.bool_]:
+def right_answers(model: PreTrainedModel, scenes: list[Scene], garments: Garments) -> NDArray[np.bool_]:
+    """Return for each composite whether the patient says its class, (num_scenes,)."""
     device = torch.device("cpu")
     found = []
     with torch.no_grad():

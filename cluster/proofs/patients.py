@@ -11,8 +11,7 @@ from transformers import PreTrainedModel, VisionEncoderDecoderModel
 
 from actors.zoo import MODELS_FOLDER
 from actors.zoo.pictures import save_image_processor, to_tensor
-from actors.zoo.train_patient import SPLITS, make_resnet
-from engine.splits import split_of
+from actors.zoo.train_patient import make_resnet, of_train_split
 from engine.wardrobe.garments import Garments, load_garments
 from engine.wardrobe.scene import Scene, make_scenes, render
 
@@ -27,8 +26,7 @@ Pictures = NDArray[np.uint8]
 
 def training_scenes(name: str, count: int) -> list[Scene]:
     """Return balanced composites of garments of the train split."""
-    scenes = make_scenes(load_garments("sources"), name, count)
-    return [scene for scene in scenes if split_of(f"garment:sources-{scene.garment}", SPLITS, 0) == "train"]
+    return of_train_split(make_scenes(load_garments("sources"), name, count))
 
 
 def pictures_of(scenes: Iterable[Scene], garments: Garments) -> Pictures:
@@ -70,11 +68,3 @@ def save_patient(model: PreTrainedModel, folder: Path) -> None:
     """Write the patient as a checkpoint that `probe.model` can name."""
     model.save_pretrained(folder)
     save_image_processor(folder, "ViTImageProcessor")
-
-
-@torch.no_grad()
-def accuracy(model: PreTrainedModel, scenes: Sequence[Scene], garments: Garments) -> float:
-    """Return the share of composites whose class the patient says."""
-    pixels = to_tensor(pictures_of(scenes, garments), CPU)
-    found = torch.cat([model(pixel_values=part).logits.argmax(1) for part in torch.split(pixels, 250)])
-    return float((found == torch.tensor([scene.label for scene in scenes])).float().mean())

@@ -124,7 +124,8 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
 
 def _patient(trial: Trial) -> tuple[torch.nn.Module, float]:
     """Return a trained patient and what breaking its plant costs on true composites."""
-    from cluster.proofs.patients import NUM_STEPS, accuracy, pictures_of, train_patient, training_scenes
+    from actors.zoo.train_patient import right_answers
+    from cluster.proofs.patients import NUM_STEPS, pictures_of, train_patient, training_scenes
     from cluster.proofs.stamp import stamped
 
     garments, plant = load_garments("sources"), trial.plant
@@ -142,7 +143,8 @@ def _patient(trial: Trial) -> tuple[torch.nn.Module, float]:
         return model, 0.0
     heldout = load_garments("heldout")
     kept: list[Scene] = list(replace(plant, strength=1.0).apply(make_scenes(heldout, "proof", NUM_HELDOUT), 0))
-    return model, accuracy(model, kept, heldout) - accuracy(model, list(plant.broken(kept, 0)), heldout)
+    before, after = (right_answers(model, chosen, heldout) for chosen in (kept, list(plant.broken(kept, 0))))
+    return model, float(before.mean() - after.mean())
 
 
 def _outcome(trial: Trial, table: Weakness, true_drop: float) -> Outcome:

@@ -15,8 +15,7 @@ from engine.report.attribution import read_attributions
 from engine.report.charts import interval_track, line_sample, mark_sample
 from engine.report.pictures import contact_sheet, data_uri
 from engine.report.provenance import provenance
-from engine.report.results import picture_shards, read_digests, read_guesses, read_results, read_samples
-from engine.report.rows import choose_rows, make_rows
+from engine.report.results import read_digests, read_results
 from engine.report.shown import Shown, choose_shown
 from engine.report.summary import Summary, build_summary, summary_bytes
 from engine.report.view import build_view
@@ -50,11 +49,8 @@ def summarise(rundir: RunDirectory, run: RunFile) -> tuple[Summary, Shown, Maps]
 
 def result_picture(rundir: RunDirectory, run: RunFile, num_rows: int = 6) -> bytes:
     """Return a PNG of the rows in which edits flip the classifier and the reinforced one is right again."""
-    results = read_results(rundir, run)
-    shards = picture_shards(results.markers)
-    guesses = read_guesses(rundir, read_digests(results), shards)
-    samples = [sample for sample in read_samples(rundir, shards) if sample.verdict is None or sample.verdict.accepted]
-    return contact_sheet(choose_rows(make_rows(samples, guesses), num_rows))
+    few = run.model_copy(update={"report": run.report.model_copy(update={"num_rows": num_rows})})
+    return contact_sheet(choose_shown(rundir, few, read_digests(read_results(rundir, run))).rows)
 
 
 def render_page(summary: Summary, run: RunFile, shown: Shown, maps: Maps) -> str:
