@@ -85,8 +85,9 @@ def test_an_edit_that_is_drawn_changes_what_its_kind_says_and_nothing_else() -> 
             assert kind != "object" or source.label != target.label
             seen.add((family, first, second))
         assert len(seen) > 90
-    rows, prompts = draw_edits(np.random.default_rng(0), families, 200)
-    assert all(len(changed(scenes[source], scenes[target])) <= 1 for source, target in rows)
+    rows, prompts, kinds = draw_edits(np.random.default_rng(0), families, 200)
+    for (source, target), kind in zip(rows, kinds, strict=True):
+        assert len(changed(scenes[source], scenes[target])) == (0 if kind == "placebo" else 1)
     assert all(prompts)
 
 

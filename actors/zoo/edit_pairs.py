@@ -79,20 +79,20 @@ def _object_family(scene: Scene, garments: Garments, rng: np.random.Generator) -
 
 def draw_edits(
     rng: np.random.Generator, families: list[tuple[Scene, ...]], count: int
-) -> tuple[NDArray[np.intp], list[str]]:
-    """Return rows of (source, target) latents, (count, 2), and their prompts."""
-    kinds = rng.choice(list(SHARES), p=list(SHARES.values()), size=count)
+) -> tuple[NDArray[np.intp], list[str], list[str]]:
+    """Return rows of (source, target) latents, (count, 2), their prompts and their kinds."""
+    kinds = [str(kind) for kind in rng.choice(list(SHARES), p=list(SHARES.values()), size=count)]
     rows, prompts = [], []
     for kind in kinds:
-        family, first, second = draw_pair(rng, str(kind), families)
+        family, first, second = draw_pair(rng, kind, families)
         source, target = families[family][first], families[family][second]
         rows.append((family * FAMILY + first, family * FAMILY + second))
         if rng.random() < CAPTION_SHARE:
             prompts.append(caption(target))
         else:
-            ways = edit_instructions(str(kind), *_values(str(kind), source, target), source.class_name)
+            ways = edit_instructions(kind, *_values(kind, source, target), source.class_name)
             prompts.append(ways[0] if rng.random() < 0.6 else str(rng.choice(ways)))
-    return np.array(rows), prompts
+    return np.array(rows), prompts, kinds
 
 
 def draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, ...]]) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from actors.zoo import MODELS_FOLDER
 from actors.zoo.train_backbone import train_backbone
 from actors.zoo.train_captioner import save_captioner, train_captioner
 from actors.zoo.train_decoder import train_decoder
-from actors.zoo.train_editor import save_editor, train_editor
+from actors.zoo.train_editor import save_editor, train_editor, train_editor_base
 from actors.zoo.train_judge import save_judge, train_judge
 from actors.zoo.train_patient import (
     PATIENTS,
@@ -33,6 +33,7 @@ MODELS = (
     "vae",
     "backbone",
     "decoder",
+    "editor_base",
     "editor",
     "verifier",
     "captioner",
@@ -95,6 +96,8 @@ def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
             train_vae(workshop, num_steps)
         case "decoder":
             train_decoder(workshop, num_steps)
+        case "editor_base":
+            train_editor_base(workshop, num_steps)
         case "editor":
             train_editor(workshop, num_steps)
         case "backbone":
