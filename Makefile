@@ -6,7 +6,7 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-rounds cards clean
+.PHONY: demo test lint zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
@@ -30,7 +30,7 @@ zoo-eval: $(VENV)/installed ## measure the tiny models on held-out garments: a t
 proofs: $(VENV)/installed ## the statistical proofs, hours on two cores: tables and build/figures/proofs-*.json
 	$(BIN)/python -m cluster.proofs
 
-proofs-probe proofs-reinforce proofs-rounds: $(VENV)/installed ## one of them
+proofs-probe proofs-reinforce proofs-curve proofs-rounds: $(VENV)/installed ## one of them
 	$(BIN)/python -m cluster.proofs --only $(@:proofs-%=%)
 
 cards: $(VENV)/installed ## fill the tables of README and model cards, and README's picture, from build/figures

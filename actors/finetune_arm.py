@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from actors.finetune_augment import blurred, cutmixed
 from actors.finetune_data import Batch, Place
-from actors.finetune_loss import distillation, jensen_shannon, mixed_cross_entropy
+from actors.finetune_lora import adapted, merged
+from actors.finetune_loss import distillation, jensen_shannon, mixed_cross_entropy, soft_targets
 from actors.finetune_model import (
     Patient,
     Weights,
-    freeze_all_but_head,
+    find_head,
     freeze_batch_norm,
     gather_weights,
     parameter_groups,
@@ -48,9 +49,8 @@ class Arm:
         self._preprocessing = patient.preprocessing
         precision = precision_name(settings)
         self._dtype = DTYPES[precision]
-        model = patient.model()
-        if config.trained == "head":
-            freeze_all_but_head(model, len(patient.classes))
+        self._patient = patient
+        model = self._model()
         prepare_batch_norm(model, precision)
         # A torch optimizer: DeepSpeed's own would be compiled at the first run.
         optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
@@ -58,7 +58,7 @@ class Arm:
             model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **settings}
         )
         self._teacher: nn.Module | None = None
-        if config.distillation and uses_edits(name):
+        if (config.distillation or config.soft_labels) and uses_edits(name):
             self._teacher = patient.model().eval().requires_grad_(False).to(self._engine.device, self._dtype)
 
     def train(self, batches: Sequence[Batch], step: int, seed: int) -> Tensor:
@@ -69,7 +69,7 @@ class Arm:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         self._engine.train()
-        if self._config.freeze_batch_norm or self._config.trained == "head":
+        if self._config.freeze_batch_norm or self._config.trained != "all":
             freeze_batch_norm(self._engine.module)
         total = torch.zeros((), device=self._engine.device)
         for batch in batches:
@@ -108,7 +108,10 @@ class Arm:
 
     def weights(self) -> Weights:
         """Return the whole model, as it was scored."""
-        return gather_weights(self._engine.module)
+        weights = gather_weights(self._engine.module)
+        if self._config.trained == "lora" and weights:
+            weights = merged(weights, self._patient, self._config.lora)
+        return weights
 
     def save(self, folder: str) -> None:
         """Write this worker's part of the training state."""
@@ -126,6 +129,17 @@ class Arm:
         """Let go of the memory, for the next arm."""
         self._engine.destroy()
 
+    def _model(self) -> nn.Module:
+        """Return the untouched classifier; what is not trained needs no gradient."""
+        if self._config.trained == "lora":
+            return adapted(self._patient, self._config.lora)
+        model = self._patient.model()
+        if self._config.trained == "head":
+            head = find_head(model, len(self._patient.classes), "head")
+            model.requires_grad_(False)
+            head.requires_grad_(True)
+        return model
+
     def _inputs(self, pixels: NDArray[Any]) -> Tensor:
         return self._preprocessing.inputs(pixels, self._engine.device)
 
@@ -142,12 +156,22 @@ class Arm:
         logits = self._logits(inputs)
         if self._name == "cutmix":
             return mixed_cross_entropy(logits, labels, partners, shares)
-        loss = nn.functional.cross_entropy(logits, labels)
-        if len(batch.pairs):
-            source, edit = torch.from_numpy(batch.pairs).to(self._engine.device).T
+        known = self._known(inputs[: batch.num_real])
+        targets = labels
+        source, edit = torch.from_numpy(batch.pairs).to(self._engine.device).T
+        if self._config.soft_labels and known is not None:
+            targets = soft_targets(labels, known, source, edit, self._config.soft_labels)
+        loss = nn.functional.cross_entropy(logits, targets)
+        if self._config.consistency and len(batch.pairs):
             loss = loss + self._config.consistency * jensen_shannon(logits[source], logits[edit])
-        if self._teacher is not None and batch.num_real:
-            with torch.no_grad():
-                known = self._teacher(pixel_values=inputs[: batch.num_real].to(self._dtype)).logits.float()
+        if self._config.distillation and known is not None:
             loss = loss + self._config.distillation * distillation(logits[: batch.num_real], known)
         return loss
+
+    @torch.no_grad()
+    def _known(self, inputs: Tensor) -> Tensor | None:
+        """Return what the untrained classifier answers to the real images of a batch, where a loss asks for it."""
+        if self._teacher is None or not len(inputs):
+            return None
+        known: Tensor = self._teacher(pixel_values=inputs.to(self._dtype)).logits.float()
+        return known

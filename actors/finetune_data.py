@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from actors.finetune_model import Preprocessing
 from actors.randaugment import randaugmented
 from engine.emphasis import EditCell
+from engine.held_out import is_of_share
 from engine.recipe import ShardContents, Share, refuse_leak
 from engine.rundir import RunDirectory, shard_path
 from engine.sample import Sample, Split, content_seed
@@ -134,8 +135,10 @@ class Counterfactuals:
         splits: Mapping[str, Split],
         place: Place,
         seed: int,
+        edit_share: float = 1.0,
     ) -> None:
         self._rundir = rundir
+        self._edit_share = edit_share
         self._draws = draws
         self._splits = splits
         self._place = place
@@ -186,7 +189,7 @@ class Counterfactuals:
             if sample["role"] == "source":
                 source = record
             accepted = sample["role"] == "counterfactual" and sample["verdict"] != "rejected"
-            if accepted and sample["split"] == "train":
+            if accepted and sample["split"] == "train" and is_of_share(record["__key__"], self._edit_share):
                 # A source stands before its edits in the tar.
                 record[SOURCE_IMAGE] = source["jpg"]
                 cell = (sample["class_name"], sample["edit_kind"], sample["edit_after"])

@@ -114,7 +114,8 @@ class RunImages:
 
     def _counterfactuals(self, name: ArmName, seed: int) -> Counterfactuals:
         draws = self.draws if name == "reinforced" else {cell: min(1, times) for cell, times in self.draws.items()}
-        return Counterfactuals(self._rundir, self.contents, draws, self.splits, self._place, seed)
+        share = self._task.run.reinforce.edit_share
+        return Counterfactuals(self._rundir, self.contents, draws, self.splits, self._place, seed, share)
 
     def _items(self) -> dict[Split, list[SourceItem]]:
         """Return the sources by split, computed again from the hash of their keys."""

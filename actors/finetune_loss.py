@@ -22,6 +22,16 @@ def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:
     return 0.5 * (_kl(log_p, log_m) + _kl(log_q, log_m)).mean()
 
 
+def soft_targets(labels: Tensor, known: Tensor, source: Tensor, edit: Tensor, share: float) -> Tensor:
+    """Return targets (n, num_classes): the labels (n,), for rows `edit` (m,) in part what is known of their sources.
+
+    `known` are the logits of the first rows, (num_real, num_classes), in which `source` (m,) are. Hinton et al. 2015.
+    """
+    targets = F.one_hot(labels, known.shape[-1]).float()
+    targets[edit] = torch.lerp(targets[edit], known[source].softmax(-1), share)
+    return targets
+
+
 def distillation(student: Tensor, teacher: Tensor) -> Tensor:
     """Return the mean KL divergence of the student's answers from the teacher's (n, num_classes), in nats."""
     return _kl(teacher.log_softmax(-1), student.log_softmax(-1)).mean()

@@ -97,16 +97,15 @@ def prepare_batch_norm(model: nn.Module, precision: str) -> None:
             module.__dict__["forward"] = partial(_float32_batch_norm, module)
 
 
-def freeze_all_but_head(model: nn.Module, num_classes: int) -> None:
-    """Leave the last linear layer with a row for each class to be trained; raise ModelError where there is none."""
+def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
+    """Return the last linear layer with a row for each class; raise ModelError where there is none."""
     heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes]
     if not heads:
         raise ModelError(
-            f"reinforce.trained is head, but a {type(model).__name__} has no linear layer of {num_classes} rows: "
+            f"reinforce.trained is {trained}, but a {type(model).__name__} has no linear layer of {num_classes} rows: "
             "set it to all"
         )
-    model.requires_grad_(False)
-    heads[-1].requires_grad_(True)
+    return heads[-1]
 
 
 def freeze_batch_norm(model: nn.Module) -> None:

@@ -1,4 +1,8 @@
-"""Edit phrases that training never sees: what was learned is more than their words if it holds for these too."""
+"""Edits that training never sees: by their phrase, or as only a share of all is wanted.
+
+What was learned is more than the words of the edits if it holds for phrases that were held out; and training on shares
+of the edits says how many are enough.
+"""
 
 import hashlib
 
@@ -14,5 +18,14 @@ def is_held_out(kind: str, after: str, phrases: float | tuple[str, ...]) -> bool
     words = plain_phrase(after)
     if isinstance(phrases, tuple):
         return words in map(plain_phrase, phrases)
-    digest = hashlib.blake2b(f"held out/{kind}/{words}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64 < phrases
+    return _place(f"held out/{kind}/{words}") < phrases
+
+
+def is_of_share(key: str, share: float) -> bool:
+    """Return whether an edit is of the share that is trained on, by its key alone: a smaller share is a part of it."""
+    return _place(f"edit share/{key}") < share
+
+
+def _place(text: str) -> float:
+    """Return where in [0, 1) the hash of a text lies."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64

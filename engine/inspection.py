@@ -25,11 +25,10 @@ def inspect_shards(
     The split of each source is computed again from the hash of its split key, unless `splits` is just that.
     """
     true = source_splits(run, rundir) if splits is None else splits
-    phrases = run.reinforce.held_out_phrases
     with ThreadPoolExecutor(READERS) as pool:
         return tuple(
             pool.map(
-                lambda index: inspect_shard(index, rundir.read_shard(index), true, phrases),
+                lambda index: inspect_shard(index, rundir.read_shard(index), true, run.reinforce),
                 rundir.done() if shards is None else shards,
             )
         )

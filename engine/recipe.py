@@ -10,7 +10,7 @@ from typing import Literal
 
 from engine.emphasis import EditCell
 from engine.errors import LeakError, RunFileError
-from engine.held_out import is_held_out
+from engine.held_out import is_held_out, is_of_share
 from engine.reinforcing import ArmName, ReinforceConfig
 from engine.sample import Json, Sample, Split
 
@@ -69,9 +69,8 @@ def batch_share(config: ReinforceConfig, arm: ArmName, num_parts: int = 1) -> Sh
     # One counterfactual at least: a small batch must not round the arm to real images alone.
     real = min(round(images * config.replay_ratio), images - 1)
     counterfactual = images - real
-    return Share(
-        real=real, counterfactual=counterfactual, paired=min(real, counterfactual) if config.consistency else 0
-    )
+    needs_pairs = config.consistency or config.soft_labels
+    return Share(real=real, counterfactual=counterfactual, paired=min(real, counterfactual) if needs_pairs else 0)
 
 
 def learning_rate_factor(step: int, config: ReinforceConfig) -> float:
@@ -151,7 +150,7 @@ def inspect_shard(
     shard: int,
     samples: Iterable[Sample],
     splits: Mapping[str, Split],
-    held_out_phrases: float | tuple[str, ...] = 0.0,
+    config: ReinforceConfig,
 ) -> ShardContents:
     """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
 
@@ -167,7 +166,9 @@ def inspect_shard(
         if sample.verdict is not None and not sample.verdict.accepted:
             continue
         if sample.split == "train":
-            aside = is_held_out(sample.edit.kind, sample.edit.after, held_out_phrases)
+            if not is_of_share(sample.key, config.edit_share):
+                continue
+            aside = is_held_out(sample.edit.kind, sample.edit.after, config.held_out_phrases)
             (held_out if aside else cells)[sample.class_name, sample.edit.kind, sample.edit.after] += 1
         else:
             validation += 1

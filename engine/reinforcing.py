@@ -11,6 +11,14 @@ ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_ed
 DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
 
 
+class LoraSettings(Config):
+    """Say how much low-rank adapters can learn: each adds `alpha / rank` times a matrix of that rank."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
 class ReinforceConfig(Config):
     """Fine-tune the classifier on accepted counterfactuals mixed with replayed real images."""
 
@@ -43,12 +51,31 @@ class ReinforceConfig(Config):
         ge=0,
         description="arms with edits: weight of the divergence from the untrained classifier's answers to real images",
     )
+    edit_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the accepted edits of train sources that is trained on, by a hash of their keys; to see "
+        "how many are enough",
+    )
     held_out_phrases: Annotated[float, Field(ge=0, lt=1)] | tuple[str, ...] = Field(
         0.0,
         description="new values of edits, such as `snow`, that are never trained on: a share of all, by a hash of kind "
         "and words, or a list. Validation edits that have one are scored apart and choose nothing",
     )
-    trained: Literal["all", "head"] = Field("all", description="which weights: all, or the last linear layer")
+    soft_labels: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of an edit's label that is the untrained classifier's answer to its source, which then "
+        "stands in the batch, in the place of another real image",
+    )
+    trained: Literal["all", "head", "lora"] = Field(
+        "all",
+        description="which weights: all, the last linear layer, or that and low-rank adapters of the other layers, "
+        "which are merged into the saved model",
+    )
+    lora: LoraSettings = LoraSettings()
     interpolation: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         (0.25, 0.5, 0.75),
         description="shares of the way from the classifier's weights to the trained ones that are scored as well; "

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from actors.finetune_loss import distillation, jensen_shannon, mixed_cross_entropy
+from actors.finetune_loss import distillation, jensen_shannon, mixed_cross_entropy, soft_targets
 
 SURE_OF_FIRST, SURE_OF_SECOND = torch.tensor([[50.0, -50.0]]), torch.tensor([[-50.0, 50.0]])
 
@@ -39,3 +39,12 @@ def test_a_mixed_label_is_a_cross_entropy_against_both_in_their_shares() -> None
     soft = 0.7 * F.one_hot(labels, 4) + 0.3 * F.one_hot(labels[partners], 4)
     expected = F.cross_entropy(logits(), soft)
     assert float(mixed_cross_entropy(logits(), labels, partners, shares)) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_soft_label_is_in_part_the_answer_to_the_source_and_only_for_edits() -> None:
+    labels, known = torch.tensor([0, 1, 2, 3, 0]), logits()[:3]
+    targets = soft_targets(labels, known, torch.tensor([1, 2]), torch.tensor([3, 4]), 0.25)
+    hard = F.one_hot(labels, 4).float()
+    assert torch.equal(targets[:3], hard[:3])
+    torch.testing.assert_close(targets[3:], 0.75 * hard[3:] + 0.25 * known[1:].softmax(1))
+    assert torch.equal(soft_targets(labels, known, torch.tensor([1]), torch.tensor([3]), 0.0), hard)

@@ -12,10 +12,11 @@ import torch
 from finetune_run import CLASSES, SIZE, committed_run, run_file, save_images, save_resnet, save_vit
 
 from actors.finetune_data import Counterfactuals, DecodedImages, Place, RealImages, TrainingImages, ahead
+from actors.finetune_lora import adapted, merged
 from actors.finetune_model import (
     Patient,
     Preprocessing,
-    freeze_all_but_head,
+    find_head,
     freeze_batch_norm,
     interpolated,
     parameter_groups,
@@ -29,7 +30,7 @@ from engine.errors import LeakError, ModelError
 from engine.gate import Score
 from engine.inspection import inspect_shards
 from engine.recipe import ShardContents, Share
-from engine.reinforcing import ReinforceConfig
+from engine.reinforcing import LoraSettings, ReinforceConfig
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
 from engine.sample import Split
@@ -103,6 +104,20 @@ def test_a_round_streams_every_accepted_train_counterfactual_once(
     assert sorted(first) == sorted(second) == sorted(wanted)
     assert first != second
     assert stream.round_length == len(wanted)
+
+
+def test_a_share_of_the_edits_is_counted_and_drawn_alike_and_holds_every_smaller_share(
+    run: RunFile, rundir: RunDirectory, splits: dict[str, Split]
+) -> None:
+    found: list[set[object]] = []
+    for share in (0.2, 0.6, 1.0):
+        part = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"edit_share": share})})
+        contents = inspect_shards(part, rundir)
+        stream = Counterfactuals(rundir, contents, once(contents), splits, ALONE, seed=0, edit_share=share)
+        found.append(set(keys(stream.round(0))))
+        assert len(found[-1]) == stream.round_length == sum(shard.train for shard in contents)
+    assert found[0] < found[1] < found[2]
+    assert 0.4 < len(found[1]) / len(found[2]) < 0.8
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
@@ -328,13 +343,31 @@ def test_frozen_batch_norm_does_not_move() -> None:
     assert torch.equal(model[0].running_mean, torch.zeros(3))
 
 
-def test_head_only_leaves_the_rest_of_the_network_as_it_is(folder: Path) -> None:
+def test_the_head_is_the_last_layer_with_a_row_for_each_class(folder: Path) -> None:
     model = Patient(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True).model()
-    freeze_all_but_head(model, len(CLASSES))
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    assert trained == ["classifier.1.weight", "classifier.1.bias"]
-    with pytest.raises(ModelError, match="no linear layer of 7 rows: set it to all"):
-        freeze_all_but_head(model, 7)
+    assert find_head(model, len(CLASSES), "head") is model.classifier[1]
+    with pytest.raises(ModelError, match=r"trained is lora.* no linear layer of 7 rows: set it to all"):
+        find_head(model, 7, "lora")
+
+
+@pytest.mark.parametrize("save", [save_resnet, save_vit])
+def test_adapters_start_as_the_patient_and_merge_into_what_they_have_become(
+    save: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    patient = Patient(ModelConfig(name=str(save(tmp_path))), CLASSES, offline=True)
+    settings, images = LoraSettings(rank=2), torch.rand(3, 3, SIZE, SIZE)
+    model, plain = adapted(patient, settings).eval(), patient.model().eval()
+    with torch.no_grad():
+        assert torch.equal(model(pixel_values=images).logits, plain(images).logits)
+        trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+        for parameter in trained.values():
+            parameter += 0.1
+        assert {name.split(".")[-3][:5] for name in trained if "lora" in name} == {"lora_"}
+        assert len([name for name in trained if "lora" not in name]) == 2
+        weights = merged(model.state_dict(), patient, settings)
+        plain.load_state_dict(weights)
+        torch.testing.assert_close(plain(images).logits, model(pixel_values=images).logits)
+    assert not torch.allclose(plain(images).logits, patient.model().eval()(images).logits)
 
 
 def test_interpolated_weights_lie_between_and_counters_are_those_of_the_end() -> None:

@@ -24,6 +24,7 @@ from cluster.reinforce import reinforce_run
 from engine.errors import LeakError
 from engine.inspection import inspect_shards
 from engine.recipe import inspect_shard
+from engine.reinforcing import ReinforceConfig
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
 from engine.verify import verify_run
@@ -65,12 +66,12 @@ def test_a_test_source_that_says_it_is_train_is_refused_too(run: RunFile, rundir
 def test_a_validation_source_among_train_is_refused(run: RunFile, rundir: RunDirectory) -> None:
     sample = rundir.read_shard(0)[0]
     with pytest.raises(LeakError, match="recorded as train, but by its hash its source is of the validation split"):
-        inspect_shard(0, [sample], {sample.source_key: "validation"})
+        inspect_shard(0, [sample], {sample.source_key: "validation"}, ReinforceConfig())
 
 
 def test_a_source_of_another_plan_is_refused(rundir: RunDirectory) -> None:
     with pytest.raises(LeakError, match="its source is not in the plan"):
-        inspect_shard(0, rundir.read_shard(0)[:1], {})
+        inspect_shard(0, rundir.read_shard(0)[:1], {}, ReinforceConfig())
 
 
 def test_rejected_samples_and_placebos_are_not_counted(rundir: RunDirectory) -> None:
@@ -78,7 +79,9 @@ def test_rejected_samples_and_placebos_are_not_counted(rundir: RunDirectory) -> 
     edit = next(sample for sample in rundir.read_shard(0) if sample.role == "counterfactual")
     assert edit.verdict is not None
     refused = replace(edit, verdict=replace(edit.verdict, accepted=False))
-    contents = inspect_shard(0, [first, refused, replace(edit, role="placebo")], {first.key: "train"})
+    contents = inspect_shard(
+        0, [first, refused, replace(edit, role="placebo")], {first.key: "train"}, ReinforceConfig()
+    )
     assert contents.train == 0
 
 

@@ -116,8 +116,9 @@ def test_the_saved_model_predicts_as_it_was_scored(whole: tuple[RunFile, RunDire
 def test_every_arm_trains_and_says_what_lies_between_it_and_the_patient(folder: Path, cluster: None) -> None:
     arms = ["randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
     run, rundir = make(
-        folder, "arms", num_steps=6, eval_every=6, arms=arms, consistency=0.5, distillation=0.5, max_blur=0.0,
-        interpolation=[0.5], deepspeed={"gradient_accumulation_steps": 2, "zero_optimization": {"stage": 1}},
+        folder, "arms", num_steps=6, eval_every=6, arms=arms, consistency=0.5, distillation=0.5, soft_labels=0.2,
+        max_blur=0.0, interpolation=[0.5],
+        deepspeed={"gradient_accumulation_steps": 2, "zero_optimization": {"stage": 1}},
     )  # fmt: skip
     run = run.model_copy(update={"data": run.data.model_copy(update={"oracle": run.data.train})})
     weak = {"class_name": "blob", "kind": "background", "after": "blue", "tested_drop": 0.9}
@@ -220,18 +221,19 @@ def test_a_killed_run_of_two_workers_goes_on_with_one(folder: Path, cluster: Non
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "deepspeed"),
+    ("model", "deepspeed", "trained"),
     [
-        ("patient", {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}),
-        ("vit", {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}),
+        ("patient", {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "all"),
+        ("vit", {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}, "all"),
+        ("vit", {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}, "lora"),
     ],
-    ids=["resnet-zero2-bf16", "vit-zero3"],
+    ids=["resnet-zero2-bf16", "vit-zero3", "vit-zero3-lora"],
 )
-def test_two_workers_save_a_whole_model(folder: Path, cluster: None, model: str, deepspeed: dict) -> None:
+def test_two_workers_save_a_whole_model(folder: Path, cluster: None, model: str, deepspeed: dict, trained: str) -> None:
     if model == "vit":
         save_vit(folder / "vit")
-    name = f"two-{model}"
-    run, rundir = make(folder, name, model, num_workers=2, arms=["reinforced"], deepspeed=deepspeed, num_steps=12)
+    settings = {"num_workers": 2, "arms": ["reinforced"], "deepspeed": deepspeed, "num_steps": 12, "trained": trained}
+    run, rundir = make(folder, f"two-{model}-{trained}", model, **settings)
     result = reinforce_run(run, rundir)
     arm = result["arms"]["reinforced"]
     assert [line["step"] for line in arm["history"]] == [4, 8, 12]

@@ -1,6 +1,7 @@
 """Run the statistical proofs: `make proofs`. Prints each figure and writes build/figures/proofs-<part>.json.
 
-On two cores `probe` takes a quarter of an hour, `rounds` about as long a seed, `reinforce` half an hour a seed.
+On two cores `probe` takes a quarter of an hour, `rounds` about as long a seed, `reinforce` half an hour a seed;
+`curve`, which goes on from its runs, as long again.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from pathlib import Path
 from engine.errors import EngineError
 from engine.figures import FIGURES_FOLDER, Figure, describe, machine, table, write_figures
 
-PARTS = ("probe", "reinforce", "rounds")
+PARTS = ("probe", "reinforce", "curve", "rounds")
 FOLDER = Path("build/proofs")
 
 
@@ -22,7 +23,9 @@ def main() -> int:
         prog="python -m cluster.proofs", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", choices=PARTS, action="append", help="one part instead of all; may be given again")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of `reinforce` and `rounds`; fewer only to try it")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="runs of `reinforce`, `curve` and `rounds`; fewer only to try it"
+    )
     parser.add_argument("--patients", type=int, default=20, help="planted and as many clean ones, for `probe`")
     parser.add_argument("--runs", type=Path, default=FOLDER, help="folder of the runs; what is there is not done again")
     parser.add_argument("--out", type=Path, default=FIGURES_FOLDER, help="folder of the figures")
@@ -44,6 +47,7 @@ def main() -> int:
 
 
 def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
+    from cluster.proofs.curve import curve_figures
     from cluster.proofs.probe import probe_figures
     from cluster.proofs.reinforce import reinforce_figures
     from cluster.proofs.rounds import rounds_figures
@@ -52,6 +56,7 @@ def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
     parts: dict[str, Callable[[], Iterator[Figure]]] = {
         "probe": lambda: probe_figures(options.runs, num_planted=options.patients, num_clean=options.patients),
         "reinforce": lambda: reinforce_figures(options.runs, seeds=seeds),
+        "curve": lambda: curve_figures(options.runs, seeds=seeds),
         "rounds": lambda: rounds_figures(options.runs, seeds=seeds),
     }
     return parts[part]()

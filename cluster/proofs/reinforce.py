@@ -8,15 +8,21 @@ from cluster.pipeline import ALL_PHASES, open_run, run_phases
 from cluster.proofs.seeds import mean_over_seeds
 from engine.figures import Figure
 from engine.load import load_run_file
-from engine.rundir import EVALUATION
+from engine.plan import Plan
+from engine.rundir import EVALUATION, RunDirectory
+from engine.runfile import RunFile
 
 RUN_FILE = Path("configs/wardrobe.yaml")
 ARMS = ("real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle")
-# More edits than the demo has time for. The oracle sees the same garments on every background equally often.
+# More edits than the demo has time for.
+EDITS = {"background": 5, "colour": 3}
+EDITS_PER_SOURCE = sum(EDITS.values())
+NUM_SOURCES, NUM_STEPS = 800, 600
 SETTINGS = (
-    "stages.perturber.edits={background: 4, colour: 1}",
+    f"stages.perturber.edits={EDITS}",
     "probe.transfer=[]",
     f"reinforce.arms=[{', '.join(ARMS)}]",
+    # The same garments on every background equally often.
     "data.oracle={kind: wardrobe, split: sources, count: 8000}",
 )
 # By figure: the test set and its name in evaluation.json.
@@ -35,7 +41,7 @@ Accuracies = dict[str, dict[str, float]]
 
 
 def reinforce_figures(
-    folder: Path, *, seeds: Sequence[int] = (0, 1, 2), num_sources: int = 1200, num_steps: int = 600
+    folder: Path, *, seeds: Sequence[int] = (0, 1, 2), num_sources: int = NUM_SOURCES, num_steps: int = NUM_STEPS
 ) -> Iterator[Figure]:
     """Yield each arm's accuracies, how much of the gap to the oracle is closed, and what it costs, over seeds.
 
@@ -58,11 +64,18 @@ def reinforce_figures(
     yield mean_over_seeds("reinforce.ahead_of_next_arm", [_ahead(each) for each in found], target=0.0)
 
 
-def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()) -> Accuracies:
-    """Do a whole run but for its report, or go on with it; return the accuracies of each arm."""
+def open_seed(
+    folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()
+) -> tuple[RunFile, RunDirectory, Plan]:
+    """Plan the run of a seed, or find it."""
     overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"reinforce.num_steps={num_steps}"]
     run = load_run_file(RUN_FILE, [*SETTINGS, *overrides, *settings])
-    rundir, plan = open_run(run, str(folder / f"reinforce-{num_sources}-{num_steps}-{seed}"))
+    return run, *open_run(run, str(folder / f"reinforce-{num_sources}-{num_steps}-{seed}"))
+
+
+def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()) -> Accuracies:
+    """Do a whole run but for its report, or go on with it; return the accuracies of each arm."""
+    run, rundir, plan = open_seed(folder, seed, num_sources, num_steps, settings)
     run_phases([name for name in ALL_PHASES if name != "report"], run, rundir, plan)
     evaluation: Any = rundir.read_json(EVALUATION)
     return {

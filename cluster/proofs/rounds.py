@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from cluster.evaluate import Evaluation, attribute_names, compare_arms, evaluate_set, test_sets, trained_ref
+from cluster.evaluate import Evaluation, compare_arms
 from cluster.pipeline import open_run, run_phases
 from cluster.placement import reinforce_needs
 from cluster.proofs.seeds import mean_over_seeds
+from cluster.proofs.shifted import Shifted
 from cluster.reinforce import reinforce_run
 from cluster.session import ray_session
 from engine.comparison import Comparison
 from engine.figures import Figure, share
-from engine.groups import dominant_values
 from engine.load import load_run_file
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
@@ -99,14 +99,9 @@ def trial_run(run_file: Path, seed: int, num_sources: int, num_rounds: int) -> R
 
 def compare_trials(uniform: Trial, adaptive: Trial) -> tuple[dict[str, Evaluation], Comparison]:
     """Return both arms on the shifted images, and how they compare where class and background disagree."""
-    run, plan = adaptive.run, adaptive.rundir.plan()
-    shifted = test_sets(run, plan)["shifted"]
-    training = [item for item, _ in plan.of_split("train")]
-    group_by = attribute_names(training, run.report.group_by or None)
-    dominant = dominant_values(training, group_by)
+    run, shifted = adaptive.run, Shifted.of(adaptive.run, adaptive.rundir)
     evaluations = {
-        arm: evaluate_set(trained_ref(trial.run, trial.rundir, "models/reinforced"), shifted, group_by, dominant, {})
-        for arm, trial in zip(ARMS, (uniform, adaptive), strict=True)
+        arm: shifted.evaluate(trial.run, trial.rundir) for arm, trial in zip(ARMS, (uniform, adaptive), strict=True)
     }
-    found = compare_arms(evaluations, shifted, dominant, run, "shifted")
+    found = compare_arms(evaluations, shifted.images, shifted.dominant, run, "shifted")
     return evaluations, next(comparison for comparison in found if comparison.where == "conflict")

@@ -1,0 +1,33 @@
+"""The test images without the weakness, on which the proofs score what was fine-tuned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.evaluate import Evaluation, LabelledSet, attribute_names, evaluate_set, test_sets, trained_ref
+from engine.groups import Dominant, dominant_values
+from engine.rundir import RunDirectory
+from engine.runfile import RunFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifted:
+    """Hold the images, what they are grouped by, and which values are usual for a class in the training data."""
+
+    images: LabelledSet
+    group_by: Sequence[str]
+    dominant: Dominant
+
+    @classmethod
+    def of(cls, run: RunFile, rundir: RunDirectory) -> "Shifted":
+        """Return those of a run."""
+        plan = rundir.plan()
+        training = [item for item, _ in plan.of_split("train")]
+        group_by = attribute_names(training, run.report.group_by or None)
+        return cls(
+            images=test_sets(run, plan)["shifted"], group_by=group_by, dominant=dominant_values(training, group_by)
+        )
+
+    def evaluate(self, run: RunFile, rundir: RunDirectory) -> Evaluation:
+        """Score the arm `reinforced` of a run."""
+        trained = trained_ref(run, rundir, "models/reinforced")
+        return evaluate_set(trained, self.images, self.group_by, self.dominant, {})
