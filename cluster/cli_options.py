@@ -41,6 +41,13 @@ def add_run_file(parser: argparse.ArgumentParser, out: bool = True) -> None:
     parser.add_argument(
         "config", metavar="CONFIG", type=Path, help="run file (YAML); `counterforge schema` describes it"
     )
+    add_overrides(parser)
+    if out:
+        parser.add_argument("--out", metavar="DIR", help="run directory or s3://, gs:// URI (default: runs/<name>)")
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that changes fields of the run file."""
     parser.add_argument(
         "--set",
         action="append",
@@ -49,8 +56,6 @@ def add_run_file(parser: argparse.ArgumentParser, out: bool = True) -> None:
         dest="overrides",
         help="change one field, as YAML; may be given many times",
     )
-    if out:
-        parser.add_argument("--out", metavar="DIR", help="run directory or s3://, gs:// URI (default: runs/<name>)")
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ from cluster.cli_options import (
     Commands,
     add_cluster,
     add_command,
+    add_overrides,
     add_run_directory,
     add_run_file,
     live_console,
@@ -88,9 +89,12 @@ def _add_phases(commands: Commands) -> None:
             "`tensorboard --logdir RUN/tensorboard` shows the curves, also while it trains.",
         ),
     }
+    settings = {"probe": "probe.min_drop=0.1", "reinforce": "reinforce.trained=lora"}
     for name, (summary, text) in texts.items():
-        parser = add_command(commands, name, summary, text, f"  counterforge {name} runs/wardrobe")
+        example = f"  counterforge {name} runs/wardrobe\n  counterforge {name} runs/wardrobe --set {settings[name]}"
+        parser = add_command(commands, name, summary, text, example)
         add_run_directory(parser)
+        add_overrides(parser)
         parser.set_defaults(command=phase_command, phase=name, address=None, autoscaling=False, follow=False)
         add_cluster(parser)
         if name == "reinforce":
@@ -140,7 +144,7 @@ def phase_command(options: argparse.Namespace) -> int:
     from cluster.pipeline import run_phases
 
     rundir = open_directory(options.run)
-    run, plan, session = rundir.run(), rundir.plan(), session_of(options)
+    run, plan, session = rundir.change(options.overrides), rundir.plan(), session_of(options)
     if options.follow:
         from cluster.follow import follow_run
 

@@ -23,10 +23,10 @@ ALIASES = "zoo/"
 # Fields that hold a path, and those that hold a path or something else. A star stands for any name.
 PATH_FIELDS = tuple(
     tuple(name.split("."))
-    for data in ("train", "test", "shifted")
+    for data in ("train", "test", "shifted", "oracle")
     for name in (f"data.{data}.path", f"data.{data}.image_folder")
 )
-MODEL_FIELDS = (("stages", "*", "model", "name"), ("probe", "model", "name"))
+MODEL_FIELDS = (("stages", "*", "model", "name"), ("probe", "model", "name"), ("probe", "transfer", "*", "name"))
 DEEPSPEED_FIELD = ("reinforce", "deepspeed")
 
 
@@ -173,6 +173,8 @@ def _find(
     tree: object, pattern: tuple[str, ...], at: tuple[str, ...]
 ) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
     """Yield each mapping that holds a field of `pattern`, with the field's full path."""
+    if isinstance(tree, list) and pattern[0] == "*":
+        tree = {str(place): item for place, item in enumerate(tree)}
     if not isinstance(tree, dict):
         return
     names = [name for name in tree if isinstance(name, str) and pattern[0] in ("*", name)]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from engine.errors import RunDirectoryError, ShardError
+from engine.errors import RunDirectoryError, RunFileError, ShardError
 from engine.load import dump_run_file, load_run_file
 from engine.marker import Marker, revision, versions
 from engine.plan import Plan
@@ -32,6 +32,8 @@ QUARANTINE = "quarantine"
 WEAKNESS = "weakness.json"
 REINFORCE = "reinforce.json"
 EVALUATION = "evaluation.json"
+# Sections of the run file that no image depends on.
+CHANGEABLE = {"probe", "reinforce", "report"}
 FORMAT = 1
 
 
@@ -81,7 +83,7 @@ class RunDirectory:
             _refuse_other_plan(storage, _read_info(storage), info)
         if is_new or not storage.exists(PLAN):
             storage.write(PLAN, plan.to_bytes())
-        # Probe, reinforce and report settings may change within one plan: the run file on disk is the last one used.
+        # What is CHANGEABLE may change within one plan: the run file on disk is the last one used.
         storage.write(RUN_FILE, dump_run_file(run).encode())
         storage.write(RUN_INFO, _to_json(asdict(info)))
         for folder in (SHARDS, REJECTED, DONE, QUARANTINE, ""):
@@ -104,6 +106,19 @@ class RunDirectory:
             path = Path(folder, RUN_FILE)
             path.write_bytes(self._read_own(RUN_FILE))
             return load_run_file(path, overrides)
+
+    def change(self, overrides: Sequence[str]) -> RunFile:
+        """Apply overrides to the run file on disk and return it; RunFileError where they ask for other images."""
+        before, after = self.run(), self.run(overrides)
+        if before.model_dump(exclude=CHANGEABLE) != after.model_dump(exclude=CHANGEABLE):
+            raise RunFileError(
+                f"--set {' '.join(overrides)}: the images of {self.storage} are made: only fields of "
+                f"{', '.join(sorted(CHANGEABLE))} may change; for others give the run file to `counterforge run` with "
+                "another --out"
+            )
+        if after != before:
+            self.storage.write(RUN_FILE, dump_run_file(after).encode())
+        return after
 
     def done(self) -> list[int]:
         """Return the numbers of the shards that are done, from the names of the markers alone."""

@@ -53,8 +53,12 @@ def test_a_run_file_is_yaml_1_2(run_file: Path) -> None:
 
 
 def test_paths_in_the_file_start_from_its_folder(run_file: Path, tmp_path: Path) -> None:
-    run_file.write_text(GOOD + "reinforce: {deepspeed: zero2.json}\n")
+    text = GOOD.replace("stages:", "  oracle: {kind: folder, path: oracle}\nstages:")
+    text = text.replace("{name: ./patient}", "{name: ./patient}, transfer: [{name: ./other}, {name: hub/x}]")
+    run_file.write_text(text + "reinforce: {deepspeed: zero2.json}\n")
     run = load_run_file(run_file)
+    assert run.data.oracle == FolderSource(path=str(tmp_path / "configs/oracle"))
+    assert [model.name for model in run.probe.transfer] == [str(tmp_path / "configs/other"), "hub/x"]
     assert run.data.train == FolderSource(path=str(tmp_path / "configs/photos"))
     assert run.reinforce.deepspeed == str(tmp_path / "configs/zero2.json")
     assert run.probe.model is not None

@@ -8,7 +8,7 @@ import pytest
 from tiny_runs import local_s3, tiny_plan, tiny_results
 
 from engine.commit import commit_shard
-from engine.errors import RunDirectoryError, ShardError
+from engine.errors import RunDirectoryError, RunFileError, ShardError
 from engine.rundir import RunDirectory, marker_path, shard_path
 from engine.verify import verify_run
 
@@ -51,6 +51,14 @@ def test_the_same_plan_goes_on_with_new_probe_settings(tmp_path: Path, rundir: R
     again = RunDirectory.create(str(tmp_path / "run"), changed, plan)
     assert again.pending() == [1]
     assert again.run().probe.batch_size == 7
+
+
+def test_settings_that_no_image_depends_on_can_be_changed_in_place(rundir: RunDirectory) -> None:
+    assert rundir.change(["reinforce.num_steps=7"]).reinforce.num_steps == 7
+    assert rundir.change([]) == rundir.run()
+    with pytest.raises(RunFileError, match=r"--set seed=3: the images of .* are made: only fields of probe, reinforce"):
+        rundir.change(["seed=3"])
+    assert (rundir.run().reinforce.num_steps, rundir.run().seed) == (7, 0)
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
