@@ -115,17 +115,6 @@ def map_at(cells: Sequence[Sequence[float]], height: int, width: int) -> Floats:
     return np.asarray(rows.T @ values @ columns, np.float64)
 
 
-def share_outside(cells: Sequence[Sequence[float]], mask: NDArray[np.float64]) -> float:
-    """Return the share of the absolute attribution that lies where a mask (height, width) in [0, 1] is 0.
-
-    A cell counts by the part of its window that the mask leaves free; NaN where there is no attribution at all.
-    """
-    values = np.abs(np.asarray(cells, np.float64)).ravel()
-    windows = cell_windows(mask.shape[0], mask.shape[1], len(cells))
-    free = (windows * (1 - mask)).sum(axis=(1, 2)) / windows.sum(axis=(1, 2))
-    return float(values @ free / values.sum()) if values.any() else math.nan
-
-
 def _windows_along(length: int, grid: int) -> Floats:
     """Return the windows along one axis, (grid, length): differences of smooth steps at the borders of the cells."""
     cell = length / grid

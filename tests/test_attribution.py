@@ -21,7 +21,7 @@ from actors.classifier import Classifier
 from cluster.attribution import _attribute, attribute_pairs, attribute_run
 from cluster.classifiers import ClassifierRef
 from cluster.pipeline import all_phases
-from engine.attribution import GRID, Attribution, attribute, cell_windows, map_at, patched_pictures, share_outside
+from engine.attribution import GRID, Attribution, attribute, cell_windows, map_at, patched_pictures
 from engine.report.attribution import attribution_path, overlay_uri, read_attributions
 from engine.report.page import PAGE, SUMMARY
 from engine.report.results import read_digests, read_results
@@ -141,16 +141,6 @@ def test_each_picture_has_one_patch_of_the_other() -> None:
     assert pictures[6][0, 0, 0] > 190 > 110 > pictures[6][-1, -1, 0]
 
 
-def test_the_share_outside_a_mask_is_told_from_absolute_values() -> None:
-    mask = np.zeros((32, 32))
-    mask[:, :16] = 1
-    inside = [[0.5, 0, 0, 0], [0, 0, 0, 0], [-0.5, 0, 0, 0], [0, 0, 0, 0]]
-    outside = [[0, 0, 0, 0.5], [0, 0, 0, 0], [0, 0, 0, -0.5], [0, 0, 0, 0]]
-    assert share_outside(inside, mask) == 0
-    assert share_outside(outside, mask) == 1
-    assert np.isnan(share_outside([[0.0] * 4] * 4, mask))
-
-
 def test_the_overlay_has_one_colour_a_sign_and_nothing_where_there_is_nothing() -> None:
     rows = [[0.0] * GRID for _ in range(GRID)]
     rows[0][0], rows[-1][-1] = 0.4, -0.2
@@ -259,7 +249,8 @@ def test_the_planted_weakness_of_the_wardrobe_lies_on_the_background() -> None:
         other = next(name for name in BACKGROUNDS[::-1] if name != scene.background)
         edit, control = (composite(each, garments) for each in (replace(scene, background=other), scene))
         mask = render(scene, garments)[1] / 255
-        shares.append(share_outside(attribute_pair(edit, control, patient).cells, mask))
+        weights = np.abs(map_at(attribute_pair(edit, control, patient).cells, *mask.shape))
+        shares.append(np.average(1 - mask, weights=weights))
         free.append(1 - mask.mean())
     assert np.mean(shares) > 0.87
     assert np.mean(shares) > np.mean(free) + 0.1
