@@ -150,7 +150,9 @@ def all_phases(
     def probe_digest() -> str:
         config = run.probe.model_dump(mode="json", exclude=dict(NO_INPUTS))
         models = [*([run.probe.model] if run.probe.model else []), *run.probe.transfer]
-        return digest_of(plan.digest, rundir.done(), config, [model_stamp(model.name) for model in models])
+        stamps = [model_stamp(model.name) for model in models]
+        # Probe and training map where the evidence moved: what is done of them is found again, and only that is made.
+        return digest_of(plan.digest, rundir.done(), config, stamps, run.report.num_attributions)
 
     def reinforce_digest() -> str:
         config = run.reinforce.model_dump(mode="json", exclude=dict(NO_INPUTS))

@@ -63,6 +63,7 @@ def test_another_setting_changes_only_the_phases_that_read_it(rundir: RunDirecto
 
     assert differing() == []
     assert differing(report={"num_rows": 3}) == ["report"]
+    assert differing(report={"num_attributions": 3}) == ["probe", "reinforce", "report"]
     assert differing(reinforce={"num_steps": 7}) == ["reinforce", "report"]
     assert differing(reinforce={"max_failures": 9}) == []
     assert differing(probe={"callable": "tiny_stages:always_first", "placement": {"num_cpus": 2}}) == []
