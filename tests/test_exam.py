@@ -105,7 +105,7 @@ def test_the_sheet_holds_every_row(exam: Exam) -> None:
 
 def test_the_page_shows_curves_rows_and_every_figure(exam: Exam) -> None:
     figures = [
-        *(share(f"editor.curve.steps_{steps}.new_background", 90 + steps, 100) for steps in (2, 5)),
+        *(share(f"editor.curve.object.steps_{steps}.new_garment", 90 + steps, 100) for steps in (2, 5)),
         *(Figure(name=f"editor.severity.lighting.distance_at_{at:g}", value=at) for at in (0.25, 0.5)),
         share("editor.<b>", 1, 2, 0.9),
     ]

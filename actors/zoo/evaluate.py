@@ -98,7 +98,9 @@ def _figures(exam: Exam, run: RunFile, parts: tuple[str, ...], out: Path) -> Ite
     (out / SHEET).write_bytes(editor.sheet())
     examine: dict[str, Callable[[], Iterator[Figure]]] = {
         "editor": editor.figures,
-        "verifier": lambda: verifier_figures(exam, stage_of(run, VerifierConfig), editor.backgrounds, out / ROC),
+        "verifier": lambda: verifier_figures(
+            exam, stage_of(run, VerifierConfig), editor.edits["background"], out / ROC
+        ),
         "severity": editor.severity_figures,
         "curve": editor.curve_figures,
     }

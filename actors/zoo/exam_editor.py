@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from PIL import Image
@@ -31,6 +32,14 @@ SEVERITIES = (0.25, 0.5, 0.75, 1.0)
 STEPS = (2, 5, 10, 30)
 GUIDANCES = (1.0, 2.0)
 SHEET_ROWS = 100
+REQUIRED: dict[EditKind, dict[str, float]] = {
+    "background": {"new": 0.95, "garment": 0.95, "colour": 0.90},
+    "colour": {"new": 0.95, "garment": 0.95, "background": 0.90},
+    "object": {"new": 0.95, "colour": 0.90, "background": 0.90},
+    "lighting": {},
+}
+ATTRIBUTE_OF = {"background": "background", "colour": "colour", "lighting": "light", "object": "class"}
+CURVE_KINDS: tuple[EditKind, ...] = ("background", "colour", "object")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,15 +57,21 @@ class EditorExam:
         self.exam, self.config = exam, config
         self.stage = Editor(config, CPU, name="editor", seed=0, offline=True)
         self.placebos = self._edited("placebo", exam.scenes)
-        self.backgrounds = self._edited("background", targets(exam.scenes, "background"))
+
+    @cached_property
+    def edits(self) -> dict[EditKind, Edited]:
+        """Return an edit of each kind of every picture, at the run file's settings."""
+        return {kind: self._edited(kind, targets(self.exam.scenes, kind)) for kind in REQUIRED}
 
     def figures(self) -> Iterator[Figure]:
         """Yield the figures of each kind of edit at the run file's settings."""
         exam = self.exam
-        yield from self._kind_figures("background", self.backgrounds, new=0.95, garment=0.95, colour=0.90)
-        for kind in ("colour", "object", "lighting"):
-            edited = self._edited(kind, targets(exam.scenes, kind))
-            yield from self._kind_figures(kind, edited, **REQUIRED[kind])
+        for kind, edited in self.edits.items():
+            yield from self._right_figures(f"editor.{kind}", kind, edited, **REQUIRED[kind])
+            if kind != "object":
+                yield from self._distance_figures(kind, edited.images, exam.masks)
+                true = [picture(scene) for scene in edited.scenes]
+                yield from self._distance_figures(f"{kind}.true", true, exam.masks)
         changed = exam.found(self.placebos.images)["class"] != exam.found([s.image for s in exam.samples])["class"]
         yield share("editor.placebo.garment_verdict_changes", int(changed.sum()), len(changed), 0.03, better="lower")
         yield from self._distance_figures("placebo", self.placebos.images, exam.masks)
@@ -79,18 +94,22 @@ class EditorExam:
                 yield mean_figure(f"editor.severity.{kind}.distance_at_{severity:g}", distance)
 
     def curve_figures(self) -> Iterator[Figure]:
-        """Yield the figures of background edits against the number of steps and against guidance."""
+        """Yield what the judge sees of the edits against the number of steps and against guidance."""
         for steps in STEPS:
             yield from self._curve_point(f"steps_{steps}", {"num_inference_steps": steps})
         for guidance in GUIDANCES:
             yield from self._curve_point(f"guidance_{guidance:g}", {"guidance_scale": guidance})
 
     def sheet(self) -> bytes:
-        """Return a PNG of random rows of (source, placebo, edit), two of them side by side; nothing is picked."""
+        """Return a PNG of random rows of (source, placebo, edit of any kind), two side by side; nothing is picked."""
         rng = np.random.default_rng(0)
         chosen = rng.choice(len(self.exam.scenes), size=min(SHEET_ROWS, len(self.exam.scenes)), replace=False)
+        edits = [self.edits[kind].images for kind in rng.choice(list(self.edits), size=len(chosen))]
         return drawn_sheet(
-            [(self.exam.samples[row].image, self.placebos.images[row], self.backgrounds.images[row]) for row in chosen]
+            [
+                (self.exam.samples[row].image, self.placebos.images[row], images[row])
+                for row, images in zip(chosen, edits, strict=True)
+            ]
         )
 
     def _edited(self, kind: EditKind, goals: list[Scene], severity: float = 1.0, stage: Editor | None = None) -> Edited:
@@ -111,9 +130,10 @@ class EditorExam:
             raise RunError(f"the editor gave up {len(goals) - len(images)} of {len(goals)} edits: {made[-1]}")
         return Edited(scenes=goals, images=images)
 
-    def _kind_figures(
+    def _right_figures(
         self,
-        kind: str,
+        name: str,
+        kind: EditKind,
         edited: Edited,
         *,
         new: float | None = None,
@@ -121,20 +141,17 @@ class EditorExam:
         colour: float | None = None,
         background: float | None = None,
     ) -> Iterator[Figure]:
+        """Yield how often the judge sees what the edit put in, and what it was to keep; the rest are targets."""
         right, n = self.exam.right(edited.images, edited.scenes), len(edited.images)
-        attribute = {"background": "background", "colour": "colour", "lighting": "light", "object": "class"}[kind]
+        attribute = ATTRIBUTE_OF[kind]
         if kind == "object":
-            yield kept("editor.object.new_garment", right["class"], self.exam.sees["class"], new)
+            yield kept(f"{name}.new_garment", right["class"], self.exam.sees["class"], new)
         else:
-            yield share(f"editor.{kind}.new_{attribute}", int(right[attribute].sum()), n, new)
-            yield kept(f"editor.{kind}.garment_kept", right["class"], self.exam.sees["class"], garment)
-        for name, target in (("colour", colour), ("background", background)):
-            if name != attribute:
-                yield share(f"editor.{kind}.{name}_kept", int(right[name].sum()), n, target)
-        if kind != "object":
-            yield from self._distance_figures(kind, edited.images, self.exam.masks)
-            true = [picture(scene) for scene in edited.scenes]
-            yield from self._distance_figures(f"{kind}.true", true, self.exam.masks)
+            yield share(f"{name}.new_{attribute}", int(right[attribute].sum()), n, new)
+            yield kept(f"{name}.garment_kept", right["class"], self.exam.sees["class"], garment)
+        for other, target in (("colour", colour), ("background", background)):
+            if other != attribute:
+                yield share(f"{name}.{other}_kept", int(right[other].sum()), n, target)
 
     def _distance_figures(self, kind: str, images: Sequence[bytes], masks: np.ndarray) -> Iterator[Figure]:
         """Yield the perceptual distance to the source inside and outside the garment's mask."""
@@ -144,31 +161,26 @@ class EditorExam:
             yield mean_figure(f"editor.{kind}.distance_{where}", weighted)
 
     def _curve_point(self, name: str, settings: dict[str, float]) -> Iterator[Figure]:
-        config, edited = self.config.model_copy(update=settings), self.backgrounds
+        config, stage = self.config.model_copy(update=settings), None
         if config != self.config:
             stage = Editor(config, CPU, name="editor", seed=0, offline=True)
-            edited = self._edited("background", self.backgrounds.scenes, stage=stage)
-        right, n = self.exam.right(edited.images, edited.scenes), len(edited.images)
-        yield share(f"editor.curve.{name}.new_background", int(right["background"].sum()), n)
-        yield kept(f"editor.curve.{name}.garment_kept", right["class"], self.exam.sees["class"])
-        yield share(f"editor.curve.{name}.colour_kept", int(right["colour"].sum()), n)
+        for kind in CURVE_KINDS:
+            edited = self.edits[kind]
+            if stage is not None:
+                edited = self._edited(kind, edited.scenes, stage=stage)
+            yield from self._right_figures(f"editor.curve.{kind}.{name}", kind, edited)
 
     def _realism_figures(self) -> Iterator[Figure]:
         """Yield KID of edits against true composites of the same contents, and of two halves of true ones."""
         half = len(self.exam.scenes) // 2
-        true = self.exam.pooled([picture(scene) for scene in self.backgrounds.scenes])
-        made = self.exam.pooled(self.backgrounds.images)
+        true = self.exam.pooled([picture(scene) for scene in self.edits["background"].scenes])
+        made = self.exam.pooled(self.edits["background"].images)
         # Edits of one half against true composites of the other: no picture meets its own truth.
         yield kernel_figure("realism.edits_to_true", made[:half], true[half:])
         yield kernel_figure("realism.true_to_true", true[:half], true[half:])
 
 
 # What is asked of each kind: shares of the judge's ceiling for garments, shares of all edits for the others.
-REQUIRED: dict[str, dict[str, float]] = {
-    "colour": {"new": 0.95, "garment": 0.95, "background": 0.90},
-    "object": {"new": 0.95, "colour": 0.90, "background": 0.90},
-    "lighting": {},
-}
 
 
 def targets(scenes: Sequence[Scene], kind: EditKind) -> list[Scene]:

@@ -39,16 +39,26 @@ def exam_page(figures: Sequence[Figure], on: dict[str, object], roc: Points, she
     )
 
 
+CURVES = {
+    "background": ("new_background", "garment_kept", "colour_kept"),
+    "colour": ("new_colour", "garment_kept", "background_kept"),
+    "object": ("new_garment", "colour_kept", "background_kept"),
+}
+
+
 def _charts(figures: Sequence[Figure], roc: Points) -> list[Chart]:
     charts = []
     if roc:
         charts.append(
             _chart("Verifier: recall of wrong images against refusals of right ones", "false refusals", {"recall": roc})
         )
-    names = ("new_background", "garment_kept", "colour_kept")
-    for knob in ("steps", "guidance"):
-        lines = {name.replace("_", " "): _series(figures, rf"editor\.curve\.{knob}_([\d.]+)\.{name}") for name in names}
-        charts.append(_chart(f"Background edits against {knob}", knob, lines))
+    for kind, names in CURVES.items():
+        for knob in ("steps", "guidance"):
+            lines = {
+                name.replace("_", " "): _series(figures, rf"editor\.curve\.{kind}\.{knob}_([\d.]+)\.{name}")
+                for name in names
+            }
+            charts.append(_chart(f"{kind.capitalize()} edits against {knob}", knob, lines))
     lines = {
         kind: _series(figures, rf"editor\.severity\.{kind}\.distance_at_([\d.]+)")
         for kind in ("background", "lighting")

@@ -1,12 +1,13 @@
-"""How many counterfactuals are enough? The runs of the proof of `reinforce`, trained on shares of their edits."""
+"""How many counterfactuals are enough? One run with eight of each source, trained on shares of them."""
 
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cluster.pipeline import run_phases
 from cluster.placement import reinforce_needs
-from cluster.proofs.reinforce import EDITS_PER_SOURCE, NUM_SOURCES, NUM_STEPS, open_seed, run_seed
+from cluster.proofs.reinforce import open_seed
 from cluster.proofs.seeds import mean_over_seeds
 from cluster.proofs.shifted import Shifted
 from cluster.reinforce import reinforce_run
@@ -15,7 +16,9 @@ from engine.figures import Figure
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
 
-# Asked-for counterfactuals of each source, on average.
+NUM_SOURCES, NUM_STEPS = 800, 300
+EDITS = {"background": 5, "colour": 3}
+# Counterfactuals of each source that are asked for, on average.
 PER_SOURCE = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0}
 # What a training on another share makes anew.
 OWN = ("models", "checkpoints", "tensorboard", "reinforce.json", "evaluation.json", "phases.json", "report")
@@ -27,11 +30,12 @@ def curve_figures(
     """Yield the accuracy where class and background disagree after training on so many edits of each source."""
     found: dict[str, list[float]] = {name: [] for name in PER_SOURCE}
     for seed in seeds:
-        run_seed(folder, seed, num_sources, num_steps)
-        run, rundir, _ = open_seed(folder, seed, num_sources, num_steps)
+        settings = (f"stages.perturber.edits={EDITS}", "reinforce.arms=[reinforced]")
+        run, rundir, plan = open_seed(folder, "curve", seed, num_sources, num_steps, settings)
+        run_phases(("generate", "allocate", "probe"), run, rundir, plan)
         with ray_session([reinforce_needs(run)]):
             for name, count in PER_SOURCE.items():
-                found[name].append(_conflict_accuracy(run, rundir, name, min(1.0, count / EDITS_PER_SOURCE)))
+                found[name].append(_conflict_accuracy(run, rundir, name, count / sum(EDITS.values())))
                 print(f"seed {seed}: {name} a source: {found[name][-1]:.3f}", flush=True)
     for name, accuracies in found.items():
         yield mean_over_seeds(f"curve.conflict_accuracy.{name}_a_source", accuracies)
@@ -44,7 +48,7 @@ def _conflict_accuracy(run: RunFile, whole: RunDirectory, name: str, share: floa
     if not copied.exists():
         # Links: the shards are the same files.
         shutil.copytree(root, copied, copy_function=os.link, ignore=shutil.ignore_patterns(*OWN))
-    settings = run.reinforce.model_copy(update={"arms": ("reinforced",), "edit_share": share})
+    settings = run.reinforce.model_copy(update={"edit_share": share})
     run, rundir = run.model_copy(update={"reinforce": settings}), RunDirectory.open(str(copied))
     reinforce_run(run, rundir)
     conflict = Shifted.of(run, rundir).evaluate(run, rundir).report.conflict

@@ -14,12 +14,10 @@ from engine.runfile import RunFile
 
 RUN_FILE = Path("configs/wardrobe.yaml")
 ARMS = ("real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle")
-# More edits than the demo has time for.
-EDITS = {"background": 5, "colour": 3}
-EDITS_PER_SOURCE = sum(EDITS.values())
-NUM_SOURCES, NUM_STEPS = 800, 600
+NUM_SOURCES, NUM_STEPS = 2400, 600
 SETTINGS = (
-    f"stages.perturber.edits={EDITS}",
+    # More sources than the demo has time for, and edits of what the patient leans on.
+    "stages.perturber.edits={background: 2}",
     "probe.transfer=[]",
     f"reinforce.arms=[{', '.join(ARMS)}]",
     # The same garments on every background equally often.
@@ -65,17 +63,17 @@ def reinforce_figures(
 
 
 def open_seed(
-    folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()
+    folder: Path, name: str, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()
 ) -> tuple[RunFile, RunDirectory, Plan]:
     """Plan the run of a seed, or find it."""
     overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"reinforce.num_steps={num_steps}"]
     run = load_run_file(RUN_FILE, [*SETTINGS, *overrides, *settings])
-    return run, *open_run(run, str(folder / f"reinforce-{num_sources}-{num_steps}-{seed}"))
+    return run, *open_run(run, str(folder / f"{name}-{num_sources}-{num_steps}-{seed}"))
 
 
 def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()) -> Accuracies:
     """Do a whole run but for its report, or go on with it; return the accuracies of each arm."""
-    run, rundir, plan = open_seed(folder, seed, num_sources, num_steps, settings)
+    run, rundir, plan = open_seed(folder, "reinforce", seed, num_sources, num_steps, settings)
     run_phases([name for name in ALL_PHASES if name != "report"], run, rundir, plan)
     evaluation: Any = rundir.read_json(EVALUATION)
     return {
