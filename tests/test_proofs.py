@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cluster.proofs.attainable import Answers, weakest_prior
 from cluster.proofs.plants import VALUES, Plant, draw_plant
 from cluster.proofs.seeds import mean_over_seeds
 from engine.statistics import Interval
@@ -91,6 +92,25 @@ def test_seeds_are_the_sample_of_a_figure_over_seeds() -> None:
     assert figure.high - figure.value == pytest.approx(4.303 * 0.1 / np.sqrt(3), rel=0.01)
     assert figure.met
     assert mean_over_seeds("x", [0.5]).low is None
+
+
+def test_a_prior_buys_accuracy_on_usual_images_with_accuracy_on_others() -> None:
+    # Two classes, each with a background of its own; of every four images one looks like the other class.
+    labels = np.tile([0, 0, 0, 0, 1, 1, 1, 1], 2)
+    log_p = np.log(np.where(np.arange(16) % 4 == 0, 0.3, 0.7))
+    other = np.log1p(-np.exp(log_p))
+    scores = np.stack([np.where(labels == 0, log_p, other), np.where(labels == 1, log_p, other)], axis=1)
+    background = np.where(np.arange(16) < 8, labels, 1 - labels)
+    groups = [f"{label} {place}" for label, place in zip(labels, background, strict=True)]
+    everything = Answers(log_p=scores, labels=labels, usual=np.eye(2)[background], groups=groups)
+    usual = Answers(log_p=scores[:8], labels=labels[:8], usual=np.eye(2)[background[:8]], groups=groups[:8])
+    assert (usual.right(0).mean(), everything.conflict_accuracy(0)) == (0.75, 0.75)
+    assert everything.worst_group_accuracy(0) == 0.75
+    weight = weakest_prior(usual, 1.0)
+    # log(0.7 / 0.3), to the next step.
+    assert weight == pytest.approx(0.85)
+    assert (usual.right(weight).mean(), everything.conflict_accuracy(weight)) == (1.0, 0.0)
+    assert weakest_prior(usual, 0.7) == 0
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from actors.zoo.training import Recipe, Workshop, averaged, train
 from engine.wardrobe.scene import Scene
 
 BASE_RECIPE = Recipe(name="editor_base", num_steps=19000, learning_rate=5e-4, weight_decay=1e-2)
-RECIPE = Recipe(name="editor", num_steps=1200, learning_rate=2e-4, weight_decay=1e-2, ema_decay=0.995, seed=1)
+RECIPE = Recipe(name="editor", num_steps=1000, learning_rate=2e-4, weight_decay=1e-2, ema_decay=0.995, seed=1)
 BATCH_SIZE = 48
 DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.06, 0.05, 0.05
 # Edits that go a part of the way: instruction and target lie between those of the placebo and those of the edit.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.pipeline import ALL_PHASES, open_run, run_phases
+from cluster.proofs.attainable import attainable
 from cluster.proofs.seeds import mean_over_seeds
 from engine.figures import Figure
 from engine.load import load_run_file
@@ -14,10 +15,12 @@ from engine.runfile import RunFile
 
 RUN_FILE = Path("configs/wardrobe.yaml")
 ARMS = ("real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle")
-NUM_SOURCES, NUM_STEPS = 2400, 600
+NUM_SOURCES, NUM_STEPS = 2400, 300
 SETTINGS = (
     # More sources than the demo has time for, and edits of what the patient leans on.
     "stages.perturber.edits={background: 2}",
+    # On other garments: .688 in conflict at .983 on biased images; without it .736 at .963.
+    "reinforce.distillation=1.0",
     "probe.transfer=[]",
     f"reinforce.arms=[{', '.join(ARMS)}]",
     # The same garments on every background equally often.
@@ -35,6 +38,10 @@ GAPS = (
     ("worst_group_accuracy", "reinforce.worst_group_gap_closed", 0.7),
 )
 
+ALLOWED_LOSS = 0.005
+ATTAINABLE = "attainable"
+NO_RIVALS = ("reinforced", "oracle", ATTAINABLE)
+
 Accuracies = dict[str, dict[str, float]]
 
 
@@ -43,7 +50,8 @@ def reinforce_figures(
 ) -> Iterator[Figure]:
     """Yield each arm's accuracies, how much of the gap to the oracle is closed, and what it costs, over seeds.
 
-    A seed is another run from the start: other sources, other edits, another order of training. Runs resume.
+    A seed is another run from the start: other sources, other edits, another order of training. Runs resume. Beside the
+    arms stands ATTAINABLE: no arm can cure more while it forgets no more than is allowed.
     """
     found = []
     for seed in seeds:
@@ -53,12 +61,14 @@ def reinforce_figures(
         for arm in found[0]:
             yield mean_over_seeds(f"reinforce.{measure}.{arm}", [accuracies[arm][measure] for accuracies in found])
     for measure, name, target in GAPS:
-        closed = [_closed(each, measure) for each in found if each["oracle"][measure] > each["patient"][measure]]
         # Where the oracle itself is no better there is no gap to close.
-        if closed:
-            yield mean_over_seeds(name, closed, target=target)
+        with_gap = [each for each in found if each["oracle"][measure] > each["patient"][measure]]
+        if with_gap:
+            yield mean_over_seeds(name, [_closed(each, measure, "reinforced") for each in with_gap], target=target)
+            bound = [_closed(each, measure, ATTAINABLE) for each in with_gap]
+            yield mean_over_seeds(f"{name}.{ATTAINABLE}", bound)
     losses = [each["patient"]["accuracy_biased"] - each["reinforced"]["accuracy_biased"] for each in found]
-    yield mean_over_seeds("reinforce.biased_accuracy_lost", losses, target=0.005, better="lower")
+    yield mean_over_seeds("reinforce.biased_accuracy_lost", losses, target=ALLOWED_LOSS, better="lower")
     yield mean_over_seeds("reinforce.ahead_of_next_arm", [_ahead(each) for each in found], target=0.0)
 
 
@@ -76,21 +86,22 @@ def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings
     run, rundir, plan = open_seed(folder, "reinforce", seed, num_sources, num_steps, settings)
     run_phases([name for name in ALL_PHASES if name != "report"], run, rundir, plan)
     evaluation: Any = rundir.read_json(EVALUATION)
-    return {
+    found: Accuracies = {
         arm: {measure: content[test_set][name] for measure, (test_set, name) in MEASURES.items()}
         for arm, content in evaluation["arms"].items()
     }
+    return {**found, ATTAINABLE: attainable(run, rundir, found["patient"]["accuracy_biased"] - ALLOWED_LOSS)}
 
 
-def _closed(accuracies: Accuracies, measure: str) -> float:
+def _closed(accuracies: Accuracies, measure: str, arm: str) -> float:
     """Return the share of the way from the patient to the oracle."""
-    patient, reinforced, oracle = (accuracies[arm][measure] for arm in ("patient", "reinforced", "oracle"))
-    return (reinforced - patient) / (oracle - patient)
+    patient, reached, oracle = (accuracies[name][measure] for name in ("patient", arm, "oracle"))
+    return (reached - patient) / (oracle - patient)
 
 
 def _ahead(accuracies: Accuracies) -> float:
     """Return how far the reinforced arm is ahead of the best of the others in conflict, but for the oracle."""
-    others = [found["conflict_accuracy"] for arm, found in accuracies.items() if arm not in ("reinforced", "oracle")]
+    others = [found["conflict_accuracy"] for arm, found in accuracies.items() if arm not in NO_RIVALS]
     return accuracies["reinforced"]["conflict_accuracy"] - max(others)
 
 
