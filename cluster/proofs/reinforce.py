@@ -19,8 +19,6 @@ NUM_SOURCES, NUM_STEPS = 2400, 300
 SETTINGS = (
     # More sources than the demo has time for, and edits of what the patient leans on.
     "stages.perturber.edits={background: 2}",
-    # On other garments: .688 in conflict at .983 on biased images; without it .736 at .963.
-    "reinforce.distillation=1.0",
     "probe.transfer=[]",
     f"reinforce.arms=[{', '.join(ARMS)}]",
     # The same garments on every background equally often.
