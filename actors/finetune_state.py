@@ -1,16 +1,18 @@
 """What fine-tuning is told and what it has done so far: the part of a checkpoint that is JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.emphasis import EditCell
-from engine.gate import Score, selection_key
+from engine.gate import Score
 from engine.recipe import ShardContents
-from engine.reinforcing import ArmName, ReinforceConfig
+from engine.reinforcing import ArmName
 from engine.runfile import RunFile
 from engine.sample import Json
 
+# The key by which one checkpoint is better than another.
+Rank = Callable[[Score], tuple[bool, float]]
 NOT_REPRODUCIBLE = (
     "the first arm trained while shards came in: which of its steps saw which edits depends on when each shard was done"
 )
@@ -100,24 +102,23 @@ class ArmRecord:
         """Return the record with one more line that is no candidate: not all shards were there to score it."""
         return replace(self, history=(*self.history, entry))
 
-    def add(self, entry: Entry, score: Score, patient: Score, config: ReinforceConfig) -> "ArmRecord":
-        """Return the record with one more line; the score becomes the best where it is better, not where equal."""
+    def add(self, entry: Entry, score: Score, rank: Rank) -> "ArmRecord":
+        """Return the record with one more line; the score becomes the best where it ranks higher, not where equal."""
         record = replace(self, history=(*self.history, entry))
-        if not self._is_better(score, patient, config):
+        if not self._is_better(score, rank):
             return record
         return replace(record, best_step=entry.step, best_share=1.0, best=score)
 
-    def add_point(self, share: float, score: Score, patient: Score, config: ReinforceConfig) -> "ArmRecord":
-        """Return the record with one more point of the frontier, whose score becomes the best where it is better."""
+    def add_point(self, share: float, score: Score, rank: Rank) -> "ArmRecord":
+        """Return the record with one more point of the frontier, whose score becomes the best where it ranks higher."""
         point = Point(share=share, validation_accuracy=score.accuracy, validation_edits_accuracy=score.edits_accuracy)
         record = replace(self, frontier=(*self.frontier, point))
-        if not self._is_better(score, patient, config):
+        if not self._is_better(score, rank):
             return record
         return replace(record, best_step=self.step, best_share=share, best=score)
 
-    def _is_better(self, score: Score, patient: Score, config: ReinforceConfig) -> bool:
-        key = selection_key(score, patient, config)
-        return self.best is None or key > selection_key(self.best, patient, config)
+    def _is_better(self, score: Score, rank: Rank) -> bool:
+        return self.best is None or rank(score) > rank(self.best)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,9 +27,9 @@ from actors.finetune_follow import Follower, StoppedError
 from actors.finetune_images import RunImages
 from actors.finetune_model import Patient, Weights, interpolated
 from actors.finetune_score import ValidationImages, mark_images
-from actors.finetune_state import ArmRecord, Entry, FinetuneTask, Progress
+from actors.finetune_state import ArmRecord, Entry, FinetuneTask, Progress, Rank
 from engine.errors import RunFileError, UserError
-from engine.gate import Score
+from engine.gate import Score, selection_key
 from engine.recipe import batch_share, precision_name, steps_allowed, steps_between_looks
 from engine.reinforcing import ArmName
 from engine.rundir import RunDirectory
@@ -116,15 +116,14 @@ class Finetuner:
         return progress
 
     def _train(self, name: ArmName, arm: Arm, progress: Progress, best: Weights) -> tuple[Progress, Weights]:
-        config, patient = self._task.run.reinforce, progress.patient
+        config, rank = self._task.run.reinforce, self._rank(name, progress)
         record = progress.arms.get(name, ArmRecord())
-        assert patient is not None
         batches = self._batches(name, arm, record.step)
         for last in range(record.step + 1, config.num_steps + 1):
             if last % config.eval_every and last != config.num_steps:
                 continue
             entry, score = self._steps(arm, batches, record.step, last)
-            record = record.add(entry, score, patient, config)
+            record = record.add(entry, score, rank)
             if record.best_step == last:
                 best = arm.weights()
             progress = progress.with_arm(name, record)
@@ -185,22 +184,25 @@ class Finetuner:
 
     def _interpolate(self, name: ArmName, arm: Arm, progress: Progress, best: Weights) -> tuple[Progress, Weights]:
         """Score the weights between the patient's and the last step's, and keep the best of all."""
-        config, patient = self._task.run.reinforce, progress.patient
+        config, rank = self._task.run.reinforce, self._rank(name, progress)
         record = replace(progress.arms[name], frontier=())
-        assert patient is not None
         model = self._patient.model()
         start, end = copy.deepcopy(model.state_dict()), self._shared(arm.weights())
         model = model.eval().to(arm.device)
         for share in config.interpolation:
             weights = interpolated(start, end, share)
             model.load_state_dict(weights)
-            record = record.add_point(share, self._score(partial(self._mark, model)), patient, config)
+            record = record.add_point(share, self._score(partial(self._mark, model)), rank)
             if record.best_share == share:
                 best = weights
         progress = progress.with_arm(name, record)
         if config.interpolation:
             self._report(name, arm, progress, best)
         return progress, best
+
+    def _rank(self, name: ArmName, progress: Progress) -> Rank:
+        assert progress.patient is not None
+        return partial(selection_key, patient=progress.patient, config=self._task.run.reinforce, arm=name)
 
     def _mark(self, model: nn.Module, images: ValidationImages) -> str:
         device = next(model.parameters()).device

@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from actors.images import decode_rgb
 from actors.loading import load_image_processor
 from engine.emphasis import EditCell
 from engine.errors import LeakError, ModelError
-from engine.gate import Score
+from engine.gate import Score, selection_key
 from engine.inspection import inspect_shards
 from engine.recipe import ShardContents, Share
 from engine.reinforcing import LoraSettings, ReinforceConfig
@@ -388,16 +389,17 @@ def test_only_matrices_decay() -> None:
 
 def test_progress_survives_json_and_keeps_the_first_of_equal_checkpoints() -> None:
     patient, score = Score(real="110", edits="0"), Score(real="111", edits="1")
+    rank = partial(selection_key, patient=patient, config=ReinforceConfig(), arm="reinforced")
     record = ArmRecord()
     for step in (10, 20):
         entry = Entry(
             step=step, loss=0.5, learning_rate=0.1, images_per_second=9.0, validation_accuracy=score.accuracy,
             validation_edits_accuracy=score.edits_accuracy,
         )  # fmt: skip
-        record = record.add(entry, score, patient, ReinforceConfig())
+        record = record.add(entry, score, rank)
     assert (record.step, record.best_step) == (20, 10)
     worse = Score(real="110", edits="1")
-    record = record.add_point(0.25, worse, patient, ReinforceConfig())
+    record = record.add_point(0.25, worse, rank)
     assert (record.best_step, record.best_share) == (10, 1.0)
     assert record.frontier == (Point(share=0.25, validation_accuracy=2 / 3, validation_edits_accuracy=1.0),)
     progress = Progress(patient=patient).with_arm("reinforced", record)
@@ -410,6 +412,7 @@ def test_weights_on_the_way_are_kept_where_the_trained_ones_break_the_guard() ->
         step=20, loss=0.5, learning_rate=0.1, images_per_second=9.0, validation_accuracy=0.5,
         validation_edits_accuracy=1.0,
     )  # fmt: skip
-    record = ArmRecord().add(entry, broken, patient, ReinforceConfig())
-    record = record.add_point(0.5, between, patient, ReinforceConfig())
-    assert (record.best_step, record.best_share, record.best) == (20, 0.5, between)
+    for arm, share, best in (("reinforced", 0.5, between), ("oracle", 1.0, broken)):
+        rank = partial(selection_key, patient=patient, config=ReinforceConfig(), arm=arm)
+        record = ArmRecord().add(entry, broken, rank).add_point(0.5, between, rank)
+        assert (record.best_step, record.best_share, record.best) == (20, share, best)

@@ -99,7 +99,7 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
     patient = Score(real="1" * 10, edits="0" * 20, held_out="0011")
     good = Score(real="1" * 10, edits="1" * 20, held_out="0111")
     worse = replace(good, held_out="0001")
-    assert selection_key(good, patient, config) == selection_key(worse, patient, config)
+    assert selection_key(good, patient, config, "reinforced") == selection_key(worse, patient, config, "reinforced")
     sources = [f"s{number}" for number in range(20)]
     real_only = replace(patient, held_out="1100")
     decision = decide(patient, {"reinforced": good, "real_only": real_only}, sources, config)
