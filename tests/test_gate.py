@@ -13,23 +13,34 @@ PATIENT = Score(real="1" * 9 + "0", edits="0" * 20)
 GOOD = Score(real="1" * 9 + "0", edits="1" * 20)
 
 
+def key(score: Score, patient: Score = PATIENT, config: ReinforceConfig = CONFIG) -> tuple[bool, float]:
+    return selection_key(score, patient, config, "reinforced")
+
+
 def test_a_checkpoint_outside_the_guard_ranks_below_all_within() -> None:
     within = Score(real="1" * 8 + "00", edits="0" * 20)
     outside = Score(real="1" * 7 + "000", edits="1" * 20)
-    assert selection_key(within, PATIENT, CONFIG) > selection_key(outside, PATIENT, CONFIG)
+    assert key(within) > key(outside)
 
 
 def test_within_the_guard_the_mean_of_both_accuracies_ranks() -> None:
-    assert selection_key(GOOD, PATIENT, CONFIG) == (True, pytest.approx(0.95))
-    assert selection_key(replace(GOOD, edits=""), PATIENT, CONFIG) == (True, pytest.approx(0.9))
+    assert key(GOOD) == (True, pytest.approx(0.95))
+    assert key(replace(GOOD, edits="")) == (True, pytest.approx(0.9))
 
 
 def test_a_loss_that_is_allowed_but_not_sure_is_outside_the_guard() -> None:
     patient = Score(real="1" * 1000)
     config = ReinforceConfig(max_accuracy_loss=0.005)
     assert accuracy_loss(Score(real="1" * 996 + "0" * 4), patient) == pytest.approx((0.004, 0.002), abs=1e-4)
-    assert selection_key(Score(real="1" * 998 + "00"), patient, config)[0]
-    assert not selection_key(Score(real="1" * 996 + "0000"), patient, config)[0]
+    assert key(Score(real="1" * 998 + "00"), patient, config)[0]
+    assert not key(Score(real="1" * 996 + "0000"), patient, config)[0]
+
+
+def test_the_oracle_is_chosen_by_edits_whatever_it_forgets() -> None:
+    forgets = Score(real="0" * 10, edits="1" * 20)
+    assert selection_key(forgets, PATIENT, CONFIG, "oracle") > selection_key(PATIENT, PATIENT, CONFIG, "oracle")
+    assert key(forgets) < key(PATIENT)
+    assert selection_key(Score(real="10"), PATIENT, CONFIG, "oracle") == (True, 0.5)
 
 
 def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:
