@@ -35,8 +35,8 @@ MAX_VALIDATION_IMAGES = 10_000
 class RunImages:
     """Hold the images of one worker: `real` ones of the train split, real `validation` ones, `edits` of such sources.
 
-    `edit_sources` names the source of each of the edits. `held_out` are the edits whose phrase was held out of
-    training, none of `edits`. Raises SourceError where a split has no image.
+    `real_groups` and `edit_groups` name the split key of each of the last two: which are kin. `held_out` are the edits
+    whose phrase was held out of training, none of `edits`. Raises SourceError where a split has no image.
     """
 
     def __init__(self, task: FinetuneTask, patient: Patient, place: Place) -> None:
@@ -57,6 +57,7 @@ class RunImages:
         self._oracle = self._oracle_images() if "oracle" in task.arms else self.real
         validation = RealImages(source, held, patient.preprocessing)
         self.validation = ValidationImages(images=validation.image, labels=validation.labels)
+        self.real_groups = [item.split_key for item in held]
         self.draw_from(task.contents, task.draws)
         self.score_on(task.contents)
 
@@ -71,7 +72,7 @@ class RunImages:
         aside = [edit is not None and is_held_out(edit.kind, edit.after, phrases) for edit in (s.edit for s in samples)]
         held_out = list(itertools.compress(samples, aside))
         edits = [sample for sample, held in zip(samples, aside, strict=True) if not held]
-        self.edit_sources = [sample.source_key for sample in edits]
+        self.edit_groups = [self._groups[sample.source_key] for sample in edits]
         self.edits, self.held_out = self._validation(edits), self._validation(held_out)
 
     @property
@@ -83,7 +84,8 @@ class RunImages:
         """Return what the result says of the images, once all of them were there."""
         held_out = [shard.held_out for shard in self.contents]
         return {
-            "edit_sources": list(self.edit_sources),
+            "real_groups": list(self.real_groups),
+            "edit_groups": list(self.edit_groups),
             "images": {"replay": len(self.real.items), "counterfactuals": self.num_edits},
             "held_out": {
                 "phrases": sorted({f"{kind}: {after}" for cells in held_out for _, kind, after in cells}),
@@ -120,6 +122,7 @@ class RunImages:
     def _items(self) -> dict[Split, list[SourceItem]]:
         """Return the sources by split, computed again from the hash of their keys."""
         run, plan = self._task.run, self._rundir.plan()
+        self._groups = plan.split_keys()
         by_split: dict[Split, list[SourceItem]] = {"train": [], "validation": [], "test": []}
         self.splits: dict[str, Split] = {}
         for split in by_split:

@@ -29,7 +29,7 @@ from actors.finetune_model import Patient, Weights, interpolated
 from actors.finetune_score import ValidationImages, mark_images
 from actors.finetune_state import ArmRecord, Entry, FinetuneTask, Progress, Rank
 from engine.errors import RunFileError, UserError
-from engine.gate import Score, selection_key
+from engine.gate import Gate, Score
 from engine.recipe import batch_share, precision_name, steps_allowed, steps_between_looks
 from engine.reinforcing import ArmName
 from engine.rundir import RunDirectory
@@ -202,7 +202,13 @@ class Finetuner:
 
     def _rank(self, name: ArmName, progress: Progress) -> Rank:
         assert progress.patient is not None
-        return partial(selection_key, patient=progress.patient, config=self._task.run.reinforce, arm=name)
+        gate = Gate(
+            patient=progress.patient,
+            config=self._task.run.reinforce,
+            real_groups=self._images.real_groups,
+            edit_groups=self._images.edit_groups,
+        )
+        return partial(gate.rank, arm=name)
 
     def _mark(self, model: nn.Module, images: ValidationImages) -> str:
         device = next(model.parameters()).device

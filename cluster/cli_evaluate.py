@@ -29,7 +29,7 @@ def add_commands(commands: Commands) -> None:
         "SOURCE  a folder with one sub-folder a class, a .csv or .jsonl (path, label, attributes), a WebDataset tar\n"
         "        or a folder of them, a saved Hugging Face dataset, or wardrobe:heldout[:CORRELATION[:COUNT]]",
         "  counterforge evaluate --model zoo/patient --data wardrobe:heldout\n"
-        "  counterforge evaluate --model runs/wardrobe/models/reinforced --data wardrobe:heldout:0.99 --json\n"
+        "  counterforge evaluate --model runs/wardrobe/models/reinforced --data wardrobe:heldout:0.998 --json\n"
         "  counterforge evaluate --model microsoft/resnet-50 --data birds.csv --group-by habitat,sex",
     )
     parser.add_argument("--model", required=True, metavar="MODEL", help="the classifier")

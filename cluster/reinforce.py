@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cluster.reinforce_log import logged_history
 from engine.emphasis import EditCell
 from engine.errors import EngineError, RunError, RunFileError
-from engine.gate import Decision, Score, decide
+from engine.gate import Decision, Gate, Score
 from engine.inspection import edit_draws, inspect_shards
 from engine.recipe import deepspeed_settings, followed_first
 from engine.rundir import REINFORCE, WEAKNESS, RunDirectory, shard_path
@@ -203,7 +203,8 @@ def _result(task: "FinetuneTask", progress: "Progress", output: Mapping[str, Any
             "model": f"models/{name}",
             "history": [_without_none(asdict(line)) for line in record.history],
         }
-    decision = decide(patient, scores, output["edit_sources"], config)
+    gate = Gate(patient=patient, config=config, real_groups=output["real_groups"], edit_groups=output["edit_groups"])
+    decision = gate.decide(scores)
     if not output["images"]["counterfactuals"]:
         reason = "no counterfactual of a train source was accepted: there is nothing to learn from"
         decision = Decision(verdict="do not ship", reasons=(reason,))

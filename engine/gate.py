@@ -63,53 +63,99 @@ class Decision:
     reasons: tuple[str, ...]
 
 
-def selection_key(score: Score, patient: Score, config: ReinforceConfig, arm: ArmName) -> tuple[bool, float]:
-    """Return the rank of a checkpoint of an arm, higher is better.
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Hold what a checkpoint is measured by: the patient's score, and which validation images are kin.
 
-    Within the guard it is the mean of both accuracies; outside, and below all within, the one on real images. The
-    oracle says what could be had and never ships: the guard does not hold it, and edits alone decide where there are
-    any.
+    `real_groups` and `edit_groups` name the split key of each real image and of the source of each edit: composites of
+    one garment, photographs of one animal. Those are no independent evidence, so every error is one over groups.
     """
-    edits = score.edits_accuracy
-    if arm == "oracle":
-        return True, score.accuracy if edits is None else edits
-    if not _within_guard(score, patient, config):
-        return False, score.accuracy
-    return True, score.accuracy if edits is None else (score.accuracy + edits) / 2
 
+    patient: Score
+    config: ReinforceConfig
+    real_groups: Sequence[str]
+    edit_groups: Sequence[str]
 
-def decide(patient: Score, arms: Mapping[str, Score], edit_sources: Sequence[str], config: ReinforceConfig) -> Decision:
-    """Return the verdict on the reinforced arm; `edit_sources` names the source of each validation edit.
+    def rank(self, score: Score, arm: ArmName) -> tuple[bool, float]:
+        """Return the rank of a checkpoint of an arm, higher is better.
 
-    It ships if it stays within the guard, and on the validation edits is better than the patient, beyond chance, and
-    better than the same steps on real images in each way that was tried. On edits with a held-out phrase it must be no
-    worse than the patient; how it does on them is said in any case.
-    """
-    reinforced = arms.get("reinforced")
-    if reinforced is None:
-        return Decision(verdict="do not ship", reasons=("there is no reinforced arm",))
-    good: list[str] = []
-    bad: list[str] = []
-    loss, error = accuracy_loss(reinforced, patient)
-    words = (
-        f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(patient.accuracy)}: "
-        f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points (standard error {100 * error:.1f}), "
-        f"a loss of {100 * config.max_accuracy_loss:.1f} with its error is allowed"
-    )
-    (good if _within_guard(reinforced, patient, config) else bad).append(words)
-    if reinforced.edits_accuracy is None:
-        bad.append(
-            "no accepted edit of a validation source: nothing shows that it improved; raise data.num_validation_sources"
+        Within the guard it is the mean of both accuracies; outside, and below all within, the one on real images. The
+        oracle says what could be had and never ships: the guard does not hold it, and edits alone decide where there
+        are any.
+        """
+        edits = score.edits_accuracy
+        if arm == "oracle":
+            return True, score.accuracy if edits is None else edits
+        if not self.is_within_guard(score):
+            return False, score.accuracy
+        return True, score.accuracy if edits is None else (score.accuracy + edits) / 2
+
+    def is_within_guard(self, score: Score) -> bool:
+        """Return whether what is lost on real images, with its error, is no more than the run file allows."""
+        # Of many weights the one is kept that just passes, so it passes by luck too: one error more (Breiman 1984).
+        return sum(self.accuracy_loss(score)) <= self.config.max_accuracy_loss + 1e-9
+
+    def accuracy_loss(self, score: Score) -> tuple[float, float]:
+        """Return what is lost on real validation images against the patient, and its standard error over groups."""
+        pairs = [
+            (group, int(before) - int(after))
+            for group, before, after in zip(self.real_groups, self.patient.real, score.real, strict=True)
+            if "-" not in (before, after)
+        ]
+        mean = sum(pair for _, pair in pairs) / len(pairs)
+        deviations: dict[str, float] = {}
+        for group, pair in pairs:
+            deviations[group] = deviations.get(group, 0.0) + pair - mean
+        return mean, math.sqrt(sum(deviation**2 for deviation in deviations.values())) / len(pairs)
+
+    def decide(self, arms: Mapping[str, Score]) -> Decision:
+        """Return the verdict on the reinforced arm.
+
+        It ships if it stays within the guard, and on the validation edits is better than the patient, beyond chance,
+        and better than the same steps on real images in each way that was tried. On edits with a held-out phrase it
+        must be no worse than the patient; how it does on them is said in any case.
+        """
+        reinforced = arms.get("reinforced")
+        if reinforced is None:
+            return Decision(verdict="do not ship", reasons=("there is no reinforced arm",))
+        good: list[str] = []
+        bad: list[str] = []
+        loss, error = self.accuracy_loss(reinforced)
+        words = (
+            f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(self.patient.accuracy)}: "
+            f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points (standard error {100 * error:.1f}), "
+            f"a loss of {100 * self.config.max_accuracy_loss:.1f} with its error is allowed"
         )
-    else:
-        better = _compare_edits(reinforced, patient, arms, edit_sources)
-        for holds, sentence in better:
-            (good if holds else bad).append(sentence)
-    last: list[str] = []
-    if config.held_out_phrases:
-        holds, sentence = _compare_held_out(reinforced, patient, arms)
-        (last if holds else bad).append(sentence)
-    return Decision(verdict="do not ship" if bad else "ship", reasons=(*(bad or good), *last))
+        (good if self.is_within_guard(reinforced) else bad).append(words)
+        if reinforced.edits_accuracy is None:
+            bad.append(
+                "no accepted edit of a validation source: nothing shows that it improved; raise "
+                "data.num_validation_sources"
+            )
+        else:
+            for holds, sentence in self._compare_edits(reinforced, arms):
+                (good if holds else bad).append(sentence)
+        last: list[str] = []
+        if self.config.held_out_phrases:
+            holds, sentence = _compare_held_out(reinforced, self.patient, arms)
+            (last if holds else bad).append(sentence)
+        return Decision(verdict="do not ship" if bad else "ship", reasons=(*(bad or good), *last))
+
+    def _compare_edits(self, reinforced: Score, arms: Mapping[str, Score]) -> list[tuple[bool, str]]:
+        after, before = reinforced.edits_accuracy or 0.0, self.patient.edits_accuracy or 0.0
+        up, down = _changed_groups(reinforced.edits, self.patient.edits, self.edit_groups)
+        p_value = sign_test(up, down)
+        words = (
+            f"accuracy on validation edits {_percent(after)}, patient {_percent(before)} "
+            f"({up} sources better, {down} worse, sign test p = {p_value:.2g})"
+        )
+        result = [(after > before and p_value < ALPHA, words)]
+        for name, title in REAL_ARMS.items():
+            if name in arms and (other := arms[name].edits_accuracy) is not None:
+                # A point estimate: the question is which of two fine-tuned models to take, not whether to change.
+                words = f"accuracy on validation edits {_percent(after)}, {title} {_percent(other)}"
+                result.append((after > other, words))
+        return result
 
 
 def _compare_held_out(reinforced: Score, patient: Score, arms: Mapping[str, Score]) -> tuple[bool, str]:
@@ -130,50 +176,16 @@ def _compare_held_out(reinforced: Score, patient: Score, arms: Mapping[str, Scor
     )
 
 
-def _compare_edits(
-    reinforced: Score, patient: Score, arms: Mapping[str, Score], sources: Sequence[str]
-) -> list[tuple[bool, str]]:
-    after, before = reinforced.edits_accuracy or 0.0, patient.edits_accuracy or 0.0
-    up, down = _changed_sources(reinforced.edits, patient.edits, sources)
-    p_value = sign_test(up, down)
-    words = (
-        f"accuracy on validation edits {_percent(after)}, patient {_percent(before)} "
-        f"({up} sources better, {down} worse, sign test p = {p_value:.2g})"
-    )
-    result = [(after > before and p_value < ALPHA, words)]
-    for name, title in REAL_ARMS.items():
-        if name in arms and (other := arms[name].edits_accuracy) is not None:
-            # A point estimate: the question here is which of two fine-tuned models to take, not whether to change.
-            result.append((after > other, f"accuracy on validation edits {_percent(after)}, {title} {_percent(other)}"))
-    return result
-
-
-def _changed_sources(after: str, before: str, sources: Sequence[str]) -> tuple[int, int]:
-    """Return how many sources got better and worse: edits of one source are one vote."""
-    change = dict.fromkeys(sources, 0)
-    for source, new, old in zip(sources, after, before, strict=True):
-        change[source] += int(new) - int(old)
+def _changed_groups(after: str, before: str, groups: Sequence[str]) -> tuple[int, int]:
+    """Return how many groups got better and worse: the edits of one are one vote."""
+    change = dict.fromkeys(groups, 0)
+    for group, new, old in zip(groups, after, before, strict=True):
+        change[group] += int(new) - int(old)
     return sum(value > 0 for value in change.values()), sum(value < 0 for value in change.values())
 
 
 def _share(marks: str) -> float:
     return marks.count("1") / (marks.count("1") + marks.count("0"))
-
-
-def accuracy_loss(score: Score, patient: Score) -> tuple[float, float]:
-    """Return what is lost on real validation images against the patient, and its standard error over those images."""
-    pairs = [
-        int(before) - int(after)
-        for before, after in zip(patient.real, score.real, strict=True)
-        if "-" not in (before, after)
-    ]
-    mean = sum(pairs) / len(pairs)
-    return mean, math.sqrt(sum((pair - mean) ** 2 for pair in pairs)) / len(pairs)
-
-
-def _within_guard(score: Score, patient: Score, config: ReinforceConfig) -> bool:
-    # Of many weights the one is kept that just passes, so it passes by luck too: one error more (Breiman et al. 1984).
-    return sum(accuracy_loss(score, patient)) <= config.max_accuracy_loss + 1e-9
 
 
 def _percent(share: float) -> str:

@@ -75,6 +75,9 @@ class Splits(Config):
     train: float = Field(0.8, ge=0, le=1)
     validation: float = Field(0.1, ge=0, le=1)
     test: float = Field(0.1, ge=0, le=1)
+    seed: int | None = Field(
+        None, description="of that hash; default: the run's. Set, it keeps the split where the run's seed changes"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> "Splits":

@@ -28,7 +28,7 @@ from actors.images import decode_rgb
 from actors.loading import load_image_processor
 from engine.emphasis import EditCell
 from engine.errors import LeakError, ModelError
-from engine.gate import Score, selection_key
+from engine.gate import Gate, Score
 from engine.inspection import inspect_shards
 from engine.recipe import ShardContents, Share
 from engine.reinforcing import LoraSettings, ReinforceConfig
@@ -389,7 +389,8 @@ def test_only_matrices_decay() -> None:
 
 def test_progress_survives_json_and_keeps_the_first_of_equal_checkpoints() -> None:
     patient, score = Score(real="110", edits="0"), Score(real="111", edits="1")
-    rank = partial(selection_key, patient=patient, config=ReinforceConfig(), arm="reinforced")
+    gate = Gate(patient=patient, config=ReinforceConfig(), real_groups="abc", edit_groups="d")
+    rank = partial(gate.rank, arm="reinforced")
     record = ArmRecord()
     for step in (10, 20):
         entry = Entry(
@@ -413,6 +414,7 @@ def test_weights_on_the_way_are_kept_where_the_trained_ones_break_the_guard() ->
         validation_edits_accuracy=1.0,
     )  # fmt: skip
     for arm, share, best in (("reinforced", 0.5, between), ("oracle", 1.0, broken)):
-        rank = partial(selection_key, patient=patient, config=ReinforceConfig(), arm=arm)
+        gate = Gate(patient=patient, config=ReinforceConfig(), real_groups="ab", edit_groups="cd")
+        rank = partial(gate.rank, arm=arm)
         record = ArmRecord().add(entry, broken, rank).add_point(0.5, between, rank)
         assert (record.best_step, record.best_share, record.best) == (20, share, best)

@@ -13,7 +13,7 @@ from actors.finetune_images import RunImages
 from actors.finetune_model import Patient
 from actors.finetune_state import FinetuneTask
 from cluster.reinforce import reinforce_run
-from engine.gate import Score, decide, selection_key
+from engine.gate import Gate, Score
 from engine.held_out import is_held_out
 from engine.inspection import edit_draws, inspect_shards
 from engine.reinforcing import ArmName, ReinforceConfig
@@ -99,22 +99,23 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
     patient = Score(real="1" * 10, edits="0" * 20, held_out="0011")
     good = Score(real="1" * 10, edits="1" * 20, held_out="0111")
     worse = replace(good, held_out="0001")
-    assert selection_key(good, patient, config, "reinforced") == selection_key(worse, patient, config, "reinforced")
     sources = [f"s{number}" for number in range(20)]
+    gate = Gate(patient=patient, config=config, real_groups=sources[:10], edit_groups=sources)
+    assert gate.rank(good, "reinforced") == gate.rank(worse, "reinforced")
     real_only = replace(patient, held_out="1100")
-    decision = decide(patient, {"reinforced": good, "real_only": real_only}, sources, config)
+    decision = gate.decide({"reinforced": good, "real_only": real_only})
     assert decision.verdict == "ship"
     assert decision.reasons[-1] == (
         "accuracy on the 4 validation edits with phrases that were held out of training 75.0 %, patient 50.0 %, "
         "real images only 50.0 %"
     )
-    decision = decide(patient, {"reinforced": worse}, sources, config)
+    decision = gate.decide({"reinforced": worse})
     assert decision.verdict == "do not ship"
     assert "held out of training 25.0 %, patient 50.0 %" in decision.reasons[0]
     # Said too where something else decides.
     lost = replace(good, real="0" * 10)
-    assert "held out of training 75.0 %" in decide(patient, {"reinforced": lost}, sources, config).reasons[-1]
-    none = decide(replace(patient, held_out=""), {"reinforced": replace(good, held_out="")}, sources, config)
+    assert "held out of training 75.0 %" in gate.decide({"reinforced": lost}).reasons[-1]
+    none = replace(gate, patient=replace(patient, held_out="")).decide({"reinforced": replace(good, held_out="")})
     assert none.verdict == "ship"
     assert "has a held-out phrase: nothing shows" in none.reasons[-1]
 

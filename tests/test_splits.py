@@ -36,6 +36,7 @@ def test_shares_are_kept() -> None:
 def test_a_split_is_the_same_everywhere_and_for_ever() -> None:
     assert [split_of(f"a-{number}", Splits(), 0) for number in range(12)] == EXPECTED
     assert [split_of(key, Splits(), 0) for key in KEYS] != [split_of(key, Splits(), 1) for key in KEYS]
+    assert [split_of(key, Splits(), 0) for key in KEYS] == [split_of(key, Splits(seed=0), 1) for key in KEYS]
 
 
 def test_a_share_of_zero_stays_empty() -> None:

@@ -109,7 +109,7 @@ def test_a_model_that_forgot_gets_the_remedy_for_forgetting(tmp_path: Path) -> N
     summary = build_summary(read_results(rundir, run))
     assert "data.num_sources" in next_steps(summary, run)[0]
     summary["accuracy_biased"]["reinforced"]["value"] = summary["accuracy_biased"]["patient"]["value"] - 0.1
-    assert "reinforce.replay_ratio" in next_steps(summary, run)[0]
+    assert "reinforce.distillation" in next_steps(summary, run)[0]
 
 
 def test_a_generator_that_breaks_more_than_its_edits_mean_is_named(whole: tuple[Summary, RunFile]) -> None:

@@ -22,12 +22,14 @@ FAMILY = 5
 # An object edit draws a new garment, the others keep what is there: what is hard gets the most.
 SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "object": 0.42, "placebo": 0.08}
 CAPTION_SHARE = 0.15
+# Sources to edit are biased. A plant of its own: the editor is not to know which background the patients lean on.
+HABITS = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
 
 
 def editor_families(garments: Garments) -> list[tuple[Scene, ...]]:
-    """Return families of FAMILY composites, those of one garment first; half of these are biased as a patient's are."""
+    """Return families of FAMILY composites, those of one garment first; half of these have HABITS."""
     balanced = make_scenes(garments, "editor", NUM_FAMILIES)
-    biased = make_scenes(garments, "editor-biased", NUM_FAMILIES, correlation=0.95)
+    biased = make_scenes(garments, "editor-biased", NUM_FAMILIES, correlation=0.95, own=HABITS)
     of_one_garment = [
         _family(pair[index % 4 == 0], np.random.default_rng((1, index)))
         for index, pair in enumerate(zip(balanced, biased, strict=True))

@@ -39,6 +39,7 @@ MODELS = (
     "captioner",
     "perturber",
     "pretrained",
+    "pretrained_convnext",
     "patient",
     "patient_convnext",
     "oracle",
@@ -109,7 +110,9 @@ def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
         case "perturber":
             train_perturber(workshop, num_steps)
         case "pretrained":
-            train_pretrained(workshop, num_steps)
+            train_pretrained("patient", workshop, num_steps)
+        case "pretrained_convnext":
+            train_pretrained("patient_convnext", workshop, num_steps)
         case "oracle":
             train_oracle(workshop, num_steps)
         case "judge":

@@ -1,5 +1,6 @@
 """The pictures that the zoo trains on: composites of garments that do not ship, rendered once and kept."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -26,7 +27,10 @@ def garments_of(split: GarmentSplit, fashion_mnist: Path) -> Garments:
 
 
 def rendered(path: Path, scenes: Sequence[Scene], garments: Garments) -> NDArray[np.uint8]:
-    """Return the pictures of scenes, (num_scenes, SIZE, SIZE, 3) uint8, from `path` where they were rendered before."""
+    """Return the pictures of scenes, (num_scenes, SIZE, SIZE, 3) uint8, from beside `path` where they were rendered.
+
+    The file's name ends in a digest of the scenes: others are never taken for them.
+    """
 
     def make() -> NDArray[np.uint8]:
         pictures = np.empty((len(scenes), SIZE, SIZE, 3), np.uint8)
@@ -34,7 +38,8 @@ def rendered(path: Path, scenes: Sequence[Scene], garments: Garments) -> NDArray
             pictures[index] = render(scene, garments)[0]
         return pictures
 
-    return made_once(path, make)
+    digest = hashlib.blake2b(repr(list(scenes)).encode(), digest_size=4).hexdigest()
+    return made_once(path.with_stem(f"{path.stem}-{digest}"), make)
 
 
 def made_once(path: Path, make: Callable[[], NDArray[Number]]) -> NDArray[Number]:

@@ -14,7 +14,7 @@ from actors.zoo.train_backbone import load_backbone
 from actors.zoo.train_vae import BATCH_SIZE, LATENT_NOISE, load_vae, picture_error
 from actors.zoo.training import Recipe, Workshop, averaged, train
 
-RECIPE = Recipe(name="decoder", num_steps=14000, learning_rate=1e-3)
+RECIPE = Recipe(name="decoder", num_steps=22000, learning_rate=1e-3)
 FEATURE_WEIGHT = 1.0
 
 

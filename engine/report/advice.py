@@ -85,8 +85,9 @@ def _remedies(summary: dict[str, Any], run: RunFile) -> list[str]:
     lost = _lost(summary)
     if lost > run.reinforce.max_accuracy_loss:
         return [
-            f"The reinforced model forgot {100 * lost:.1f} points of what it knew: raise reinforce.replay_ratio (now "
-            f"{run.reinforce.replay_ratio:g}) or lower reinforce.learning_rate (now {run.reinforce.learning_rate:g})."
+            f"The reinforced model forgot {100 * lost:.1f} points of what it knew: raise reinforce.distillation (now "
+            f"{run.reinforce.distillation:g}) or reinforce.replay_ratio (now {run.reinforce.replay_ratio:g}), or lower "
+            f"reinforce.learning_rate (now {run.reinforce.learning_rate:g})."
         ]
     return [
         "Give it more to learn from: more sources (data.num_sources), more edits of the kinds on top of the weakness "
