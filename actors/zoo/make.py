@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from actors.zoo.train_perturber import save_perturber, train_perturber
 from actors.zoo.train_vae import train_vae
 from actors.zoo.train_verifier import save_verifier, train_verifier
 from actors.zoo.training import Workshop
+from engine.errors import EngineError
 from engine.figures import table
 from engine.wardrobe.garments import DEBIAN_FOLDER
 
@@ -47,7 +49,7 @@ MODELS = (
 )
 
 
-def main() -> None:
+def main() -> int:
     """Train the models that were asked for, in the order in which they need each other."""
     parser = argparse.ArgumentParser(prog="python -m actors.zoo.make", description=__doc__)
     parser.add_argument("--only", choices=MODELS, action="append", help="one model instead of all; may be given again")
@@ -81,10 +83,15 @@ def main() -> None:
         fashion_mnist=arguments.fashion_mnist,
         size=arguments.size,
     )
-    for name in arguments.only or MODELS:
-        if not arguments.save_only:
-            _train(name, workshop, arguments.steps)
-        _save(name, workshop, arguments.out)
+    try:
+        for name in arguments.only or MODELS:
+            if not arguments.save_only:
+                _train(name, workshop, arguments.steps)
+            _save(name, workshop, arguments.out)
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
@@ -147,4 +154,4 @@ def _save(name: str, workshop: Workshop, models: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -108,13 +108,13 @@ PATIENTS = {
         make=make_convnext,
         pretraining=Recipe(
             name="pretrained_convnext",
-            num_steps=5000,
+            num_steps=10_000,
             learning_rate=2e-3,
             weight_decay=0.05,
             num_warmup_steps=200,
             seed=4,
         ),
-        recipe=replace(RECIPE, name="patient_convnext"),
+        recipe=replace(RECIPE, name="patient_convnext", num_steps=1000),
     ),
 }
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from engine.errors import RunError
+
 # (step, generator) -> (loss, numbers to log)
 Loss = Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]]
 LOG_EVERY = 20
@@ -85,10 +87,10 @@ def train(recipe: Recipe, model: nn.Module, loss: Loss, workshop: Workshop) -> n
 
 
 def averaged(recipe: Recipe, model: nn.Module, workshop: Workshop) -> int:
-    """Load the averaged weights of the last checkpoint into `model`; return its step, 0 where there is none."""
+    """Load the averaged weights of the last checkpoint into `model`; return its step. Raises RunError without one."""
     checkpoint = workshop.folder / f"{recipe.name}.pt"
     if not checkpoint.exists():
-        return 0
+        raise RunError(f"{checkpoint} is missing: train it first, `python -m actors.zoo.make --only {recipe.name}`")
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(state["average"])
     model.eval()

@@ -1,13 +1,20 @@
-"""How the zoo's editor learns: batches of edits, and guidance taught to one row of the UNet."""
+"""How the zoo learns: pictures rendered once, batches of edits, and guidance taught to one row of the UNet."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from actors.zoo import edit_pairs, train_editor
+from actors.zoo.pictures import rendered
 from actors.zoo.train_editor import EditBatches, guided_velocity, make_editor, velocity
+from actors.zoo.train_patient import PATIENTS
 from actors.zoo.train_vae import LATENT_CHANNELS
+from actors.zoo.training import Workshop
+from engine.errors import RunError
 from engine.wardrobe.garments import load_garments
+from engine.wardrobe.scene import make_scenes
 
 
 @pytest.fixture
@@ -55,3 +62,28 @@ def test_the_target_is_the_teacher_s_guided_answer_for_guided_kinds_and_the_trut
         untold = velocity(teacher, batch.of(row), teacher["text"](batches.tokens([""]))[0])
     expected = untold + train_editor.GUIDANCE_SCALE * (told - untold)
     torch.testing.assert_close(found[row], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_pictures_are_rendered_once_and_never_taken_for_those_of_other_scenes(tmp_path: Path) -> None:
+    garments, path = load_garments("sources"), tmp_path / "biased.npy"
+    biased, balanced = (list(make_scenes(garments, "sources", 8, correlation=each)) for each in (1.0, None))
+    first = rendered(path, biased, garments)
+    assert np.array_equal(rendered(path, biased, garments), first)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert not np.array_equal(rendered(path, balanced, garments), first)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", PATIENTS)
+def test_a_patient_starts_from_what_was_pretrained_with_a_head_of_its_own(name: str, tmp_path: Path) -> None:
+    patient = PATIENTS[name]
+    torch.manual_seed(1)
+    sighted = patient.sighted()
+    workshop = Workshop(folder=tmp_path, device=torch.device("cpu"), fashion_mnist=tmp_path)
+    with pytest.raises(RunError, match=f"--only {patient.pretraining.name}`"):
+        patient.pretrained(workshop)
+    torch.save({"step": 3, "average": sighted.state_dict()}, tmp_path / f"{patient.pretraining.name}.pt")
+    model = patient.pretrained(workshop)
+    for key, value in sighted.backbone.state_dict().items():
+        assert torch.equal(model.base_model.state_dict()[key], value)
+    assert model.config.num_labels == 10
