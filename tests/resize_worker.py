@@ -45,6 +45,9 @@ def main(patient_folder: str, stage: str, steps: str, saved: str, out: str) -> N
     if torch.distributed.get_rank() == 0:
         torch.save(weights, Path(out, "weights.pt"))
         Path(out, "steps").write_text(str(first + int(steps)))
+    # Else Python ends while gloo's threads still run, and now and then that is an abort.
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def batch(step: int, size: int) -> "Batch":  # noqa: F821  # imported late: DeepSpeed reads the environment first
