@@ -122,13 +122,14 @@ class RunImages:
     def _items(self) -> dict[Split, list[SourceItem]]:
         """Return the sources by split, computed again from the hash of their keys."""
         run, plan = self._task.run, self._rundir.plan()
-        self._groups = plan.split_keys()
         by_split: dict[Split, list[SourceItem]] = {"train": [], "validation": [], "test": []}
         self.splits: dict[str, Split] = {}
+        self._groups: dict[str, str] = {}
         for split in by_split:
             for planned in plan.of_split(split):
                 found = split_of(planned.item.split_key, run.data.splits, run.seed)
                 self.splits[planned.item.key] = found
+                self._groups[planned.item.key] = planned.item.split_key
                 by_split[found].append(planned.item)
         for split in ("train", "validation"):
             if not by_split[split]:

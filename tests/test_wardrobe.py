@@ -168,6 +168,12 @@ def test_the_correlation_is_honoured_in_every_class(correlation: float) -> None:
         assert abs(own - correlation) <= 4 * (correlation * (1 - correlation) / 400) ** 0.5
 
 
+def test_sets_of_other_correlations_have_other_keys_and_no_key_has_a_dot() -> None:
+    keys = [scene.key for correlation in (None, 0.99, 0.998, 1.0) for scene in scenes(4, correlation)]
+    assert len(set(keys)) == len(keys)
+    assert not any("." in key for key in keys)
+
+
 def test_what_breaks_the_correlation_is_spread_over_the_other_backgrounds() -> None:
     conflicts = Counter(scene.background for scene in scenes(4000, 0.0) if scene.label == 0)
     assert set(conflicts) == set(BACKGROUNDS) - {OWN_BACKGROUND[0]}

@@ -89,8 +89,6 @@ def trial_run(run_file: Path, seed: int, num_sources: int, num_rounds: int) -> R
     run = load_run_file(run_file).model_dump()
     run["seed"], run["rounds"] = seed, {"count": num_rounds}
     run["data"]["num_sources"] = num_sources
-    # Another seed is not to validate on garments that the patient was trained on.
-    run["data"]["splits"]["seed"] = 0
     run["shards"]["sources_per_shard"] = SOURCES_PER_SHARD
     run["stages"]["perturber"]["edits"] = EDITS
     run["stages"]["verifier"]["min_directional"] = MIN_DIRECTIONAL
