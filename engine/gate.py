@@ -96,7 +96,11 @@ class Gate:
         return sum(self.accuracy_loss(score)) <= self.config.max_accuracy_loss + 1e-9
 
     def accuracy_loss(self, score: Score) -> tuple[float, float]:
-        """Return what is lost on real validation images against the patient, and its standard error over groups."""
+        """Return what is lost on real validation images against the patient, and its standard error over groups.
+
+        The error is that of clusters, with their factor for few of them (Liang & Zeger 1986; CR1 in Cameron & Miller
+        2015): infinite for one group, which says nothing of another.
+        """
         pairs = [
             (group, int(before) - int(after))
             for group, before, after in zip(self.real_groups, self.patient.real, score.real, strict=True)
@@ -106,7 +110,11 @@ class Gate:
         deviations: dict[str, float] = {}
         for group, pair in pairs:
             deviations[group] = deviations.get(group, 0.0) + pair - mean
-        return mean, math.sqrt(sum(deviation**2 for deviation in deviations.values())) / len(pairs)
+        count = len(deviations)
+        if count == 1:
+            return mean, math.inf
+        variance = count / (count - 1) * sum(deviation**2 for deviation in deviations.values())
+        return mean, math.sqrt(variance) / len(pairs)
 
     def decide(self, arms: Mapping[str, Score]) -> Decision:
         """Return the verdict on the reinforced arm.
@@ -121,9 +129,10 @@ class Gate:
         good: list[str] = []
         bad: list[str] = []
         loss, error = self.accuracy_loss(reinforced)
+        known = f"standard error {100 * error:.1f}" if math.isfinite(error) else "one split key: no error is known"
         words = (
             f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(self.patient.accuracy)}: "
-            f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points (standard error {100 * error:.1f}), "
+            f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points ({known}), "
             f"a loss of {100 * self.config.max_accuracy_loss:.1f} with its error is allowed"
         )
         (good if self.is_within_guard(reinforced) else bad).append(words)
@@ -147,7 +156,7 @@ class Gate:
         p_value = sign_test(up, down)
         words = (
             f"accuracy on validation edits {_percent(after)}, patient {_percent(before)} "
-            f"({up} sources better, {down} worse, sign test p = {p_value:.2g})"
+            f"({up} split keys better, {down} worse, sign test p = {p_value:.2g})"
         )
         result = [(after > before and p_value < ALPHA, words)]
         for name, title in REAL_ARMS.items():

@@ -59,6 +59,13 @@ def test_images_of_one_garment_are_no_independent_evidence() -> None:
     assert gate(patient, real_groups=twice).accuracy_loss(lost) == pytest.approx((loss, error * 2**0.5), rel=1e-3)
 
 
+def test_images_of_one_garment_alone_say_nothing_of_another() -> None:
+    same = Score(real="1" * 10)
+    alone = gate(same, real_groups=["garment"] * 10)
+    assert not alone.is_within_guard(same)
+    assert "one split key: no error is known" in alone.decide({"reinforced": same}).reasons[0]
+
+
 def test_the_oracle_is_chosen_by_edits_whatever_it_forgets() -> None:
     forgets = Score(real="0" * 10, edits="1" * 20)
     assert gate().rank(forgets, "oracle") > gate().rank(PATIENT, "oracle")
@@ -73,13 +80,13 @@ def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:
 def test_a_clear_gain_ships_with_its_figures() -> None:
     decision = decide({"reinforced": GOOD, "real_only": PATIENT})
     assert decision.verdict == "ship"
-    assert any("100.0 %, patient 0.0 % (20 sources better, 0 worse" in reason for reason in decision.reasons)
+    assert any("100.0 %, patient 0.0 % (20 split keys better, 0 worse" in reason for reason in decision.reasons)
 
 
 @pytest.mark.parametrize(
     ("reinforced", "real_only", "words"),
     [
-        (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points (standard error 15.5), a loss of 20.0"),
+        (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points (standard error 16.3), a loss of 20.0"),
         (PATIENT, replace(PATIENT, edits="1" * 20), "accuracy on validation edits 0.0 %, patient 0.0 %"),
         (replace(GOOD, edits="1" * 2 + "0" * 18), PATIENT, "sign test p = 0.5"),
         (GOOD, GOOD, "real images only 100.0 %"),
@@ -104,7 +111,7 @@ def test_edits_of_one_source_are_one_vote() -> None:
     sources = ["one"] * 20
     decision = decide({"reinforced": GOOD}, sources)
     assert decision.verdict == "do not ship"
-    assert "(1 sources better, 0 worse, sign test p = 1)" in decision.reasons[0]
+    assert "(1 split keys better, 0 worse, sign test p = 1)" in decision.reasons[0]
 
 
 def test_without_a_reinforced_arm_nothing_ships() -> None:
