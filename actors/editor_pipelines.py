@@ -61,8 +61,20 @@ def load_pipeline(config: EditorConfig, folder: str, device: torch.device) -> tu
             use_safetensors=True,
             **_without_safety_checker(folder),
         )
+    if config.scheduler is not None:
+        pipeline.scheduler = _scheduler(pipeline, config.scheduler, name)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device), kind
+
+
+def _scheduler(pipeline: Pipeline, wanted: str, model: str) -> Model:
+    """Return the wanted scheduler on the noise schedule of the pipeline's own; raises ModelError where none is."""
+    own = pipeline.scheduler
+    known = {kind.__name__: kind for kind in (type(own), *own.compatibles)}
+    if wanted not in known:
+        raise ModelError(f"model {model!r} knows no scheduler {wanted!r}: leave it out, or name one of {sorted(known)}")
+    with model_errors(model, f"a pipeline with {wanted}"):
+        return known[wanted].from_config(own.config)
 
 
 def _pipeline_class(name: str, folder: str) -> str:

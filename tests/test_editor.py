@@ -78,6 +78,10 @@ def pixels(sample: Sample | Rejection) -> np.ndarray:
 
 PIPELINES: list[tuple[Callable[[Path], Path], dict[str, object]]] = [
     (lambda folder: save_stable_diffusion(folder, "instruct"), {"method": "instruct"}),
+    (
+        lambda folder: save_stable_diffusion(folder, "instruct"),
+        {"method": "instruct", "scheduler": "UniPCMultistepScheduler", "num_inference_steps": 4},
+    ),
     (lambda folder: save_stable_diffusion(folder, "img2img"), {"method": "img2img"}),
     (lambda folder: save_stable_diffusion(folder, "img2img"), {"method": "inpaint"}),
     (lambda folder: save_stable_diffusion(folder, "inpaint"), {"method": "inpaint"}),
@@ -86,7 +90,10 @@ PIPELINES: list[tuple[Callable[[Path], Path], dict[str, object]]] = [
     (save_flux_kontext, {"method": "instruct", "size": 32}),
     (save_flux_klein, {"method": "instruct", "size": 64}),
 ]
-NAMES = ["sd-instruct", "sd-img2img", "sd-inpaint-4", "sd-inpaint-9", "xl-instruct", "xl-img2img", "kontext", "klein"]
+NAMES = [
+    "sd-instruct", "sd-instruct-unipc", "sd-img2img", "sd-inpaint-4", "sd-inpaint-9", "xl-instruct", "xl-img2img",
+    "kontext", "klein",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("save", "changes"), PIPELINES, ids=NAMES)
@@ -130,6 +137,23 @@ def test_provenance_names_everything_that_made_the_image(instruct: Path) -> None
     assert (record["num_inference_steps"], record["guidance_scale"], record["image_guidance_scale"]) == (2, 2.0, 1.5)
     assert record["diffusers"]
     assert record["torch"] == torch.__version__
+
+
+def test_another_scheduler_draws_other_pictures_and_is_named(instruct: Path) -> None:
+    _, _, own = editor(instruct)(group("a"))
+    _, _, other = editor(instruct, scheduler="UniPCMultistepScheduler")(group("a"))
+    assert isinstance(own, Sample)
+    assert isinstance(other, Sample)
+    assert other.provenance["editor"]["scheduler"] == "UniPCMultistepScheduler"
+    assert other.image != own.image
+
+
+def test_a_scheduler_that_the_model_cannot_use_is_refused(instruct: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no scheduler 'UniPC': leave it out, or name one of .*'UniPCMultistepSch"):
+        editor(instruct, scheduler="UniPC")
+    kontext = save_flux_kontext(tmp_path / "kontext")
+    with pytest.raises(ModelError, match=r"or name one of \['FlowMatchEulerDiscreteScheduler'\]"):
+        editor(kontext, size=32, scheduler="DDIMScheduler")
 
 
 def test_severity_scales_strength_or_guidance(instruct: Path) -> None:

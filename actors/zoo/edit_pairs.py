@@ -1,5 +1,6 @@
 """The pairs of composites that the editor learns from, their latents, and the words for what differs."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ NUM_OBJECT_FAMILIES = 4_000
 FAMILY = 5
 # An object edit draws a new garment, the others keep what is there: what is hard gets the most.
 SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "object": 0.42, "placebo": 0.08}
+# While guidance is distilled: by then what an editor has to unlearn is to change what nobody asked it to change.
+DISTILLATION_SHARES = {"background": 0.22, "colour": 0.14, "lighting": 0.05, "object": 0.36, "placebo": 0.23}
 CAPTION_SHARE = 0.15
 # Sources to edit are biased. A plant of its own: the editor is not to know which background the patients lean on.
 HABITS = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
@@ -80,10 +83,10 @@ def _object_family(scene: Scene, garments: Garments, rng: np.random.Generator) -
 
 
 def draw_edits(
-    rng: np.random.Generator, families: list[tuple[Scene, ...]], count: int
+    rng: np.random.Generator, families: list[tuple[Scene, ...]], count: int, shares: Mapping[str, float] = SHARES
 ) -> tuple[NDArray[np.intp], list[str], list[str]]:
-    """Return rows of (source, target) latents, (count, 2), their prompts and their kinds."""
-    kinds = [str(kind) for kind in rng.choice(list(SHARES), p=list(SHARES.values()), size=count)]
+    """Return rows of (source, target) latents, (count, 2), their prompts and their kinds, these by their shares."""
+    kinds = [str(kind) for kind in rng.choice(list(shares), p=list(shares.values()), size=count)]
     rows, prompts = [], []
     for kind in kinds:
         family, first, second = draw_pair(rng, kind, families)

@@ -87,9 +87,9 @@ class Exam:
             states = self.judge.backbone(to_tensor(pixels(images), CPU), output_hidden_states=True).hidden_states
         return list(states[1:])
 
-    def pooled(self, images: Sequence[bytes]) -> Floats:
-        """Return the judge's last features averaged over places, (n, width)."""
-        parts = [self.features(images[start : start + 250])[-1].mean((2, 3)) for start in range(0, len(images), 250)]
+    def pooled(self, images: Sequence[bytes], stage: int = -1) -> Floats:
+        """Return the judge's features of one of its stages, the last by default, averaged over places, (n, width)."""
+        parts = [self.features(images[start : start + 250])[stage].mean((2, 3)) for start in range(0, len(images), 250)]
         return torch.cat(parts).double().numpy()
 
 

@@ -60,6 +60,11 @@ def _charts(figures: Sequence[Figure], roc: Points) -> list[Chart]:
             }
             charts.append(_chart(f"{kind.capitalize()} edits against {knob}", knob, lines))
     lines = {
+        name: _series(figures, rf"realism\.texture\.curve\.{knob}_([\d.]+)")
+        for name, knob in (("UniPC", "steps"), ("DDIM", "ddim"))
+    }
+    charts.append(_chart("How much smoother than true ones new backgrounds are: KID against steps", "steps", lines))
+    lines = {
         kind: _series(figures, rf"editor\.severity\.{kind}\.distance_at_([\d.]+)")
         for kind in ("background", "lighting")
     }
