@@ -8,6 +8,7 @@ import torch
 from actors.attention import set_attention
 from actors.batching import padded_batches
 from actors.device import precision
+from actors.editor_detail import reconstruct, with_detail
 from actors.editor_frames import Frame, cut_out, fit, to_tensor
 from actors.editor_masks import ObjectMasks
 from actors.editor_pipelines import (
@@ -128,6 +129,11 @@ class Editor:
         )
         with torch.inference_mode(), precision(self.config.model, self.device):
             edited = run_pipeline(self.pipeline, self.kind, self.config, batch)
+            if self.config.keep_detail:
+                # Row by row where the pipeline runs so: the shape must not depend on who shares a batch.
+                parts = images[:, None] if self.kind == "klein" else [images]
+                reconstructed = torch.cat([reconstruct(self.pipeline, part) for part in parts])
+                edited = with_detail(edited, images, reconstructed)
         if batch.masks is not None:
             edited = torch.where(batch.masks > 0, edited, images)
         return [self._finished(job, pixels) for job, pixels in zip(jobs[:count], edited[:count], strict=True)]
@@ -163,6 +169,7 @@ class Editor:
             "scheduler": type(self.pipeline.scheduler).__name__,
             "num_inference_steps": config.num_inference_steps,
             "negative_prompt": config.negative_prompt,
+            "keep_detail": config.keep_detail,
             "size": self.size,
             "dtype": config.model.dtype,
             "device": self.device.type,

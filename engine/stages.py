@@ -135,6 +135,11 @@ class EditorConfig(StageConfig):
         None, description="inpaint only: a segmentation model that finds the object by its class name, such as CLIPSeg"
     )
     negative_prompt: str | None = None
+    keep_detail: bool = Field(
+        False,
+        description="instruct and img2img: where an edit changes nothing, put back what the autoencoder loses, as thin "
+        "lines and small faces. One encoding and decoding more for each image",
+    )
     size: int | None = Field(None, ge=8, description="edge in pixels; default: the model's own")
     attention: AttentionKernel = "default"
     jpeg_quality: int = Field(95, ge=1, le=100)
@@ -143,6 +148,8 @@ class EditorConfig(StageConfig):
     def _has_mask(self) -> "EditorConfig":
         if (self.method == "inpaint") != (self.mask_model is not None):
             raise ValueError("mask_model goes with method inpaint and with no other: give both or neither")
+        if self.keep_detail and self.method == "inpaint":
+            raise ValueError("keep_detail: method inpaint keeps what is outside its mask as it is: leave it out")
         return self
 
 

@@ -12,12 +12,16 @@ from tiny_pipelines import save_flux_klein, save_flux_kontext, save_stable_diffu
 
 from actors.device import fix_threads
 from actors.editor import Editor
+from actors.editor_detail import with_detail
 from actors.editor_frames import cut_out, fit, to_tensor
 from actors.editor_pipelines import effective_settings
 from actors.images import decode_rgb, encode_jpeg
+from actors.prompts import PLACEBO_INSTRUCTION
 from engine.errors import ModelError, RunFileError
 from engine.sample import Edit, Rejection, Sample
 from engine.stages import EditorConfig, ModelConfig
+from engine.wardrobe.garments import load_garments
+from engine.wardrobe.scene import caption, make_scenes, render
 
 CPU = torch.device("cpu")
 EDIT = Edit(
@@ -80,15 +84,15 @@ PIPELINES: list[tuple[Callable[[Path], Path], dict[str, object]]] = [
     (lambda folder: save_stable_diffusion(folder, "instruct"), {"method": "instruct"}),
     (
         lambda folder: save_stable_diffusion(folder, "instruct"),
-        {"method": "instruct", "scheduler": "UniPCMultistepScheduler", "num_inference_steps": 4},
+        {"method": "instruct", "scheduler": "UniPCMultistepScheduler", "num_inference_steps": 4, "keep_detail": True},
     ),
     (lambda folder: save_stable_diffusion(folder, "img2img"), {"method": "img2img"}),
     (lambda folder: save_stable_diffusion(folder, "img2img"), {"method": "inpaint"}),
     (lambda folder: save_stable_diffusion(folder, "inpaint"), {"method": "inpaint"}),
     (lambda folder: save_stable_diffusion_xl(folder, "instruct"), {"method": "instruct"}),
-    (lambda folder: save_stable_diffusion_xl(folder, "img2img"), {"method": "img2img"}),
-    (save_flux_kontext, {"method": "instruct", "size": 32}),
-    (save_flux_klein, {"method": "instruct", "size": 64}),
+    (lambda folder: save_stable_diffusion_xl(folder, "img2img"), {"method": "img2img", "keep_detail": True}),
+    (save_flux_kontext, {"method": "instruct", "size": 32, "keep_detail": True}),
+    (save_flux_klein, {"method": "instruct", "size": 64, "keep_detail": True}),
 ]
 NAMES = [
     "sd-instruct", "sd-instruct-unipc", "sd-img2img", "sd-inpaint-4", "sd-inpaint-9", "xl-instruct", "xl-img2img",
@@ -154,6 +158,51 @@ def test_a_scheduler_that_the_model_cannot_use_is_refused(instruct: Path, tmp_pa
     kontext = save_flux_kontext(tmp_path / "kontext")
     with pytest.raises(ModelError, match=r"or name one of \['FlowMatchEulerDiscreteScheduler'\]"):
         editor(kontext, size=32, scheduler="DDIMScheduler")
+
+
+def test_detail_comes_back_where_an_edit_changes_nothing() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(2, 3, 64, 64)
+    reconstructed = 0.8 * images + 0.1  # an autoencoder that loses contrast
+    edited = reconstructed.clone()
+    edited[:, :, :, 32:] = 0.5  # the right half is new
+    result = with_detail(edited, images, reconstructed)
+    assert torch.allclose(result[..., :28], images[..., :28], atol=1e-6)
+    assert torch.equal(result[..., 36:], edited[..., 36:])
+    assert torch.equal(with_detail(edited[:1], images[:1], reconstructed[:1]), result[:1])
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    for value in (torch.nan, torch.inf):
+        edited = torch.full((1, 3, 64, 64), value)
+        assert not torch.isfinite(with_detail(edited, torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))).any()
+
+
+def test_with_detail_the_zoo_s_placebo_is_nearer_to_its_source() -> None:
+    scenes = list(make_scenes(load_garments("sources"), "detail", 8))
+    samples = []
+    for scene in scenes:
+        image = encode_jpeg(render(scene, load_garments("sources"))[0], 95)
+        source = Sample(
+            key=scene.key, source_key=scene.key, role="source", image=image, label=scene.label,
+            class_name=scene.class_name, split="train", caption=caption(scene),
+        )  # fmt: skip
+        edit = Edit(
+            kind="placebo", before=caption(scene), after=caption(scene), instruction=PLACEBO_INSTRUCTION,
+            caption=caption(scene),
+        )  # fmt: skip
+        samples += [source, replace(source, key=f"{scene.key}_pl", role="placebo", image=b"", edit=edit)]
+
+    def distance(*, keep_detail: bool) -> float:
+        config = EditorConfig(
+            model=ModelConfig(name="zoo/editor"), num_inference_steps=8, guidance_scale=1, image_guidance_scale=1,
+            batch_size=8, keep_detail=keep_detail,
+        )  # fmt: skip
+        made = list(Editor(config, CPU, name="editor", seed=0, offline=True)(samples))
+        pairs = zip(made[::2], made[1::2], strict=True)
+        return float(np.mean([np.abs(pixels(a).astype(float) - pixels(b)).mean() for a, b in pairs]))
+
+    assert distance(keep_detail=True) < 0.5 * distance(keep_detail=False)
 
 
 def test_severity_scales_strength_or_guidance(instruct: Path) -> None:
