@@ -13,7 +13,7 @@ from engine.emphasis import EditCell
 from engine.errors import EngineError, RunError, RunFileError
 from engine.gate import Decision, Gate, Score
 from engine.inspection import edit_draws, inspect_shards
-from engine.recipe import deepspeed_settings, followed_first
+from engine.recipe import deepspeed_settings, followed_first, nothing_to_learn_from
 from engine.rundir import REINFORCE, WEAKNESS, RunDirectory, shard_path
 from engine.runfile import RunFile
 from engine.sample import Json
@@ -48,7 +48,7 @@ def reinforce_run(
         LOG.info("reinforce: done already: %s", done["verdict"])
         return done
     if not task.arms:
-        LOG.warning("reinforce: no counterfactual of a train source was accepted: only the patient is scored")
+        LOG.warning("reinforce: %s; only the patient is scored", nothing_to_learn_from(run.reinforce))
     elif "reinforced" in task.arms and not rundir.exists(WEAKNESS):
         LOG.warning("reinforce: not probed yet, so every edit is drawn alike: `counterforge probe` says which matter")
     with logged_history(rundir, task):
@@ -206,8 +206,7 @@ def _result(task: "FinetuneTask", progress: "Progress", output: Mapping[str, Any
     gate = Gate(patient=patient, config=config, real_groups=output["real_groups"], edit_groups=output["edit_groups"])
     decision = gate.decide(scores)
     if not output["images"]["counterfactuals"]:
-        reason = "no counterfactual of a train source was accepted: there is nothing to learn from"
-        decision = Decision(verdict="do not ship", reasons=(reason,))
+        decision = Decision(verdict="do not ship", reasons=(nothing_to_learn_from(config),))
     settings = config.model_dump(mode="json") | {"deepspeed": dict(task.deepspeed), "training": task.name}
     return {
         "arms": arms,

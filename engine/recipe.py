@@ -61,6 +61,17 @@ def uses_edits(arm: ArmName) -> bool:
     return arm in ("random_edits", "reinforced")
 
 
+def nothing_to_learn_from(config: ReinforceConfig) -> str:
+    """Return why no arm has an edit to train on: none was accepted, or the run file leaves all of them out."""
+    limits = {
+        f"reinforce.edit_share of {config.edit_share:g}": config.edit_share < 1,
+        "reinforce.held_out_phrases": bool(config.held_out_phrases),
+    }
+    if left_out := " and ".join(name for name, limits_it in limits.items() if limits_it):
+        return f"{left_out} leave no accepted counterfactual of a train source to learn from, or none was accepted"
+    return "no counterfactual of a train source was accepted: there is nothing to learn from"
+
+
 def batch_share(config: ReinforceConfig, arm: ArmName, num_parts: int = 1) -> Share:
     """Return the share of one worker in each of `num_parts` accumulation steps; all arms see as many images."""
     images = config.batch_size // (config.num_workers * num_parts)

@@ -170,6 +170,9 @@ class ReportConfig(Config):
     gpu_price_per_hour: float | None = Field(None, ge=0, description="in your currency, for the plan's cost")
 
 
+Count = Annotated[int, Field(ge=1)]
+
+
 def _with_count(value: object) -> object:
     """Let `rounds: 3` stand for `rounds: {count: 3}`."""
     return {"count": value} if type(value) is int else value
@@ -187,7 +190,9 @@ class RunFile(Config):
         (("editor", "verifier"),),
         description="stages that share one actor and its device; placement is that of the first",
     )
-    rounds: Annotated[RoundsConfig, BeforeValidator(_with_count, int | RoundsConfig)] = RoundsConfig()
+    rounds: Annotated[RoundsConfig, BeforeValidator(_with_count, Annotated[int, Field(ge=1)] | RoundsConfig)] = (
+        RoundsConfig()
+    )
     probe: ProbeConfig
     reinforce: ReinforceConfig = ReinforceConfig()
     report: ReportConfig = ReportConfig()

@@ -7,7 +7,14 @@ from typing import get_args
 import pytest
 
 from engine.errors import RunFileError
-from engine.recipe import Share, batch_share, deepspeed_settings, learning_rate_factor, precision_name
+from engine.recipe import (
+    Share,
+    batch_share,
+    deepspeed_settings,
+    learning_rate_factor,
+    nothing_to_learn_from,
+    precision_name,
+)
 from engine.reinforcing import ArmName, ReinforceConfig
 
 
@@ -66,3 +73,9 @@ def test_the_precision_is_that_of_the_settings() -> None:
     assert precision_name({"bf16": {"enabled": True}}) == "bfloat16"
     assert precision_name({"fp16": {"enabled": True}}) == "float16"
     assert precision_name({"bf16": {"enabled": False}}) == "float32"
+
+
+def test_where_no_edit_is_left_the_field_that_left_them_out_is_named() -> None:
+    assert nothing_to_learn_from(ReinforceConfig()).startswith("no counterfactual of a train source was accepted")
+    found = nothing_to_learn_from(ReinforceConfig(edit_share=0.01, held_out_phrases=0.2))
+    assert found.startswith("reinforce.edit_share of 0.01 and reinforce.held_out_phrases leave no accepted counterfact")
