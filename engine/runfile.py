@@ -190,9 +190,7 @@ class RunFile(Config):
         (("editor", "verifier"),),
         description="stages that share one actor and its device; placement is that of the first",
     )
-    rounds: Annotated[RoundsConfig, BeforeValidator(_with_count, Annotated[int, Field(ge=1)] | RoundsConfig)] = (
-        RoundsConfig()
-    )
+    rounds: Annotated[RoundsConfig, BeforeValidator(_with_count, Count | RoundsConfig)] = RoundsConfig()
     probe: ProbeConfig
     reinforce: ReinforceConfig = ReinforceConfig()
     report: ReportConfig = ReportConfig()
