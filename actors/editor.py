@@ -1,6 +1,6 @@
 """Edits to images: one diffusion pipeline, run on batches of one fixed shape."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -66,10 +66,12 @@ class Editor:
         """Yield each sample of the batch, edited where it has an edit and no image yet."""
         results: dict[str, Sample | Rejection] = {}
         jobs = list(self._jobs(batch, results))
+        reconstructed = self._reconstructed(jobs) if self.config.keep_detail else {}
         for severity in sorted({job.edit.severity for job in jobs}):
             rows = [job for job in jobs if job.edit.severity == severity]
             for padded, count in padded_batches(rows, self.config.batch_size):
-                results.update(zip((job.sample.key for job in padded[:count]), self._run(padded, count), strict=True))
+                made = self._run(padded, count, reconstructed)
+                results.update(zip((job.sample.key for job in padded[:count]), made, strict=True))
         for sample in batch:
             yield results.get(sample.key, sample)
 
@@ -114,7 +116,21 @@ class Editor:
         redraw = 1 - found if self.config.inpaint_region == "background" else found
         return {source.key: mask for source, mask in zip(sources, redraw, strict=True)}
 
-    def _run(self, jobs: Sequence[Job], count: int) -> list[Sample | Rejection]:
+    def _reconstructed(self, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
+        """Return each source through the autoencoder, (3, size, size) in [0, 1], once for all of its edits."""
+        frames = {job.sample.source_key: job.frame for job in jobs}
+        # The shape must not depend on who shares a batch; klein runs row by row.
+        size = 1 if self.kind == "klein" else self.config.batch_size
+        found: dict[str, torch.Tensor] = {}
+        with torch.inference_mode(), precision(self.config.model, self.device):
+            for padded, count in padded_batches(list(frames.items()), size):
+                pixels = reconstruct(self.pipeline, to_tensor([frame for _, frame in padded]))
+                found.update(zip((key for key, _ in padded[:count]), pixels, strict=False))
+        return found
+
+    def _run(
+        self, jobs: Sequence[Job], count: int, reconstructed: Mapping[str, torch.Tensor]
+    ) -> list[Sample | Rejection]:
         """Return the results of the first `count` jobs of a full batch."""
         if self.kind == "klein":  # runs row by row, so there is no shape to fill
             jobs = jobs[:count]
@@ -129,11 +145,8 @@ class Editor:
         )
         with torch.inference_mode(), precision(self.config.model, self.device):
             edited = run_pipeline(self.pipeline, self.kind, self.config, batch)
-            if self.config.keep_detail:
-                # Row by row where the pipeline runs so: the shape must not depend on who shares a batch.
-                parts = images[:, None] if self.kind == "klein" else [images]
-                reconstructed = torch.cat([reconstruct(self.pipeline, part) for part in parts])
-                edited = with_detail(edited, images, reconstructed)
+        if self.config.keep_detail:
+            edited = with_detail(edited, images, torch.stack([reconstructed[job.sample.source_key] for job in jobs]))
         if batch.masks is not None:
             edited = torch.where(batch.masks > 0, edited, images)
         return [self._finished(job, pixels) for job, pixels in zip(jobs[:count], edited[:count], strict=True)]
