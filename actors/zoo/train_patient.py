@@ -4,7 +4,7 @@ They are what people really have: networks that were pretrained on other data, w
 fine-tuned on biased pictures.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from transformers import (
 
 from actors.zoo.pictures import garments_of, rendered, save_image_processor, to_tensor
 from actors.zoo.train_backbone import WIDTH, Sighted, backbone_scenes, sighted_loss
-from actors.zoo.training import Recipe, Workshop, averaged, train
+from actors.zoo.training import Loss, Recipe, Workshop, averaged, train
 from engine.figures import Figure, share
 from engine.runfile import Splits
 from engine.splits import split_of
@@ -189,19 +189,26 @@ def _train(patient: PatientRecipe, recipe: Recipe, correlation: float | None, wo
     garments = load_garments("sources")
     scenes = patient_scenes(garments, correlation)
     pictures = rendered(workshop.folder / f"{'balanced' if correlation is None else 'biased'}.npy", scenes, garments)
-    labels = torch.tensor([scene.label for scene in scenes])
     torch.manual_seed(recipe.seed)
     model = patient.pretrained(workshop).to(workshop.device)
+    train(recipe, model, naming_loss(model, pictures, [scene.label for scene in scenes], workshop), workshop)
+
+
+def naming_loss(model: PreTrainedModel, pictures: NDArray[np.uint8], labels: Sequence[int], workshop: Workshop) -> Loss:
+    """Return the loss of naming a random batch of labelled pictures, (num_images, SIZE, SIZE, 3) uint8.
+
+    Every second batch is mirrored.
+    """
+    targets = torch.tensor(labels, device=workshop.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.randint(len(scenes), (BATCH_SIZE,), generator=generator)
+        rows = torch.randint(len(targets), (BATCH_SIZE,), generator=generator)
         images = to_tensor(pictures[rows.numpy()], workshop.device)
         if step % 2:
             images = images.flip(-1)
-        logits = model(pixel_values=images).logits.float()
-        return F.cross_entropy(logits, labels[rows].to(workshop.device)), {}
+        return F.cross_entropy(model(pixel_values=images).logits.float(), targets[rows]), {}
 
-    train(recipe, model, loss, workshop)
+    return loss
 
 
 def right_answers(model: PreTrainedModel, scenes: list[Scene], garments: Garments) -> NDArray[np.bool_]:

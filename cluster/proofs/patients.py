@@ -1,25 +1,25 @@
 """The patients of the proofs: each one fresh, from eyes that were pretrained on other garments, trained in seconds."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, VisionEncoderDecoderModel
 
 from actors.zoo import MODELS_FOLDER
-from actors.zoo.pictures import save_image_processor, to_tensor
-from actors.zoo.train_patient import make_resnet, of_train_split
+from actors.zoo.pictures import save_image_processor
+from actors.zoo.train_patient import make_resnet, naming_loss, of_train_split
+from actors.zoo.training import Recipe, Workshop, train
 from engine.wardrobe.garments import Garments, load_garments
 from engine.wardrobe.scene import Scene, make_scenes, render
 
-NUM_STEPS = 100
-NUM_WARMUP_STEPS = 20
-BATCH_SIZE = 64
-LEARNING_RATE, WEIGHT_DECAY = 1e-3, 0.02
-CPU = torch.device("cpu")
+RECIPE = Recipe(
+    name="patient", num_steps=100, learning_rate=1e-3, weight_decay=0.02, num_warmup_steps=20, ema_decay=0.0
+)
 
 Pictures = NDArray[np.uint8]
 
@@ -42,26 +42,17 @@ def pretrained() -> PreTrainedModel:
     return model
 
 
-def train_patient(pictures: Pictures, labels: Sequence[int], seed: int, num_steps: int = NUM_STEPS) -> PreTrainedModel:
-    """Return a patient trained on labelled pictures: AdamW, linear warm-up, then linearly down to 0."""
+def train_patient(
+    pictures: Pictures, labels: Sequence[int], seed: int, num_steps: int = RECIPE.num_steps
+) -> PreTrainedModel:
+    """Return a patient trained on labelled pictures, (num_images, 64, 64, 3) uint8. It takes up nothing of before."""
+    recipe = replace(RECIPE, num_steps=num_steps, seed=seed)
     torch.manual_seed(seed)
-    model, targets = pretrained(), torch.tensor(labels)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    generator = torch.Generator().manual_seed(seed)
-    model.train()
-    for step in range(num_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(1.0, (step + 1) / NUM_WARMUP_STEPS) * (1 - step / num_steps)
-        rows = torch.randint(len(targets), (BATCH_SIZE,), generator=generator)
-        images = to_tensor(pictures[rows.numpy()], CPU)
-        if step % 2:
-            images = images.flip(-1)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = F.cross_entropy(model(pixel_values=images).logits.float(), targets[rows])
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-    return model.eval()
+    model = pretrained()
+    with TemporaryDirectory() as name:
+        workshop = Workshop(folder=Path(name), device=torch.device("cpu"), fashion_mnist=Path(name))
+        train(recipe, model, naming_loss(model, pictures, labels, workshop), workshop)
+    return model
 
 
 def save_patient(model: PreTrainedModel, folder: Path) -> None:

@@ -125,7 +125,7 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
 def _patient(trial: Trial) -> tuple[torch.nn.Module, float]:
     """Return a trained patient and what breaking its plant costs on true composites."""
     from actors.zoo.train_patient import right_answers
-    from cluster.proofs.patients import NUM_STEPS, pictures_of, train_patient, training_scenes
+    from cluster.proofs.patients import RECIPE, pictures_of, train_patient, training_scenes
     from cluster.proofs.stamp import stamped
 
     garments, plant = load_garments("sources"), trial.plant
@@ -138,7 +138,7 @@ def _patient(trial: Trial) -> tuple[torch.nn.Module, float]:
         pictures = np.concatenate([pictures, stamped(pictures)])
         labels += [(label + 1) % 10 for label in labels]
     # A trace with labels that contradict the rest takes longer to learn than garments.
-    model = train_patient(pictures, labels, trial.seed, (4 if trial.sort == "artefact" else 1) * NUM_STEPS)
+    model = train_patient(pictures, labels, trial.seed, (4 if trial.sort == "artefact" else 1) * RECIPE.num_steps)
     if plant is None:
         return model, 0.0
     heldout = load_garments("heldout")
