@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cluster.classifiers import ClassifierRef, ask_classifier
-from cluster.evaluate import arm_refs
+from cluster.arms import arm_refs
+from cluster.classifiers import ClassifierRef, Question, ask
 from engine.attribution import Attribution
 from engine.report.attribution import read_attributions, write_attributions
 from engine.report.results import read_digests, read_results
@@ -47,8 +47,8 @@ def attribute_pairs(ref: ClassifierRef, rundir: RunDirectory, pairs: Sequence[tu
     if not pending:
         return
     LOG.info("attribution: %d pairs by %s", len(pending), ref.name)
-    answers = ask_classifier(ref, [partial(_attribute, edit, control) for edit, control in pending])
-    write_attributions(rundir, digest, known | dict(answers))
+    questions = [Question(ref=ref, task=partial(_attribute, edit, control)) for edit, control in pending]
+    write_attributions(rundir, digest, known | dict(ask(questions, "attribution")))
 
 
 def _attribute(edit: Sample, control: Sample, classifier: "Classifier") -> tuple[str, Attribution]:

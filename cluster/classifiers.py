@@ -1,5 +1,6 @@
-"""Ask one classifier many things in parallel: in a pool of actors inside a Ray session, else in this process."""
+"""Ask classifiers many things in parallel: in one pool of actors inside a Ray session, else in this process."""
 
+import logging
 import pickle
 import sys
 import tempfile
@@ -7,9 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from engine.errors import EngineError
+from cluster.progress import MIN_LINE_S, duration
 from engine.runfile import ProbeConfig
 from engine.stages import ModelConfig
 from engine.storage import Storage
@@ -19,8 +21,8 @@ if TYPE_CHECKING:
 
     from actors.classifier import Classifier
 
+LOG = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
-# What is asked: a function of the classifier that can be pickled.
 Task = Callable[["Classifier"], Answer]
 
 
@@ -65,16 +67,39 @@ class ClassifierRef:
                 yield _with_model(self.config, folder)
 
 
-def ask_classifier(ref: ClassifierRef, tasks: Sequence[Task[Answer]]) -> Iterator[Answer]:
-    """Yield the answers as they come, in any order."""
-    if not tasks:
-        return
-    if in_session():
-        yield from _ask_pool(ref, tasks)
-        return
-    classifier = ref.load()
-    for task in tasks:
-        yield task(classifier)
+@dataclass(frozen=True, kw_only=True)
+class Question(Generic[Answer]):
+    """Hold what one classifier is asked: a function of it that can be pickled."""
+
+    ref: ClassifierRef
+    task: Task[Answer]
+
+
+def ask(questions: Sequence[Question[Answer]], what: str) -> list[Answer]:
+    """Return the answers in the order of the questions; the log says every quarter of a minute how far `what` is.
+
+    An actor holds one classifier at a time, so questions to the same one should stand together. Raises ModelError, and
+    what a task raises.
+    """
+    found: dict[int, Answer] = {}
+    start = said = monotonic()
+    for place, answer in _ask_pool(questions) if in_session() else _ask_here(questions):
+        found[place] = answer
+        now = monotonic()
+        if now - said >= MIN_LINE_S and len(found) < len(questions):
+            said = now
+            left = (now - start) / len(found) * (len(questions) - len(found))
+            LOG.info("%s: %d/%d parts, %s left", what, len(found), len(questions), duration(left))
+    return [found[place] for place in range(len(questions))]
+
+
+def _ask_here(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answer]]:
+    held: tuple[ClassifierRef, Classifier] | None = None
+    for place, question in enumerate(questions):
+        if held is None or held[0] != question.ref:
+            held = None
+            held = question.ref, question.ref.load()
+        yield place, question.task(held[1])
 
 
 def in_session() -> bool:
@@ -84,44 +109,45 @@ def in_session() -> bool:
 
 
 class ClassifierActor:
-    """Hold a classifier on its device and answer tasks, one a row."""
+    """Answer questions, one a row, and hold the classifier of the last one on its device."""
 
-    def __init__(self, ref: ClassifierRef) -> None:
-        self.where = f"classifier {ref.name!r}"
-        self.failure: EngineError | None = None
-        try:
-            self.classifier = ref.load()
-        except EngineError as error:
-            # Raised at the first task instead: an error in a constructor makes Ray start the actor again and again.
-            self.failure = error
+    def __init__(self) -> None:
+        self._ref: ClassifierRef | None = None
+        self._classifier: Classifier | None = None
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Return the pickled answers."""
+        """Return the places of the questions and the pickled answers."""
         import pyarrow as pa
 
+        answers = [pickle.dumps(self._answer(pickle.loads(data))) for data in block["question"].to_pylist()]
+        return pa.table({"place": block["place"], "answer": pa.array(answers, pa.large_binary())})
+
+    def _answer(self, question: Question[Answer]) -> Answer:
         from cluster.failures import Naming
 
-        with Naming(self.where):
-            if self.failure is not None:
-                raise self.failure
-            answers = [pickle.dumps(pickle.loads(data)(self.classifier)) for data in block["task"].to_pylist()]
-        return pa.table({"answer": pa.array(answers, pa.large_binary())})
+        with Naming(f"classifier {question.ref.name!r}"):
+            if self._classifier is None or self._ref != question.ref:
+                # The old one goes first: a device need not have room for both.
+                self._ref = self._classifier = None
+                self._classifier, self._ref = question.ref.load(), question.ref
+            return question.task(self._classifier)
 
 
-def _ask_pool(ref: ClassifierRef, tasks: Sequence[Task[Answer]]) -> Iterator[Answer]:
+def _ask_pool(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answer]]:
+    if not questions:
+        return
     import ray.data
     import ray.exceptions
 
     from cluster.dataflow import data_context
     from cluster.failures import explain
 
-    placement = ref.config.placement
+    placement = questions[0].ref.config.placement
     low, high = placement.replicas
-    rows: list[Any] = [{"task": pickle.dumps(task)} for task in tasks]
+    rows: list[Any] = [{"place": place, "question": pickle.dumps(each)} for place, each in enumerate(questions)]
     with ray.data.DataContext.current(data_context()):
         answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             ClassifierActor,
-            fn_constructor_kwargs={"ref": ref},
             batch_size=1,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
@@ -130,7 +156,8 @@ def _ask_pool(ref: ClassifierRef, tasks: Sequence[Task[Answer]]) -> Iterator[Ans
         )
         try:
             for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield from (cast(Answer, pickle.loads(data)) for data in batch["answer"].to_pylist())
+                found = zip(batch["place"].to_pylist(), batch["answer"].to_pylist(), strict=True)
+                yield from ((place, cast(Answer, pickle.loads(data))) for place, data in found)
         except ray.exceptions.RayError as error:
             raise explain(error) from error
 

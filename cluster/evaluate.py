@@ -1,48 +1,25 @@
-"""Score classifiers on labelled images: one on any source, or every arm of a run on its test sets.
+"""Score a classifier on labelled images of any source."""
 
-The test split of a run is read here and nowhere else.
-"""
-
-import hashlib
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cluster.classifiers import ClassifierRef, ask_classifier
-from cluster.probe import probe_shards, read_predictions
-from engine.comparison import Comparison, PairedImages
+from cluster.classifiers import ClassifierRef, Question, ask
 from engine.errors import SourceError
-from engine.groups import (
-    Answer,
-    Dominant,
-    GroupKey,
-    GroupReport,
-    conflicts,
-    dominant_values,
-    group_counts,
-    group_report,
-)
-from engine.pairs import read_pairs
-from engine.plan import Plan
-from engine.rundir import EVALUATION, REINFORCE, RunDirectory
-from engine.runfile import AnySource, ProbeConfig, RunFile
+from engine.groups import Answer, Dominant, GroupKey, GroupReport, group_report
+from engine.runfile import AnySource, ProbeConfig
 from engine.sample import Json, Rejection
 from engine.sources import SourceItem, open_source, read_sample
-from engine.stages import ModelConfig
-from engine.weakness import weakness
 
 if TYPE_CHECKING:
     from actors.classifier import Classifier
 
-LOG = logging.getLogger(__name__)
-PATIENT = "patient"
 ITEMS_PER_TASK = 256
+# An answer, or the reason why the image cannot be read.
+Result = Answer | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,92 +63,29 @@ def evaluate_model(
     if not labelled.items:
         raise SourceError(f"there are no images in {getattr(source, 'path', source.kind)}: nothing to evaluate on")
     ref = ClassifierRef(config=config, classes=opened.classes, offline=offline)
-    return evaluate_set(ref, labelled, attribute_names(labelled.items, group_by), dominant or {}, {}, min_n=min_n)
+    group_by = attribute_names(labelled.items, group_by)
+    return score_answers(ask_all(ref, labelled), ref.classes, group_by, dominant or {}, {}, min_n=min_n)
 
 
-def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
-    """Score the patient and each fine-tuned arm on the test sets and on the edits; write and return evaluation.json.
-
-    What is there already is returned where the same classifiers were scored on the same data.
-    """
-    refs = arm_refs(run, rundir)
-    digests = {arm: probe_shards(ref, rundir) for arm, ref in refs.items()}
-    plan = rundir.plan()
-    sets = test_sets(run, plan)
-    name = _evaluation_name(run, rundir, digests, sets)
-    if (done := _finished(rundir, name)) is not None:
-        LOG.info("evaluate: done already")
-        return done
-    training = [item for item, _ in plan.of_split("train")]
-    group_by = attribute_names(training, run.report.group_by or None)
-    dominant, counts = dominant_values(training, group_by), group_counts(training, group_by)
-    scored: dict[str, dict[str, Evaluation]] = {}
-    for arm, ref in refs.items():
-        for set_name, labelled in sets.items():
-            LOG.info("evaluate: %s on %d %s images", arm, len(labelled.items), set_name)
-            evaluation = evaluate_set(ref, labelled, group_by, dominant, counts, confidence=run.probe.confidence)
-            scored.setdefault(set_name, {})[arm] = evaluation
-    scored.setdefault("shifted", scored["test"])
-    content: dict[str, Json] = {
-        "name": name,
-        "arms": {
-            arm: {
-                "digest": digests[arm],
-                "test": scored["test"][arm].to_json(),
-                "shifted": scored["shifted"][arm].to_json(),
-                "edits": _edits(run, rundir, digests[arm]),
-            }
-            for arm in refs
-        },
-        "comparisons": [
-            comparison.to_json()
-            for set_name, labelled in sets.items()
-            for comparison in compare_arms(scored[set_name], labelled, dominant, run, set_name)
-        ],
-        "group_by": list(group_by),
-        "dominant": {class_name: dict(values) for class_name, values in dominant.items()},
-    }
-    rundir.write_json(EVALUATION, content)
-    return content
+def ask_set(ref: ClassifierRef, labelled: LabelledSet) -> list[Question[list[Result]]]:
+    """Return the questions whose answers, one after another, are what a classifier says of each image of a set."""
+    items = labelled.items
+    return [
+        Question(
+            ref=ref, task=partial(_answer_items, labelled.source, items[start : start + ITEMS_PER_TASK], ref.classes)
+        )
+        for start in range(0, len(items), ITEMS_PER_TASK)
+    ]
 
 
-def arm_refs(run: RunFile, rundir: RunDirectory) -> dict[str, ClassifierRef]:
-    """Return the patient and the arms that reinforce.json names, in that order."""
-    classes = rundir.info.classes
-    refs = {PATIENT: ClassifierRef(config=run.probe, classes=classes, offline=run.offline)}
-    reinforced = rundir.read_json(REINFORCE) if rundir.exists(REINFORCE) else None
-    arms = reinforced.get("arms") if isinstance(reinforced, dict) else None
-    for arm, content in arms.items() if isinstance(arms, dict) else ():
-        folder = content.get("model") if isinstance(content, dict) else None
-        if arm == PATIENT or not isinstance(folder, str):
-            continue
-        refs[arm] = trained_ref(run, rundir, folder)
-    return refs
+def ask_all(ref: ClassifierRef, labelled: LabelledSet) -> list[Result]:
+    """Return what one classifier says of each image of a set: its answer, or why the image cannot be read."""
+    return [result for answers in ask(ask_set(ref, labelled), "evaluate") for result in answers]
 
 
-def trained_ref(run: RunFile, rundir: RunDirectory, folder: str) -> ClassifierRef:
-    """Return the classifier that a training saved in a folder of the run directory."""
-    dtype = run.probe.model.dtype if run.probe.model else "float32"
-    config = run.probe.model_copy(update={"model": ModelConfig(name=folder, dtype=dtype), "callable": None})
-    return ClassifierRef(config=config, classes=rundir.info.classes, offline=run.offline, storage=rundir.storage)
-
-
-def test_sets(run: RunFile, plan: Plan) -> dict[str, LabelledSet]:
-    """Return the in-distribution set `test`, and `shifted` where the run file names one; SourceError without images."""
-    test = LabelledSet(source=run.data.train, items=[item for item, _ in plan.of_split("test")])
-    if run.data.test is not None:
-        test = LabelledSet(source=run.data.test, items=list(open_source(run.data.test).items()))
-    if not test.items:
-        raise SourceError("there is no test image: set data.test, or raise data.splits.test")
-    if run.data.shifted is None:
-        return {"test": test}
-    shifted = LabelledSet(source=run.data.shifted, items=list(open_source(run.data.shifted).items()))
-    return {"test": test, "shifted": shifted}
-
-
-def evaluate_set(
-    ref: ClassifierRef,
-    labelled: LabelledSet,
+def score_answers(
+    results: Sequence[Result],
+    classes: Sequence[str],
     group_by: Sequence[str],
     dominant: Dominant,
     training: Mapping[GroupKey, int],
@@ -179,19 +93,12 @@ def evaluate_set(
     confidence: float = 0.95,
     min_n: int = 10,
 ) -> Evaluation:
-    """Score a classifier on one labelled set; `training` counts the images of each group in the training data."""
-    items = labelled.items
-    tasks = [
-        partial(_answer_items, labelled.source, start, items[start : start + ITEMS_PER_TASK], ref.classes)
-        for start in range(0, len(items), ITEMS_PER_TASK)
-    ]
-    found: dict[int, list[Answer | str]] = dict(ask_classifier(ref, tasks))
-    results = [result for start in sorted(found) for result in found[start]]
+    """Score what a classifier said of a set; `training` counts the images of each group in the training data."""
     answers = [result if isinstance(result, Answer) else None for result in results]
     reasons = [result for result in results if isinstance(result, str)]
     report = group_report(
         [answer for answer in answers if answer is not None],
-        ref.classes,
+        classes,
         group_by,
         dominant,
         training,
@@ -213,13 +120,13 @@ def attribute_names(items: Sequence[SourceItem], group_by: Sequence[str] | None)
 
 
 def _answer_items(
-    config: AnySource, start: int, items: Sequence[SourceItem], classes: Sequence[str], classifier: "Classifier"
-) -> tuple[int, list[Answer | str]]:
-    """Return `start`, and each item's answer or the reason why it cannot be read. Runs where the classifier is."""
+    config: AnySource, items: Sequence[SourceItem], classes: Sequence[str], classifier: "Classifier"
+) -> list[Result]:
+    """Return each item's answer or the reason why it cannot be read. Runs where the classifier is."""
     source = open_source(config)
     read = [read_sample(source, item, "test") for item in items]
     probabilities = iter(classifier.predict([result.image for result in read if not isinstance(result, Rejection)]))
-    answers: list[Answer | str] = []
+    answers: list[Result] = []
     for item, result in zip(items, read, strict=True):
         if isinstance(result, Rejection):
             answers.append(result.reason)
@@ -238,60 +145,4 @@ def _answer_items(
                 p_label=p_label,
             )
         )
-    return start, answers
-
-
-def _edits(run: RunFile, rundir: RunDirectory, digest: str) -> Json:
-    """Return the weakness table's overall row on edits of validation sources, which no arm was trained on."""
-    import pyarrow.compute as pc
-
-    predictions = read_predictions(rundir, digest)
-    pairs = read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
-    table = weakness(pairs, run.probe, seed=run.seed)
-    return table.overall.to_json() if table.overall else None
-
-
-def compare_arms(
-    evaluations: Mapping[str, Evaluation], labelled: LabelledSet, dominant: Dominant, run: RunFile, set_name: str
-) -> list[Comparison]:
-    """Return each arm against each before it on the same images: over all, and where class and attribute conflict."""
-    items = labelled.items
-    pairs = PairedImages(
-        [item.split_key for item in items],
-        num_draws=run.probe.num_bootstraps,
-        confidence=run.probe.confidence,
-        seed=run.seed,
-    )
-    readable = [all(evaluation.answers[index] for evaluation in evaluations.values()) for index in range(len(items))]
-    in_conflict = [conflicts(dominant, item.class_name, item.attributes) is True for item in items]
-    parts = {"all": readable, "conflict": [a and b for a, b in zip(readable, in_conflict, strict=True)]}
-    right = {
-        arm: [answer is not None and answer.is_right for answer in evaluation.answers]
-        for arm, evaluation in evaluations.items()
-    }
-    found = [
-        pairs.compare((arm, against), (right[arm], right[against]), chosen, test_set=set_name, where=where)
-        for against, arm in combinations(evaluations, 2)
-        for where, chosen in parts.items()
-    ]
-    return [comparison for comparison in found if comparison is not None]
-
-
-def _evaluation_name(
-    run: RunFile, rundir: RunDirectory, digests: Mapping[str, str], sets: Mapping[str, LabelledSet]
-) -> str:
-    made_of = {
-        "plan": rundir.info.digest,
-        "done": rundir.done(),
-        "digests": dict(digests),
-        "data": run.data.model_dump(mode="json"),
-        "items": {name: [[item.locator, item.label] for item in labelled.items] for name, labelled in sets.items()},
-        "group_by": list(run.report.group_by),
-        "probe": run.probe.model_dump(mode="json", exclude={"placement", "transfer"}),
-    }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _finished(rundir: RunDirectory, name: str) -> dict[str, Json] | None:
-    content = rundir.read_json(EVALUATION) if rundir.exists(EVALUATION) else None
-    return content if isinstance(content, dict) and content.get("name") == name else None
+    return answers

@@ -226,7 +226,8 @@ def model_stamp(name: str) -> str | None:
 
 def check_test_sets(run: RunFile, plan: Plan) -> None:
     """Raise SourceError now where the evaluation would fail hours later: no test image, an unknown attribute."""
-    from cluster.evaluate import attribute_names, test_sets
+    from cluster.arms import test_sets
+    from cluster.evaluate import attribute_names
 
     test_sets(run, plan)
     attribute_names([item for item, _ in plan.of_split("train")], run.report.group_by or None)
@@ -265,8 +266,8 @@ def _probe(run: RunFile, rundir: RunDirectory) -> None:
 
 
 def _reinforce(run: RunFile, rundir: RunDirectory, *, follow: bool = False) -> None:
+    from cluster.arms import evaluate_arms
     from cluster.attribution import attribute_run
-    from cluster.evaluate import evaluate_arms
     from cluster.reinforce import reinforce_run
     from cluster.rounds import check_rounds_done
 

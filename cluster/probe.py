@@ -12,7 +12,7 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
-from cluster.classifiers import ClassifierRef, ask_classifier
+from cluster.classifiers import ClassifierRef, Question, ask
 from engine.candidates import edit_columns
 from engine.errors import LeakError, RunError, ShardError
 from engine.findings import Answers, findings
@@ -40,34 +40,44 @@ def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
     """
     first = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
     models = [run.probe.model_copy(update={"model": model, "callable": None}) for model in run.probe.transfer]
-    answers, *others = (_ask(ref, rundir) for ref in (first, *(replace(first, config=config) for config in models)))
+    refs = [first, *(replace(first, config=config) for config in models)]
+    digests = [ref.digest() for ref in refs]
+    ask([each for ref, digest in zip(refs, digests, strict=True) for each in questions(ref, digest, rundir)], "probe")
+    answers, *others = (
+        Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
+        for ref, digest in zip(refs, digests, strict=True)
+    )
     table, content = findings(answers, others, run.probe, seed=run.seed)
     rundir.write_json(WEAKNESS, content)
     return table
 
 
-def _ask(ref: ClassifierRef, rundir: RunDirectory) -> Answers:
-    digest = probe_shards(ref, rundir)
-    return Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
-
-
 def probe_shards(ref: ClassifierRef, rundir: RunDirectory, shards: Sequence[int] | None = None) -> str:
     """Write the predictions of each shard that has none, of all or some; return the digest that names their folder."""
+    digest = ref.digest()
+    ask(questions(ref, digest, rundir, shards), "probe")
+    return digest
+
+
+def questions(
+    ref: ClassifierRef, digest: str, rundir: RunDirectory, shards: Sequence[int] | None = None
+) -> list[Question[None]]:
+    """Return what to ask a classifier so that each shard that is done, of all or some, has its predictions.
+
+    Shards that have them are left out. Raises RunError where no shard is done.
+    """
     done = rundir.done() if shards is None else shards
     if not done:
         raise RunError(f"{rundir.storage} has no shard that is done: run `counterforge generate` first")
-    digest = ref.digest()
     present = set(rundir.storage.list(f"{FOLDER}/{digest}", ".parquet"))
     pending = [index for index in done if f"{index:06d}.parquet" not in present]
+    if pending:
+        LOG.info("probe: %d of %d shards by %s", len(pending), len(done), ref.name)
     size = ceil(len(pending) / MAX_TASKS) or 1
-    tasks = [
-        partial(_probe_shards, rundir, digest, pending[start : start + size]) for start in range(0, len(pending), size)
+    return [
+        Question(ref=ref, task=partial(_probe_shards, rundir, digest, pending[start : start + size]))
+        for start in range(0, len(pending), size)
     ]
-    finished = len(done) - len(pending)
-    for count in ask_classifier(ref, tasks):
-        finished += count
-        LOG.info("probe: %d/%d shards", finished, len(done))
-    return digest
 
 
 def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | None = None) -> "pa.Table":
@@ -100,17 +110,14 @@ def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> "pa.
     return pa.Table.from_pylist(rows, schema=_schema())
 
 
-def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], classifier: "Classifier") -> int:
-    """Write the predictions of some shards and return their number. Runs where the classifier is."""
-    count = 0
+def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], classifier: "Classifier") -> None:
+    """Write the predictions of some shards. Runs where the classifier is."""
     for index in indexes:
         samples = rundir.read_shard(index)
         leaked = next((sample for sample in samples if sample.split == "test"), None)
         if leaked is not None:
             raise LeakError(f"shard {index} holds {leaked.key!r} of the test split: make the run again in a new folder")
         _write(rundir.storage, predictions_path(digest, index), _predict_shard(classifier, samples, index))
-        count += 1
-    return count
 
 
 def _predict_shard(classifier: "Classifier", samples: Sequence[Sample], index: int) -> "pa.Table":

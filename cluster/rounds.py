@@ -44,8 +44,8 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int
     """
     if rundir.exists(allocation_path(number)):
         return
+    from cluster.arms import trained_ref
     from cluster.classifiers import ClassifierRef
-    from cluster.evaluate import trained_ref
     from cluster.probe import probe_run, probe_shards, read_predictions
     from cluster.reinforce import reinforce_run
 

@@ -9,7 +9,8 @@ from PIL import Image
 from scipy import stats
 from tiny_classifiers import save_checkpoint
 
-from cluster.evaluate import arm_refs, evaluate_arms, evaluate_model
+from cluster.arms import arm_refs, evaluate_arms
+from cluster.evaluate import evaluate_model
 from engine.commit import commit_shard
 from engine.comparison import PairedImages
 from engine.errors import SourceError
@@ -136,7 +137,7 @@ def test_an_evaluation_of_the_same_models_and_data_is_not_done_twice(
 ) -> None:
     run, rundir = make_run(tmp_path, shifted=False)
     first = evaluate_arms(run, rundir)
-    monkeypatch.setattr("cluster.evaluate.evaluate_set", None)
+    monkeypatch.setattr("cluster.arms.score_answers", None)
     assert evaluate_arms(run, rundir) == first
 
 

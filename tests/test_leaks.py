@@ -16,8 +16,8 @@ from finetune_run import (
     training_session,
 )
 
+from cluster.arms import arm_refs, evaluate_arms
 from cluster.cli import main
-from cluster.evaluate import arm_refs, evaluate_arms
 from cluster.generate import read_planned
 from cluster.probe import probe_shards
 from cluster.reinforce import reinforce_run

@@ -151,15 +151,21 @@ def ray_cluster() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_actors_on_ray_say_the_same_as_this_process(tmp_path: Path, ray_cluster: None) -> None:
+def test_one_pool_on_ray_asks_every_classifier_and_each_says_what_it_says_here(
+    tmp_path: Path, ray_cluster: None
+) -> None:
     run, rundir = make_finished(tmp_path)
-    digest = probe_shards(_ref(run), rundir)
-    on_ray = [rundir.storage.read(predictions_path(digest, index)) for index in rundir.done()]
-    classifier = Classifier(run.probe, CLASSES)
-    for index, data in zip(rundir.done(), on_ray, strict=True):
-        table = pq.read_table(io.BytesIO(data))
-        probabilities = classifier.predict([sample.image for sample in rundir.read_shard(index)])
-        assert np.array_equal(table["confidence"].to_numpy(), probabilities.max(axis=1))
+    other = ModelConfig(name=str(save_checkpoint(tmp_path / "other", "resnet", list(CLASSES), seed=1)))
+    probe_run(run.model_copy(update={"probe": run.probe.model_copy(update={"transfer": (other,)})}), rundir)
+    said = []
+    for config in (run.probe, run.probe.model_copy(update={"model": other})):
+        classifier, digest = Classifier(config, CLASSES), replace(_ref(run), config=config).digest()
+        for index in rundir.done():
+            table = pq.read_table(io.BytesIO(rundir.storage.read(predictions_path(digest, index))))
+            probabilities = classifier.predict([sample.image for sample in rundir.read_shard(index)])
+            assert np.array_equal(table["confidence"].to_numpy(), probabilities.max(axis=1))
+        said.append(probabilities)
+    assert not np.array_equal(*said)
 
 
 @pytest.mark.slow

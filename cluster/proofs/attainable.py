@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.classifier import Classifier
-from cluster.evaluate import LabelledSet, test_sets
+from cluster.arms import test_sets
+from cluster.evaluate import LabelledSet
 from cluster.proofs.shifted import Shifted
 from engine.groups import Dominant
 from engine.rundir import RunDirectory

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from cluster.evaluate import Evaluation, compare_arms
+from cluster.arms import compare_arms
+from cluster.evaluate import Evaluation
 from cluster.pipeline import open_run, run_phases
 from cluster.placement import reinforce_needs
 from cluster.proofs.seeds import mean_over_seeds

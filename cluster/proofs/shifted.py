@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cluster.evaluate import Evaluation, LabelledSet, attribute_names, evaluate_set, test_sets, trained_ref
+from cluster.arms import test_sets, trained_ref
+from cluster.evaluate import Evaluation, LabelledSet, ask_all, attribute_names, score_answers
 from engine.groups import Dominant, dominant_values
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
@@ -30,4 +31,5 @@ class Shifted:
     def evaluate(self, run: RunFile, rundir: RunDirectory) -> Evaluation:
         """Score the arm `reinforced` of a run."""
         trained = trained_ref(run, rundir, "models/reinforced")
-        return evaluate_set(trained, self.images, self.group_by, self.dominant, {})
+        results = ask_all(trained, self.images)
+        return score_answers(results, trained.classes, self.group_by, self.dominant, {})
