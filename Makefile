@@ -13,7 +13,9 @@ demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, rein
 	$(BIN)/counterforge show $(OUT)
 	$(BIN)/python -m engine.report.figures $(OUT)
 
+# Compiled once, whatever PYTHONDONTWRITEBYTECODE says: the tests start hundreds of processes that import it.
 test: $(VENV)/installed-dev ## every test
+	$(BIN)/python -m compileall -q engine actors cluster tests
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev

@@ -141,8 +141,7 @@ class RunImages:
 
     def _oracle_images(self) -> RealImages:
         run, classes = self._task.run, self._patient.classes
-        if run.data.oracle is None:
-            raise RunFileError("reinforce.arms names oracle: set data.oracle to images without the weakness")
+        assert run.data.oracle is not None
         source = open_source(run.data.oracle)
         items = [
             # By name: another source may have its classes in another order.

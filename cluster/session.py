@@ -77,6 +77,8 @@ def prepare_environment(local: bool) -> None:
     # Workers then import what this process can: plugins beside the run file, for one.
     os.environ["PYTHONPATH"] = python_path()
     if local:
+        # Nobody preempts this machine: one process fewer to start for each training.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Ray then listens on the loopback alone, on Linux too (the name says where that is the default).
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         # Without a token any user of this machine could run code as us; Ray would otherwise write one to ~/.ray.

@@ -223,6 +223,12 @@ class RunFile(Config):
             raise ValueError(f"rounds: more than one round needs {'; '.join(missing)}")
         return self
 
+    @model_validator(mode="after")
+    def _an_oracle_has_images(self) -> "RunFile":
+        if "oracle" in self.reinforce.arms and self.data.oracle is None:
+            raise ValueError("reinforce.arms names oracle: set data.oracle to images without the weakness")
+        return self
+
     def _perturbers(self) -> list[PerturberConfig]:
         return [stage for stage in self.stages.values() if isinstance(stage, PerturberConfig)]
 

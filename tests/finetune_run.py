@@ -83,7 +83,7 @@ def save_vit(folder: Path, classes: tuple[str, ...] = CLASSES) -> Path:
     return folder
 
 
-def run_file(images: Path, model: Path, **reinforce: object) -> RunFile:
+def run_file(images: Path, model: Path, oracle: Path | None = None, **reinforce: object) -> RunFile:
     """Return a run file; `reinforce` overrides its section."""
     settings: Mapping[str, object] = {
         "num_steps": 8, "batch_size": 8, "eval_every": 4, "learning_rate": 0.01,
@@ -96,6 +96,7 @@ def run_file(images: Path, model: Path, **reinforce: object) -> RunFile:
                 "train": {"kind": "folder", "path": str(images)},
                 "splits": {"train": 0.6, "validation": 0.2, "test": 0.2},
                 "num_validation_sources": 8,
+                "oracle": {"kind": "folder", "path": str(oracle)} if oracle else None,
             },
             "shards": {"sources_per_shard": 12},
             "stages": {"editor": {"kind": "plugin", "target": "tests.none:None"}},

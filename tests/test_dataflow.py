@@ -81,25 +81,17 @@ def test_grouping_and_order_change_no_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_worker_and_three_make_the_same_bytes(session: None, tmp_path: Path) -> None:
-    images = write_images(tmp_path / "images")
-    generate(tint_run(images), tmp_path / "one")
-    generate(tint_run(images, replicas=(3, 3)), tmp_path / "three")
-    generate(tint_run(images, replicas=(2, 2), grouped=True), tmp_path / "grouped")
-    one = contents(tmp_path / "one")
-    assert len([name for name in one if name.startswith("shards") and name.endswith(".tar")]) == 4
-    assert len({data for name, data in one.items() if name.endswith(".tar")}) > 4
-    assert one == contents(tmp_path / "three") == contents(tmp_path / "grouped")
-
-
-@pytest.mark.slow
-def test_a_worker_that_dies_is_replaced_and_changes_no_byte(session: None, tmp_path: Path) -> None:
+def test_neither_more_workers_nor_shared_actors_nor_a_death_change_a_byte(session: None, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
     generate(tint_run(images), tmp_path / "calm")
+    generate(tint_run(images, replicas=(2, 2), grouped=True), tmp_path / "grouped")
     # Another plan digest, but the same samples: the option says only where to remember the death.
-    generate(tint_run(images, tint={"die_once": str(tmp_path / "died")}), tmp_path / "killed")
+    generate(tint_run(images, replicas=(3, 3), tint={"die_once": str(tmp_path / "died")}), tmp_path / "killed")
+    calm = contents(tmp_path / "calm")
+    assert len([name for name in calm if name.startswith("shards") and name.endswith(".tar")]) == 4
+    assert len({data for name, data in calm.items() if name.endswith(".tar")}) > 4
     assert os.path.exists(tmp_path / "died")
-    assert contents(tmp_path / "calm") == contents(tmp_path / "killed")
+    assert calm == contents(tmp_path / "grouped") == contents(tmp_path / "killed")
 
 
 @pytest.mark.slow

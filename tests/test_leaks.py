@@ -17,9 +17,10 @@ from finetune_run import (
 )
 
 from cluster.arms import arm_refs, evaluate_arms
+from cluster.classifiers import ask
 from cluster.cli import main
 from cluster.generate import read_planned
-from cluster.probe import probe_shards
+from cluster.probe import questions
 from cluster.reinforce import reinforce_run
 from engine.errors import LeakError
 from engine.inspection import inspect_shards
@@ -131,8 +132,8 @@ def test_only_the_evaluation_opens_the_images_of_the_test_split(tmp_path: Path, 
     if not opened():
         pytest.skip("this file system does not note when a file is read")
     reinforce_run(run, rundir)
-    for ref in arm_refs(run, rundir).values():
-        probe_shards(ref, rundir)
+    refs = arm_refs(run, rundir).values()
+    ask([question for ref in refs for question in questions(ref, ref.digest(), rundir)], "probe")
     assert opened() == set(unread) - tested
     evaluate_arms(run, rundir)
     assert opened() == set(unread)

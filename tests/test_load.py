@@ -170,6 +170,7 @@ def test_a_run_file_that_is_not_text_is_refused(run_file: Path) -> None:
         ("{model: {name: ./patient}}", "", ["probe: expected fields (a mapping), got nothing; fill it or remove the line"]),
         ("{model: {name: ./patient}}", "{}", ["probe: give exactly one of probe.model and probe.callable"]),
         ("name: demo", "name: de mo", ["name: expected a word of letters, digits, _ and -, got 'de mo'"]),
+        ("name: demo", "name: demo\nreinforce: {arms: [oracle]}", ["reinforce.arms names oracle: set data.oracle to images without the weakness"]),
         ("name: demo", "name: demo\nreinforce: {deepspeed: 3}", ["reinforce.deepspeed: expected a string or fields (a mapping), got 3"]),
     ],
 )  # fmt: skip
