@@ -1,6 +1,9 @@
 """Training that follows the generation: it starts before the last shard is done, with the same guards."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +25,7 @@ from cluster.cli import main
 from cluster.follow import follow_run
 from cluster.reinforce import reinforce_run
 from engine.errors import LeakError, RunError, RunFileError
+from engine.load import dump_run_file
 from engine.plan import make_plan
 from engine.recipe import followed_first, steps_allowed, steps_between_looks
 from engine.reinforcing import ReinforceConfig
@@ -30,6 +34,7 @@ from engine.runfile import RunFile
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = 16
+ROOT = Path(__file__).parent.parent
 # A busy machine of two cores needs minutes for what takes seconds alone.
 WAIT_S = 800
 
@@ -175,20 +180,39 @@ def test_a_leak_in_a_shard_that_comes_later_is_refused_by_shard_and_key(folder: 
 
 
 @pytest.mark.slow
-def test_the_command_waits_for_the_first_shard_and_ends_with_the_run(
+def test_the_command_trains_while_another_process_generates_on_the_same_cluster(
     folder: Path, cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run, rundir = begin(folder, "command", shards=0)
+    import ray
 
-    def generate() -> None:
-        time.sleep(3)
-        for index in range(5):
-            commit_planned(rundir, run, index)
+    go_on = folder / "go_on"
+    placement = {"num_cpus": 0.25}
+    tint = {"kind": "plugin", "target": "tiny_stages:Tint", "options": {"wait_for": str(go_on)}, "placement": placement}
+    judge = {"kind": "plugin", "target": "tiny_stages:Judge", "options": {"min_brightness": 0}, "placement": placement}
+    content = run_file(folder / "images", folder / "patient", num_steps=STEPS, follow_timeout_s=600).model_dump()
+    run = RunFile.model_validate(content | {"stages": {"tint": tint, "judge": judge}})
+    rundir = RunDirectory.create(str(folder / "both"), run, make_plan(run))
+    (folder / "both.yaml").write_text(dump_run_file(run))
+    address = ray.get_runtime_context().gcs_address
+    command = ["generate", str(folder / "both.yaml"), "--out", rundir.storage.root, "--address", address]
+    generating = subprocess.Popen(
+        [sys.executable, "-c", "import sys; from cluster.cli import main; sys.exit(main(sys.argv[1:]))", *command],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))},
+    )
 
-    with meanwhile(generate):
+    def let_it_end() -> None:
+        wait_for(lambda: len(lines(rundir)) > 0)
+        go_on.touch()
+        assert generating.wait(WAIT_S) == 0
+
+    with meanwhile(let_it_end):
         assert main(["reinforce", rundir.storage.root, "--follow"]) == 0
     assert capsys.readouterr().out.splitlines()[0] in ("ship", "do not ship")
-    assert rundir.exists("reinforce.json")
+    assert rundir.pending() == []
+    result = rundir.read_json("reinforce.json")
+    first = result["follow"]["steps"][0]
+    assert 0 < first["num_shards"] < first["of_shards"] == rundir.info.num_shards
+    assert result["images"]["counterfactuals"] > 0
     assert rundir.exists("evaluation.json")
 
 

@@ -22,9 +22,11 @@ class Tint:
 
     def __init__(self, options: Mapping[str, object], device: object) -> None:
         self.options = options
+        self.num_shards = 0
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         time.sleep(float(str(self.options.get("sleep_s", 0))))
+        self._wait()
         self._die_once()
         for source in batch:
             yield source
@@ -44,6 +46,13 @@ class Tint:
         edit = Edit(kind=kind, before="grey", after=name, instruction=f"make it {name}", caption=f"a {name} thing")
         role = "placebo" if name == "placebo" else "counterfactual"
         return replace(source, key=key, role=role, image=output.getvalue(), edit=edit)
+
+    def _wait(self) -> None:
+        """After two shards, go on only once the file is there that the options name."""
+        self.num_shards += 1
+        path = self.options.get("wait_for")
+        while path and self.num_shards > 2 and not Path(str(path)).exists():
+            time.sleep(0.1)
 
     def _die_once(self) -> None:
         """Kill this worker the first time, as a lost machine would, where the options name a file to remember it."""
