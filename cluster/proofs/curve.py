@@ -17,7 +17,7 @@ from engine.rundir import RunDirectory
 from engine.runfile import RunFile
 
 NUM_SOURCES, NUM_STEPS = 800, 300
-EDITS = {"background": 5, "colour": 3}
+EDITS = {"background": 4, "colour": 4}
 # Counterfactuals of each source that are asked for, on average.
 PER_SOURCE = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0}
 # What a training on another share makes anew.
