@@ -19,7 +19,9 @@ from engine.statistics import wilson_interval
 
 FIGURES_FOLDER = Path("build/figures")
 PACKAGES = ("torch", "diffusers", "transformers", "ray", "webdataset", "deepspeed", "numpy")
-BLOCK = re.compile(r"(<!-- figures (?P<command>[\w-]+): (?P<patterns>[^>]*?) -->\n).*?(<!-- /figures -->)", re.DOTALL)
+BLOCK = re.compile(
+    r"(<!-- (?P<form>figures|crossed) (?P<command>[\w-]+): (?P<names>[^>]*?) -->\n).*?(<!-- /(?P=form) -->)", re.DOTALL
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +100,31 @@ def read_figures(command: str, folder: Path = FIGURES_FOLDER) -> tuple[list[Figu
 
 def table(figures: Sequence[Figure]) -> str:
     """Return the figures as a Markdown table, aligned for a terminal too."""
-    rows = [("figure", "value", "95 % interval", "target", "met", "n"), *(cells(figure) for figure in figures)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |".rstrip() for row in rows
-    ]
-    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    head = ("figure", "value", "95 % interval", "target", "met", "n")
+    return _aligned([head, *(cells(figure) for figure in figures)])
+
+
+def crossed(figures: Sequence[Figure], measures: Sequence[str]) -> str:
+    """Return what each subject reached in several measures as one Markdown table: a row a subject, a column a measure.
+
+    A figure `MEASURE.SUBJECT` stands in its subject's row, with its interval, and a dash where a subject has none; rows
+    come in the order of the figures. Raises RunError where a measure has no figure.
+    """
+    found = {
+        measure: {
+            figure.name.removeprefix(f"{measure}."): figure
+            for figure in figures
+            if figure.name.startswith(f"{measure}.")
+        }
+        for measure in measures
+    }
+    for measure, by_subject in found.items():
+        if not by_subject:
+            raise RunError(f"no figure {measure + '.*'!r} was measured: mend the names of the block")
+    subjects = dict.fromkeys(subject for by_subject in found.values() for subject in by_subject)
+    heads = [measure.rpartition(".")[2].replace("_", " ") for measure in measures]
+    rows = [(subject, *(_value(found[measure].get(subject)) for measure in measures)) for subject in subjects]
+    return _aligned([("", *heads), *rows])
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
@@ -132,18 +152,15 @@ def fill(text: str, folder: Path = FIGURES_FOLDER) -> str:
     """Return a Markdown text with its blocks of figures filled anew.
 
     A block starts with `<!-- figures COMMAND: PATTERN PATTERN -->` and ends with `<!-- /figures -->`; it gets the
-    figures whose names match one of the patterns (as in a shell). Raises RunError where a pattern matches none.
+    figures whose names match one of the patterns (as in a shell). A block from `<!-- crossed COMMAND: MEASURE MEASURE
+    -->` to `<!-- /crossed -->` gets them as `crossed` puts them. Raises RunError where a pattern matches none.
     """
 
     def filled(block: re.Match[str]) -> str:
-        figures, on = read_figures(block["command"], folder)
-        chosen = []
-        for pattern in block["patterns"].split():
-            matching = [figure for figure in figures if fnmatch(figure.name, pattern)]
-            if not matching:
-                raise RunError(f"`make {block['command']}` measured no figure {pattern!r}: mend the block's patterns")
-            chosen += [figure for figure in matching if figure not in chosen]
-        return f"{block[1]}{table(chosen)}\n\nMeasured by `make {block['command']}` on {describe(on)}\n{block[4]}"
+        command, names = block["command"], block["names"].split()
+        figures, on = read_figures(command, folder)
+        rows = crossed(figures, names) if block["form"] == "crossed" else table(_chosen(figures, command, names))
+        return f"{block[1]}{rows}\n\nMeasured by `make {command}` on {describe(on)}\n{block[5]}"
 
     return BLOCK.sub(filled, text)
 
@@ -165,6 +182,34 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _chosen(figures: Sequence[Figure], command: str, patterns: Sequence[str]) -> list[Figure]:
+    chosen: list[Figure] = []
+    for pattern in patterns:
+        matching = [figure for figure in figures if fnmatch(figure.name, pattern)]
+        if not matching:
+            raise RunError(f"`make {command}` measured no figure {pattern!r}: mend the block's patterns")
+        chosen += [figure for figure in matching if figure not in chosen]
+    return chosen
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, its first row the head, every column as wide as its widest cell."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        f"| {' | '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))} |".rstrip() for row in rows
+    ]
+    rule = f"|{'|'.join('-' * (width + 2) for width in widths)}|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def _value(figure: Figure | None) -> str:
+    """Return a figure and its interval in one cell."""
+    if figure is None:
+        return "-"
+    _, value, interval, *_ = cells(figure)
+    return f"{value} ({interval})" if interval else value
 
 
 def _number(value: float) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunError
-from engine.figures import Figure, fill, machine, main, read_figures, share, table, write_figures
+from engine.figures import Figure, crossed, fill, machine, main, read_figures, share, table, write_figures
 
 FIGURES = [
     share("editor.background", 950, 1000, 0.9),
@@ -47,6 +47,28 @@ def test_a_table_says_value_interval_target_and_whether_it_is_met() -> None:
     ]
     assert "| \u2264 0.030 | no " in placebo
     assert "1,234.5 MB/s" in rate
+
+
+def test_a_crossed_table_has_a_row_for_each_subject_and_a_column_for_each_measure(tmp_path: Path) -> None:
+    figures = [
+        Figure(name="arms.accuracy.patient", value=0.25),
+        Figure(name="arms.accuracy.cured", value=0.75, low=0.7, high=0.8),
+        Figure(name="arms.worst_group.patient", value=0.0),
+    ]
+    head, _, *rows = crossed(figures, ["arms.accuracy", "arms.worst_group"]).splitlines()
+    parted = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (head, *rows)]
+    assert parted == [
+        ["", "accuracy", "worst group"],
+        ["patient", "0.250", "0.000"],
+        ["cured", "0.750 (0.700 to 0.800)", "-"],
+    ]
+    write_figures("arms", figures, tmp_path)
+    text = "<!-- crossed arms: arms.accuracy -->\nold\n<!-- /crossed -->\nafter\n"
+    filled = fill(text, tmp_path)
+    assert "| cured " in filled
+    assert filled.endswith("<!-- /crossed -->\nafter\n")
+    with pytest.raises(RunError, match=r"no figure 'arms.loss\.\*' was measured"):
+        crossed(figures, ["arms.loss"])
 
 
 def test_filling_replaces_the_block_and_nothing_else(tmp_path: Path) -> None:
