@@ -118,6 +118,13 @@ def test_a_generator_that_breaks_more_than_its_edits_mean_is_named(whole: tuple[
     assert any("editor alone costs 30 points" in step for step in next_steps(summary, whole[1]))
 
 
+def test_a_kind_of_edit_that_the_verifier_turns_down_is_named(whole: tuple[Summary, RunFile]) -> None:
+    summary = json.loads(json.dumps(whole[0]))
+    assert not any("Hardly any edit" in step for step in next_steps(summary, whole[1]))
+    summary["accept_rate"]["by_kind"].append({"name": "lighting", "value": 0.0, "low": 0.0, "high": 0.04, "n": 90})
+    assert any("Hardly any edit of lighting was accepted" in step for step in next_steps(summary, whole[1]))
+
+
 def test_a_loss_on_the_test_set_beyond_the_guard_is_said_even_where_it_ships(whole: tuple[Summary, RunFile]) -> None:
     summary, run = whole
     lost = json.loads(json.dumps(summary)) | {"verdict": "ship"}

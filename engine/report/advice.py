@@ -111,6 +111,14 @@ def _generator_steps(summary: dict[str, Any]) -> list[str]:
             f"Only {percent(counts['accepted'] / counts['candidates'], 0)} of the edits were accepted{most}: look at "
             "the rejected pictures below; the editor may not suit these images, or the thresholds the verifier's model."
         )
+    else:
+        by_kind = summary["accept_rate"]["by_kind"]
+        turned_down = [kind["name"] for kind in by_kind if kind["high"] < MIN_ACCEPTED_SHARE]
+        if turned_down:
+            steps.append(
+                f"Hardly any edit of {' or '.join(turned_down)} was accepted, so this page says nothing of it: look at "
+                "the rejected pictures below, and try other thresholds with `counterforge select`, which needs no GPU."
+            )
     overall = (summary["weakness"] or {}).get("overall") or {}
     artefact, corrected = overall.get("artefact_drop"), overall.get("corrected_drop")
     if artefact is not None and corrected is not None and artefact > max(corrected, 0.02):
