@@ -1,33 +1,35 @@
-"""One of several plain processes that train an arm: makes steps, saves, or goes on from what others saved.
-
-    python resize_worker.py PATIENT STAGE STEPS SAVED OUT     (SAVED: "-" or a checkpoint folder)
-
-Writes its checkpoint and the whole model to OUT after the steps, of which there may be none.
-"""
+"""One of several plain processes that train an arm: makes steps, saves, or goes on from what others saved."""
 
 import os
-import sys
 from pathlib import Path
 
+import deepspeed
+import deepspeed.ops
+import numpy as np
 import torch
 from finetune_run import CLASSES, SIZE
+
+from actors.finetune_arm import Arm
+from actors.finetune_data import Batch
+from actors.finetune_model import Patient
+from engine.recipe import deepspeed_settings
+from engine.reinforcing import ReinforceConfig
+from engine.stages import ModelConfig
 
 SEED_OF_BATCHES = 5
 
 
-def main(patient_folder: str, stage: str, steps: str, saved: str, out: str) -> None:
-    os.environ["DS_ACCELERATOR"] = "cpu"
-    import deepspeed.ops
+def main(rank: int, world: int, port: int, patient_folder: str, stage: str, steps: str, saved: str, out: str) -> None:
+    """Be one of `world` workers; `saved` is "-" or a checkpoint folder.
 
+    Writes the checkpoint and the whole model to `out` after the steps, of which there may be none.
+    """
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "LOCAL_SIZE": str(world),
+        "RANK": str(rank), "LOCAL_RANK": str(rank),
+    }  # fmt: skip
     deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
-    from actors.finetune_arm import Arm
-    from actors.finetune_model import Patient
-    from engine.recipe import deepspeed_settings
-    from engine.reinforcing import ReinforceConfig
-    from engine.stages import ModelConfig
-
-    world = torch.distributed.get_world_size()
     zero = {"stage": int(stage)} | ({"stage3_param_persistence_threshold": 0} if stage == "3" else {})
     config = ReinforceConfig(
         num_steps=20, batch_size=8, num_workers=world, max_blur=0.0, deepspeed={"zero_optimization": zero}
@@ -50,18 +52,10 @@ def main(patient_folder: str, stage: str, steps: str, saved: str, out: str) -> N
     torch.distributed.destroy_process_group()
 
 
-def batch(step: int, size: int) -> "Batch":  # noqa: F821  # imported late: DeepSpeed reads the environment first
+def batch(step: int, size: int) -> Batch:
     """Return this process's part of a batch that is the same however many share it."""
-    import numpy as np
-
-    from actors.finetune_data import Batch
-
     rng = np.random.default_rng([SEED_OF_BATCHES, step])
     pixels = rng.integers(0, 256, (8, 3, SIZE, SIZE), dtype=np.uint8)
     part = slice(start := torch.distributed.get_rank() * size, start + size)
     labels = (pixels[:, 0].mean(axis=(1, 2)) > 127).astype(np.int64)
     return Batch(pixels=pixels[part], labels=labels[part], num_real=size, pairs=np.zeros((0, 2), np.int64))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -1,9 +1,9 @@
 """Another number of workers than a checkpoint was written by: the state is the same, and the steps go on."""
 
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,25 @@ from finetune_run import save_resnet, save_vit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
-WORKER = Path(__file__).parent / "resize_worker.py"
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server() -> Iterator[None]:
+    """Have one process import DeepSpeed, which takes longer than the steps, and fork all workers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        PROCESSES.set_forkserver_preload(["resize_worker", "deepspeed.runtime.zero.muon.original_muon", "diffusers"])
+        yield
+
+
+def be_worker(*arguments: object) -> None:
+    # Not at the top: this process has no need of DeepSpeed.
+    import resize_worker
+
+    resize_worker.main(*arguments)
 
 
 def work(num_workers: int, out: Path, *arguments: object) -> None:
@@ -21,25 +39,24 @@ def work(num_workers: int, out: Path, *arguments: object) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    shared = {
-        **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "WORLD_SIZE": str(num_workers), "LOCAL_SIZE": str(num_workers),
-    }  # fmt: skip
     processes = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), *map(str, arguments), str(out)],
-            env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
+        PROCESSES.Process(target=be_worker, args=(rank, num_workers, port, *map(str, arguments), str(out)))
         for rank in range(num_workers)
     ]
-    assert [process.wait() for process in processes] == [0] * num_workers
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * num_workers
 
 
 def moments(folder: Path) -> list[torch.Tensor]:
-    """Return what the optimizer keeps of a ZeRO-1 checkpoint, the parts of all workers put together."""
-    paths = sorted((folder / "state").glob("zero_pp_rank_*_optim_states.pt"))
+    """Return what the optimizer keeps of a checkpoint, the parts of all workers put together."""
     # The checkpoints are our own.
-    parts = [torch.load(path, weights_only=False)["optimizer_state_dict"]["base_optimizer_state"] for path in paths]
+    if paths := sorted((folder / "state").glob("zero_pp_rank_*_optim_states.pt")):
+        parts = [torch.load(path, weights_only=False)["optimizer_state_dict"]["base_optimizer_state"] for path in paths]
+    else:  # ZeRO 0: nothing is cut, and the first worker writes it.
+        parts = [torch.load(folder / "state" / "mp_rank_00_model_states.pt", weights_only=False)["optimizer"]]
     groups = [[part["state"][number] for part in parts] for number in sorted(parts[0]["state"])]
     return [
         *(torch.cat([state[name] for state in group]) for group in groups for name in ("exp_avg", "exp_avg_sq")),
@@ -54,10 +71,11 @@ def differences(one: Path, other: Path) -> list[str]:
     return [name for name, value in first.items() if not torch.equal(value, second[name])]
 
 
-def test_a_checkpoint_of_two_workers_is_the_same_state_for_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_checkpoint_of_two_workers_is_the_same_state_for_one(tmp_path: Path, stage: int) -> None:
     patient = save_resnet(tmp_path / "patient")
-    work(2, tmp_path / "two", patient, 1, 3, "-")
-    work(1, tmp_path / "one", patient, 1, 0, tmp_path / "two")
+    work(2, tmp_path / "two", patient, stage, 3, "-")
+    work(1, tmp_path / "one", patient, stage, 0, tmp_path / "two")
     assert differences(tmp_path / "two", tmp_path / "one") == []
     for before, after in zip(moments(tmp_path / "two"), moments(tmp_path / "one"), strict=True):
         # What one worker's part is longer than another's is filled with zeros.
@@ -66,7 +84,7 @@ def test_a_checkpoint_of_two_workers_is_the_same_state_for_one(tmp_path: Path) -
         assert not before.flatten()[length:].any()
         assert before.any()
     # It goes on, and what it writes is a checkpoint like any other.
-    work(1, tmp_path / "on", patient, 1, 2, tmp_path / "one")
+    work(1, tmp_path / "on", patient, stage, 2, tmp_path / "one")
     assert differences(tmp_path / "one", tmp_path / "on")
     assert (tmp_path / "on" / "steps").read_text() == "5"
 
