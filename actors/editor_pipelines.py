@@ -9,7 +9,7 @@ from typing import Any, Literal, assert_never
 import torch
 
 from actors.device import weights_dtype
-from actors.loading import model_errors, quiet_libraries
+from actors.loading import model_errors, quiet
 from actors.prompts import PLACEBO_INSTRUCTION
 from actors.untyped import Model, Pipeline
 from engine.errors import ModelError
@@ -39,8 +39,9 @@ class EditBatch:
 def load_pipeline(config: EditorConfig, folder: str, device: torch.device) -> tuple[Pipeline, PipelineKind]:
     """Return a pipeline on its device and its kind; raises ModelError when the model cannot do the method."""
     import diffusers
+    import transformers
 
-    quiet_libraries()
+    quiet(transformers, diffusers)
     name = config.model.name
     class_name = _pipeline_class(name, folder)
     kind = _pipeline_kind(config, class_name)

@@ -179,7 +179,9 @@ def _first_line(error: Exception) -> str:
 
 def load_weights(model_class: Model, model: ModelConfig, folder: str, device: torch.device) -> Model:
     """Return a transformers model on its device, in eval mode; every weight must come from the files."""
-    quiet_libraries()
+    import transformers
+
+    quiet(transformers)
     with model_errors(model.name, model_class.__name__):
         loaded, info = model_class.from_pretrained(
             folder,
@@ -221,12 +223,8 @@ def load_processor(model: ModelConfig, folder: str) -> Processor:
         return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
 
 
-def quiet_libraries() -> None:
-    """Switch off progress bars and advice of transformers and diffusers: an actor's output is not read live."""
-    import diffusers
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    diffusers.utils.logging.set_verbosity_error()
+def quiet(*libraries: Model) -> None:
+    """Switch off progress bars and advice of transformers or diffusers: an actor's output is not read live."""
+    for library in libraries:
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()
