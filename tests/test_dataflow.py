@@ -102,7 +102,7 @@ def test_the_zoo_makes_the_same_bytes_with_one_worker_and_three(session: None, t
         placement = f"stages.editor.placement.replicas=[{replicas}, {replicas}]"
         return load_run_file(ROOT / "configs" / "wardrobe.yaml", [*small, placement])
 
-    generate(wardrobe(1), tmp_path / "one")
+    make_in_process(wardrobe(1), tmp_path / "one", [2, 0, 1])
     generate(wardrobe(3), tmp_path / "three")
     assert sum(name.endswith(".tar") and name.startswith("shards") for name in contents(tmp_path / "one")) == 3
     assert contents(tmp_path / "one") == contents(tmp_path / "three")

@@ -1,18 +1,16 @@
 """Held-out phrases: no edit that has one is trained on, and how the classifier does on them is said apart."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from finetune_run import committed_run, run_file, save_images, save_resnet, training_session
+from finetune_run import committed_run, run_file, save_images, save_resnet
 from pydantic import ValidationError
 
 from actors.finetune_data import Place
 from actors.finetune_images import RunImages
 from actors.finetune_model import Patient
 from actors.finetune_state import FinetuneTask
-from cluster.reinforce import reinforce_run
 from engine.gate import Gate, Score
 from engine.held_out import is_held_out
 from engine.inspection import edit_draws, inspect_shards
@@ -118,23 +116,3 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
     none = replace(gate, patient=replace(patient, held_out="")).decide({"reinforced": replace(good, held_out="")})
     assert none.verdict == "ship"
     assert "has a held-out phrase: nothing shows" in none.reasons[-1]
-
-
-@pytest.fixture
-def cluster() -> Iterator[None]:
-    with training_session(1):
-        yield
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_every_arm_is_scored_on_phrases_of_both_sorts(run: RunFile, rundir: RunDirectory, cluster: None) -> None:
-    result = reinforce_run(run, rundir)
-    for name in ("patient", *run.reinforce.arms):
-        assert {"validation_edits_accuracy", "validation_held_out_accuracy"} <= result["arms"][name].keys()
-    train, validation = (sum(rundir.plan().counts(edited=True)[split].values()) for split in ("train", "validation"))
-    assert result["images"]["counterfactuals"] == train
-    assert result["held_out"] == {
-        "phrases": ["background: navy"], "train_edits": train, "validation_edits": validation
-    }  # fmt: skip
-    assert any("phrases that were held out of training" in reason for reason in result["reasons"])

@@ -16,6 +16,7 @@ from finetune_run import (
     training_session,
 )
 
+from cluster import classifiers
 from cluster.arms import arm_refs, evaluate_arms
 from cluster.classifiers import ask
 from cluster.cli import main
@@ -111,7 +112,9 @@ def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_only_the_evaluation_opens_the_images_of_the_test_split(tmp_path: Path, cluster: None) -> None:
+def test_only_the_evaluation_opens_the_images_of_the_test_split(
+    tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = tmp_path / "images"
     save_images(images)
     save_resnet(tmp_path / "patient")
@@ -132,6 +135,8 @@ def test_only_the_evaluation_opens_the_images_of_the_test_split(tmp_path: Path, 
     if not opened():
         pytest.skip("this file system does not note when a file is read")
     reinforce_run(run, rundir)
+    # Asked in this process, which opens what actors open and takes less time to start.
+    monkeypatch.setattr(classifiers, "in_session", lambda: False)
     refs = arm_refs(run, rundir).values()
     ask([question for ref in refs for question in questions(ref, ref.digest(), rundir)], "probe")
     assert opened() == set(unread) - tested

@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
-from finetune_run import CLASSES, committed_run, run_file, save_images, save_resnet, save_vit, training_session
+from finetune_run import CLASSES, PHRASES, committed_run, run_file, save_images, save_resnet, save_vit, training_session
 
 from actors.classifier import Classifier
 from cluster import reinforce
@@ -80,6 +81,34 @@ def wait_for_lines(rundir: RunDirectory, count: int) -> list[dict]:
     raise AssertionError(f"{len(lines(rundir))} of {count} checkpoints after {WAIT_S} s")
 
 
+@contextmanager
+def killing_workers(rundir: RunDirectory, count: int, before: list[dict]) -> Iterator[None]:
+    """Kill the training workers after `count` checkpoints, which are added to `before`."""
+
+    def kill() -> None:
+        before.extend(wait_for_lines(rundir, count))
+        for child in psutil.Process().children(recursive=True):
+            if "RayTrainWorker" in " ".join(child.cmdline()):
+                os.kill(child.pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    yield
+    thread.join()
+
+
+def check_saved(rundir: RunDirectory, arm: dict, phrases: Sequence[str] = PHRASES) -> None:
+    """Ask the model that an arm saved about the edits on which it was scored."""
+    saved = ModelConfig(name=str(rundir.storage.local_path(arm["model"])))
+    classifier = Classifier(ProbeConfig(model=saved), CLASSES, offline=True)
+    samples = [sample for index in rundir.done() for sample in rundir.read_shard(index) if sample.edit is not None]
+    edits = [sample for sample in samples if sample.split == "validation" and sample.edit.after in phrases]
+    found = classifier.predict([sample.image for sample in edits]).argmax(1)
+    right = sum(int(label) == sample.label for label, sample in zip(found, edits, strict=True))
+    # bfloat16 was scored, float32 is asked: an image on the border may change sides.
+    assert abs(right / len(edits) - arm["validation_edits_accuracy"]) <= 2 / len(edits)
+
+
 def speeds(result: dict, arm: str) -> list[float]:
     return [line["images_per_second"] for line in result["arms"][arm]["history"]]
 
@@ -112,24 +141,55 @@ def test_the_saved_model_predicts_as_it_was_scored(whole: tuple[RunFile, RunDire
         assert right / len(edits) == result["arms"][arm]["validation_edits_accuracy"]
 
 
-@pytest.mark.slow
-def test_every_arm_trains_and_says_what_lies_between_it_and_the_patient(folder: Path, cluster: None) -> None:
-    arms = ["randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+@pytest.fixture(scope="module")
+def every_arm(folder: Path, cluster: None) -> tuple[RunFile, RunDirectory, dict]:
+    """All arms a few steps each, on two workers, in bfloat16, one phrase held out."""
+    arms = ["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
     run, rundir = make(
-        folder, "arms", oracle=folder / "images", arms=arms, num_steps=6, eval_every=6, consistency=0.5,
-        distillation=0.5, soft_labels=0.2, max_blur=0.0, interpolation=[0.5],
-        deepspeed={"gradient_accumulation_steps": 2, "zero_optimization": {"stage": 1}},
+        folder, "arms", oracle=folder / "images", arms=arms, num_steps=6, eval_every=3, consistency=0.5, num_workers=2,
+        distillation=0.5, soft_labels=0.2, max_blur=0.0, interpolation=[0.5], held_out_phrases=["navy"],
+        deepspeed={
+            "gradient_accumulation_steps": 2, "zero_optimization": {"stage": 2}, "bf16": {"enabled": True}
+        },
     )  # fmt: skip
     weak = {"class_name": "blob", "kind": "background", "after": "blue", "tested_drop": 0.9}
     rundir.write_json(WEAKNESS, {"cells": [weak], "by_kind": []})
-    result = reinforce_run(run, rundir)
-    assert list(result["arms"]) == ["patient", *arms]
-    for name in arms:
+    return run, rundir, reinforce_run(run, rundir)
+
+
+@pytest.mark.slow
+def test_every_arm_trains_and_says_what_lies_between_it_and_the_patient(
+    every_arm: tuple[RunFile, RunDirectory, dict],
+) -> None:
+    run, rundir, result = every_arm
+    assert list(result["arms"]) == ["patient", *run.reinforce.arms]
+    for name in run.reinforce.arms:
         arm = result["arms"][name]
+        assert [line["step"] for line in arm["history"]] == [3, 6]
         assert [point["share"] for point in arm["frontier"]] == [0.5]
         assert rundir.exists(f"{arm['model']}/model.safetensors")
-    weights = [rundir.storage.read(f"models/{name}/model.safetensors") for name in arms]
-    assert len(set(weights)) == len(arms)
+    weights = [rundir.storage.read(f"models/{name}/model.safetensors") for name in run.reinforce.arms]
+    assert len(set(weights)) == len(run.reinforce.arms)
+
+
+@pytest.mark.slow
+def test_two_workers_save_a_whole_model_in_bfloat16(every_arm: tuple[RunFile, RunDirectory, dict]) -> None:
+    _, rundir, result = every_arm
+    check_saved(rundir, result["arms"]["reinforced"], ["blue"])
+
+
+@pytest.mark.slow
+def test_every_arm_is_scored_on_phrases_of_both_sorts(every_arm: tuple[RunFile, RunDirectory, dict]) -> None:
+    run, rundir, result = every_arm
+    for name in ("patient", *run.reinforce.arms):
+        assert {"validation_edits_accuracy", "validation_held_out_accuracy"} <= result["arms"][name].keys()
+    # Each source has one edit to blue and one to navy.
+    train, validation = (sum(rundir.plan().counts(edited=True)[split].values()) for split in ("train", "validation"))
+    assert result["images"]["counterfactuals"] == train
+    assert result["held_out"] == {
+        "phrases": ["background: navy"], "train_edits": train, "validation_edits": validation
+    }  # fmt: skip
+    assert any("phrases that were held out of training" in reason for reason in result["reasons"])
 
 
 @pytest.mark.slow
@@ -145,17 +205,8 @@ def test_what_is_done_is_not_done_again(
 def test_a_killed_worker_is_replaced_and_ends_alike(folder: Path, whole: tuple[RunFile, RunDirectory, dict]) -> None:
     run, rundir = make(folder, "worker", **STEPS, max_failures=1)
     before: list[dict] = []
-
-    def kill() -> None:
-        before.extend(wait_for_lines(rundir, 3))
-        for child in psutil.Process().children(recursive=True):
-            if "RayTrainWorker" in " ".join(child.cmdline()):
-                os.kill(child.pid, signal.SIGKILL)
-
-    thread = threading.Thread(target=kill)
-    thread.start()
-    result = reinforce_run(run, rundir)
-    thread.join()
+    with killing_workers(rundir, 3, before):
+        result = reinforce_run(run, rundir)
     assert history(result) == history(whole[2])
     # The times of the first line can only come from the checkpoint.
     assert speeds(result, "real_only")[0] == before[0]["images_per_second"]
@@ -193,15 +244,12 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_alike(
 
 
 @pytest.mark.slow
-def test_a_killed_run_of_two_workers_goes_on_with_one(folder: Path, cluster: None) -> None:
+def test_a_run_of_two_workers_that_died_goes_on_with_one(folder: Path, cluster: None) -> None:
     settings = {**STEPS, "arms": ["reinforced"]}
-    _, rundir = make(folder, "elastic", **settings, num_workers=2)
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, rundir.storage.root], env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
-    before = wait_for_lines(rundir, 3)
-    driver.kill()
-    driver.wait()
+    two, rundir = make(folder, "elastic", **settings, num_workers=2)
+    before: list[dict] = []
+    with killing_workers(rundir, 3, before), pytest.raises(RunError, match="The same command goes on"):
+        reinforce_run(two, rundir)
     alone = run_file(folder / "images", folder / "patient", **settings)
     arm = reinforce_run(alone, rundir)["arms"]["reinforced"]
     assert [line["step"] for line in arm["history"]] == [40, 80, 120, 160]
@@ -211,44 +259,20 @@ def test_a_killed_run_of_two_workers_goes_on_with_one(folder: Path, cluster: Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("model", "deepspeed", "trained"),
-    [
-        ("patient", {"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "all"),
-        ("vit", {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}, "lora"),
-    ],
-    ids=["resnet-zero2-bf16", "vit-zero3-lora"],
-)
-def test_two_workers_save_a_whole_model(folder: Path, cluster: None, model: str, deepspeed: dict, trained: str) -> None:
-    if model == "vit":
-        save_vit(folder / "vit")
-    settings = {"num_workers": 2, "arms": ["reinforced"], "deepspeed": deepspeed, "num_steps": 12, "trained": trained}
-    run, rundir = make(folder, f"two-{model}-{trained}", model, **settings)
-    result = reinforce_run(run, rundir)
-    arm = result["arms"]["reinforced"]
+def test_adapters_under_zero_3_are_merged_into_a_whole_model(folder: Path, cluster: None) -> None:
+    save_vit(folder / "vit")
+    zero = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
+    settings = {"num_workers": 2, "arms": ["reinforced"], "deepspeed": zero, "num_steps": 12, "trained": "lora"}
+    run, rundir = make(folder, "adapters", "vit", **settings)
+    arm = reinforce_run(run, rundir)["arms"]["reinforced"]
     assert [line["step"] for line in arm["history"]] == [4, 8, 12]
-    saved = ModelConfig(name=str(rundir.storage.local_path(arm["model"])))
-    classifier = Classifier(ProbeConfig(model=saved), CLASSES, offline=True)
-    samples = [sample for index in rundir.done() for sample in rundir.read_shard(index)]
-    edits = [sample for sample in samples if sample.role == "counterfactual" and sample.split == "validation"]
-    found = classifier.predict([sample.image for sample in edits]).argmax(1)
-    right = sum(int(label) == sample.label for label, sample in zip(found, edits, strict=True))
-    # bfloat16 was scored, float32 is asked: an image on the border may change sides.
-    assert abs(right / len(edits) - arm["validation_edits_accuracy"]) <= 2 / len(edits)
+    check_saved(rundir, arm)
 
 
 @pytest.mark.slow
 def test_settings_that_deepspeed_refuses_are_the_user_s_mistake(folder: Path, cluster: None) -> None:
     run, rundir = make(folder, "refused", deepspeed={"zero_optimization": {"stage": 9}}, max_failures=3)
     with pytest.raises(RunFileError, match="DeepSpeed refuses the settings"):
-        reinforce_run(run, rundir)
-
-
-@pytest.mark.slow
-def test_what_a_worker_says_of_the_run_reaches_the_user(folder: Path, cluster: None) -> None:
-    run, rundir = make(folder, "blocked", num_steps=1)
-    (folder / "blocked" / "models").write_text("a file where a folder must be")
-    with pytest.raises(RunError, match=r"cannot write .*a file is in the way"):
         reinforce_run(run, rundir)
 
 

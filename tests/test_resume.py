@@ -52,7 +52,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 @pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     # Slow enough in each shard that the kill comes in the middle; the sleep is an option, so both runs have it.
-    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 1.5})
+    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 0.8})
     run_file = tmp_path / "run.yaml"
     run_file.write_text(dump_run_file(run))
     killed = start(run_file, tmp_path / "killed")
@@ -70,7 +70,7 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
-    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 1.5})
+    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 0.8})
     run_file = tmp_path / "run.yaml"
     run_file.write_text(dump_run_file(run))
     process = start(run_file, tmp_path / "run")
