@@ -1,15 +1,14 @@
-"""From a stage's configuration to the stage: the one place that knows every kind."""
+"""From a stage's configuration to the stage: the one place that knows every kind.
+
+Each kind is imported where it is wanted: a stage of one's own does not wait for transformers.
+"""
 
 from typing import assert_never
 
 import torch
 
-from actors.captioner import Captioner
 from actors.device import fix_threads, resolve_device
-from actors.editor import Editor
 from actors.loading import import_target
-from actors.perturber import Perturber
-from actors.verifier import Verifier
 from engine.errors import ModelError
 from engine.sample import Stage
 from engine.stages import (
@@ -31,12 +30,20 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
     fix_threads(config.placement.num_threads)
     match config:
         case CaptionerConfig():
+            from actors.captioner import Captioner
+
             return Captioner(config, device, name=name, offline=offline)
         case PerturberConfig():
+            from actors.perturber import Perturber
+
             return Perturber(config, device, name=name, seed=seed, offline=offline)
         case EditorConfig():
+            from actors.editor import Editor
+
             return Editor(config, device, name=name, seed=seed, offline=offline)
         case VerifierConfig():
+            from actors.verifier import Verifier
+
             return Verifier(config, device, name=name, offline=offline)
         case PluginConfig():
             return load_plugin(config, device, name=name)

@@ -15,7 +15,6 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from actors.build import build_stage
 from cluster.failures import Naming
 from cluster.placement import IO_CPUS, group_placement
 from cluster.stage_watch import StageWatch
@@ -124,6 +123,9 @@ class StageGroup:
     """Run the stages that share one actor over whole shards; rejections pass by."""
 
     def __init__(self, run: RunFile, group: Sequence[str]) -> None:
+        # Not at the top: the driver and the tasks that read and commit shards have no need of torch.
+        from actors.build import build_stage
+
         placement = group_placement(run, group)
         configs = {name: run.stages[name].model_copy(update={"placement": placement}) for name in group}
         self.stages: dict[str, Stage] = {}

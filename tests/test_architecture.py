@@ -93,8 +93,21 @@ def test_there_is_no_import_cycle() -> None:
         visit(name, ())
 
 
-def test_heavy_libraries_stay_out_of_the_command_line_start() -> None:
-    heavy = {"torch", "ray", "diffusers", "transformers", "deepspeed", "datasets"}
-    probe = f"import sys, cluster.cli; print(sorted({heavy} & set(sys.modules)))"
+MODELS = {"torch", "diffusers", "transformers", "deepspeed", "datasets"}
+
+
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("cluster.cli", MODELS | {"ray"}),
+        # Every task that reads or commits a shard imports these.
+        ("cluster.generate, cluster.dataflow", MODELS),
+        ("cluster.pipeline, cluster.reinforce, cluster.arms", MODELS | {"ray"}),
+        # A stage of one's own gets a torch.device and no more.
+        ("actors.build", MODELS - {"torch"}),
+    ],
+)
+def test_heavy_libraries_are_imported_only_where_a_model_is(modules: str, heavy: set[str]) -> None:
+    probe = f"import sys, {modules}; print(sorted({heavy} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
