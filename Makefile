@@ -35,8 +35,8 @@ proofs: $(VENV)/installed ## the statistical proofs, hours on two cores: tables 
 proofs-probe proofs-reinforce proofs-curve proofs-rounds: $(VENV)/installed ## one of them
 	$(BIN)/python -m cluster.proofs --only $(@:proofs-%=%)
 
-cards: $(VENV)/installed ## fill the tables of README and model cards, and README's picture, from build/figures
-	cp build/figures/demo.png .github/result.png
+cards: $(VENV)/installed ## fill the tables of README and model cards, and README's picture, with what build/figures has
+	if [ -e build/figures/demo.png ]; then cp build/figures/demo.png .github/result.png; fi
 	$(BIN)/python -m engine.figures README.md actors/zoo/models/*/README.md
 
 $(BIN)/python:

@@ -153,11 +153,15 @@ def fill(text: str, folder: Path = FIGURES_FOLDER) -> str:
 
     A block starts with `<!-- figures COMMAND: PATTERN PATTERN -->` and ends with `<!-- /figures -->`; it gets the
     figures whose names match one of the patterns (as in a shell). A block from `<!-- crossed COMMAND: MEASURE MEASURE
-    -->` to `<!-- /crossed -->` gets them as `crossed` puts them. Raises RunError where a pattern matches none.
+    -->` to `<!-- /crossed -->` gets them as `crossed` puts them. What was not measured in this folder stays as it is.
+    Raises RunError where a pattern matches none.
     """
+    missing = unmeasured(text, folder)
 
     def filled(block: re.Match[str]) -> str:
         command, names = block["command"], block["names"].split()
+        if command in missing:
+            return block[0]
         figures, on = read_figures(command, folder)
         rows = crossed(figures, names) if block["form"] == "crossed" else table(_chosen(figures, command, names))
         return f"{block[1]}{rows}\n\nMeasured by `make {command}` on {describe(on)}\n{block[5]}"
@@ -165,8 +169,14 @@ def fill(text: str, folder: Path = FIGURES_FOLDER) -> str:
     return BLOCK.sub(filled, text)
 
 
+def unmeasured(text: str, folder: Path = FIGURES_FOLDER) -> list[str]:
+    """Return the commands of a text's blocks that have no file of figures in the folder."""
+    named = dict.fromkeys(block["command"] for block in BLOCK.finditer(text))
+    return [command for command in named if not (folder / f"{command}.json").exists()]
+
+
 def main() -> int:
-    """Fill the blocks of figures in the Markdown files that are named."""
+    """Fill the blocks of figures in the Markdown files that are named, those that were measured here."""
     parser = argparse.ArgumentParser(prog="python -m engine.figures", description=main.__doc__)
     parser.add_argument("files", type=Path, nargs="+", help="Markdown files with blocks of figures")
     parser.add_argument("--figures", type=Path, default=FIGURES_FOLDER, help="folder of the JSON files")
@@ -178,6 +188,8 @@ def main() -> int:
             if after != before:
                 path.write_text(after)
                 print(f"{path}: filled")
+            if missing := unmeasured(before, arguments.figures):
+                print(f"{path}: left as it was, not measured here: {', '.join(f'make {name}' for name in missing)}")
     except (RunError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

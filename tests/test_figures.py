@@ -88,8 +88,11 @@ def test_the_command_fills_files_and_names_what_is_missing(
     card = tmp_path / "README.md"
     card.write_text(TEXT)
     monkeypatch.setattr("sys.argv", ["figures", str(card), "--figures", str(tmp_path)])
-    assert main() == 1
-    assert "run `make zoo-eval` first" in capsys.readouterr().err
+    with pytest.raises(RunError, match="run `make zoo-eval` first"):
+        read_figures("zoo-eval", tmp_path)
+    assert main() == 0
+    assert "left as it was, not measured here: make zoo-eval" in capsys.readouterr().out
+    assert card.read_text() == TEXT
     write_figures("zoo-eval", FIGURES[2:], tmp_path)
     assert main() == 1
     assert "no figure 'editor.*'" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Run the statistical proofs: `make proofs`. Prints each figure and writes build/figures/proofs-<part>.json.
 
-On two cores `probe` takes a quarter of an hour, `rounds` about as long a seed, `reinforce` twenty minutes and `curve`
-half an hour a seed.
+On two cores `probe` takes a quarter of an hour, `rounds` about as long a seed, `reinforce` and `curve` half an hour a
+seed.
 """
 
 import argparse

@@ -21,8 +21,8 @@ SETTINGS = (
     "stages.perturber.edits={background: 2, colour: 2}",
     # Of 120 sources the edits tell two candidates apart that differ by four points, not by two.
     "data.num_validation_sources=300",
-    # Four edits in five are then of backgrounds, as in the demo. On garments that no run has, at half a point lost: .77
-    # in conflict and .26 in the worst group; with 1 .75 and .18, with 2 .76 and .18, with 8 .72 and .18.
+    # Four edits in five are then of backgrounds, as in the demo. Of one seed on garments that no run has, at half a
+    # point lost: .77 in conflict and .26 in the worst group, with 1 .75 and .18. Another seed changes as much.
     "reinforce.emphasis=4",
     "probe.transfer=[]",
     f"reinforce.arms=[{', '.join(ARMS)}]",
