@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.arms import PATIENT
 from cluster.pipeline import ALL_PHASES, open_run, run_phases
 from cluster.proofs.attainable import attainable
 from cluster.proofs.seeds import mean_over_seeds
@@ -61,7 +62,7 @@ def reinforce_figures(
         found.append(run_seed(folder, seed, num_sources, num_steps))
         print(f"seed {seed}: {_describe(found[-1])}", flush=True)
     for measure in MEASURES:
-        for arm in found[0]:
+        for arm in (PATIENT, *ARMS, ATTAINABLE):
             yield mean_over_seeds(f"reinforce.{measure}.{arm}", [accuracies[arm][measure] for accuracies in found])
     for measure, name, target in GAPS:
         # Where the oracle itself is no better there is no gap to close.
