@@ -50,9 +50,8 @@ def verifier_figures(exam: Exam, config: VerifierConfig, edited: Edited, roc: Pa
         "verifier.recall", lambda rows: _ratio((refused & wrong)[rows].sum(), wrong[rows].sum()), n, 0.85
     )
     for kind in WRONG:
-        of_kind = np.array([name == kind for name in marked.wrong])
-        yield share(f"verifier.recall.{kind}", int((refused & of_kind).sum()), int(of_kind.sum()))
-    yield share("verifier.false_refusals", int((refused & ~wrong).sum()), int((~wrong).sum()))
+        yield from _share_of(f"verifier.recall.{kind}", refused, np.array([name == kind for name in marked.wrong]))
+    yield from _share_of("verifier.false_refusals", refused, ~wrong)
     false_rate, true_rate = roc_curve(-marked.margin, wrong)
     roc.write_text(json.dumps({"false_refusal_rate": false_rate.tolist(), "recall": true_rate.tolist()}) + "\n")
     yield Figure(name="verifier.roc_area", value=float(np.trapezoid(true_rate, false_rate)), n=n)
@@ -140,8 +139,14 @@ def _on_edits(exam: Exam, config: VerifierConfig, edited: Edited) -> Iterator[Fi
     refused, _ = _judged(exam, config, "background", edited.scenes, edited.images)
     right = exam.right(edited.images, edited.scenes)
     good = right["background"] & right["class"] & right["colour"]
-    yield share("verifier.accepts.edits_judged_right", int((~refused & good).sum()), int(good.sum()))
-    yield share("verifier.accepts.edits_judged_wrong", int((~refused & ~good).sum()), int((~good).sum()))
+    yield from _share_of("verifier.accepts.edits_judged_right", ~refused, good)
+    yield from _share_of("verifier.accepts.edits_judged_wrong", ~refused, ~good)
+
+
+def _share_of(name: str, found: Bools, among: Bools) -> Iterator[Figure]:
+    """Yield the share of `among` that was found; nothing where there is none, as with few scenes."""
+    if among.any():
+        yield share(name, int((found & among).sum()), int(among.sum()))
 
 
 def _ratio(top: int, bottom: int) -> float:
