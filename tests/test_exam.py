@@ -129,6 +129,15 @@ def test_a_run_file_that_is_not_there_is_named(
     assert "no.yaml" in capsys.readouterr().err
 
 
+def test_the_examination_tells_how_many_scenes_it_needs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["evaluate", "--scenes", "1"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--scenes 1" in capsys.readouterr().err
+
+
 def test_the_zoo_is_measured_with_the_stages_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["evaluate", "--scenes", "16", "--out", str(tmp_path), "--threads", "1"]
     parts = ("captioner", "perturber", "editor", "verifier")

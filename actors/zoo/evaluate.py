@@ -26,7 +26,8 @@ from engine.runfile import RunFile
 from engine.stages import CaptionerConfig, EditorConfig, PerturberConfig, StageConfig, VerifierConfig
 
 PARTS = ("patients", "captioner", "perturber", "editor", "verifier", "severity", "curve")
-LEAST = 1000
+# As many as the targets ask for, and the fewest that every measure can be taken on.
+LEAST, FEWEST = 1000, 16
 SHEET, ROC = "zoo-eval-edits.png", "zoo-eval-roc.json"
 Config = TypeVar("Config", bound=StageConfig)
 
@@ -35,13 +36,17 @@ def main() -> int:
     """Measure the parts that were asked for, in turn, printing each figure as it comes."""
     parser = argparse.ArgumentParser(prog="python -m actors.zoo.evaluate", description=__doc__)
     parser.add_argument("--only", choices=PARTS, action="append", help="one part instead of all; may be given again")
-    parser.add_argument("--scenes", type=int, default=LEAST, help="held-out composites; fewer only to try it out")
+    parser.add_argument(
+        "--scenes", type=int, default=LEAST, help=f"held-out composites; fewer, {FEWEST} or more, only to try it"
+    )
     parser.add_argument(
         "--run-file", type=Path, default=Path("configs/wardrobe.yaml"), help="whose stages' settings are examined"
     )
     parser.add_argument("--out", type=Path, default=FIGURES_FOLDER, help="folder of zoo-eval.json and the pictures")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    if arguments.scenes < FEWEST:
+        parser.error(f"--scenes {arguments.scenes}: too few to measure anything on; give {FEWEST} or more")
     torch.set_num_threads(arguments.threads)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     arguments.out.mkdir(parents=True, exist_ok=True)
