@@ -16,7 +16,7 @@ demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, rein
 # Compiled once, whatever PYTHONDONTWRITEBYTECODE says: the tests start hundreds of processes that import it.
 test: $(VENV)/installed-dev ## every test
 	$(BIN)/python -m compileall -q engine actors cluster tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

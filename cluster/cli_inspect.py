@@ -109,16 +109,22 @@ def status_command(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from cluster.progress import describe, duration, snapshot
+    from engine.lease import holders
+    from engine.rundir import PHASE_LOG
 
     rundir = open_directory(options.run)
     state = snapshot(rundir.markers(), rundir.info.num_shards, rundir.plan().num_edited)
-    phases = rundir.read_json("phases.json") if rundir.exists("phases.json") else {}
+    phases = rundir.read_json(PHASE_LOG) if rundir.exists(PHASE_LOG) else {}
     seconds = phases.get("seconds", {}) if isinstance(phases, dict) else {}
+    working = holders(rundir.storage)
     if options.json:
-        print(json.dumps({**asdict(state), "plan": rundir.info.digest, "phases": seconds}, indent=2))
+        held = {phase: asdict(holder) for phase, holder in working.items()}
+        print(json.dumps({**asdict(state), "plan": rundir.info.digest, "phases": seconds, "held": held}, indent=2))
         return 0
     print(f"{rundir.info.name} in {rundir.storage}, plan {rundir.info.digest[:12]}")
     print(describe(state))
+    for phase, holder in working.items():
+        print(f"  {phase}: held by {holder.describe()}")
     for title, reasons in (("rejected", state.counts.rejected), ("not processed", state.counts.quarantined)):
         for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
             print(f"  {title}: {reason} {count}")

@@ -67,6 +67,11 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--autoscaling", action="store_true", help="the cluster grows on demand: ask for nodes that are not there yet"
     )
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="go on although another process holds this run: nothing that it still makes is taken",
+    )
 
 
 def add_run_directory(parser: argparse.ArgumentParser) -> None:

@@ -111,7 +111,7 @@ def run_command(options: argparse.Namespace) -> int:
 
     run = load(options)
     rundir, plan = open_run(run, out_of(options, run))
-    run_phases(ALL_PHASES, run, rundir, plan, session_of(options), live_console())
+    run_phases(ALL_PHASES, run, rundir, plan, session_of(options), live_console(), take_over=options.take_over)
     for line in report_lines(rundir):
         print(line)
     return 0
@@ -134,7 +134,7 @@ def generate_command(options: argparse.Namespace) -> int:
 
     run = load(options)
     rundir, plan = open_run(run, out_of(options, run))
-    run_phases(("generate",), run, rundir, plan, session_of(options), live_console())
+    run_phases(("generate",), run, rundir, plan, session_of(options), live_console(), take_over=options.take_over)
     print(describe(snapshot(rundir.markers(), plan.num_shards, plan.num_edited)))
     return 0
 
@@ -148,9 +148,10 @@ def phase_command(options: argparse.Namespace) -> int:
     if options.follow:
         from cluster.follow import follow_run
 
-        follow_run(run, rundir, plan, session)
+        follow_run(run, rundir, plan, session, options.take_over)
     else:
-        run_phases((options.phase,), run, rundir, plan, session, live_console(), again=True)
+        take_over = options.take_over
+        run_phases((options.phase,), run, rundir, plan, session, live_console(), again=True, take_over=take_over)
     for line in weakness_lines(rundir) if options.phase == "probe" else verdict_lines(rundir):
         print(line)
     return 0

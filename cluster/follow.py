@@ -12,6 +12,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from engine.errors import RunError, RunFileError
+from engine.lease import held
 from engine.plan import Plan
 from engine.recipe import nothing_came
 from engine.rundir import RunDirectory
@@ -24,12 +25,19 @@ LOG = logging.getLogger(__name__)
 POLL_S = 2.0
 
 
-def follow_run(run: RunFile, rundir: RunDirectory, plan: Plan, session: "SessionConfig | None" = None) -> None:
+def follow_run(
+    run: RunFile,
+    rundir: RunDirectory,
+    plan: Plan,
+    session: "SessionConfig | None" = None,
+    take_over: bool = False,
+) -> None:
     """Wait for the first shard, then train, score and evaluate while the others come; write reinforce.json.
 
     Raises RunFileError where the run cannot be followed, RunError where nothing comes for reinforce.follow_timeout_s.
     """
-    from cluster.pipeline import PhaseLog, all_phases, check_test_sets
+    from cluster.phases import PhaseLog
+    from cluster.pipeline import all_phases, check_test_sets
     from cluster.session import ray_session
 
     if run.rounds.count > 1:
@@ -37,10 +45,11 @@ def follow_run(run: RunFile, rundir: RunDirectory, plan: Plan, session: "Session
     if run.probe.model is None:
         raise RunFileError("reinforce needs the classifier's weights: set probe.model, a probe.callable has none")
     check_test_sets(run, plan)
-    _wait_for_the_first(run, rundir, plan)
     phase = next(phase for phase in all_phases(run, rundir, plan, follow=True) if phase.name == "reinforce")
-    with ray_session(phase.needs, session), PhaseLog(rundir).timed(phase):
-        phase.run()
+    with held(rundir.storage, [phase.lease], take_over=take_over):
+        _wait_for_the_first(run, rundir, plan)
+        with ray_session(phase.needs, session), PhaseLog(rundir).timed(phase):
+            phase.run()
 
 
 def _wait_for_the_first(run: RunFile, rundir: RunDirectory, plan: Plan) -> None:

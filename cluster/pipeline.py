@@ -7,18 +7,17 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actors.zoo import MODELS_FOLDER
-from cluster.placement import Need, generate_needs, probe_needs, reinforce_needs
+from cluster.phases import Phase, PhaseLog
+from cluster.placement import generate_needs, probe_needs, reinforce_needs
 from cluster.session import SessionConfig, ray_session
 from engine.hash_store import HashStore
+from engine.lease import held
 from engine.plan import Plan, make_plan
 from engine.rounds import allocation_path, shards_by_round
 from engine.rundir import EVALUATION, REINFORCE, WEAKNESS, RunDirectory
@@ -29,73 +28,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LOG = logging.getLogger(__name__)
-PHASES_FILE = "phases.json"
 ALL_PHASES = ("generate", "allocate", "probe", "reinforce", "report")
 REPORT = "report/index.html"
-# A run that is killed loses at most these seconds of its account.
-SAVE_S = 20.0
 # Where something runs and how it is shown decides no result.
 NO_INPUTS: Mapping[str, Any] = {"placement": True, "max_failures": True, "num_workers": True, "follow_timeout_s": True}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Phase:
-    """Hold one phase after the plan: its needs, whether its result is there, a digest of its inputs, and how to run it.
-
-    `needs` are its parts, one after the other. A phase that makes its own check of its inputs has no digest.
-    """
-
-    name: str
-    needs: Sequence[Sequence[Need]]
-    is_there: Callable[[], bool]
-    digest: Callable[[], str | None]
-    run: Callable[[], object]
-
-
-class PhaseLog:
-    """Keep phases.json: the seconds of each phase, summed over resumes, and what its result was made from."""
-
-    def __init__(self, rundir: RunDirectory) -> None:
-        self._rundir = rundir
-        content = rundir.read_json(PHASES_FILE) if rundir.exists(PHASES_FILE) else {}
-        content = content if isinstance(content, dict) else {}
-        self._seconds: dict[str, float] = dict(content.get("seconds") or {})  # type: ignore[arg-type]  # JSON of our own
-        self._digests: dict[str, str] = dict(content.get("digests") or {})  # type: ignore[arg-type]
-
-    def is_done(self, phase: Phase) -> bool:
-        """Return whether the phase's result is there and was made from these inputs."""
-        digest = phase.digest()
-        return phase.is_there() and (digest is None or self._digests.get(phase.name) == digest)
-
-    def add(self, name: str, seconds: float, digest: str | None = None) -> None:
-        """Add seconds to a phase, and its digest once it is done."""
-        self._save(name, self._seconds.get(name, 0.0) + seconds, digest)
-
-    @contextmanager
-    def timed(self, phase: Phase) -> Iterator[None]:
-        """Time a phase, also where it fails, is interrupted or killed; note it as done where it is not."""
-        start, before, digest = monotonic(), self._seconds.get(phase.name, 0.0), None
-        stop = Event()
-
-        def save_now_and_then() -> None:
-            while not stop.wait(SAVE_S):
-                self._save(phase.name, before + monotonic() - start)
-
-        saver = Thread(target=save_now_and_then, name="phases", daemon=True)
-        saver.start()
-        try:
-            yield
-            digest = phase.digest()
-        finally:
-            stop.set()
-            saver.join()
-            self._save(phase.name, before + monotonic() - start, digest)
-
-    def _save(self, name: str, seconds: float, digest: str | None = None) -> None:
-        self._seconds[name] = round(seconds, 3)
-        if digest is not None:
-            self._digests[name] = digest
-        self._rundir.write_json(PHASES_FILE, {"seconds": dict(self._seconds), "digests": dict(self._digests)})
 
 
 def open_run(run: RunFile, out: str) -> tuple[RunDirectory, Plan]:
@@ -121,8 +57,12 @@ def run_phases(
     session: SessionConfig | None = None,
     console: "Console | None" = None,
     again: bool = False,
+    take_over: bool = False,
 ) -> None:
-    """Run the named phases in order, in one Ray session; with `again` also those that are done."""
+    """Run the named phases in order, in one Ray session; with `again` also those that are done.
+
+    Raises RunDirectoryError where another process does one of them, unless `take_over` fences that off.
+    """
     log = PhaseLog(rundir)
     if "reinforce" in names:
         check_test_sets(run, plan)
@@ -135,11 +75,13 @@ def run_phases(
         else:
             LOG.info("%s: nothing to do, its result is there", phase.name)
     needs = [part for phase in pending for part in phase.needs]
-    if not needs:
-        return _run_all(pending, log)
-    LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
-    with ray_session(needs, session):
-        return _run_all(pending, log)
+    with held(rundir.storage, [phase.lease for phase in pending], take_over=take_over) as leases:
+        rundir.lease = leases.get("generate")
+        if not needs:
+            return _run_all(pending, log)
+        LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
+        with ray_session(needs, session):
+            return _run_all(pending, log)
 
 
 def all_phases(

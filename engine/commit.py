@@ -64,7 +64,8 @@ def commit_shard(
 
     `planned_keys` are the source keys of the plan; `seconds` is the time by stage and goes into the marker alone, like
     the SHA-256 of the allocation that the edits were spent by.
-    Raises ShardError where a source is missing, doubled or not planned, or another writer has committed other bytes.
+    Raises ShardError where a source is missing, doubled or not planned, or another writer has committed other bytes,
+    and RunDirectoryError where another process has taken the run over.
     """
     check_whole(index, planned_keys, results)
     if rundir.storage.exists(marker_path(index)):
@@ -97,6 +98,7 @@ def commit_outcome(
         versions=dict(made_with),
         allocation=allocation,
     )
+    rundir.check_lease()
     if rundir.storage.create(marker_path(index), marker.to_json()):
         return marker
     first = rundir.marker(index)
@@ -172,6 +174,7 @@ def _write_files(rundir: RunDirectory, index: int, outcome: Outcome) -> dict[str
             # An earlier try that was cut off may have left one.
             rundir.storage.delete(path)
             continue
+        rundir.check_lease()
         stored = rundir.storage.write(path, content)
         files[path] = FileRecord(sha256=stored.sha256, bytes=stored.size_bytes, samples=count)
     return files

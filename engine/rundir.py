@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.errors import RunDirectoryError, RunFileError, ShardError
+from engine.lease import Lease
 from engine.load import dump_run_file, load_run_file
 from engine.marker import Marker, revision, versions
 from engine.plan import Plan
@@ -32,6 +33,7 @@ QUARANTINE = "quarantine"
 WEAKNESS = "weakness.json"
 REINFORCE = "reinforce.json"
 EVALUATION = "evaluation.json"
+PHASE_LOG = "phases.json"
 # Sections of the run file that no image depends on.
 CHANGEABLE = {"probe", "reinforce", "report"}
 FORMAT = 1
@@ -52,11 +54,15 @@ class RunInfo:
 
 
 class RunDirectory:
-    """Give the files of one run their names and read them back. Made by `create` or `open`; small, so it may travel."""
+    """Give the files of one run their names and read them back. Made by `create` or `open`; small, so it may travel.
+
+    `lease` is the right to commit shards, where a process took it; the workers ask it before they write.
+    """
 
     def __init__(self, storage: Storage, info: RunInfo) -> None:
         self.storage = storage
         self.info = info
+        self.lease: Lease | None = None
 
     @classmethod
     def create(cls, root: str, run: RunFile, plan: Plan) -> "RunDirectory":
@@ -185,6 +191,11 @@ class RunDirectory:
     def write_json(self, name: str, content: Json) -> None:
         """Write or replace a result file."""
         self.storage.write(name, _to_json(content))
+
+    def check_lease(self) -> None:
+        """Raise RunDirectoryError where another process has taken over the making of shards."""
+        if self.lease is not None:
+            self.lease.check()
 
     def exists(self, name: str) -> bool:
         """Return whether a file of this name is there."""

@@ -10,7 +10,8 @@ from tint_runs import tint_run, write_images
 from tiny_runs import tiny_plan
 
 from cluster.cli import main
-from cluster.pipeline import Phase, PhaseLog, all_phases, check_test_sets, model_stamp
+from cluster.phases import Phase, PhaseLog
+from cluster.pipeline import all_phases, check_test_sets, model_stamp
 from engine.errors import SourceError
 from engine.load import dump_run_file
 from engine.plan import make_plan

@@ -12,7 +12,7 @@ from engine.errors import RunDirectoryError
 from engine.marker import Marker
 from engine.report.rows import Guess
 from engine.rounds import Allocation, read_allocations
-from engine.rundir import EVALUATION, REINFORCE, WEAKNESS, RunDirectory, RunInfo, rejected_path, shard_path
+from engine.rundir import EVALUATION, PHASE_LOG, REINFORCE, WEAKNESS, RunDirectory, RunInfo, rejected_path, shard_path
 from engine.runfile import RunFile
 from engine.sample import Sample
 
@@ -42,7 +42,7 @@ class Results:
 
 def read_results(rundir: RunDirectory, run: RunFile) -> Results:
     """Read the results that are there; RunDirectoryError where weakness.json lacks what this version writes."""
-    seconds = (_read_object(rundir, "phases.json") or {}).get("seconds", {})
+    seconds = (_read_object(rundir, PHASE_LOG) or {}).get("seconds", {})
     return Results(
         run=run,
         info=rundir.info,
