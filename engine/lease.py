@@ -115,7 +115,8 @@ def acquire(storage: Storage, phase: str, *, take_over: bool = False) -> tuple[L
             )
         lease, holder = Lease(storage=storage, phase=phase, number=last + 1), Holder.here()
         # Only one of two that come at once makes the file; the other looks again and finds it held.
-        if storage.create(_path(phase, lease.number), _dump(holder)):
+        # An object store may make it, lose its answer, and say at the second try that it is there: then it is ours.
+        if storage.create(_path(phase, lease.number), _dump(holder)) or _read(storage, phase, lease.number) == holder:
             return lease, holder
 
 

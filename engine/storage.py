@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import RunError
+from engine.object_store import create_object, open_remote
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -48,7 +49,7 @@ class Storage:
             self.root = self._base = os.path.abspath(root.removeprefix("file://"))
         else:
             self.root = root
-            self._remote, self._base = _open_remote(root)
+            self._remote, self._base = open_remote(root)
 
     def __str__(self) -> str:
         """Return the root for people, without the options and secrets that a URI may carry."""
@@ -101,15 +102,14 @@ class Storage:
     def create(self, path: str, data: bytes) -> bool:
         """Write a file only if it is absent, all or nothing; return whether this call made it.
 
-        Exact on a local disk. On an object store it asks first and then uploads: two writers in the same instant may
-        both be told yes, and the last one stays.
+        Of two writers in the same instant one is told yes. An object store that loses its answer may tell both no: then
+        the file holds what one of them wrote.
         """
         if self.exists(path):
             return False
         if self._remote is not None:
             with self._failures(path, "write"):
-                self._upload(path, [data])
-            return True
+                return create_object(self.root, path, data)
         with self._failures(path, "write"), self._temporary(path, [data]) as (temporary, final):
             return _link(temporary, final)
 
@@ -205,20 +205,6 @@ class Storage:
         except OSError as error:
             remedy = _remedy(error.errno) if self.is_local else "check the credentials, the bucket and the network"
             raise RunError(f"cannot {action} {self.name(path)}: {error.strerror or error}: {remedy}") from error
-
-
-def _open_remote(root: str) -> "tuple[pyarrow.fs.FileSystem, str]":
-    import pyarrow
-    import pyarrow.fs
-
-    try:
-        filesystem, base = pyarrow.fs.FileSystem.from_uri(root)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        scheme = root.partition("://")[0]
-        raise RunError(
-            f"cannot open storage {scheme}://...: {error}: give a folder, or a URI such as s3://bucket/folder"
-        ) from error
-    return filesystem, base.rstrip("/")
 
 
 def _hash_parts(parts: Sequence[bytes]) -> StoredFile:

@@ -25,10 +25,10 @@ sys.exit(main())
 """
 
 
-def start(run_file: Path, out: Path) -> subprocess.Popen[str]:
+def start(run_file: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     """Start `counterforge generate` as a process group of its own, which takes its Ray with it."""
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "generate", str(run_file), "--out", str(out)],
+        [sys.executable, "-c", PROGRAM, "generate", str(run_file), "--out", str(out), *options],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{TESTS}"},
         stdout=subprocess.PIPE,
@@ -66,6 +66,30 @@ def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     make_in_process(run, tmp_path / "calm", range(NUM_SHARDS))
     assert contents(tmp_path / "calm") == contents(tmp_path / "killed")
     assert verify_run(left) == []
+
+
+@pytest.mark.slow
+def test_a_paused_run_is_taken_over_and_publishes_nothing_when_it_wakes_up(tmp_path: Path) -> None:
+    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 0.8})
+    run_file, out = tmp_path / "run.yaml", tmp_path / "run"
+    run_file.write_text(dump_run_file(run))
+    paused = start(run_file, out)
+    wait_for_a_shard(paused, out)
+    # The driver alone: its workers go on, for a while, and are to be fenced off too.
+    os.kill(paused.pid, signal.SIGSTOP)
+    code, _, errors = finish(start(run_file, out))
+    assert code == 2
+    assert f"(process {paused.pid}), since" in errors
+    code, _, errors = finish(start(run_file, out, "--take-over"))
+    assert code == 0, errors
+    made = contents(out)
+    os.kill(paused.pid, signal.SIGCONT)
+    code, _, errors = finish(paused)
+    assert code == 2
+    assert "has taken generate over from this process" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert contents(out) == made
+    assert verify_run(RunDirectory.open(str(out))) == []
 
 
 @pytest.mark.slow

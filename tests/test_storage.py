@@ -5,12 +5,14 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from tiny_runs import local_s3
 
 from engine.errors import RunError
+from engine.object_store import create_object
 from engine.storage import Storage, StoredFile
 
 
@@ -105,6 +107,26 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert (tmp_path / "a").read_bytes() == b"old"
 
 
+def test_of_many_that_create_at_once_one_is_told_yes(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All have asked and heard that nobody is there.
+    monkeypatch.setattr(storage, "exists", lambda path: False)
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(lambda number: storage.create("shards/a.json", b"%d" % number), range(8)))
+    assert made.count(True) == 1
+    assert storage.read("shards/a.json") == b"%d" % made.index(True)
+
+
+def test_the_keys_of_a_profile_are_found(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[forge]\naws_access_key_id = key\naws_secret_access_key = a%cret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_PROFILE", "forge")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    assert create_object(bucket.replace("key:secret@", ""), "profile", b"x")
+    monkeypatch.setenv("AWS_PROFILE", "none")
+    assert not create_object(bucket, "profile", b"x")
+
+
 def test_a_missing_permission_names_path_and_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(*_: object) -> int:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -144,5 +166,9 @@ def test_an_unknown_scheme_says_what_is_right() -> None:
 
 
 def test_a_lost_bucket_is_a_run_error(bucket: str) -> None:
+    storage = Storage(bucket.replace("forge", "absent"))
     with pytest.raises(RunError, match="check the credentials, the bucket"):
-        Storage(bucket.replace("forge", "absent")).write("a", b"x")
+        storage.write("a", b"x")
+    with pytest.raises(RunError, match=r"absent/runs/one/a: .*check the credentials, the bucket") as caught:
+        storage.create("a", b"x")
+    assert "secret" not in str(caught.value)
