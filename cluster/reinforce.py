@@ -21,6 +21,7 @@ from engine.stages import ModelConfig
 
 if TYPE_CHECKING:
     from ray.train import RunConfig
+    from ray.train.torch import TorchTrainer
 
     from actors.finetune_state import FinetuneTask, Progress
 
@@ -130,7 +131,7 @@ def _fit(task: "FinetuneTask", rundir: RunDirectory) -> dict[str, Any]:
     """Run the training and return what its first worker returned."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
     from ray.train import ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     from actors.finetuner import train_loop
@@ -138,7 +139,7 @@ def _fit(task: "FinetuneTask", rundir: RunDirectory) -> dict[str, Any]:
     config, placement = task.run.reinforce, task.run.reinforce.placement
     on_gpu = placement.num_gpus > 0
     resources = {"CPU": placement.num_cpus} | ({"GPU": placement.num_gpus} if on_gpu else {})
-    trainer = TorchTrainer(
+    trainer = _trainer_class()(
         train_loop,
         train_loop_config={"task": task},
         torch_config=TorchConfig(backend="nccl" if on_gpu else "gloo"),
@@ -149,6 +150,21 @@ def _fit(task: "FinetuneTask", rundir: RunDirectory) -> dict[str, Any]:
         return cast(dict[str, Any], trainer.fit().return_value)
     except TrainingFailedError as error:
         raise _explain(error) from error
+
+
+def _trainer_class() -> "type[TorchTrainer]":
+    """Return Ray's trainer, which leaves Ctrl-C to the program.
+
+    Its own handler ends the process with exit code 0, and stays when the training is over: a Ctrl-C later on then asks
+    an actor that is gone. Ours raises KeyboardInterrupt, and the end of the session ends the training.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]  # ray ships no types
+        def _register_sigint_handler(self, controller: object) -> None:
+            pass
+
+    return Trainer
 
 
 def _run_config(task: "FinetuneTask", rundir: RunDirectory) -> "RunConfig":

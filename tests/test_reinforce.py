@@ -213,7 +213,8 @@ def test_a_killed_worker_is_replaced_and_ends_alike(folder: Path, whole: tuple[R
 
 
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from cluster.placement import reinforce_needs
 from cluster.reinforce import reinforce_run
 from cluster.session import ray_session
@@ -227,18 +228,25 @@ with ray_session([reinforce_needs(run)]):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_where_it_stopped_and_ends_alike(
+def test_an_interrupted_and_killed_run_goes_on_where_it_stopped_and_ends_alike(
     folder: Path, whole: tuple[RunFile, RunDirectory, dict], caplog: pytest.LogCaptureFixture
 ) -> None:
     run, rundir = make(folder, "driver", **STEPS)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, rundir.storage.root], env=environment)
-    before = wait_for_lines(rundir, 7)
-    driver.kill()
-    driver.wait()
-    with caplog.at_level(logging.INFO, logger="cluster.reinforce"):
+    command = [sys.executable, "-c", DRIVER, rundir.storage.root]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as driver:
+        wait_for_lines(rundir, 2)
+        driver.send_signal(signal.SIGINT)
+        _, said = driver.communicate()
+    # Ctrl-C is the program's, not Ray's: it says so, and the exit code is not that of success.
+    assert (driver.returncode, said.splitlines()[-1]) == (-signal.SIGINT, "KeyboardInterrupt")
+    with subprocess.Popen(command, env=environment) as driver:
+        # Of two arms with four each: the first is done, of the second at most a half is.
+        before = wait_for_lines(rundir, 6)
+        driver.kill()
+    with caplog.at_level(logging.INFO, logger="cluster"):
         result = reinforce_run(run, rundir)
-    assert "reinforce: goes on after reinforced: step" in caplog.text
+    assert "reinforce: goes on after" in caplog.text
     assert history(result) == history(whole[2])
     assert speeds(result, "real_only") == [line["images_per_second"] for line in before[:4]]
 
