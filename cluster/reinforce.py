@@ -13,6 +13,7 @@ from engine.emphasis import EditCell
 from engine.errors import EngineError, RunError, RunFileError
 from engine.gate import Decision, Gate, Score
 from engine.inspection import edit_draws, inspect_shards
+from engine.object_store import open_remote
 from engine.recipe import deepspeed_settings, followed_first, nothing_to_learn_from
 from engine.rundir import REINFORCE, WEAKNESS, RunDirectory, shard_path
 from engine.runfile import RunFile
@@ -175,10 +176,8 @@ def _run_config(task: "FinetuneTask", rundir: RunDirectory) -> "RunConfig":
     if rundir.storage.is_local:
         path = str(rundir.storage.local_path(CHECKPOINTS).resolve())
     else:
-        from pyarrow.fs import FileSystem
-
-        filesystem, base = FileSystem.from_uri(rundir.storage.root)
-        path = f"{base.rstrip('/')}/{CHECKPOINTS}"
+        filesystem, base = open_remote(rundir.storage.root)
+        path = f"{base}/{CHECKPOINTS}"
     return RunConfig(
         name=task.name,
         storage_path=path,

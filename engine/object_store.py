@@ -6,6 +6,7 @@ none (apache/arrow#44281).
 
 import configparser
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,31 @@ if TYPE_CHECKING:
     import pyarrow.fs
     from obstore.store import ObjectStore
 
+# Waits of up to 0.5, 1, 2, 4, ... 20 s between them: half a minute in all, on average.
+MAX_ATTEMPTS = 8
+# Codes as pyarrow and as S3 itself write them.
+REMEDIES = (
+    (
+        ("ACCESS_DENIED", "AccessDenied", "403 Forbidden"),
+        "these credentials may not do that in this bucket: they need to list, get, put and delete objects there; a "
+        "wrong key looks the same to some requests",
+    ),
+    (
+        ("INVALID_ACCESS_KEY_ID", "SIGNATURE_DOES_NOT_MATCH", "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+        "the key is wrong: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile that AWS_PROFILE names",
+    ),
+    (
+        ("ExpiredToken", "EXPIRED_TOKEN", "TokenRefreshRequired"),
+        "the credentials have expired: sign in again, then start the same command again: it goes on where it stopped",
+    ),
+    (("NO_SUCH_BUCKET", "NoSuchBucket"), "there is no such bucket: create it, or choose another with --out"),
+    (
+        ("SLOW_DOWN", "SlowDown", "status 503", "INTERNAL_FAILURE", "InternalError", "status 500"),
+        "the store was busy at {attempts} attempts: start the same command again later, it goes on where it stopped; "
+        "with fewer replicas it asks for less",
+    ),
+)
+NO_REMEDY = "check the credentials, the bucket and the network"
 # What AWS gives in its place is found by obstore itself: the environment, a web identity, the metadata of the machine.
 PROFILE_KEYS = {
     "aws_access_key_id": "access_key_id",
@@ -26,7 +52,10 @@ PROFILE_KEYS = {
 
 
 def open_remote(root: str) -> "tuple[pyarrow.fs.FileSystem, str]":
-    """Return the file system of a URI and the path in it; RunError where there is none for it."""
+    """Return the file system of a URI and the path in it; RunError where there is none for it.
+
+    On S3 a request that is throttled or fails with 5xx is tried again, each time after a longer wait.
+    """
     import pyarrow
     import pyarrow.fs
 
@@ -37,7 +66,21 @@ def open_remote(root: str) -> "tuple[pyarrow.fs.FileSystem, str]":
         raise RunError(
             f"cannot open storage {scheme}://...: {error}: give a folder, or a URI such as s3://bucket/folder"
         ) from error
+    if filesystem.type_name == "s3":
+        # A URI cannot ask for these. Without the first every 0.2 s for 6 s (pyarrow 26), which a busy bucket outlasts.
+        filesystem = pyarrow.fs.S3FileSystem(
+            retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=MAX_ATTEMPTS),
+            allow_delayed_open=True,  # a small file is one request, not three
+            **_s3_options(root),
+        )
     return filesystem, base.rstrip("/")
+
+
+def remedy(error: OSError) -> str:
+    """Return what to do about an error of an object store."""
+    text = str(error)
+    advice = next((advice for codes, advice in REMEDIES if any(code in text for code in codes)), NO_REMEDY)
+    return advice.format(attempts=MAX_ATTEMPTS)
 
 
 def create_object(root: str, path: str, data: bytes) -> bool:
@@ -54,8 +97,10 @@ def create_object(root: str, path: str, data: bytes) -> bool:
     except AlreadyExistsError:
         return False
     except (BaseError, FileNotFoundError) as error:
-        # The latter is a bucket that is not there. Its messages go on with the debug form of the same error.
-        raise OSError(str(error).split("\n")[0]) from error
+        # The latter is a bucket that is not there. After the first line comes the store's XML, then the debug form.
+        said = str(error).split("\n")[0].removesuffix(': <?xml version="1.0" encoding="utf-8"?>')
+        code = re.search(r"<Code>(\w+)</Code>", str(error))
+        raise OSError(f"{said} ({code[1]})" if code else said) from error
     return True
 
 
@@ -64,26 +109,37 @@ def _open_store(root: str) -> "ObjectStore":
     from obstore.store import from_url
 
     parts = urlsplit(root)
-    options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     url = f"{parts.scheme}://{parts.hostname}{parts.path}"
-    if parts.scheme not in ("s3", "s3a"):
+    if parts.scheme != "s3":
         return from_url(url)
-    settings: dict[str, Any] = _profile()
-    if parts.username:
-        settings = {"access_key_id": unquote(parts.username), "secret_access_key": unquote(parts.password or "")}
-    if region := options.get("region") or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
-        settings["region"] = region
+    options = _s3_options(root)
+    settings: dict[str, Any] = {"region": options["region"]}
+    if "access_key" in options:
+        settings |= {"access_key_id": options["access_key"], "secret_access_key": options["secret_key"]}
     else:
-        import pyarrow.fs
-
-        settings["region"] = pyarrow.fs.resolve_s3_region(parts.hostname)
+        settings |= _profile()
     if endpoint := options.get("endpoint_override"):
         scheme = options.get("scheme", "https")
-        settings |= {
-            "endpoint": endpoint if "://" in endpoint else f"{scheme}://{endpoint}",
-            "client_options": {"allow_http": scheme == "http"},
-        }
+        settings |= {"endpoint": f"{scheme}://{endpoint}", "client_options": {"allow_http": scheme == "http"}}
     return from_url(url, **settings)
+
+
+def _s3_options(root: str) -> dict[str, Any]:
+    """Return the options of a URI by the names of pyarrow's S3FileSystem, with a region."""
+    import pyarrow.fs
+
+    parts = urlsplit(root)
+    options: dict[str, Any] = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    options = {name: value == "true" if value in ("true", "false") else value for name, value in options.items()}
+    if parts.username:
+        options |= {"access_key": unquote(parts.username), "secret_key": unquote(parts.password or "")}
+    if endpoint := options.get("endpoint_override"):
+        scheme, _, host = str(endpoint).rpartition("://")
+        options |= {"endpoint_override": host} | ({"scheme": scheme} if scheme else {})
+    if not options.get("region"):
+        known = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        options["region"] = known or ("us-east-1" if endpoint else pyarrow.fs.resolve_s3_region(parts.hostname))
+    return options
 
 
 def _profile() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import RunError
-from engine.object_store import create_object, open_remote
+from engine.object_store import create_object, open_remote, remedy
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -203,8 +203,8 @@ class Storage:
         except FileNotFoundError:
             raise
         except OSError as error:
-            remedy = _remedy(error.errno) if self.is_local else "check the credentials, the bucket and the network"
-            raise RunError(f"cannot {action} {self.name(path)}: {error.strerror or error}: {remedy}") from error
+            advice = _remedy(error.errno) if self.is_local else remedy(error)
+            raise RunError(f"cannot {action} {self.name(path)}: {error.strerror or error}: {advice}") from error
 
 
 def _hash_parts(parts: Sequence[bytes]) -> StoredFile:

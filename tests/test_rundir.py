@@ -5,7 +5,8 @@ import pickle
 from pathlib import Path
 
 import pytest
-from tiny_runs import local_s3, tiny_plan, tiny_results
+from local_s3 import local_s3
+from tiny_runs import tiny_plan, tiny_results
 
 from engine.commit import commit_shard
 from engine.errors import RunDirectoryError, RunFileError, ShardError

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from local_s3 import local_s3
 from scored_runs import scored_run
-from tiny_runs import local_s3, tiny_plan, tiny_results
+from tiny_runs import tiny_plan, tiny_results
 
 from engine.commit import commit_shard
 from engine.errors import RunDirectoryError, RunFileError, SelectionError, ShardError

@@ -9,17 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tiny_runs import local_s3
+from local_s3 import Faults, faulty_s3
 
+import engine.object_store
 from engine.errors import RunError
 from engine.object_store import create_object
 from engine.storage import Storage, StoredFile
 
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with local_s3() as root:
-        yield root
+def server() -> Iterator[tuple[str, Faults]]:
+    with faulty_s3() as found:
+        yield found
+
+
+@pytest.fixture
+def bucket(server: tuple[str, Faults]) -> str:
+    server[1].set(200, "", times=0)
+    return server[0]
 
 
 @pytest.fixture(params=["folder", "file", "s3"])
@@ -167,8 +174,48 @@ def test_an_unknown_scheme_says_what_is_right() -> None:
 
 def test_a_lost_bucket_is_a_run_error(bucket: str) -> None:
     storage = Storage(bucket.replace("forge", "absent"))
-    with pytest.raises(RunError, match="check the credentials, the bucket"):
+    with pytest.raises(RunError, match="there is no such bucket: create it"):
         storage.write("a", b"x")
-    with pytest.raises(RunError, match=r"absent/runs/one/a: .*check the credentials, the bucket") as caught:
+    with pytest.raises(RunError, match=r"absent/runs/one/a: .*there is no such bucket") as caught:
         storage.create("a", b"x")
     assert "secret" not in str(caught.value)
+
+
+def test_a_small_file_is_one_request(server: tuple[str, Faults], bucket: str) -> None:
+    Storage(bucket).write("shards/small.tar", b"x" * 1000)
+    assert dict(server[1].requests) == {"PUT": 1}
+
+
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError")])
+def test_a_busy_store_is_asked_again(server: tuple[str, Faults], bucket: str, status: int, code: str) -> None:
+    storage, faults = Storage(bucket), server[1]
+    faults.set(status, code, times=1)
+    assert storage.write("shards/busy.tar", b"one").size_bytes == 3
+    faults.set(status, code, times=1)
+    assert storage.read("shards/busy.tar") == b"one"
+    faults.set(status, code, times=1)
+    assert create_object(bucket, f"done/{code}.json", b"two")
+    assert faults.requests["PUT"] == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (503, "SlowDown", "the store was busy at 2 attempts: start the same command again later"),
+        (403, "AccessDenied", "these credentials may not do that in this bucket: they need to list, get, put"),
+        (403, "InvalidAccessKeyId", "the key is wrong: check AWS_ACCESS_KEY_ID"),
+        (403, "SignatureDoesNotMatch", "the key is wrong"),
+        (403, "ExpiredToken", "the credentials have expired: sign in again"),
+    ],
+)
+def test_what_a_store_refuses_is_told_with_its_remedy(
+    server: tuple[str, Faults], bucket: str, monkeypatch: pytest.MonkeyPatch, status: int, code: str, advice: str
+) -> None:
+    monkeypatch.setattr(engine.object_store, "MAX_ATTEMPTS", 2)
+    storage = Storage(bucket)
+    server[1].set(status, code, times=50)
+    with pytest.raises(RunError) as caught:
+        storage.write("shards/a.tar", b"x")
+    assert "cannot write s3://forge/runs/one/shards/a.tar: " in str(caught.value)
+    assert advice in str(caught.value)
+    assert sum(server[1].requests.values()) <= 2

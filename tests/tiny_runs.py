@@ -2,11 +2,8 @@
 
 import io
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 from PIL import Image
 
@@ -16,25 +13,6 @@ from engine.sample import Edit, Rejection, Sample, Verdict
 from engine.stages import CaptionerConfig, ModelConfig
 
 CLASSES = ("boot", "coat")
-
-
-@contextmanager
-def local_s3() -> Iterator[str]:
-    """Start an S3 server on this machine and yield the URI of a run directory in it."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        # The servers of one process share what they store.
-        urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-        secrets = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-        boto3.client("s3", endpoint_url=f"http://{host}:{port}", **secrets).create_bucket(Bucket="forge")
-        yield f"s3://key:secret@forge/runs/one?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
-    finally:
-        server.stop()
 
 
 def picture(colour: tuple[int, int, int], kind: str = "JPEG") -> bytes:
