@@ -1,9 +1,9 @@
 """The strict reader of what a language model answers when asked for an edit."""
 
-import json
 import re
 from dataclasses import dataclass
 
+from engine.outside import loads_outside
 from engine.sample import EditKind
 
 KEYS = ("before", "after", "caption", "instruction")
@@ -38,13 +38,11 @@ def parse_reply(text: str, *, caption: str, class_name: str, kind: EditKind) -> 
     text = text.strip()
     fenced = FENCE.match(text)
     try:
-        value = json.loads(fenced.group(1) if fenced else text, object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        return BadReply(reason="reply_not_json", detail=f"not one JSON object: {error}")
+        value = loads_outside(fenced.group(1) if fenced else text, _unique)
     except _DuplicateKeyError as error:
         return BadReply(reason="reply_duplicate_key", detail=f"the key {error} is there twice")
-    except RecursionError:
-        return BadReply(reason="reply_not_json", detail="nested too deeply")
+    except ValueError as error:
+        return BadReply(reason="reply_not_json", detail=f"{error}; wanted one JSON object")
     if not isinstance(value, dict):
         return BadReply(reason="reply_not_object", detail=f"a JSON {type(value).__name__} instead of an object")
     reply = _typed(value)

@@ -83,7 +83,7 @@ def parse_override(text: str) -> Override:
     if not equals or not all(path):
         raise RunFileError(f"--set {text}: expected field=value, such as --set stages.editor.num_inference_steps=20")
     try:
-        return Override(text=text, path=path, value=YAML(typ="safe", pure=True).load(value))
+        return Override(text=text, path=path, value=_load_yaml(value))
     except YAMLError as error:
         problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
         raise RunFileError(
@@ -103,7 +103,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RunFileError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     try:
-        tree = YAML(typ="safe", pure=True).load(text)
+        tree = _load_yaml(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -117,6 +117,17 @@ def _read_tree(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise RunFileError(f"{path}: expected fields such as `name: demo`, got a {type(tree).__name__}")
     return tree
+
+
+def _load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
+    """Return the value of a YAML text; YAMLError for what ruamel raises as something else, too."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except RecursionError as error:
+        raise YAMLError("it is nested too deeply") from error
+    except ValueError as error:
+        # A date with a thirteenth month, a number with thousands of digits.
+        raise YAMLError(str(error)) from error
 
 
 def _near(path: Path) -> str:

@@ -473,7 +473,7 @@ JPG = ("1.jpg", encoded())
         ([JPG], "sample 1 has no label; expected 1.cls or a \"label\" in 1.json"),
         ([("1.cls", b"0")], "sample 1 has no image; expected 1.jpg, .png, .webp or another image"),
         ([JPG, ("1.png", encoded("PNG")), ("1.cls", b"0")], "sample 1 has two images; expected one a sample"),
-        ([JPG, ("1.json", b"{")], "sample 1: its .json is not JSON"),
+        ([JPG, ("1.json", b"{")], "sample 1: its .json: not JSON"),
         ([JPG, ("1.json", b"[]")], "sample 1: its .json is no object"),
         ([JPG, ("2.jpg", encoded()), ("1.cls", b"0")], "sample 1 has no label"),
     ],

@@ -1,7 +1,6 @@
 """A CSV, TSV or JSONL with the columns path and label, and if wanted caption, group and attributes."""
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -9,6 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from engine.errors import SourceError
+from engine.outside import loads_outside
 from engine.runfile import TableSource
 from engine.sources.item import SourceItem, local_folder, make_key, name_class, name_some, read_inside, sort_classes
 
@@ -144,11 +144,10 @@ class TableImages:
                 if not text.strip():
                     continue
                 try:
-                    record = json.loads(text)
-                except json.JSONDecodeError as error:
+                    record = loads_outside(text)
+                except ValueError as error:
                     raise SourceError(
-                        f"{self.table}, line {line}: not JSON: {error.msg} at column {error.colno}; expected "
-                        '{"path": "a/1.jpg", "label": "cat"}'
+                        f'{self.table}, line {line}: {error}; expected {{"path": "a/1.jpg", "label": "cat"}}'
                     ) from error
                 if not isinstance(record, dict):
                     raise SourceError(f"{self.table}, line {line}: expected an object, got {text[:40]!r}")

@@ -1,12 +1,12 @@
 """WebDataset tars: one read of a sample is one seek."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
 from engine.errors import SourceError
+from engine.outside import loads_outside
 from engine.runfile import TarSource
 from engine.sources.folder import IMAGE_SUFFIXES
 from engine.sources.item import (
@@ -129,9 +129,9 @@ class TarImages:
         if not span:
             raise SourceError(f"{where} has no image; expected {key}.jpg, .png, .webp or another image")
         try:
-            record = json.loads(texts["json"]) if "json" in texts else {}
-        except json.JSONDecodeError as error:
-            raise SourceError(f"{where}: its .json is not JSON: {error}") from error
+            record = loads_outside(texts["json"]) if "json" in texts else {}
+        except ValueError as error:
+            raise SourceError(f"{where}: its .json: {error}") from error
         if not isinstance(record, dict):
             raise SourceError(f'{where}: its .json is no object, expected {{"label": ...}}')
         label = texts.get("cls", record.get("label"))
