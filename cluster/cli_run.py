@@ -27,6 +27,7 @@ def add_commands(commands: Commands) -> None:
     _add_run(commands)
     _add_plan(commands)
     _add_generate(commands)
+    _add_retry(commands)
     _add_phases(commands)
     add_report(commands)
 
@@ -73,6 +74,26 @@ def _add_generate(commands: Commands) -> None:
     add_run_file(parser)
     add_cluster(parser)
     parser.set_defaults(command=generate_command)
+
+
+def _add_retry(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "retry",
+        "make again what could not be processed",
+        "Send the sources of quarantined samples through the stages once more, and merge what comes of it into their\n"
+        "shards: a file that was missing, memory that was short. What was well stays byte for byte as it was. Probe,\n"
+        "training and report are of the old shards then: `counterforge run` does them again.",
+        "  counterforge status runs/wardrobe                       # names the reasons\n"
+        "  counterforge retry runs/wardrobe\n"
+        "  counterforge retry runs/wardrobe --reason unreadable_image",
+    )
+    add_run_directory(parser)
+    parser.add_argument(
+        "--reason", action="append", default=[], metavar="REASON", help="only these; may be given many times"
+    )
+    add_cluster(parser)
+    parser.set_defaults(command=retry_command)
 
 
 def _add_phases(commands: Commands) -> None:
@@ -136,6 +157,20 @@ def generate_command(options: argparse.Namespace) -> int:
     rundir, plan = open_run(run, out_of(options, run))
     run_phases(("generate",), run, rundir, plan, session_of(options), live_console(), take_over=options.take_over)
     print(describe(snapshot(rundir.markers(), plan.num_shards, plan.num_edited)))
+    return 0
+
+
+def retry_command(options: argparse.Namespace) -> int:
+    """Make quarantined samples again, and say what became of them."""
+    from cluster.retry import retry_run
+
+    rundir = open_directory(options.run)
+    before, after = retry_run(rundir.run(), rundir, options.reason, session_of(options), options.take_over)
+    if not before.sources:
+        print("nothing is quarantined")
+    for reason, count in before.reasons.items():
+        left = after.reasons[reason]
+        print(f"{reason}: {count} before, {left} now{' (the same again)' if left == count else ''}")
     return 0
 
 

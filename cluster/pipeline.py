@@ -20,7 +20,7 @@ from engine.hash_store import HashStore
 from engine.lease import held
 from engine.plan import Plan, make_plan
 from engine.rounds import allocation_path, shards_by_round
-from engine.rundir import EVALUATION, REINFORCE, WEAKNESS, RunDirectory
+from engine.rundir import EVALUATION, REINFORCE, RETRIES, WEAKNESS, RunDirectory
 from engine.runfile import RunFile
 from engine.storage import Storage
 
@@ -94,7 +94,8 @@ def all_phases(
         models = [*([run.probe.model] if run.probe.model else []), *run.probe.transfer]
         stamps = [model_stamp(model.name) for model in models]
         # Probe and training map where the evidence moved: what is done of them is found again, and only that is made.
-        return digest_of(plan.digest, rundir.done(), config, stamps, run.report.num_attributions)
+        retries = [rundir.read_json(RETRIES)] if rundir.exists(RETRIES) else []
+        return digest_of(plan.digest, rundir.done(), *retries, config, stamps, run.report.num_attributions)
 
     def reinforce_digest() -> str:
         config = run.reinforce.model_dump(mode="json", exclude=dict(NO_INPUTS))

@@ -50,6 +50,15 @@ def open_selection(rundir: RunDirectory, run: RunFile, out: str) -> RunDirectory
     return selected
 
 
+def read_samples(source: RunDirectory, index: int) -> list[Sample]:
+    """Return every sample of a shard, those whose pixels were not kept without image."""
+    accepted = source.read_shard(index)
+    if source.info.keep_rejected != "none":
+        return [*accepted, *source.read_rejected(index)]
+    rows = source.read_rows(index).to_pylist()
+    return [*accepted, *(sample_of(row) for row in rows if not row["accepted"])]
+
+
 def select_shard(source: RunDirectory, selected: RunDirectory, run: RunFile, index: int) -> Marker:
     """Write one shard of the source under the thresholds of `run`, marker last; one that is done is left as it is.
 
@@ -64,18 +73,9 @@ def select_shard(source: RunDirectory, selected: RunDirectory, run: RunFile, ind
         )
     marker = source.marker(index)
     config = thresholds_of(run)
-    samples = [_judged(sample, config) for sample in _read_samples(source, index)]
+    samples = [_judged(sample, config) for sample in read_samples(source, index)]
     outcome = Outcome.of(samples, source.read_quarantine(index))
     return commit_outcome(selected, index, outcome, marker.seconds, marker.versions, marker.allocation)
-
-
-def _read_samples(source: RunDirectory, index: int) -> list[Sample]:
-    """Return every sample of a shard, those whose pixels were not kept without image."""
-    accepted = source.read_shard(index)
-    if source.info.keep_rejected != "none":
-        return [*accepted, *source.read_rejected(index)]
-    rows = source.read_rows(index).to_pylist()
-    return [*accepted, *(sample_of(row) for row in rows if not row["accepted"])]
 
 
 def _judged(sample: Sample, config: VerifierConfig) -> Sample:

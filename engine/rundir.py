@@ -34,6 +34,7 @@ WEAKNESS = "weakness.json"
 REINFORCE = "reinforce.json"
 EVALUATION = "evaluation.json"
 PHASE_LOG = "phases.json"
+RETRIES = "retries.json"
 # Sections of the run file that no image depends on.
 CHANGEABLE = {"probe", "reinforce", "report"}
 FORMAT = 1

@@ -1,0 +1,81 @@
+"""Retry on the cluster: the groups of quarantined samples once more through the stages."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import ray.exceptions
+
+from cluster.dataflow import Read, ShardRow, run_dataflow
+from cluster.failures import explain
+from cluster.generate import read_planned
+from cluster.placement import generate_needs
+from cluster.session import SessionConfig, ray_session
+from engine.lease import held
+from engine.retry import Retry, commit_retried, note_retry
+from engine.rounds import read_allocations
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
+    from engine.rundir import RunDirectory
+    from engine.runfile import RunFile
+
+LOG = logging.getLogger(__name__)
+# Those that write shards, and those that read them: none may be at work.
+LEASES = ("generate", "probe", "reinforce")
+
+
+def retry_run(
+    run: "RunFile",
+    rundir: "RunDirectory",
+    reasons: Collection[str] = (),
+    session: SessionConfig | None = None,
+    take_over: bool = False,
+) -> tuple[Retry, Retry]:
+    """Make again what was quarantined, all or for some reasons; return what was, and what is now.
+
+    Raises SelectionError for a reason that there is not, RunDirectoryError where another process works on the run.
+    """
+    before = Retry.of(rundir, reasons)
+    if not before.sources:
+        return before, before
+    plan = rundir.plan()
+    with held(rundir.storage, LEASES, take_over=take_over) as leases:
+        rundir.lease = leases["generate"]
+        LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
+        with ray_session([generate_needs(run)], session):
+            _make_again(run, rundir, plan, before.sources)
+        after = Retry.of(rundir)
+        after = Retry(sources=after.sources, reasons={name: after.reasons.get(name, 0) for name in before.reasons})
+        note_retry(rundir, before, after)
+    return before, after
+
+
+def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: Mapping[int, Collection[str]]) -> None:
+    """Send the sources through the stages, those of each round with the edits that its allocation gave them."""
+    allocations = read_allocations(rundir, run.rounds)
+    by_allocation: dict[str | None, list[int]] = defaultdict(list)
+    for index in sources:
+        by_allocation[rundir.marker(index).allocation].append(index)
+    done = 0
+    for allocation, shards in by_allocation.items():
+        steered = run if allocation is None else allocations[allocation].steer(run)
+        reader, commit = partial(_reader, run, plan, sources), partial(_commit, rundir, sources)
+        try:
+            for index in run_dataflow(steered, shards, reader, commit):
+                done += 1
+                LOG.info("retry: shard %d, %d of %d shards", index, done, len(sources))
+        except ray.exceptions.RayError as error:
+            raise explain(error) from error
+
+
+def _reader(run: "RunFile", plan: "Plan", sources: Mapping[int, Collection[str]], index: int) -> Read:
+    items = [planned for planned in plan.shard(index) if planned.item.key in sources[index]]
+    return partial(read_planned, run.data.train, index, items)
+
+
+def _commit(rundir: "RunDirectory", sources: Mapping[int, Collection[str]], row: ShardRow) -> None:
+    """Merge one shard. Runs in a task."""
+    commit_retried(rundir, row.shard, sources[row.shard], [*row.samples, *row.rejections], row.seconds)
