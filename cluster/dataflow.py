@@ -6,7 +6,7 @@ never within one, so no setting of Ray can tear a shard apart.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from time import perf_counter
 
@@ -15,13 +15,17 @@ import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
+from cluster.careful import CarefulWork, watched
 from cluster.failures import Naming
 from cluster.placement import IO_CPUS, group_placement
+from cluster.shard_row import ShardRow
 from cluster.stage_watch import StageWatch
+from engine.attempts import Attempts, Note
 from engine.errors import EngineError, RunError
 from engine.runfile import RunFile
 from engine.sample import Rejection, Sample, Stage
 from engine.shard import sample_from_json, sample_to_json
+from engine.storage import Storage
 
 # What goes away by itself: memory that a neighbour on the GPU held, and networks.
 TRANSIENT_ERRORS = [
@@ -34,6 +38,8 @@ TRANSIENT_ERRORS = [
 ]
 NUM_RETRIES = 2
 NUM_INIT_DEATHS = 5
+# A shard that was begun so often without an end is worked on in parts. The first deaths may be those of machines.
+WHOLE_ATTEMPTS = 2
 
 SHARD_SCHEMA = pa.schema(
     {
@@ -45,17 +51,6 @@ SHARD_SCHEMA = pa.schema(
         "seconds": pa.large_string(),
     }
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardRow:
-    """Hold one shard between two stages: its planned source keys, its samples and rejections, its seconds by stage."""
-
-    shard: int
-    planned: Sequence[str]
-    samples: Sequence[Sample]
-    rejections: Sequence[Rejection] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def to_block(row: ShardRow) -> pa.Table:
@@ -120,14 +115,20 @@ class ShardDatasource(Datasource):  # type: ignore[misc]  # ray ships no types
 
 
 class StageGroup:
-    """Run the stages that share one actor over whole shards; rejections pass by."""
+    """Run the stages that share one actor over whole shards; rejections pass by.
 
-    def __init__(self, run: RunFile, group: Sequence[str]) -> None:
+    With a `storage` it notes which shard it has at work, so that a sample that ends the actor is found and given up.
+    """
+
+    def __init__(self, run: RunFile, group: Sequence[str], storage: Storage | None = None) -> None:
         # Not at the top: the driver and the tasks that read and commit shards have no need of torch.
         from actors.build import build_stage
 
         placement = group_placement(run, group)
         configs = {name: run.stages[name].model_copy(update={"placement": placement}) for name in group}
+        self.name = "+".join(group)
+        self.attempts = None if storage is None else Attempts(storage=storage, where=self.name)
+        self.sample_s = run.limits.sample_s
         self.stages: dict[str, Stage] = {}
         self.failure: EngineError | None = None
         try:
@@ -143,13 +144,39 @@ class StageGroup:
         if self.failure is not None:
             raise self.failure
         row = from_block(block)
+        note = Note() if self.attempts is None else self.attempts.begin(row.shard)
+        try:
+            done = self._in_parts(row, note) if note.begun > WHOLE_ATTEMPTS else self._apply(row)
+        except EngineError:
+            raise
+        except Exception as error:
+            if note.begun <= WHOLE_ATTEMPTS and _is_transient(error):
+                raise
+            done = self._in_parts(row, note)
+        if self.attempts is not None:
+            self.attempts.end(row.shard)
+        return to_block(done)
+
+    def _apply(self, row: ShardRow) -> ShardRow:
         for name, stage in self.stages.items():
-            row = apply_stage(name, stage, row)
-        return to_block(row)
+            row = apply_stage(name, self._watched(stage, row), row)
+        return row
+
+    def _watched(self, stage: Stage, row: ShardRow) -> Stage:
+        if self.attempts is None:
+            return stage
+        limit_s, last_words = self.sample_s * max(len(row.samples), 1), self.attempts.last_words(row.shard)
+        return lambda batch: watched(stage(batch), limit_s, last_words)
+
+    def _in_parts(self, row: ShardRow, note: Note) -> ShardRow:
+        work = CarefulWork(
+            row=row, apply=self._apply, where=self.name, sample_s=self.sample_s, note=note, attempts=self.attempts
+        )
+        return work.run()
 
 
 def apply_stage(name: str, stage: Stage, row: ShardRow) -> ShardRow:
-    """Return the shard after one stage, with the stage's seconds."""
+    """Return the shard after one stage, with the stage's seconds, which add up over its parts."""
     start = perf_counter()
     samples: list[Sample] = []
     rejections = list(row.rejections)
@@ -164,7 +191,7 @@ def apply_stage(name: str, stage: Stage, row: ShardRow) -> ShardRow:
                     raise RunError(
                         f"stage {name!r} yielded a {type(result).__name__}, it must yield Sample or Rejection"
                     )
-    seconds = {**row.seconds, name: perf_counter() - start}
+    seconds = {**row.seconds, name: row.seconds.get(name, 0.0) + perf_counter() - start}
     return replace(row, samples=samples, rejections=rejections, seconds=seconds)
 
 
@@ -173,15 +200,19 @@ def run_dataflow(
     shards: Sequence[int],
     reader: Callable[[int], Read],
     commit: Callable[[ShardRow], None],
+    storage: Storage,
 ) -> Iterator[int]:
-    """Stream shards through the stages; yield each index once `commit` has returned. Reads and commits run in tasks."""
+    """Stream shards through the stages; yield each index once `commit` has returned. Reads and commits run in tasks.
+
+    In `storage` the actors note what they have at work.
+    """
     context = data_context()
     with ray.data.DataContext.current(context):
         dataset = ray.data.read_datasource(
             ShardDatasource(shards, reader), override_num_blocks=len(shards), num_cpus=IO_CPUS
         )
         for group in run.stage_groups():
-            dataset = _with_group(dataset, run, group)
+            dataset = _with_group(dataset, run, group, storage)
         dataset = dataset.map_batches(
             _commit_block,
             fn_kwargs={"commit": commit},
@@ -223,13 +254,17 @@ def _commit_block(block: pa.Table, commit: Callable[[ShardRow], None]) -> pa.Tab
     return pa.table({"shard": [row.shard]})
 
 
-def _with_group(dataset: ray.data.Dataset, run: RunFile, group: Sequence[str]) -> ray.data.Dataset:
+def _is_transient(error: Exception) -> bool:
+    return any(text in str(error) for text in TRANSIENT_ERRORS)
+
+
+def _with_group(dataset: ray.data.Dataset, run: RunFile, group: Sequence[str], storage: Storage) -> ray.data.Dataset:
     placement = group_placement(run, group)
     low, high = placement.replicas
     named = type("+".join(group), (StageGroup,), {})
     return dataset.map_batches(
         named,
-        fn_constructor_kwargs={"run": run, "group": tuple(group)},
+        fn_constructor_kwargs={"run": run, "group": tuple(group), "storage": storage},
         batch_size=1,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),

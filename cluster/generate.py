@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import ray.exceptions
 
-from cluster.dataflow import Read, ShardRow, run_dataflow
+from cluster.dataflow import Read, run_dataflow
 from cluster.failures import explain
 from cluster.progress import MarkerFollower, Progress
+from cluster.shard_row import ShardRow
 from cluster.stage_watch import stage_activity
+from engine.attempts import clear_attempts
 from engine.commit import commit_shard
 from engine.errors import RunError
 from engine.plan import Plan, PlannedItem
@@ -50,10 +52,11 @@ def generate_run(
     follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited)
     with Progress(follower, stage_activity, console):
         try:
-            for index in run_dataflow(steered, pending, partial(_reader, run, plan), commit):
+            for index in run_dataflow(steered, pending, partial(_reader, run, plan), commit, rundir.storage):
                 LOG.debug("shard %d is done", index)
         except ray.exceptions.RayError as error:
             raise explain(error) from error
+    clear_attempts(rundir.storage, set(rundir.done()))
     if missing := sorted(set(rundir.pending()) & set(wanted)):
         raise RunError(
             f"{len(missing)} shards have no marker in {rundir.storage} after the run, the first is {missing[0]}. "

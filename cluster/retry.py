@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import ray.exceptions
 
-from cluster.dataflow import Read, ShardRow, run_dataflow
+from cluster.dataflow import Read, run_dataflow
 from cluster.failures import explain
 from cluster.generate import read_planned
 from cluster.placement import generate_needs
 from cluster.session import SessionConfig, ray_session
+from cluster.shard_row import ShardRow
 from engine.lease import held
 from engine.retry import Retry, commit_retried, note_retry
 from engine.rounds import read_allocations
@@ -64,7 +65,7 @@ def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: M
         steered = run if allocation is None else allocations[allocation].steer(run)
         reader, commit = partial(_reader, run, plan, sources), partial(_commit, rundir, sources)
         try:
-            for index in run_dataflow(steered, shards, reader, commit):
+            for index in run_dataflow(steered, shards, reader, commit, rundir.storage):
                 done += 1
                 LOG.info("retry: shard %d, %d of %d shards", index, done, len(sources))
         except ray.exceptions.RayError as error:

@@ -36,7 +36,7 @@ EVALUATION = "evaluation.json"
 PHASE_LOG = "phases.json"
 RETRIES = "retries.json"
 # Sections of the run file that no image depends on.
-CHANGEABLE = {"probe", "reinforce", "report"}
+CHANGEABLE = {"probe", "reinforce", "report", "limits"}
 FORMAT = 1
 
 

@@ -170,6 +170,17 @@ class ReportConfig(Config):
     gpu_price_per_hour: float | None = Field(None, ge=0, description="in your currency, for the plan's cost")
 
 
+class LimitsConfig(Config):
+    """Say when something is given up that does not come back."""
+
+    sample_s: float = Field(
+        60.0,
+        gt=0,
+        description="seconds a stage may work on a sample, on a shard as often as it has samples; then its worker is "
+        "ended, and a sample with which that happens again is given up",
+    )
+
+
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -194,6 +205,7 @@ class RunFile(Config):
     probe: ProbeConfig
     reinforce: ReinforceConfig = ReinforceConfig()
     report: ReportConfig = ReportConfig()
+    limits: LimitsConfig = LimitsConfig()
     offline: bool = Field(False, description="never ask a model hub; models must be on disk or in its cache")
 
     @model_validator(mode="after")

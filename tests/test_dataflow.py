@@ -10,7 +10,8 @@ from tint_runs import contents, generate, make_in_process, tint_run, tiny_ray, w
 from tiny_runs import tiny_group
 from tiny_stages import Broken
 
-from cluster.dataflow import ShardRow, apply_stage, data_context, from_block, to_block
+from cluster.dataflow import apply_stage, data_context, from_block, to_block
+from cluster.shard_row import ShardRow
 from engine.errors import RunError
 from engine.load import load_run_file
 from engine.runfile import RunFile

@@ -57,7 +57,7 @@ def test_the_same_plan_goes_on_with_new_probe_settings(tmp_path: Path, rundir: R
 def test_settings_that_no_image_depends_on_can_be_changed_in_place(rundir: RunDirectory) -> None:
     assert rundir.change(["reinforce.num_steps=7"]).reinforce.num_steps == 7
     assert rundir.change([]) == rundir.run()
-    with pytest.raises(RunFileError, match=r"--set seed=3: the images of .* are made: only fields of probe, reinforce"):
+    with pytest.raises(RunFileError, match=r"--set seed=3: the images of .* are made: only fields of limits, probe"):
         rundir.change(["seed=3"])
     assert (rundir.run().reinforce.num_steps, rundir.run().seed) == (7, 0)
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -80,6 +81,29 @@ class Judge:
             accepted = brightness > float(str(self.options.get("min_brightness", 90)))
             verdict = Verdict(accepted=accepted, reasons=() if accepted else ("dark",))
             yield replace(sample, scores={"brightness": brightness}, verdict=verdict)
+
+
+class Poison:
+    """Do to itself what the options say, at the sample whose key ends as they say."""
+
+    def __init__(self, options: Mapping[str, object], device: object) -> None:
+        self.options = options
+
+    def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
+        for sample in batch:
+            if sample.key.endswith(str(self.options["key"])):
+                self._act()
+            yield sample
+
+    def _act(self) -> None:
+        match self.options["how"]:
+            case "raise":
+                raise ValueError("first line\nno such colour")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "loop":
+                # In native code, which holds the interpreter: no thread of Python's could end it.
+                re.match(r"(a+)+$", "a" * 40 + "b")
 
 
 class Broken:
