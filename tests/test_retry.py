@@ -1,6 +1,7 @@
 """Retry: what was quarantined is made again, and the shard is as if nothing had been wrong."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,7 @@ def test_the_mended_run_has_the_bytes_of_one_without_trouble(tmp_path: Path, kee
     assert verify_run(rundir) == []
 
 
-def test_the_command_says_what_became_of_each_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_says_what_became_of_each_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tint_run(write_images(tmp_path / "images", bad=1))
     rundir = generate(run, tmp_path / "run")
     files = {index: marker.files for index, marker in rundir.markers().items()}
@@ -107,7 +106,7 @@ def test_other_versions_may_not_mend_a_shard(
     index = bad_shard(rundir)
     (key,) = Retry.of(rundir, ["unreadable_image"]).sources[index]
     sample = rundir.read_shard(index)[0]
-    again = [engine.retry.Sample(**{**vars(sample), "key": key, "source_key": key})]
+    again = [replace(sample, key=key, source_key=key)]
     monkeypatch.setattr(engine.retry, "versions", lambda: {"pillow": "1.0"})
     with pytest.raises(ShardError, match=rf"shard {index} was made with pillow .*, here is 1\.0"):
         commit_retried(rundir, index, [key], again, {})
@@ -128,9 +127,7 @@ def test_what_is_cut_off_in_between_is_a_shard_to_be_made(
     (key,) = Retry.of(rundir, ["unreadable_image"]).sources[index]
     sample = rundir.read_shard(index)[0]
     with pytest.raises(KeyboardInterrupt):
-        commit_retried(
-            rundir, index, [key], [engine.retry.Sample(**{**vars(sample), "key": key, "source_key": key})], {}
-        )
+        commit_retried(rundir, index, [key], [replace(sample, key=key, source_key=key)], {})
     assert rundir.pending() == [index]
     monkeypatch.undo()
     make_in_process(run, tmp_path / "run", [index])
