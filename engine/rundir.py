@@ -6,15 +6,18 @@ Readers look at markers only: a shard without one is not there, whatever files l
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from engine.attempts import FOLDER as ATTEMPTS
+from engine.attempts import clear_attempts
 from engine.errors import RunDirectoryError, RunFileError, ShardError
 from engine.lease import Lease
 from engine.load import dump_run_file, load_run_file
 from engine.marker import Marker, revision, versions
 from engine.plan import Plan
+from engine.run_info import FORMAT, RUN_INFO, RunInfo, read_run_info, refuse_other_plan
 from engine.runfile import RunFile
 from engine.sample import Json, Rejection, Sample
 from engine.shard import decode_shard
@@ -24,12 +27,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 RUN_FILE = "run.yaml"
-RUN_INFO = "run.json"
 PLAN = "plan.parquet"
 SHARDS = "shards"
 REJECTED = "rejected"
 DONE = "done"
 QUARANTINE = "quarantine"
+# Where shards are written, and what is noted of them until they are done.
+WRITTEN = (SHARDS, REJECTED, DONE, QUARANTINE, ATTEMPTS)
 WEAKNESS = "weakness.json"
 REINFORCE = "reinforce.json"
 EVALUATION = "evaluation.json"
@@ -37,21 +41,6 @@ PHASE_LOG = "phases.json"
 RETRIES = "retries.json"
 # Sections of the run file that no image depends on.
 CHANGEABLE = {"probe", "reinforce", "report", "limits"}
-FORMAT = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunInfo:
-    """Hold run.json: what a worker must know of the run. `digest` names the plan, and so the bytes of every shard."""
-
-    format: int
-    name: str
-    digest: str
-    num_shards: int
-    classes: tuple[str, ...]
-    keep_rejected: Literal["all", "metadata", "none"]
-    versions: dict[str, str]
-    revision: str
 
 
 class RunDirectory:
@@ -87,21 +76,22 @@ class RunDirectory:
         if is_new:
             _refuse_other_contents(storage)
         else:
-            _refuse_other_plan(storage, _read_info(storage), info)
+            refuse_other_plan(storage, read_run_info(storage), info)
         if is_new or not storage.exists(PLAN):
             storage.write(PLAN, plan.to_bytes())
         # What is CHANGEABLE may change within one plan: the run file on disk is the last one used.
         storage.write(RUN_FILE, dump_run_file(run).encode())
         storage.write(RUN_INFO, _to_json(asdict(info)))
-        for folder in (SHARDS, REJECTED, DONE, QUARANTINE, ""):
-            storage.sweep(folder)
-        return cls(storage, info)
+        storage.sweep("")
+        rundir = cls(storage, info)
+        rundir.tidy()
+        return rundir
 
     @classmethod
     def open(cls, root: str) -> "RunDirectory":
         """Open a run directory that `create` made; RunDirectoryError where there is none."""
         storage = Storage(root)
-        return cls(storage, _read_info(storage))
+        return cls(storage, read_run_info(storage))
 
     def plan(self) -> Plan:
         """Return the plan that the directory was made for."""
@@ -193,6 +183,12 @@ class RunDirectory:
         """Write or replace a result file."""
         self.storage.write(name, _to_json(content))
 
+    def tidy(self, *, everyone: bool = False) -> None:
+        """Delete what dead processes left of shards; with `everyone` also what any process has of them in work."""
+        for folder in WRITTEN:
+            self.storage.sweep(folder, everyone=everyone)
+        clear_attempts(self.storage, set(self.done()))
+
     def check_lease(self) -> None:
         """Raise RunDirectoryError where another process has taken over the making of shards."""
         if self.lease is not None:
@@ -250,36 +246,6 @@ def quarantine_path(index: int) -> str:
 def marker_path(index: int) -> str:
     """Return where the marker of a shard lies."""
     return f"{DONE}/{index:06d}.json"
-
-
-def _read_info(storage: Storage) -> RunInfo:
-    try:
-        record = json.loads(storage.read(RUN_INFO))
-        info = RunInfo(**record | {"classes": tuple(record["classes"])})
-    except FileNotFoundError as error:
-        raise RunDirectoryError(
-            f"{storage} is not a run directory, it has no {RUN_INFO}: give the folder that `counterforge run` wrote to"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(
-            f"{storage.name(RUN_INFO)} cannot be read ({error}): restore it, or choose another --out"
-        ) from error
-    if info.format != FORMAT:
-        raise RunDirectoryError(
-            f"{storage} has format {info.format}, this version reads format {FORMAT}: use the version that wrote it"
-        )
-    return info
-
-
-def _refuse_other_plan(storage: Storage, found: RunInfo, wanted: RunInfo) -> None:
-    if found.digest == wanted.digest:
-        return
-    raise RunDirectoryError(
-        f"{storage} belongs to another plan: it was made for {found.name!r}, plan {found.digest[:12]}, and this run is "
-        f"{wanted.name!r}, plan {wanted.digest[:12]}: seed, data, shards or stages differ, see its {RUN_FILE}. "
-        "Choose another folder with --out, or delete this one; a run from before sources that look alike were kept in "
-        "one split goes on with data.near_duplicates: off"
-    )
 
 
 def _refuse_other_contents(storage: Storage) -> None:

@@ -141,13 +141,19 @@ class Storage:
             else:
                 self._remote.delete_file(f"{self._base}/{path}")
 
-    def sweep(self, folder: str) -> None:
-        """Delete the unfinished files that dead processes of this machine left in a folder. Object stores keep none."""
-        if not self.is_local:
-            return
-        for name in self._names(folder):
+    def unfinished(self, folder: str) -> Sequence[str]:
+        """Return the names of the files in a folder that are being written, or were when their writer died."""
+        return [name for name in self._names(folder) if TEMPORARY.match(name)] if self.is_local else []
+
+    def sweep(self, folder: str, *, everyone: bool = False) -> None:
+        """Delete the unfinished files that dead processes of this machine left in a folder. Object stores keep none.
+
+        With `everyone` also those of living ones and of other machines: of a folder that nobody has to write to.
+        """
+        for name in self.unfinished(folder):
             match = TEMPORARY.match(name)
-            if match and match["host"] == socket.gethostname() and not _is_alive(int(match["pid"])):
+            is_dead = match and match["host"] == socket.gethostname() and not _is_alive(int(match["pid"]))
+            if everyone or is_dead:
                 (self.local_path(folder) / name).unlink(missing_ok=True)
 
     def _open(self, path: str) -> "pyarrow.fs.NativeFile":

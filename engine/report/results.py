@@ -12,7 +12,8 @@ from engine.errors import RunDirectoryError
 from engine.marker import Marker
 from engine.report.rows import Guess
 from engine.rounds import Allocation, read_allocations
-from engine.rundir import EVALUATION, PHASE_LOG, REINFORCE, WEAKNESS, RunDirectory, RunInfo, rejected_path, shard_path
+from engine.run_info import RunInfo
+from engine.rundir import EVALUATION, PHASE_LOG, REINFORCE, WEAKNESS, RunDirectory, rejected_path, shard_path
 from engine.runfile import RunFile
 from engine.sample import Sample
 
