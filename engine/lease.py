@@ -10,18 +10,18 @@ import getpass
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from engine.errors import EngineError, RunDirectoryError
+from engine.interrupt import interruptible
 from engine.storage import Storage
 
 LOG = logging.getLogger(__name__)
@@ -137,7 +137,8 @@ def held(storage: Storage, phases: Iterable[str], *, take_over: bool = False) ->
         for phase in dict.fromkeys(phases):
             lease, holder = acquire(storage, phase, take_over=take_over)
             holders[lease] = holder
-        watcher = threading.Thread(target=_keep, args=(holders, stop, lost), name="leases", daemon=True)
+        interrupt = stack.enter_context(interruptible())
+        watcher = threading.Thread(target=_keep, args=(holders, stop, lost, interrupt), name="leases", daemon=True)
         watcher.start()
         stack.callback(watcher.join)
         stack.callback(stop.set)
@@ -150,7 +151,9 @@ def held(storage: Storage, phases: Iterable[str], *, take_over: bool = False) ->
         _check(holders)
 
 
-def _keep(holders: Mapping[Lease, Holder], stop: threading.Event, lost: threading.Event) -> None:
+def _keep(
+    holders: Mapping[Lease, Holder], stop: threading.Event, lost: threading.Event, interrupt: Callable[[], None]
+) -> None:
     """Show signs of life until `stop`; where another has taken over, set `lost` and interrupt the main thread."""
     while not (lost.is_set() or stop.wait(BEAT_S)):
         try:
@@ -160,7 +163,7 @@ def _keep(holders: Mapping[Lease, Holder], stop: threading.Event, lost: threadin
         except RunDirectoryError:
             lost.set()
             # It may wait for a cluster that works for nobody any more.
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            interrupt()
         except EngineError as error:
             LOG.warning("no sign of life could be written, trying again: %s", error)
 

@@ -20,11 +20,13 @@ from engine.lease import SILENT_S, Holder, Lease, acquire, held, holders
 from engine.rundir import RunDirectory, marker_path
 from engine.storage import Storage
 
+# In the background of a shell, where SIGINT is ignored.
 HOLD = """
-import sys, time
+import signal, sys, time
 import engine.lease
 from engine.storage import Storage
 engine.lease.BEAT_S = 0.1
+signal.signal(signal.SIGINT, signal.SIG_IGN)
 with engine.lease.held(Storage(sys.argv[1]), ["generate"]):
     print("held", flush=True)
     time.sleep(60)

@@ -1,0 +1,32 @@
+"""Interrupt the main thread from another one, also where Ctrl-C is ignored, as under `nohup ... &`."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Yield a function that raises KeyboardInterrupt in the main thread, out of most waits; any thread may call it.
+
+    In another thread than the main one nothing can be prepared, and the function is as if Ctrl-C were pressed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: signal.pthread_kill(_main(), signal.SIGINT)
+        return
+    # A shell starts what it puts in the background with SIGINT ignored, and Python leaves it so.
+    before = signal.signal(signal.SIGUSR1, _raise)
+    try:
+        yield lambda: signal.pthread_kill(_main(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _main() -> int:
+    return threading.main_thread().ident or 0
