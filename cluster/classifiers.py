@@ -11,7 +11,8 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from cluster.progress import MIN_LINE_S, duration
+from cluster.activity import duration
+from cluster.progress import MIN_LINE_S
 from engine.runfile import ProbeConfig
 from engine.stages import ModelConfig
 from engine.storage import Storage

@@ -108,7 +108,8 @@ def status_command(options: argparse.Namespace) -> int:
     """Print what the markers say."""
     from dataclasses import asdict
 
-    from cluster.progress import describe, duration, snapshot
+    from cluster.activity import duration
+    from cluster.progress import describe, snapshot
     from engine.lease import holders
     from engine.rundir import PHASE_LOG
 

@@ -10,10 +10,12 @@ import ray.exceptions
 
 from cluster.dataflow import Read, run_dataflow
 from cluster.failures import explain
+from cluster.placement import generate_needs
 from cluster.progress import MarkerFollower, Progress
+from cluster.session import cluster_resources
 from cluster.shard_row import ShardRow
-from cluster.stage_watch import stage_activity
-from engine.attempts import clear_attempts
+from cluster.stage_watch import dataflow_activity
+from cluster.watchdog import Watchdog
 from engine.commit import commit_shard
 from engine.errors import RunError
 from engine.plan import Plan, PlannedItem
@@ -50,13 +52,19 @@ def generate_run(
     steered = run if allocation is None else allocation.steer(run)
     commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
     follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited)
-    with Progress(follower, stage_activity, console):
+    watchdog = Watchdog(run.limits, generate_needs(run), rundir.storage, dataflow_activity, cluster_resources)
+    with Progress(follower, dataflow_activity, watchdog, console) as progress:
         try:
             for index in run_dataflow(steered, pending, partial(_reader, run, plan), commit, rundir.storage):
                 LOG.debug("shard %d is done", index)
         except ray.exceptions.RayError as error:
             raise explain(error) from error
-    clear_attempts(rundir.storage, set(rundir.done()))
+        except KeyboardInterrupt:
+            if progress.ended is None:
+                raise
+            raise RunError(progress.ended) from None
+    # Nobody else has this to write to: what a worker that was given up still writes will not be taken.
+    rundir.tidy(everyone=True)
     if missing := sorted(set(rundir.pending()) & set(wanted)):
         raise RunError(
             f"{len(missing)} shards have no marker in {rundir.storage} after the run, the first is {missing[0]}. "

@@ -50,6 +50,16 @@ class Capacity:
         return sum(node.num_gpus for node in self.nodes)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Hold what a cluster has in all, and what of it nobody holds just now."""
+
+    num_cpus: float
+    num_gpus: float
+    free_cpus: float
+    free_gpus: float
+
+
 def group_placement(run: RunFile, group: Sequence[str]) -> Placement:
     """Return the placement of a group of stages that share an actor: that of the first."""
     return run.stages[group[0]].placement

@@ -2,18 +2,22 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from cluster.activity import Activity, StageActivity, duration
+from engine.interrupt import interruptible
 from engine.marker import Counts, Marker, add_counts
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
+    from cluster.watchdog import Watchdog
     from engine.rundir import RunDirectory
 
 LOG = logging.getLogger(__name__)
@@ -21,19 +25,6 @@ POLL_S = 1.0
 # Plain lines: at most one report in this time, and one at least in that, so that a log shows life and stays short.
 MIN_LINE_S = 15.0
 MAX_LINE_S = 120.0
-STUCK_S = 600.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageActivity:
-    """Say what one actor pool is doing: shards done, worked on and waiting; actors ready and starting."""
-
-    name: str
-    done: int
-    working: int
-    waiting: int
-    actors: int
-    starting: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +80,6 @@ def describe_stage(stage: StageActivity, num_shards: int, mean: float | None) ->
     return f"{stage.name}: {', '.join(parts)}"
 
 
-def duration(seconds: float) -> str:
-    """Return seconds for a person: 0.4 s, 12 s, 3 min 20 s, 2 h 5 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 class MarkerFollower:
     """Read each marker once, and say what is there and how fast it came."""
 
@@ -136,26 +115,30 @@ class MarkerFollower:
 class Progress:
     """Show a run's state from a thread of its own while the body of the `with` works.
 
-    With a console it is a live display; without one it is log lines.
+    With a console it is a live display; without one it is log lines. Where the watchdog finds that the run is to end,
+    it interrupts the main thread, and `ended` says why.
     """
 
     def __init__(
         self,
         follower: MarkerFollower,
-        activity: Callable[[], Sequence[StageActivity]],
+        activity: Callable[[], Activity],
+        watchdog: "Watchdog",
         console: "Console | None" = None,
     ) -> None:
-        self._follower = follower
-        self._activity = activity
+        self.ended: str | None = None
+        self._follower, self._activity, self._watchdog = follower, activity, watchdog
         self._console = console
         self._live: Live | None = None
         self._stop = Event()
         self._thread = Thread(target=self._follow, name="progress", daemon=True)
+        self._stack = ExitStack()
         self._done = -1
         self._changed = self._said = monotonic()
 
     def __enter__(self) -> "Progress":
         """Start to show."""
+        self._interrupt = self._stack.enter_context(interruptible())
         if self._console is not None:
             from rich.live import Live
 
@@ -172,20 +155,27 @@ class Progress:
         self._thread.join()
         if self._live is not None:
             self._live.stop()
+        self._stack.close()
         LOG.info("generate: %s", describe(self._follower.poll()))
 
     def show(self) -> None:
         """Read the markers and show the state, if it is time for another line."""
-        state, stages = self._follower.poll(), self._activity()
+        state, stages = self._follower.poll(), self._activity().stages
         now = monotonic()
         if state.done != self._done:
             self._done, self._changed = state.done, now
+        finding = self._watchdog.look(now - self._changed)
+        why = None if finding is None else finding.text
         if self._live is not None:
-            self._live.update(_table(state, stages, now - self._changed), refresh=True)
+            self._live.update(_table(state, stages, why), refresh=True)
         elif self._is_due(now):
             self._said = now
-            for line in report_lines(state, stages, now - self._changed):
+            for line in report_lines(state, stages, why):
                 LOG.info("%s", line)
+        if finding is not None and finding.ends and self.ended is None:
+            self.ended = finding.text
+            # It waits for a dataflow that will not go on.
+            self._interrupt()
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL_S):
@@ -196,23 +186,20 @@ class Progress:
         return silent >= MAX_LINE_S or (silent >= MIN_LINE_S and self._changed > self._said)
 
 
-def report_lines(state: Snapshot, stages: Sequence[StageActivity], idle_s: float) -> list[str]:
-    """Return the state of a run and of each of its stages, and a warning where nothing has been finished for long."""
+def report_lines(state: Snapshot, stages: Sequence[StageActivity], why: str | None = None) -> list[str]:
+    """Return the state of a run and of each of its stages, and `why` nothing has been finished for long."""
     lines = [f"generate: {describe(state)}"]
     for stage in stages:
         times = [state.seconds[name] for name in stage.name.split("+") if name in state.seconds]
         lines.append(f"  {describe_stage(stage, state.num_shards, sum(times) if times else None)}")
-    if idle_s > STUCK_S:
-        waiting = [stage.name for stage in stages if stage.starting and not stage.actors]
-        cause = f"no actor of {', '.join(waiting)} has started yet" if waiting else "the stages above are still at work"
-        lines.append(f"  no shard was finished for {duration(idle_s)}: {cause}")
-    return lines
+    return lines if why is None else [*lines, f"  {why}"]
 
 
-def _table(state: Snapshot, stages: Sequence[StageActivity], idle_s: float) -> "RenderableType":
+def _table(state: Snapshot, stages: Sequence[StageActivity], why: str | None) -> "RenderableType":
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
-    lines = [Text(line, overflow="ellipsis", no_wrap=True) for line in report_lines(state, stages, idle_s)]
-    return Group(ProgressBar(total=max(state.num_shards, 1), completed=state.done, width=60), *lines)
+    lines = [Text(line, overflow="ellipsis", no_wrap=True) for line in report_lines(state, stages)]
+    bar = ProgressBar(total=max(state.num_shards, 1), completed=state.done, width=60)
+    return Group(bar, *lines, *([] if why is None else [Text(why)]))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.placement import Capacity, Need, Node, check_placement, local_cpus
+from cluster.placement import Capacity, Need, Node, Resources, check_placement, local_cpus
 from engine.errors import PlacementError, RunError
 
 LOG = logging.getLogger(__name__)
@@ -101,6 +101,19 @@ def cluster_capacity() -> Capacity:
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple(Node(num_cpus=have.get("CPU", 0), num_gpus=have.get("GPU", 0)) for have in resources)
     return Capacity(nodes=nodes, local=False)
+
+
+def cluster_resources() -> Resources:
+    """Return what the joined cluster has now, and what of it nobody holds."""
+    import ray
+
+    have, free = ray.cluster_resources(), ray.available_resources()
+    return Resources(
+        num_cpus=have.get("CPU", 0.0),
+        num_gpus=have.get("GPU", 0.0),
+        free_cpus=free.get("CPU", 0.0),
+        free_gpus=free.get("GPU", 0.0),
+    )
 
 
 def machine_capacity(count_gpus: bool) -> Capacity:

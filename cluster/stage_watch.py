@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
-from cluster.progress import StageActivity
+from cluster.activity import Activity, StageActivity
+
+# The function of cluster/dataflow.py that commits a shard.
+COMMIT = "_commit_block"
 
 if TYPE_CHECKING:
     from ray.data._internal.execution.interfaces import PhysicalOperator
@@ -12,18 +15,24 @@ if TYPE_CHECKING:
 
 
 class StageWatch(ExecutionCallback):  # type: ignore[misc]  # ray ships no types
-    """Note at each step of the scheduler what each stage is doing; `stage_activity` reads it from another thread."""
+    """Note at each step of the scheduler what the dataflow is doing; `dataflow_activity` reads it in another thread."""
 
-    latest: ClassVar[tuple[StageActivity, ...]] = ()
+    latest: ClassVar[Activity] = Activity()
 
     def on_execution_step(self, executor: "StreamingExecutor") -> None:
-        """Take the numbers of every actor pool."""
+        """Take the numbers of every actor pool, and of the tasks that read and commit."""
         # Private, but DataContext hands callbacks the executor and this is all there is to ask it (Ray 2.60).
-        StageWatch.latest = tuple(_activity(operator) for operator in executor._topology if _is_pool(operator))
+        operators = list(executor._topology)
+        tasks = [operator for operator in operators if not _is_pool(operator)]
+        StageWatch.latest = Activity(
+            stages=tuple(_activity(operator) for operator in operators if _is_pool(operator)),
+            reads=sum(operator.metrics.num_tasks_running for operator in tasks if COMMIT not in operator.name),
+            writes=sum(operator.metrics.num_tasks_running for operator in tasks if COMMIT in operator.name),
+        )
 
 
-def stage_activity() -> tuple[StageActivity, ...]:
-    """Return what each stage of the running dataflow is doing, in order."""
+def dataflow_activity() -> Activity:
+    """Return what the running dataflow is doing."""
     return StageWatch.latest
 
 

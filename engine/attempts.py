@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,11 +26,13 @@ WATCHED = "watched"
 class Note:
     """Hold how often a shard was begun and not ended, and what is known of the reason.
 
-    `unit` is the part that is at work alone, None where the whole shard is. `strikes` counts the workers that ended
-    with a unit; `stuck` says where one was that ran out of time.
+    `since` is when it was begun the last time, in seconds since 1970. `unit` is the part that is at work alone, None
+    where the whole shard is. `strikes` counts the workers that ended with a unit; `stuck` says where one was that ran
+    out of time.
     """
 
     begun: int = 0
+    since: float | None = None
     unit: str | None = None
     strikes: Mapping[str, int] = field(default_factory=dict)
     stuck: Mapping[str, str] = field(default_factory=dict)
@@ -55,13 +58,13 @@ class Attempts:
         words = self.last_words(shard)
         note = self._read(shard).after_a_death(words.read_text() if words.exists() else "")
         words.unlink(missing_ok=True)
-        note = replace(note, begun=note.begun + 1)
+        note = replace(note, begun=note.begun + 1, since=time.time())
         self._write(shard, note)
         return note
 
     def narrow(self, shard: int, note: Note, unit: str | None) -> Note:
         """Note that one unit of the shard is at work alone, or none any more."""
-        note = replace(note, unit=unit)
+        note = replace(note, unit=unit, since=time.time())
         self._write(shard, note)
         return note
 
@@ -84,14 +87,44 @@ class Attempts:
         return f"{FOLDER}/{shard:06d}-{self.where}.json"
 
     def _read(self, shard: int) -> Note:
-        try:
-            return Note(**json.loads(self.storage.read(self._path(shard))))
-        except (FileNotFoundError, ValueError, TypeError):
-            # None, or one that another version wrote: begin anew.
-            return Note()
+        return _read(self.storage, self._path(shard))
 
     def _write(self, shard: int, note: Note) -> None:
         self.storage.write(self._path(shard), json.dumps(asdict(note), sort_keys=True).encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AtWork:
+    """Hold what is at work, by its note: a shard, or a part of it, in some stages, for `seconds`."""
+
+    shard: int
+    where: str
+    unit: str | None
+    seconds: float
+
+    def describe(self) -> str:
+        """Return what is at work, for people."""
+        part = f"shard {self.shard}" if self.unit is None else f"{self.unit} of shard {self.shard}, alone,"
+        return f"{self.where} has {part} at work for {self.seconds:.0f} s"
+
+
+def longest_at_work(storage: Storage) -> AtWork | None:
+    """Return what has been at work for longest, None where nothing is. Clocks of machines should agree."""
+    now, found = time.time(), list[AtWork]()
+    for name in storage.list(FOLDER, ".json"):
+        shard, _, where = name.removesuffix(".json").partition("-")
+        note = _read(storage, f"{FOLDER}/{name}")
+        if note.since is not None:
+            found.append(AtWork(shard=int(shard), where=where, unit=note.unit, seconds=max(now - note.since, 0.0)))
+    return max(found, key=lambda work: work.seconds, default=None)
+
+
+def _read(storage: Storage, path: str) -> Note:
+    try:
+        return Note(**json.loads(storage.read(path)))
+    except (FileNotFoundError, ValueError, TypeError):
+        # None, or one that another version wrote: begin anew.
+        return Note()
 
 
 def _innermost(traceback: str) -> str:

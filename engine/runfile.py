@@ -179,6 +179,21 @@ class LimitsConfig(Config):
         description="seconds a stage may work on a sample, on a shard as often as it has samples; then its worker is "
         "ended, and a sample with which that happens again is given up",
     )
+    stalled_s: float = Field(
+        1800.0,
+        gt=0,
+        description="seconds without a finished shard while no stage has one at work and no node is missing: then "
+        "storage or Ray hangs, and `on_stall` is done. Stages at work have `sample_s`",
+    )
+    on_stall: Literal["stop", "warn"] = Field(
+        "stop", description="stop: end the run with exit code 1 and the reason; the same command goes on. warn: wait"
+    )
+    nodes_s: float | None = Field(
+        None,
+        gt=0,
+        description="seconds without a finished shard while stages wait for GPUs or CPUs that the cluster does not "
+        "have: then the run ends. Default: it waits for as long as it takes, as for spot machines",
+    )
 
 
 Count = Annotated[int, Field(ge=1)]

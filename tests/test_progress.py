@@ -6,21 +6,31 @@ from pathlib import Path
 import pytest
 from tiny_runs import tiny_plan, tiny_results
 
+from cluster.activity import Activity, StageActivity, duration
+from cluster.placement import Resources
 from cluster.progress import (
     MarkerFollower,
     Progress,
-    StageActivity,
     describe,
     describe_stage,
-    duration,
-    report_lines,
     snapshot,
 )
+from cluster.watchdog import Watchdog
 from engine.commit import commit_shard
 from engine.plan import Plan
 from engine.rundir import RunDirectory
+from engine.runfile import LimitsConfig
 
 EDITOR = StageActivity(name="editor+verifier", done=1, working=2, waiting=3, actors=1, starting=1)
+
+
+def activity() -> Activity:
+    return Activity(stages=[EDITOR])
+
+
+def watchdog(rundir: RunDirectory) -> Watchdog:
+    enough = Resources(num_cpus=2, num_gpus=0, free_cpus=0, free_gpus=0)
+    return Watchdog(LimitsConfig(), [], rundir.storage, activity, lambda: enough)
 
 
 @pytest.fixture
@@ -67,21 +77,11 @@ def test_a_stage_is_one_line() -> None:
     )
 
 
-def test_a_long_silence_says_what_is_waited_for(planned: tuple[RunDirectory, Plan]) -> None:
-    rundir, plan = planned
-    state = snapshot(rundir.markers(), plan.num_shards, plan.num_edited)
-    waiting = StageActivity(name="editor", done=0, working=0, waiting=2, actors=0, starting=1)
-    assert len(report_lines(state, [waiting], idle_s=10)) == 2
-    assert report_lines(state, [waiting], idle_s=700)[-1] == (
-        "  no shard was finished for 11 min 40 s: no actor of editor has started yet"
-    )
-
-
 def test_without_a_terminal_the_last_line_says_it_all(
     planned: tuple[RunDirectory, Plan], caplog: pytest.LogCaptureFixture
 ) -> None:
     rundir, plan = planned
-    with caplog.at_level(logging.INFO), Progress(MarkerFollower(rundir, 2, 6), lambda: [EDITOR]):
+    with caplog.at_level(logging.INFO), Progress(MarkerFollower(rundir, 2, 6), activity, watchdog(rundir)):
         commit(rundir, plan, 0)
     assert "generate: 1/2 shards, 3/6 sources, accepted 3, rejected 3" in caplog.text
 
@@ -94,7 +94,7 @@ def test_on_a_terminal_there_is_a_live_display(planned: tuple[RunDirectory, Plan
     rundir, plan = planned
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=120)
-    with Progress(MarkerFollower(rundir, 2, 6), lambda: [EDITOR], console) as progress:
+    with Progress(MarkerFollower(rundir, 2, 6), activity, watchdog(rundir), console) as progress:
         commit(rundir, plan, 0)
         progress.show()
     assert "1/2 shards" in screen.getvalue()
