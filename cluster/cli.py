@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from cluster import cli_evaluate, cli_inspect, cli_run, cli_select
+from cluster import cli_chaos, cli_evaluate, cli_inspect, cli_run, cli_select
 from cluster.cli_options import HelpFormatter
 
 DESCRIPTION = """\
@@ -70,6 +70,7 @@ def make_parser() -> argparse.ArgumentParser:
     cli_select.add_commands(commands)
     cli_evaluate.add_commands(commands)
     cli_inspect.add_commands(commands)
+    cli_chaos.add_commands(commands)
     return parser
 
 

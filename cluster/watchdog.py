@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cluster.activity import Activity, StageActivity, duration
-from cluster.placement import Need, Resources
+from cluster.placement import IO_CPUS, Need, Resources
 from engine.attempts import longest_at_work
 from engine.runfile import LimitsConfig
 from engine.storage import Storage
@@ -88,6 +88,9 @@ class Watchdog:
                 "or downloaded",
             )
         if activity.reads or activity.writes:
+            have = self._resources()
+            if have.free_cpus < IO_CPUS:
+                return _without("the tasks that read and write shards", "CPU cores", have.num_cpus, have.free_cpus)
             what = f"{activity.reads} shards are being read, {activity.writes} written to {self._storage}"
             return Diagnosis(cause="stall", text=f"{what}: does the storage answer?")
         return Diagnosis(cause="stall", text="no stage has a shard at work, and none is being written: Ray hangs")
@@ -124,6 +127,9 @@ class Watchdog:
             ("CPU cores", cpus, have.num_cpus, have.free_cpus),
         ):
             if wanted > total - free:
-                text = f"actors wait for {name}: the cluster has {total:g}, {free:g} of them free"
-                return Diagnosis(cause="nodes", text=text)
+                return _without("actors", name, total, free)
         return None
+
+
+def _without(who: str, what: str, total: float, free: float) -> Diagnosis:
+    return Diagnosis(cause="nodes", text=f"{who} wait for {what}: the cluster has {total:g}, {free:g} of them free")

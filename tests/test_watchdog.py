@@ -71,6 +71,13 @@ def test_waiting_for_nodes_is_no_failure_for_as_long_as_it_takes(storage: Storag
     assert ends
 
 
+def test_tasks_without_a_core_wait_for_one_and_not_for_the_storage(storage: Storage) -> None:
+    full = replace(NONE_FREE, free_cpus=0)
+    text, ends = found(storage, Activity(stages=[IDLE], reads=2), 36_000, full, stalled_s=60)
+    assert "the tasks that read and write shards wait for CPU cores: the cluster has 4, 0 of them free" in text
+    assert not ends
+
+
 def test_actors_that_have_their_resources_are_starting(storage: Storage) -> None:
     loading = Activity(stages=[replace(IDLE, actors=0, starting=2)])
     text, ends = found(storage, loading, 36_000, stalled_s=60, nodes_s=60)
