@@ -1,4 +1,4 @@
-"""The commands that look and change nothing: status, verify, show, schema, doctor."""
+"""The commands that look: status, verify, show, schema, doctor."""
 
 import argparse
 import json
@@ -38,10 +38,13 @@ def _add_verify(commands: Commands) -> None:
         commands,
         "verify",
         "hash every file of a run again and compare it with its marker",
-        "Read every file that a marker names; compare size and SHA-256. Exit code 1 where one is missing or differs.",
-        "  counterforge verify runs/wardrobe",
+        "Read every file that a marker names; compare size and SHA-256. Exit code 1 where one is missing or differs.\n"
+        "With --redo the markers of damaged shards are taken away: the next `counterforge run` makes these again, with\n"
+        "the bytes that they had, and nothing else.",
+        "  counterforge verify runs/wardrobe\n  counterforge verify runs/wardrobe --redo",
     )
     add_run_directory(parser)
+    parser.add_argument("--redo", action="store_true", help="have what is damaged made again by the next run")
     parser.set_defaults(command=verify_command)
 
 
@@ -138,7 +141,7 @@ def status_command(options: argparse.Namespace) -> int:
 
 def verify_command(options: argparse.Namespace) -> int:
     """Print every difference."""
-    from engine.verify import verify_run
+    from engine.verify import forget_shards, verify_run
 
     rundir = open_directory(options.run)
     differences = verify_run(rundir)
@@ -147,11 +150,12 @@ def verify_command(options: argparse.Namespace) -> int:
     done = len(rundir.done())
     if differences:
         shards = sorted({difference.shard for difference in differences})
-        print(
-            f"counterforge: {len(differences)} differences in {len(shards)} of {done} shards. To make a shard again, "
-            f"delete {rundir.storage.name(f'done/{shards[0]:06d}.json')} and run `counterforge generate`",
-            file=sys.stderr,
-        )
+        what = f"counterforge: {len(differences)} differences in {len(shards)} of {done} shards"
+        if options.redo:
+            forget_shards(rundir, shards)
+            print(f"{what}. Their markers are gone: `counterforge run` makes them again", file=sys.stderr)
+        else:
+            print(f"{what}. To have them made again by the next run: counterforge verify RUN --redo", file=sys.stderr)
         return 1
     print(f"{done} of {rundir.info.num_shards} shards are done, all files are as their markers say")
     return 0

@@ -69,7 +69,7 @@ def run_phases(
     phases = [phase for phase in all_phases(run, rundir, plan, console) if phase.name in names]
     pending: list[Phase] = []
     for phase in phases:
-        # A phase that runs makes new inputs for those after it; the report shows them all.
+        # A phase that runs may make new inputs for those after it; the report shows them all.
         if pending or again or not log.is_done(phase):
             pending.append(phase)
         else:
@@ -78,10 +78,10 @@ def run_phases(
     with held(rundir.storage, [phase.lease for phase in pending], take_over=take_over) as leases:
         rundir.lease = leases.get("generate")
         if not needs:
-            return _run_all(pending, log)
+            return _run_all(pending, log, again)
         LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
         with ray_session(needs, session):
-            return _run_all(pending, log)
+            return _run_all(pending, log, again)
 
 
 def all_phases(
@@ -181,11 +181,17 @@ def digest_of(*inputs: object) -> str:
     return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _run_all(phases: Sequence[Phase], log: PhaseLog) -> None:
+def _run_all(phases: Sequence[Phase], log: PhaseLog, again: bool) -> None:
+    changed = again
     for phase in phases:
+        # A shard that was damaged comes out as it was: what was made from it still holds.
+        if not changed and log.is_done(phase):
+            LOG.info("%s: nothing to do, its result is there", phase.name)
+            continue
         LOG.info("%s: started", phase.name)
         with log.timed(phase):
             phase.run()
+        changed = changed or phase.name != "generate"
 
 
 def _generate(run: RunFile, rundir: RunDirectory, plan: Plan, number: int, console: "Console | None") -> None:

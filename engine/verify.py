@@ -1,9 +1,10 @@
-"""Verify a run: hash every file of every marker again and name each difference."""
+"""Verify a run: hash every file of every marker again and name each difference; have damaged shards made again."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.errors import RunError, ShardError
+from engine.lease import held
 from engine.marker import FileRecord, Marker
 from engine.rundir import RunDirectory, marker_path
 from engine.storage import Storage
@@ -38,6 +39,16 @@ def verify_shard(rundir: RunDirectory, index: int) -> Iterator[Difference]:
         what = f"is the marker of shard {marker.shard}; the plan has the shards 0 to {rundir.info.num_shards - 1}"
         yield Difference(shard=index, path=marker_path(index), what=what)
     yield from _verify_files(rundir.storage, marker)
+
+
+def forget_shards(rundir: RunDirectory, shards: Iterable[int], *, take_over: bool = False) -> None:
+    """Take the markers of shards away, so that `run` and `generate` make these again, and only these.
+
+    Raises RunDirectoryError where another process makes shards now.
+    """
+    with held(rundir.storage, ("generate",), take_over=take_over):
+        for index in shards:
+            rundir.storage.delete(marker_path(index))
 
 
 def _verify_files(storage: Storage, marker: Marker) -> Iterator[Difference]:

@@ -133,7 +133,13 @@ def test_verify_tells_good_bytes_from_changed_ones(half_done: Path, capsys: pyte
     data[700] ^= 1
     tar.write_bytes(data)
     assert main(["verify", str(half_done / "run")]) == 1
-    assert "shards/000000.tar: has sha256" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "shards/000000.tar: has sha256" in said.out
+    assert "verify RUN --redo" in said.err
+    assert (half_done / "run/done/000000.json").exists()
+    assert main(["verify", str(half_done / "run"), "--redo"]) == 1
+    assert "`counterforge run` makes them again" in capsys.readouterr().err
+    assert not (half_done / "run/done/000000.json").exists()
 
 
 def test_show_writes_a_picture_and_says_where(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:

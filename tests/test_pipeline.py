@@ -106,3 +106,18 @@ def test_a_whole_run_is_not_done_twice(
         assert f"{name}: nothing to do" in caplog.text
     assert "starting Ray" not in caplog.text
     assert {path: path.stat().st_mtime_ns for path in written} == written
+    # One damaged shard is made again, with the bytes that it had, and nothing else.
+    damaged = out / "shards" / "000001.tar"
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[:700] + b"!" + data[701:])
+    assert main(["verify", str(out), "--redo"]) == 1
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "cluster"):
+        assert main(command) == 0
+    assert "generate: started" in caplog.text
+    for name in ("probe", "reinforce", "report"):
+        assert f"{name}: nothing to do" in caplog.text
+    assert damaged.read_bytes() == data
+    again = {path for path in written if path.stat().st_mtime_ns != written[path]}
+    assert {path.name for path in again} == {"000001.tar"}
+    assert main(["verify", str(out)]) == 0
