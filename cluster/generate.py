@@ -17,7 +17,8 @@ from cluster.shard_row import ShardRow
 from cluster.stage_watch import dataflow_activity
 from cluster.watchdog import Watchdog
 from engine.commit import commit_shard
-from engine.errors import RunError
+from engine.errors import DiskFullError, RunError
+from engine.estimate import describe_missing
 from engine.plan import Plan, PlannedItem
 from engine.rounds import Allocation
 from engine.rundir import RunDirectory
@@ -58,7 +59,10 @@ def generate_run(
             for index in run_dataflow(steered, pending, partial(_reader, run, plan), commit, rundir.storage):
                 LOG.debug("shard %d is done", index)
         except ray.exceptions.RayError as error:
-            raise explain(error) from error
+            found = explain(error)
+            if isinstance(found, DiskFullError):
+                raise DiskFullError(f"{found}. {describe_missing(run, plan, rundir.markers())}") from error
+            raise found from error
         except KeyboardInterrupt:
             if progress.ended is None:
                 raise

@@ -1,13 +1,14 @@
 """The phases of a run after its plan, and the account of what each took and was made from."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from threading import Event, Thread
 from time import monotonic
 from typing import Any
 
 from cluster.placement import Need
+from engine.errors import EngineError
 from engine.rundir import PHASE_LOG, RunDirectory
 
 # A run that is killed loses at most these seconds of its account.
@@ -53,21 +54,24 @@ class PhaseLog:
     def timed(self, phase: Phase) -> Iterator[None]:
         """Time a phase, also where it fails, is interrupted or killed; note it as done where it is not."""
         start, before, digest = monotonic(), self._seconds.get(phase.name, 0.0), None
-        stop = Event()
+        stop, has_failed = Event(), True
 
         def save_now_and_then() -> None:
             while not stop.wait(SAVE_S):
-                self._save(phase.name, before + monotonic() - start)
+                with suppress(EngineError):  # a full disk, for one: what the run says of it is enough
+                    self._save(phase.name, before + monotonic() - start)
 
         saver = Thread(target=save_now_and_then, name="phases", daemon=True)
         saver.start()
         try:
             yield
-            digest = phase.digest()
+            digest, has_failed = phase.digest(), False
         finally:
             stop.set()
             saver.join()
-            self._save(phase.name, before + monotonic() - start, digest)
+            # Where it failed, the reason must be heard, and not that its account could not be written either.
+            with suppress(EngineError) if has_failed else nullcontext():
+                self._save(phase.name, before + monotonic() - start, digest)
 
     def _save(self, name: str, seconds: float, digest: str | None = None) -> None:
         # Another process may do another phase of the run meanwhile: what it wrote stays.

@@ -58,5 +58,9 @@ class RunError(EngineError):
     """Report a run that failed for a reason outside the user's input."""
 
 
+class DiskFullError(RunError):
+    """Report a disk that has no space left for a file."""
+
+
 class ShardError(RunError):
     """Report a shard that is incomplete or whose bytes changed."""

@@ -149,6 +149,13 @@ def measure(run: RunFile, markers: Mapping[int, Marker]) -> Measured | None:
     return Measured(seconds=seconds, bytes_per_image=sum(file.bytes for file in files) / stored)
 
 
+def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) -> str:
+    """Return how much space the shards need that are still to be made, for people: measured where some are done."""
+    left = plan.num_shards - len(markers)
+    size_bytes = estimate_run(run, plan, measure(run, markers)).size_bytes * left / max(plan.num_shards, 1)
+    return f"{'one shard is' if left == 1 else f'{left} shards are'} left, which need about {_size(size_bytes)}"
+
+
 def describe(estimate: Estimate) -> list[str]:
     """Return the estimate as lines for a person."""
     lines = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.errors import RunError
+from engine.errors import DiskFullError, RunError
 from engine.object_store import create_object, open_remote, remedy
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Linux takes at most 1024 buffers in one writev.
 MAX_BUFFERS = 1000
+FULL = (errno.ENOSPC, errno.EDQUOT)
 HASH_BLOCK_BYTES = 1 << 20
 TEMPORARY = re.compile(r"^\..+\.tmp~(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]+$")
 
@@ -209,8 +210,10 @@ class Storage:
         except FileNotFoundError:
             raise
         except OSError as error:
-            advice = _remedy(error.errno) if self.is_local else remedy(error)
-            raise RunError(f"cannot {action} {self.name(path)}: {error.strerror or error}: {advice}") from error
+            what = f"cannot {action} {self.name(path)}: {error.strerror or error}"
+            if self.is_local and error.errno in FULL:
+                raise DiskFullError(f"{what}: {_remedy(error.errno)}") from error
+            raise RunError(f"{what}: {_remedy(error.errno) if self.is_local else remedy(error)}") from error
 
 
 def _hash_parts(parts: Sequence[bytes]) -> StoredFile:
