@@ -9,8 +9,8 @@ from cluster.chaos.faults import Fault
 from cluster.chaos.moments import Moment, wait_for
 from cluster.chaos.world import World
 
-# Between one strike and the next, where none waits for a moment of writing.
-ACTOR_PAUSE_S, NODE_PAUSE_S = 8.0, 16.0
+# Between one strike and the next, where none waits for a moment of writing: an actor has to load its models.
+ACTOR_PAUSE_S, NODE_PAUSE_S = 12.0, 16.0
 # A spot machine goes two minutes after its notice, and another comes when it comes; here nobody waits so long.
 NOTICE_S, BACK_S, LATE_S = 10.0, 5.0, 10.0
 

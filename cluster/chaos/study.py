@@ -63,7 +63,8 @@ class Study:
             else:
                 # The seed of a trial is that of its number: one that was cut off strikes at the same moments again.
                 chance = random.Random(f"{self.seed} {fault} {number}")
-                trial = run_trial(fault, case, folder, wanted - done, chance)
+                # Not all in one run: early and late moments, and every pool, are to be struck.
+                trial = run_trial(fault, case, folder, min(wanted - done, case.calm.info.num_shards), chance)
                 (folder / TRIAL).write_text(trial.to_json())
                 new += trial.num_kills
             done, number = done + trial.num_kills, number + 1
