@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from cluster import cli_chaos, cli_evaluate, cli_inspect, cli_run, cli_select
 from cluster.cli_options import HelpFormatter
+from cluster.terminal import plain_output, refuse_arguments, shown
 
 DESCRIPTION = """\
 Find what an image classifier wrongly relies on, and cure it with verified counterfactual images.
@@ -34,17 +35,24 @@ exit codes: 0 done, 1 the run failed, 2 something for you to mend (one message s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = make_parser().parse_args(arguments)
-    start_logging(options.verbose)
+    with plain_output():
+        return _run(sys.argv[1:] if arguments is None else arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     from engine.errors import EngineError
 
-    command: Callable[[argparse.Namespace], int] = options.command
+    verbose = False
     try:
+        refuse_arguments(arguments)
+        options = make_parser().parse_args(arguments)
+        start_logging(verbose := options.verbose)
+        command: Callable[[argparse.Namespace], int] = options.command
         return command(options)
     except EngineError as error:
-        if options.verbose:
+        if verbose:
             logging.getLogger(__name__).error("%s", error, exc_info=True)
-        print(f"counterforge: {error}", file=sys.stderr)
+        print(shown(f"counterforge: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("counterforge: stopped. Finished shards are kept; the same command goes on from there", file=sys.stderr)
@@ -94,7 +102,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.write(shown(self.format(record)) + "\n")
 
 
 class _Version(argparse.Action):

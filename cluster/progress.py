@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cluster.activity import Activity, StageActivity, duration
+from cluster.terminal import shown
 from engine.interrupt import interruptible
 from engine.marker import Counts, Marker, add_counts
 
@@ -200,6 +201,6 @@ def _table(state: Snapshot, stages: Sequence[StageActivity], why: str | None) ->
     from rich.progress_bar import ProgressBar
     from rich.text import Text
 
-    lines = [Text(line, overflow="ellipsis", no_wrap=True) for line in report_lines(state, stages)]
+    lines = [Text(shown(line), overflow="ellipsis", no_wrap=True) for line in report_lines(state, stages)]
     bar = ProgressBar(total=max(state.num_shards, 1), completed=state.done, width=60)
-    return Group(bar, *lines, *([] if why is None else [Text(why)]))
+    return Group(bar, *lines, *([] if why is None else [Text(shown(why))]))

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from engine.candidates import candidate_table, encode_candidates
+from engine.credentials import redact
 from engine.errors import ShardError
 from engine.marker import Counts, FileRecord, Marker, versions
 from engine.rundir import RunDirectory, marker_path, quarantine_path, rejected_path, rows_path, shard_path
@@ -133,7 +134,8 @@ def check_whole(index: int, planned_keys: Collection[str], results: Sequence[Sam
 
 def partition(results: Sequence[Sample | Rejection]) -> Outcome:
     """Sort the results of one shard; what has no image or no source is quarantined, and images become JPEG."""
-    quarantined = [result for result in results if isinstance(result, Rejection)]
+    # What a stage raised may quote the address that it asked, key and all.
+    quarantined = [replace(result, detail=redact(result.detail)) for result in results if isinstance(result, Rejection)]
     samples: list[Sample] = []
     for result in results:
         if isinstance(result, Sample):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from engine.credentials import refuse_credentials
 from engine.emphasis import EditCell
 from engine.errors import LeakError, RunFileError
 from engine.held_out import is_held_out, is_of_share
@@ -127,6 +128,7 @@ def nothing_came(timeout_s: float, num_done: int, num_shards: int) -> str:
 def deepspeed_settings(config: ReinforceConfig) -> dict[str, Json]:
     """Return the complete DeepSpeed settings of a run; raise RunFileError, naming the field, where they cannot work."""
     settings = _read_settings(config.deepspeed) if isinstance(config.deepspeed, str) else dict(config.deepspeed)
+    _refuse_settings(settings)
     for name, owner in OWNED_SETTINGS.items():
         if name in settings and settings[name] != "auto":
             raise RunFileError(f"reinforce.deepspeed sets {name!r}, which follows from reinforce.{owner}: leave it out")
@@ -196,6 +198,22 @@ def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None
         raise LeakError(f"{where}: its source is of the test split (recorded {recorded}, by its hash {true}); {remedy}")
     if recorded != true:
         raise LeakError(f"{where}: recorded as {recorded}, but by its hash its source is of the {true} split; {remedy}")
+
+
+def _refuse_settings(settings: Mapping[str, Json]) -> None:
+    """Refuse what would be written to reinforce.json and is secret, and what DeepSpeed would import."""
+    try:
+        refuse_credentials(dict(settings))
+    except ValueError as error:
+        raise RunFileError(f"reinforce.deepspeed: {error}") from error
+    autocast = settings.get("torch_autocast")
+    modules = autocast.get("lower_precision_safe_modules") if isinstance(autocast, dict) else None
+    names = modules if isinstance(modules, list) else []
+    if foreign := [name for name in names if not str(name).startswith("torch.nn.")]:
+        raise RunFileError(
+            f"reinforce.deepspeed.torch_autocast.lower_precision_safe_modules names {foreign[0]!r}, which DeepSpeed "
+            "would import: name classes of torch.nn, such as torch.nn.Linear"
+        )
 
 
 def _read_settings(path: str) -> dict[str, Json]:

@@ -1,11 +1,12 @@
 """The run file: one YAML file is one whole run. This module owns its schema."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from engine.bandit import RoundsConfig
+from engine.credentials import refuse_credentials
 from engine.reinforcing import ReinforceConfig
 from engine.stages import AnyStageConfig, Config, ModelConfig, PerturberConfig, Placement
 
@@ -222,6 +223,12 @@ class RunFile(Config):
     report: ReportConfig = ReportConfig()
     limits: LimitsConfig = LimitsConfig()
     offline: bool = Field(False, description="never ask a model hub; models must be on disk or in its cache")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _holds_no_credentials(cls, tree: Any) -> Any:  # noqa: ANN401 any YAML value
+        # Before all else: what is said of another field repeats its value.
+        return refuse_credentials(tree)
 
     @model_validator(mode="after")
     def _groups_are_runs_of_stages(self) -> "RunFile":
