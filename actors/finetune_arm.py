@@ -24,6 +24,7 @@ from actors.finetune_model import (
 )
 from actors.finetune_resize import load_resized, num_writers
 from actors.finetune_score import ValidationImages, mark_images
+from actors.finetune_trust import read_as_data
 from engine.recipe import learning_rate_factor, precision_name, uses_edits
 from engine.reinforcing import ArmName, ReinforceConfig
 from engine.sample import Json
@@ -118,12 +119,16 @@ class Arm:
         self._engine.save_checkpoint(folder, tag=TAG)
 
     def load(self, folder: str) -> None:
-        """Go on from the training state that `save` wrote, with the same number of workers or another one."""
+        """Go on from the training state that `save` wrote, with the same number of workers or another one.
+
+        Raises RunDirectoryError where it holds code.
+        """
         writers = num_writers(Path(folder, TAG))
-        if writers in (None, torch.distributed.get_world_size()):
-            self._engine.load_checkpoint(folder, tag=TAG)
-        else:
-            load_resized(self._engine, Path(folder, TAG))
+        with read_as_data():
+            if writers in (None, torch.distributed.get_world_size()):
+                self._engine.load_checkpoint(folder, tag=TAG)
+            else:
+                load_resized(self._engine, Path(folder, TAG))
 
     def close(self) -> None:
         """Let go of the memory, for the next arm."""

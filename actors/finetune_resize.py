@@ -54,8 +54,7 @@ def load_resized(engine: Model, state: Path) -> None:
 def _load_buffers(model: torch.nn.Module, state: Path) -> None:
     """Set batch norm's statistics, which a universal checkpoint leaves out; every worker's file has the same."""
     first = min(state.glob("*_model_states.pt"))
-    # What we wrote ourselves, numpy scalars and all, as DeepSpeed reads it.
-    saved = torch.load(first, map_location="cpu", weights_only=False)["module"]
+    saved = torch.load(first, map_location="cpu", weights_only=True)["module"]
     for name, buffer in model.named_buffers():
         if name in saved:
             buffer.copy_(saved[name])

@@ -30,11 +30,18 @@ def be_worker(*arguments: object) -> None:
     # Not at the top: this process has no need of DeepSpeed.
     import resize_worker
 
-    resize_worker.main(*arguments)
+    from engine.errors import RunDirectoryError
+
+    try:
+        resize_worker.main(*arguments)
+    except RunDirectoryError as error:
+        # The server's own stderr is not the one of the test that waits for this process.
+        Path(str(arguments[-1]), "refused").write_text(str(error))
+        raise
 
 
-def work(num_workers: int, out: Path, *arguments: object) -> None:
-    """Run the worker in so many processes."""
+def work(num_workers: int, out: Path, *arguments: object, exit_code: int = 0) -> None:
+    """Run the worker in so many processes; all must end with `exit_code`."""
     out.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -47,7 +54,7 @@ def work(num_workers: int, out: Path, *arguments: object) -> None:
         process.start()
     for process in processes:
         process.join()
-    assert [process.exitcode for process in processes] == [0] * num_workers
+    assert [process.exitcode for process in processes] == [exit_code] * num_workers
 
 
 def moments(folder: Path) -> list[torch.Tensor]:
@@ -96,3 +103,28 @@ def test_zero_3_goes_on_with_more_workers_from_the_same_weights(tmp_path: Path) 
     assert differences(tmp_path / "one", tmp_path / "two") == []
     work(2, tmp_path / "on", patient, 3, 1, tmp_path / "two")
     assert differences(tmp_path / "two", tmp_path / "on")
+
+
+class Evil:
+    """Touch a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("file", ["zero_pp_rank_0_mp_rank_00_optim_states.pt", "mp_rank_00_model_states.pt"])
+def test_a_checkpoint_that_holds_code_is_refused_and_nothing_runs(tmp_path: Path, file: str, num_workers: int) -> None:
+    """One worker goes on by DeepSpeed's own loading, two by its conversion."""
+    patient = save_resnet(tmp_path / "patient")
+    work(1, tmp_path / "saved", patient, 1, 2, "-")
+    path = tmp_path / "saved" / "state" / file
+    torch.save(torch.load(path, weights_only=False) | {"more": Evil(tmp_path / "ran")}, path)
+    work(num_workers, tmp_path / "on", patient, 1, 1, tmp_path / "saved", exit_code=1)
+    assert "unsupported GLOBAL posix.mkdir" in (tmp_path / "on" / "refused").read_text()
+    assert not (tmp_path / "ran").exists()
+    torch.load(path, weights_only=False)
+    assert (tmp_path / "ran").exists()
