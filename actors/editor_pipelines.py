@@ -60,6 +60,7 @@ def load_pipeline(config: EditorConfig, folder: str, device: torch.device) -> tu
             dtype=weights_dtype(config.model, device),
             local_files_only=True,
             use_safetensors=True,
+            trust_remote_code=False,
             **_without_safety_checker(folder),
         )
     if config.scheduler is not None:
@@ -82,7 +83,13 @@ def _pipeline_class(name: str, folder: str) -> str:
     index = Path(folder) / "model_index.json"
     if not index.is_file():
         raise ModelError(f"model {name!r} has no model_index.json: an editor needs a saved diffusers pipeline")
-    return str(json.loads(index.read_text())["_class_name"])
+    class_name = json.loads(index.read_text()).get("_class_name")
+    if not isinstance(class_name, str):
+        raise ModelError(
+            f"model {name!r}: _class_name in its model_index.json is {class_name!r}, a pipeline with code of its own, "
+            "which is never run: name a model that is a pipeline of diffusers"
+        )
+    return class_name
 
 
 def _pipeline_kind(config: EditorConfig, class_name: str) -> PipelineKind:

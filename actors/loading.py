@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ def resolve_model(model: ModelConfig, offline: bool) -> str:
 
 def _zoo_folder(name: str) -> Path:
     folder = ZOO / name.removeprefix("zoo/")
-    if not folder.is_dir():
+    if folder.parent != ZOO or not folder.is_dir():
         known = sorted(path.name for path in ZOO.iterdir() if path.is_dir()) if ZOO.is_dir() else []
         raise ModelError(f"model {name!r} is not in the zoo, which has {known or 'no models: run `make zoo`'}")
     return folder
@@ -88,7 +89,27 @@ def _checked(folder: Path, name: str) -> str:
         pickled = next((path.name for suffix in ("bin", "ckpt", "pt") for path in folder.rglob(f"*.{suffix}")), None)
         seen = f"only {pickled}, a pickle that can run code" if pickled else "no weights"
         raise ModelError(f"model {name!r} has {seen}: save it with save_pretrained, which writes safetensors")
+    for path in folder.rglob("config.json"):
+        _refuse_kernels(path, name)
     return str(folder)
+
+
+def _refuse_kernels(path: Path, name: str) -> None:
+    """Refuse a configuration that names a kernel of the hub, which transformers would fetch and run."""
+    try:
+        parts: list[Json] = [json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError):
+        return  # the loader says so
+    while parts:
+        part = parts.pop()
+        for field, value in part.items() if isinstance(part, dict) else ():
+            parts.append(value)
+            kernels = list(value.values()) if isinstance(value, dict) else [value]
+            if field.endswith("_implementation") and any("/" in str(kernel) for kernel in kernels):
+                raise ModelError(
+                    f"model {name!r}: {field} of {path} is {value!r}, code from the hub, which is never run: take the "
+                    "line out; a stage's `attention` chooses among the kernels that are installed"
+                )
 
 
 def _fetch(name: str, revision: str | None, offline: bool) -> str:

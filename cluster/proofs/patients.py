@@ -37,7 +37,7 @@ def pictures_of(scenes: Iterable[Scene], garments: Garments) -> Pictures:
 def pretrained() -> PreTrainedModel:
     """Return the captioner's eyes under a new head: they know garments, and no class by any background or colour."""
     model = make_resnet()
-    captioner = VisionEncoderDecoderModel.from_pretrained(MODELS_FOLDER / "captioner")
+    captioner = VisionEncoderDecoderModel.from_pretrained(MODELS_FOLDER / "captioner", use_safetensors=True)
     model.base_model.load_state_dict(captioner.encoder.state_dict())
     return model
 
