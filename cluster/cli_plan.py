@@ -1,5 +1,9 @@
 """What `counterforge plan` prints: splits, classes, plugins, and the estimate of what generating will take."""
 
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+
 from engine.errors import UserError
 from engine.estimate import Measured, describe, estimate_run, measure
 from engine.hash_store import HashStore
@@ -25,10 +29,32 @@ def plan_lines(run: RunFile, out: str) -> list[str]:
     lines.append(f"run directory {out}: {note}")
     for name, config in run.stages.items():
         if isinstance(config, PluginConfig):
-            lines.append(f"plugin: stage {name!r} runs your code {config.target}")
-    if run.probe.callable:
-        lines.append(f"plugin: the probe runs your code {run.probe.callable}; a black box is not reinforced")
+            lines.append(f"plugin: stage {name!r} runs your code {config.target}, {_place(config.target)}")
+    if target := run.probe.callable:
+        lines.append(f"plugin: the probe runs your code {target}, {_place(target)}; a black box is not reinforced")
     return lines
+
+
+def _place(target: str) -> str:
+    """Return in words where the code of `package.module:name` lies, without running any of it."""
+    module = target.partition(":")[0]
+    if (spec := _find_module(module)) is None:
+        return f"but no module {module!r} is found from here"
+    return f"in {spec.origin or ', '.join(spec.submodule_search_locations or ())}"
+
+
+def _find_module(module: str) -> ModuleSpec | None:
+    """Return where a module lies. importlib.util.find_spec would import, and so run, the packages above it."""
+    path: Sequence[str] | None = None
+    spec: ModuleSpec | None = None
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        found = (finder.find_spec(name, path) for finder in sys.meta_path)
+        spec = next((each for each in found if each is not None), None)
+        if spec is None or (path := spec.submodule_search_locations) is None:
+            return spec if name == module else None
+    return spec
 
 
 def _near_duplicates(plan: Plan, store: HashStore) -> list[str]:

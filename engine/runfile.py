@@ -1,5 +1,6 @@
 """The run file: one YAML file is one whole run. This module owns its schema."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +10,8 @@ from engine.bandit import RoundsConfig
 from engine.credentials import refuse_credentials
 from engine.reinforcing import ReinforceConfig
 from engine.stages import AnyStageConfig, Config, ModelConfig, PerturberConfig, Placement
+
+STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 
 
 class FolderSource(Config):
@@ -212,7 +215,9 @@ class RunFile(Config):
     seed: int = Field(0, ge=0)
     data: DataConfig
     shards: ShardConfig = ShardConfig()
-    stages: dict[str, AnyStageConfig] = Field(description="the pipeline, in order; names are free")
+    stages: dict[str, AnyStageConfig] = Field(
+        description="the pipeline, in order; names are words of letters, digits, _ and -"
+    )
     groups: tuple[tuple[str, ...], ...] = Field(
         (("editor", "verifier"),),
         description="stages that share one actor and its device; placement is that of the first",
@@ -235,6 +240,9 @@ class RunFile(Config):
         names = list(self.stages)
         if not names:
             raise ValueError("stages: at least one stage is needed")
+        # They are parts of file names.
+        if odd := [name for name in names if not re.fullmatch(STAGE_NAME, name)]:
+            raise ValueError(f"stages: a name is letters, digits, _ and -, got {odd[0]!r}")
         for group in self.groups:
             known = [name for name in group if name in names]
             if known and [name for name in names if name in group] != names[names.index(known[0]) :][: len(known)]:

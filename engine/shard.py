@@ -57,7 +57,7 @@ def decode_shard(data: bytes, name: str = "shard") -> list[Sample]:
     """
     try:
         return list(_samples(data))
-    except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
+    except (tarfile.TarError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ShardError(f"{name} is damaged ({error}): `counterforge verify` lists all damaged files") from error
 
 
@@ -136,7 +136,7 @@ def _samples(data: bytes) -> Iterator[Sample]:
     end = 0
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
         for member in archive:
-            extension = member.name.split(".", 1)[1]
+            extension = member.name.partition(".")[2]
             members[extension] = data[member.offset_data : member.offset_data + member.size]
             if len(members[extension]) < member.size:
                 raise ValueError(f"{member.name} is cut off")

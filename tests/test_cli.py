@@ -114,7 +114,30 @@ def test_plan_shows_splits_and_spends_nothing(half_done: Path, capsys: pytest.Ca
 def test_plan_names_the_users_own_code(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage = "{mine: {kind: plugin, target: my_code.stages:Mine}}"
     assert main(["plan", str(half_done / "run.yaml"), "--set", f"stages={stage}"]) == 0
-    assert "plugin: stage 'mine' runs your code my_code.stages:Mine" in capsys.readouterr().out
+    said = "plugin: stage 'mine' runs your code my_code.stages:Mine, but no module 'my_code.stages' is found from here"
+    assert said in capsys.readouterr().out
+
+
+def test_plan_finds_the_files_of_that_code_and_runs_none_of_it(
+    half_done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The package lies beside the run file, where `run` would import it from."""
+    monkeypatch.setattr("sys.path", sys.path[:])
+    folder = half_done / "my_code" / "deep"
+    folder.mkdir(parents=True)
+    for path in (folder.parent / "__init__.py", folder / "__init__.py", folder / "stages.py"):
+        path.write_text("raise SystemExit('ran')")
+    (half_done / "guess.py").write_text("raise SystemExit('ran')")
+    stage = "{mine: {kind: plugin, target: my_code.deep.stages:Mine}, other: {kind: plugin, target: os.path:join}}"
+    overrides = [f"stages={stage}", "probe={callable: guess:guess}"]
+    arguments = [part for each in overrides for part in ("--set", each)]
+    assert main(["plan", str(half_done / "run.yaml"), *arguments]) == 0
+    said = capsys.readouterr().out
+    assert f"stage 'mine' runs your code my_code.deep.stages:Mine, in {folder / 'stages.py'}\n" in said
+    assert f"the probe runs your code guess:guess, in {half_done / 'guess.py'}; a black box" in said
+    assert "my_code" not in sys.modules
+    # A name within a module that is no package is not one that can be found.
+    assert "os.path:join, but no module 'os.path' is found from here" in said
 
 
 def test_status_reads_markers_alone(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,8 @@ def oracle_figures(workshop: Workshop) -> list[Figure]:
 def patient_figures(name: str, folder: Path) -> Iterator[Figure]:
     """Yield the figures of a patient as it ships: it must be good where it was trained and bad elsewhere."""
     yield from weakness_figures(
-        name, AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval(),
+        name,
+        AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval(),
         asked=True,
     )
 
