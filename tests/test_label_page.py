@@ -83,7 +83,8 @@ def test_the_page_loads_nothing_and_may_run_its_own_script_alone(tmp_path: Path)
     assert not re.search(r"(src|href)=\"(?!data:)[^\"]+\"|url\(|@import|https?://", page.html)
     script = page.html.rsplit("<script>", 1)[1].split("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in page.html
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    assert f"{policy}; base-uri 'none'; form-action 'none'" in page.html
     assert re.search(r'<meta name="viewport"', page.html)
     assert "prefers-color-scheme: dark" in page.html
 

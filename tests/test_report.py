@@ -110,8 +110,9 @@ def test_the_page_asks_for_nothing_outside_itself(page: Page) -> None:
     assert "@import" not in STYLE.read_text()
     (script,) = page.root.find("script")
     digest = base64.b64encode(hashlib.sha256("".join(map(str, script.children)).encode()).digest()).decode()
-    policy = [node.attributes.get("content") for node in page.root.find("meta")]
-    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in policy
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    said = [node.attributes.get("content") for node in page.root.find("meta")]
+    assert f"{policy}; base-uri 'none'; form-action 'none'" in said
 
 
 def test_text_from_users_is_shown_as_it_is(page: Page) -> None:
