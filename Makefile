@@ -6,7 +6,7 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos cards clean
+.PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
@@ -22,6 +22,11 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive engine actors cluster
+
+# It asks pypi.org; add `--ignore-vuln ID`, with the reason here, for one that does not concern us.
+audit: $(VENV)/installed-dev ## known vulnerabilities of what is installed
+	$(BIN)/python .ci/audit.py
 
 zoo: $(VENV)/installed-dev ## train the tiny models again; needs Debian's dataset-fashion-mnist or --fashion-mnist DIR
 	$(BIN)/python -m actors.zoo.make

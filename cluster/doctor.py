@@ -57,7 +57,7 @@ def _machine() -> Iterator[Check]:
         f"RAY_ADDRESS is {address}: join it with --address auto" if address else "a local one is started for each run"
     )
     yield Check(name="ray cluster", state="ok", detail=where)
-    shm = Path("/dev/shm")
+    shm = Path("/dev/shm")  # nosec B108 # looked at, not written
     if shm.is_dir():
         free = shutil.disk_usage(shm).free
         low = free < LOW_SHM_BYTES

@@ -248,7 +248,7 @@ def _processor() -> str:
 
 def _output(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()  # nosec B603 # our own commands
     except (OSError, subprocess.SubprocessError):
         return ""
 

@@ -44,11 +44,7 @@ REMEDIES = (
 )
 NO_REMEDY = "check the credentials, the bucket and the network"
 # What AWS gives in its place is found by obstore itself: the environment, a web identity, the metadata of the machine.
-PROFILE_KEYS = {
-    "aws_access_key_id": "access_key_id",
-    "aws_secret_access_key": "secret_access_key",
-    "aws_session_token": "session_token",
-}
+PROFILE_KEYS = ("access_key_id", "secret_access_key", "session_token")
 
 
 def open_remote(root: str) -> "tuple[pyarrow.fs.FileSystem, str]":
@@ -152,4 +148,4 @@ def _profile() -> dict[str, Any]:
     found.read(file)
     if not found.has_section(profile):
         return {}
-    return {ours: found[profile][theirs] for theirs, ours in PROFILE_KEYS.items() if theirs in found[profile]}
+    return {name: found[profile][f"aws_{name}"] for name in PROFILE_KEYS if f"aws_{name}" in found[profile]}

@@ -119,7 +119,7 @@ def text_tokenizer(extra: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator([*_words(), *extra], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
+        pad_token="<pad>",  # nosec B106 # no password
         bos_token="<bos>",
         eos_token="<eos>",
         clean_up_tokenization_spaces=False,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 DASH = "–"
 MINUS = "−"
@@ -69,7 +69,8 @@ def words(name: str) -> str:
 def code(text: str) -> Markup:
     """Return text as HTML, with what stands between backticks as code."""
     parts = (
-        Markup("<code>{}</code>" if place % 2 else "{}").format(part) for place, part in enumerate(text.split("`"))
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(text.split("`"))
     )
     return Markup("").join(parts)
 
