@@ -68,6 +68,12 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
         "--autoscaling", action="store_true", help="the cluster grows on demand: ask for nodes that are not there yet"
     )
     parser.add_argument(
+        "--metrics-port",
+        type=int,
+        metavar="N",
+        help="serve metrics for Prometheus at localhost:N/metrics (needs counterforge[metrics])",
+    )
+    parser.add_argument(
         "--take-over",
         action="store_true",
         help="go on although another process holds this run: nothing that it still makes is taken",
@@ -109,7 +115,7 @@ def session_of(options: argparse.Namespace) -> "SessionConfig":
     """Return where to run."""
     from cluster.session import SessionConfig
 
-    return SessionConfig(address=options.address, autoscaling=options.autoscaling)
+    return SessionConfig(address=options.address, autoscaling=options.autoscaling, metrics_port=options.metrics_port)
 
 
 def live_console() -> "Console | None":

@@ -17,6 +17,7 @@ from ray.data.datasource import Datasource, ReadTask
 
 from cluster.careful import CarefulWork, watched
 from cluster.failures import Naming
+from cluster.meters import StageMeter
 from cluster.placement import IO_CPUS, group_placement
 from cluster.shard_row import ShardRow
 from cluster.stage_watch import StageWatch
@@ -128,6 +129,7 @@ class StageGroup:
         configs = {name: run.stages[name].model_copy(update={"placement": placement}) for name in group}
         self.name = "+".join(group)
         self.attempts = None if storage is None else Attempts(storage=storage, where=self.name)
+        self.meter = StageMeter(run.name, self.name)
         self.sample_s = run.limits.sample_s
         self.stages: dict[str, Stage] = {}
         self.failure: EngineError | None = None
@@ -145,6 +147,7 @@ class StageGroup:
             raise self.failure
         row = from_block(block)
         note = Note() if self.attempts is None else self.attempts.begin(row.shard)
+        self.meter.begun(note.begun)
         try:
             done = self._in_parts(row, note) if note.begun > WHOLE_ATTEMPTS else self._apply(row)
         except EngineError:
@@ -159,7 +162,7 @@ class StageGroup:
 
     def _apply(self, row: ShardRow) -> ShardRow:
         for name, stage in self.stages.items():
-            row = apply_stage(name, self._watched(stage, row), row)
+            row = apply_stage(name, self.meter.timed(name, self._watched(stage, row)), row)
         return row
 
     def _watched(self, stage: Stage, row: ShardRow) -> Stage:

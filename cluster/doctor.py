@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cluster.session import num_cores
+from cluster.session import missing_for_metrics, num_cores
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +57,13 @@ def _machine() -> Iterator[Check]:
         f"RAY_ADDRESS is {address}: join it with --address auto" if address else "a local one is started for each run"
     )
     yield Check(name="ray cluster", state="ok", detail=where)
+    missing = missing_for_metrics()
+    yield Check(
+        name="metrics",
+        state="missing" if missing else "ok",
+        detail=missing or "--metrics-port serves them to Prometheus",
+        remedy='for --metrics-port: pip install "counterforge[metrics]"' if missing else "",
+    )
     shm = Path("/dev/shm")  # nosec B108 # looked at, not written
     if shm.is_dir():
         free = shutil.disk_usage(shm).free

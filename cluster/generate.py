@@ -10,6 +10,7 @@ import ray.exceptions
 
 from cluster.dataflow import Read, run_dataflow
 from cluster.failures import explain
+from cluster.meters import RunMeter
 from cluster.placement import generate_needs
 from cluster.progress import MarkerFollower, Progress
 from cluster.session import cluster_resources
@@ -52,9 +53,10 @@ def generate_run(
         return
     steered = run if allocation is None else allocation.steer(run)
     commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
-    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited)
+    meter = RunMeter(rundir)
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, meter)
     watchdog = Watchdog(run.limits, generate_needs(run), rundir.storage, dataflow_activity, cluster_resources)
-    with Progress(follower, dataflow_activity, watchdog, console) as progress:
+    with Progress(follower, dataflow_activity, watchdog, console, meter) as progress:
         try:
             for index in run_dataflow(steered, pending, partial(_reader, run, plan), commit, rundir.storage):
                 LOG.debug("shard %d is done", index)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
+    from cluster.meters import RunMeter
     from cluster.watchdog import Watchdog
     from engine.rundir import RunDirectory
 
@@ -82,12 +83,15 @@ def describe_stage(stage: StageActivity, num_shards: int, mean: float | None) ->
 
 
 class MarkerFollower:
-    """Read each marker once, and say what is there and how fast it came."""
+    """Read each marker once, and say what is there and how fast it came; the meter counts those that are new."""
 
-    def __init__(self, rundir: "RunDirectory", num_shards: int, num_sources: int) -> None:
+    def __init__(
+        self, rundir: "RunDirectory", num_shards: int, num_sources: int, meter: "RunMeter | None" = None
+    ) -> None:
         self._rundir = rundir
         self._num_shards = num_shards
         self._num_sources = num_sources
+        self._meter = meter
         self._markers: dict[int, Marker] = dict(rundir.markers())
         self._first = set(self._markers)
         self._start = monotonic()
@@ -97,6 +101,8 @@ class MarkerFollower:
         for index in self._rundir.done():
             if index not in self._markers:
                 self._markers[index] = self._rundir.marker(index)
+                if self._meter is not None:
+                    self._meter.committed(self._markers[index])
         state = snapshot(self._markers, self._num_shards, self._num_sources)
         new = {index: marker for index, marker in self._markers.items() if index not in self._first}
         if not new:
@@ -117,7 +123,7 @@ class Progress:
     """Show a run's state from a thread of its own while the body of the `with` works.
 
     With a console it is a live display; without one it is log lines. Where the watchdog finds that the run is to end,
-    it interrupts the main thread, and `ended` says why.
+    it interrupts the main thread, and `ended` says why. The meter gets the numbers that are shown.
     """
 
     def __init__(
@@ -126,10 +132,11 @@ class Progress:
         activity: Callable[[], Activity],
         watchdog: "Watchdog",
         console: "Console | None" = None,
+        meter: "RunMeter | None" = None,
     ) -> None:
         self.ended: str | None = None
         self._follower, self._activity, self._watchdog = follower, activity, watchdog
-        self._console = console
+        self._console, self._meter = console, meter
         self._live: Live | None = None
         self._stop = Event()
         self._thread = Thread(target=self._follow, name="progress", daemon=True)
@@ -157,12 +164,15 @@ class Progress:
         if self._live is not None:
             self._live.stop()
         self._stack.close()
-        LOG.info("generate: %s", describe(self._follower.poll()))
+        state = self._follower.poll()
+        self._measure(state, Activity())
+        LOG.info("generate: %s", describe(state))
 
     def show(self) -> None:
         """Read the markers and show the state, if it is time for another line."""
-        state, stages = self._follower.poll(), self._activity().stages
-        now = monotonic()
+        state, activity = self._follower.poll(), self._activity()
+        self._measure(state, activity)
+        stages, now = activity.stages, monotonic()
         if state.done != self._done:
             self._done, self._changed = state.done, now
         finding = self._watchdog.look(now - self._changed)
@@ -181,6 +191,10 @@ class Progress:
     def _follow(self) -> None:
         while not self._stop.wait(POLL_S):
             self.show()
+
+    def _measure(self, state: Snapshot, activity: Activity) -> None:
+        if self._meter is not None:
+            self._meter.stands(state.done, state.num_shards - state.done, state.seconds_left, activity)
 
     def _is_due(self, now: float) -> bool:
         silent = now - self._said

@@ -5,12 +5,14 @@ import os
 import secrets
 import signal
 import site
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cluster.placement import Capacity, Need, Node, Resources, check_placement, local_cpus
 from engine.errors import PlacementError, RunError
@@ -18,6 +20,8 @@ from engine.errors import PlacementError, RunError
 LOG = logging.getLogger(__name__)
 # Ray gives its processes 30 s to come up and then raises a bare Exception: too short on a machine that is very busy.
 START_ATTEMPTS = 3
+# Every 10 s by default: too seldom for a short run, whose session ends with it.
+METRICS_REPORT_MS = 2000
 # Read by Ray when it is imported or starts a worker.
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,11 +37,15 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
-    """Say where to run. `address` joins a cluster; `autoscaling` trusts it to grow to what is asked."""
+    """Say where to run. `address` joins a cluster; `autoscaling` trusts it to grow to what is asked.
+
+    At `metrics_port` of the loopback Prometheus finds the metrics of a local session.
+    """
 
     address: str | None = None
     autoscaling: bool = False
     num_gpus: int | None = None
+    metrics_port: int | None = None
 
 
 @contextmanager
@@ -48,6 +56,8 @@ def ray_session(phases: Sequence[Sequence[Need]], config: SessionConfig | None =
     """
     config = config or SessionConfig()
     prepare_environment(config.address is None)
+    if config.metrics_port is not None:
+        check_metrics_port(config.metrics_port, config.address)
     import ray
 
     if ray.is_initialized():
@@ -84,6 +94,38 @@ def prepare_environment(local: bool) -> None:
         # Without a token any user of this machine could run code as us; Ray would otherwise write one to ~/.ray.
         if os.environ.get("RAY_AUTH_MODE") != "disabled" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(16))
+
+
+def check_metrics_port(port: int, address: str | None = None) -> None:
+    """Raise PlacementError where the metrics of this command could not be served at that port."""
+    if not 0 < port < 2**16:
+        raise PlacementError(f"--metrics-port {port}: expected a port from 1 to {2**16 - 1}, such as 9464")
+    if address is not None:
+        raise PlacementError(
+            f"--metrics-port {port} is for this machine alone: the nodes of a cluster serve their metrics already, at "
+            "the port that `ray start --metrics-export-port` was given"
+        )
+    if (missing := missing_for_metrics()) is not None:
+        raise PlacementError(
+            f"--metrics-port {port}: Ray's metrics agent needs more packages ({missing}): pip install "
+            '"counterforge[metrics]"'
+        )
+    with socket.socket() as probe:
+        # As the agent does, so that connections of a run before, which are being closed, are no hindrance.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PlacementError(f"--metrics-port {port} cannot be used ({error}): choose another one") from error
+
+
+def missing_for_metrics() -> str | None:
+    """Return which package Ray's metrics agent lacks, None where it lacks none."""
+    import ray._private.utils
+
+    # Private, but this is what Ray asks before it starts an agent that serves metrics (2.60).
+    error = ray._private.utils.get_dashboard_dependency_error()
+    return None if error is None else str(error)
 
 
 def python_path() -> str:
@@ -139,6 +181,10 @@ def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> Non
     if config.num_gpus is not None:
         capacity = Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=config.num_gpus),), local=True)
     check_placement(phases, capacity)
+    metrics: dict[str, Any] = {}
+    if config.metrics_port is not None:
+        report = {"metrics_report_interval_ms": METRICS_REPORT_MS}
+        metrics = {"_metrics_export_port": config.metrics_port, "_system_config": report}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with _quiet_start():
@@ -149,6 +195,7 @@ def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> Non
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
+                    **metrics,
                 )
             return
         except Exception as error:
