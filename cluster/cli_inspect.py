@@ -113,6 +113,7 @@ def status_command(options: argparse.Namespace) -> int:
 
     from cluster.activity import duration
     from cluster.progress import describe, snapshot
+    from engine.attempts import at_work
     from engine.lease import holders
     from engine.rundir import PHASE_LOG
 
@@ -121,14 +122,18 @@ def status_command(options: argparse.Namespace) -> int:
     phases = rundir.read_json(PHASE_LOG) if rundir.exists(PHASE_LOG) else {}
     seconds = phases.get("seconds", {}) if isinstance(phases, dict) else {}
     working = holders(rundir.storage)
+    again = [work for work in at_work(rundir.storage) if work.begun > 1]
     if options.json:
         held = {phase: asdict(holder) for phase, holder in working.items()}
-        print(json.dumps({**asdict(state), "plan": rundir.info.digest, "phases": seconds, "held": held}, indent=2))
+        more = {"plan": rundir.info.digest, "phases": seconds, "held": held, "begun_again": [*map(asdict, again)]}
+        print(json.dumps({**asdict(state), **more}, indent=2))
         return 0
     print(f"{rundir.info.name} in {rundir.storage}, plan {rundir.info.digest[:12]}")
     print(describe(state))
     for phase, holder in working.items():
         print(f"  {phase}: held by {holder.describe()}")
+    for work in again:
+        print(f"  {work.where}: shard {work.shard} begun {work.begun} times: a worker ended, or the stage raised")
     for title, reasons in (("rejected", state.counts.rejected), ("not processed", state.counts.quarantined)):
         for reason, count in sorted(reasons.items(), key=lambda item: -item[1]):
             print(f"  {title}: {reason} {count}")

@@ -95,12 +95,16 @@ class Attempts:
 
 @dataclass(frozen=True, kw_only=True)
 class AtWork:
-    """Hold what is at work, by its note: a shard, or a part of it, in some stages, for `seconds`."""
+    """Hold what is at work, by its note: a shard, or a part of it, in some stages, for `seconds`.
+
+    It was `begun` so many times: all but the last were not ended.
+    """
 
     shard: int
     where: str
     unit: str | None
     seconds: float
+    begun: int
 
     def describe(self) -> str:
         """Return what is at work, for people."""
@@ -109,14 +113,20 @@ class AtWork:
 
 
 def longest_at_work(storage: Storage) -> AtWork | None:
-    """Return what has been at work for longest, None where nothing is. Clocks of machines should agree."""
+    """Return what has been at work for longest, None where nothing is."""
+    return max(at_work(storage), key=lambda work: work.seconds, default=None)
+
+
+def at_work(storage: Storage) -> list[AtWork]:
+    """Return what is at work, or was when its workers ended, by shard. Clocks of machines should agree."""
     now, found = time.time(), list[AtWork]()
     for name in storage.list(FOLDER, ".json"):
         shard, _, where = name.removesuffix(".json").partition("-")
         note = _read(storage, f"{FOLDER}/{name}")
         if note.since is not None:
-            found.append(AtWork(shard=int(shard), where=where, unit=note.unit, seconds=max(now - note.since, 0.0)))
-    return max(found, key=lambda work: work.seconds, default=None)
+            seconds = max(now - note.since, 0.0)
+            found.append(AtWork(shard=int(shard), where=where, unit=note.unit, seconds=seconds, begun=note.begun))
+    return found
 
 
 def _read(storage: Storage, path: str) -> Note:
