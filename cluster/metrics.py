@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ray.util.metrics import Counter, Gauge, Histogram
 
 # Seconds a stage spends on a shard, from plugins that do next to nothing to video-sized models.
-BUCKETS_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 3600.0)
+BUCKETS_S = tuple(step * 10.0**power for power in range(-1, 4) for step in (1, 2, 5))
 
 
 @dataclass(frozen=True, kw_only=True)
