@@ -32,7 +32,7 @@ class Driver:
         options = [] if address is None else ["--address", address, "--autoscaling"]
         self._log = log
         with log.open("a") as file:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # nosec B603 # this program, with paths of ours
                 [sys.executable, "-m", "cluster.cli", "generate", str(run_file), "--out", str(out), *options],
                 env=os.environ | {"PYTHONPATH": python_path()},
                 stdout=file,

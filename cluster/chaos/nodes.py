@@ -108,7 +108,7 @@ def own_ray() -> Iterator[None]:
     """Keep what Ray writes in a folder of its own, which is deleted: another Ray of this machine stays untouched."""
     prepare_environment(local=True)
     # Short: a socket's path may have 107 characters.
-    folder = tempfile.mkdtemp(prefix="cf-", dir="/tmp")
+    folder = tempfile.mkdtemp(prefix="cf-", dir="/tmp")  # nosec B108 # made with a name that none can guess
     before = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = folder
     try:
