@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from cluster import cli_chaos, cli_evaluate, cli_inspect, cli_run, cli_select
+from cluster import cli_chaos, cli_evaluate, cli_inspect, cli_run, cli_select, cli_watch
 from cluster.cli_options import HelpFormatter
 from cluster.terminal import plain_output, refuse_arguments, shown
 
@@ -79,6 +79,7 @@ def make_parser() -> argparse.ArgumentParser:
     cli_evaluate.add_commands(commands)
     cli_inspect.add_commands(commands)
     cli_chaos.add_commands(commands)
+    cli_watch.add_commands(commands)
     return parser
 
 

@@ -33,6 +33,7 @@ COMMANDS = (
     "show",
     "schema",
     "doctor",
+    "watch-node",
 )
 ROOT = Path(__file__).parent.parent
 

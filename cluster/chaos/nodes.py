@@ -15,7 +15,7 @@ import psutil
 from cluster.chaos.driver import TASKS, kill_all, pool_of
 from cluster.placement import RESERVED_CPUS, generate_needs
 from cluster.session import prepare_environment
-from engine.errors import RunError
+from cluster.spot.drain import RayNode, drain_node
 from engine.runfile import RunFile
 
 if TYPE_CHECKING:
@@ -74,15 +74,8 @@ class Nodes:
 
     def drain(self, node: "Node", deadline_s: float) -> None:
         """Tell the cluster that a node goes in `deadline_s` seconds, as a spot notice does; it is left to be killed."""
-        from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
-        from ray.core.generated.autoscaler_pb2 import DrainNodeReason
-
-        client = GcsClient(address=self.address)
-        reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
-        end_ms = time.time_ns() // 1_000_000 + round(1000 * deadline_s)
-        is_accepted, why = client.drain_node(node.node_id, reason, "chaos", end_ms)
-        if not is_accepted:
-            raise RunError(f"Ray would not drain node {node.node_id}: {why}")
+        own = RayNode(node_id=node.node_id, address=self.address)
+        drain_node(own, time.time() + deadline_s, "chaos")
 
     def stop(self) -> None:
         """End every process of the cluster."""
