@@ -1,10 +1,14 @@
 """The deploy files are what their tools expect; no cloud is asked."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+
+from cluster.cli import make_parser
+from cluster.cli_watch import watch_command
 
 DEPLOY = Path(__file__).parent.parent / "cluster" / "deploy"
 
@@ -36,6 +40,15 @@ def test_both_clusters_start_without_gpus_and_leave_the_head_without_work() -> N
     spec = job["spec"]["rayClusterSpec"]
     assert spec["workerGroupSpecs"][0]["minReplicas"] == 0
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+
+
+def test_each_worker_of_the_ray_cluster_is_watched_once_ray_runs_on_it() -> None:
+    *_, start, watch = load("aws.yaml")["worker_start_ray_commands"]
+    assert start.startswith("ray start")
+    words = shlex.split(watch.partition(">")[0])
+    assert words[:2] == ["nohup", "counterforge"]
+    options = make_parser().parse_args(words[2:])
+    assert (options.command, options.cloud) == (watch_command, "ec2")
 
 
 def test_the_kubernetes_job_keeps_its_run_in_object_storage() -> None:
