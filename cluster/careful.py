@@ -39,11 +39,21 @@ class CarefulWork:
         """Return the shard after the stages; raise what they raised where no part of several went well."""
         self.rejections = list(self.row.rejections)
         groups = [list(members) for _, members in groupby(self.row.samples, key=lambda sample: sample.source_key)]
-        for group in groups:
+        for group in self._ordered(groups):
             self._group(group)
         if self.error is not None and not self.num_good and len(groups) > 1:
             raise self.error
         return replace(self.row, samples=self.samples, rejections=self.rejections)
+
+    def _ordered(self, groups: Sequence[list[Sample]]) -> list[list[Sample]]:
+        """Return the groups with those that are suspect second.
+
+        Early, since all before them is done once more at each death; not first, since a worker's first call takes long,
+        and who is at work for long is easily there when a machine is lost.
+        """
+        suspect = [group for group in groups if any(self.note.strikes.get(name) for name in _names(group))]
+        others = [group for group in groups if group not in suspect]
+        return [*others[:1], *suspect, *others[1:]]
 
     def _group(self, group: Sequence[Sample]) -> None:
         name = f"group {group[0].source_key}"
@@ -113,6 +123,10 @@ class CarefulWork:
 
     def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
         return Rejection(key=sample.key, source_key=sample.source_key, stage=self.where, reason=reason, detail=detail)
+
+
+def _names(group: Sequence[Sample]) -> list[str]:
+    return [f"group {group[0].source_key}", *(f"sample {sample.key}" for sample in group)]
 
 
 def watched(results: Iterator[Sample | Rejection], limit_s: float, last_words: Path) -> Iterator[Sample | Rejection]:

@@ -129,13 +129,29 @@ def test_parts_give_what_the_whole_gives(calm: dict[str, Sample]) -> None:
     assert CarefulWork(row=whole, apply=lambda part: part, where="poison", sample_s=1).run() == whole
 
 
-def test_one_death_with_a_sample_may_be_of_a_machine_two_are_not(tmp_path: Path) -> None:
+def test_what_is_suspect_comes_second_early_and_to_a_warm_worker(calm: dict[str, Sample]) -> None:
+    whole, seen = row(calm, 4), list[str]()
+
+    def watch(part: ShardRow) -> ShardRow:
+        seen.append(part.samples[-1].key)
+        return part
+
+    suspect = [sample.key for sample in whole.samples if sample.source_key == whole.planned[2]]
+    note = Note(begun=3, strikes={f"sample {suspect[3]}": 1})
+    found = CarefulWork(row=whole, apply=watch, where="poison", sample_s=1, note=note).run()
+    keys = [sample.source_key for sample in found.samples]
+    assert list(dict.fromkeys(keys)) == [whole.planned[place] for place in (0, 2, 1, 3)]
+    assert sorted(found.samples, key=lambda sample: sample.key) == sorted(whole.samples, key=lambda sample: sample.key)
+
+
+def test_some_deaths_with_a_sample_may_be_of_machines_many_are_not(tmp_path: Path) -> None:
     attempts = Attempts(storage=Storage(str(tmp_path)), where="editor")
     for strike in range(1, STRIKES + 1):
         note = attempts.begin(7)
         assert note.strikes.get("sample a", 0) == strike - 1
         attempts.narrow(7, note, "sample a")
     note = attempts.begin(7)
-    assert note == Note(begun=3, strikes={"sample a": 2})
+    assert (note.begun, note.strikes) == (STRIKES + 1, {"sample a": STRIKES})
     attempts.end(7)
-    assert attempts.begin(7) == Note(begun=1)
+    note = attempts.begin(7)
+    assert (note.begun, note.strikes) == (1, {})

@@ -10,9 +10,12 @@ import pytest
 from rich.console import Console
 from tiny_runs import picture, tiny_plan
 
+from cluster.activity import Activity, StageActivity
 from cluster.cli import main, start_logging
-from cluster.progress import MarkerFollower, Progress, StageActivity
+from cluster.placement import Resources
+from cluster.progress import MarkerFollower, Progress
 from cluster.terminal import plain_output, shown
+from cluster.watchdog import Watchdog
 from engine.rundir import RunDirectory
 
 # Clears the screen, sets the window's title, writes over the line, turns the direction of writing.
@@ -80,11 +83,15 @@ def test_log_lines_and_tracebacks_cannot_either(capsys: pytest.CaptureFixture[st
 
 def test_a_stage_s_name_cannot_steer_the_live_display(tmp_path: Path) -> None:
     run, plan = tiny_plan(tmp_path)
-    follower = MarkerFollower(RunDirectory.create(str(tmp_path / "run"), run, plan), plan.num_shards, plan.num_edited)
+    rundir = RunDirectory.create(str(tmp_path / "run"), run, plan)
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited)
     output = io.StringIO()
     console = Console(file=output, force_terminal=True, width=200)
     stage = StageActivity(name=f"mine{STEERING}", done=0, working=1, waiting=0, actors=1, starting=0)
-    with Progress(follower, lambda: [stage], console) as progress:
+    activity = Activity(stages=[stage])
+    enough = Resources(num_cpus=2, num_gpus=0, free_cpus=0, free_gpus=0)
+    watchdog = Watchdog(run.limits, [], rundir.storage, lambda: activity, lambda: enough)
+    with Progress(follower, lambda: activity, watchdog, console) as progress:
         progress.show()
     assert SEEN in output.getvalue()
     assert "\x1b[2J" not in output.getvalue()
