@@ -17,7 +17,7 @@ from engine.storage import Storage
 
 FOLDER = "attempts"
 # A sample is given up once as many workers ended while it alone was at work: some may have been lost machines. With 2
-# one of 700 good samples was given up in 100 kills, one every 12 s.
+# one of 2,400 good samples was given up in 100 kills, one every 12 s or so.
 STRIKES = 3
 # The function of cluster/careful.py that draws the results from a stage.
 WATCHED = "watched"
