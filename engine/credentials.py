@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 HIDDEN = "***"
@@ -32,36 +33,36 @@ _NO_SECRETS = re.compile(r"(?i)[_-](?:path|file|dir|mode|id|url|uri|name)$")
 
 def redact(text: str) -> str:
     """Return a text without the credentials in its URLs, without tokens, and without this process's own secrets."""
-    text = _USER.sub(HIDDEN, text)
-    text = _QUERY.sub(rf"\1{HIDDEN}", text)
-    text = _TOKENS.sub(HIDDEN, text)
-    for secret in _secrets_of_environment():
-        text = text.replace(secret, HIDDEN)
-    return text
+    return _without(text, _secrets_of_environment())
 
 
-def find_credentials(value: object, at: tuple[str, ...] = ()) -> Iterator[str]:
+def find_credentials(value: object) -> Iterator[str]:
     """Yield the dotted names of the fields of a tree that hold credentials, by their text or by their own name."""
+    yield from _find(value, (), _secrets_of_environment())
+
+
+def _find(value: object, at: tuple[str, ...], secrets: Sequence[str]) -> Iterator[str]:
     # Not at the top: the command line shows its help without it.
     from pydantic import BaseModel
 
     match value:
         case str():
             named = bool(at) and _is_secret_name(at[-1]) and _is_secret_value(value)
-            if named or redact(value) != value:
+            if named or _without(value, secrets) != value:
                 yield ".".join(at)
         case BaseModel():
-            yield from find_credentials(value.model_dump(), at)
+            yield from _find(value.model_dump(), at, secrets)
         case dict():
             for name, part in value.items():
                 text = str(name)
                 # What is wrong with a name must not be said by that name.
-                yield from find_credentials(part, (*at, redact(text)))
-                if redact(text) != text:
-                    yield ".".join((*at, redact(text)))
+                shown = _without(text, secrets)
+                yield from _find(part, (*at, shown), secrets)
+                if shown != text:
+                    yield ".".join((*at, shown))
         case list() | tuple():
             for place, part in enumerate(value):
-                yield from find_credentials(part, (*at, str(place)))
+                yield from _find(part, (*at, str(place)), secrets)
         case _:
             pass
 
@@ -75,12 +76,22 @@ def refuse_credentials(value: Any) -> Any:  # noqa: ANN401 any YAML value
     return value
 
 
+def _without(text: str, secrets: Sequence[str]) -> str:
+    text = _USER.sub(HIDDEN, text)
+    text = _QUERY.sub(rf"\1{HIDDEN}", text)
+    text = _TOKENS.sub(HIDDEN, text)
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
 def _secrets_of_environment() -> list[str]:
     found = {value for name, value in os.environ.items() if _is_secret_name(name) and _is_secret_value(value)}
     # The longest first: one may be a part of another.
     return sorted(found, key=len, reverse=True)
 
 
+@lru_cache(4096)
 def _is_secret_name(name: str) -> bool:
     return bool(_NAMES.search(name)) and not _NO_SECRETS.search(name)
 
