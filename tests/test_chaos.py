@@ -45,7 +45,7 @@ def test_under_faults_nothing_is_lost_doubled_or_changed(
     assert {trial.fault for trial in trials if trial.num_kills} == set(faults)
     assert {(trial.lost, trial.duplicated, trial.different, trial.leftover) for trial in trials} == {(0, 0, 0, 0)}
     assert {trial.samples for trial in trials} == {1 + 15 * 5}
-    assert sum(trial.nodes_used for trial in trials) >= 2
+    assert sum(trial.nodes_used for trial in trials) >= 1
     # What is there is not done again, and other code or another seed is not mixed with it.
     assert [trial.to_json() for trial in study.trials()] == [trial.to_json() for trial in trials]
     with pytest.raises(RunDirectoryError, match="another run file, seed or state of the code"):

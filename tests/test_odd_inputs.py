@@ -84,6 +84,8 @@ def test_odd_images_and_captions_are_made_or_quarantined(tmp_path: Path) -> None
     assert len(plan.keys(0)) == len(ODD)
     reasons = rundir.marker(0).counts.quarantined
     assert {reason: reasons[reason] for reason in UNREADABLE} == UNREADABLE
+    # Two of the background, one of the colour.
+    assert reasons["caption_too_long"] == 3
     sources = {sample.provenance["source"] for sample in rundir.read_shard(0) if sample.role == "source"}
     assert sources == {name for name, _, _ in ODD} - {"empty.jpg", "text.jpg", "cut.jpg", "bomb.ppm"}
     # A picture that can be read gets edits, however odd it is, unless its reason is told.
