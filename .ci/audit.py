@@ -22,22 +22,26 @@ def main(arguments: Sequence[str]) -> int:
         lines = done.stderr.strip().splitlines()
         print(f"audit: NOT CHECKED, pip-audit has no result: {lines[-1] if lines else 'no message'}")
         return 0
-    found = [line for package in packages for line in describe(package)]
-    for line in found:
-        print(line)
-    print(f"audit: {summary(packages, len(found))}")
+    *found, summary = report(packages)
+    print(*found, summary, sep="\n")
     return 1 if found else 0
 
 
+def report(packages: Sequence[dict[str, object]]) -> list[str]:
+    """Return a line for each known vulnerability and, last, how much was checked."""
+    found = [line for package in packages for line in describe(package)]
+    return [*found, f"audit: {summarize(packages, len(found))}"]
+
+
 def describe(package: dict[str, object]) -> list[str]:
-    """Return a line for each known vulnerability of a package."""
+    """Return a line for each known vulnerability of a package; one that was skipped has neither version nor any."""
     known = package.get("vulns") or []
     assert isinstance(known, list)
-    name = f"{package['name']} {package['version']}"
+    name = f"{package['name']} {package.get('version', '')}".strip()
     return [f"{name}: {each['id']}, mended in {', '.join(each['fix_versions']) or 'no version yet'}" for each in known]
 
 
-def summary(packages: Sequence[dict[str, object]], num_found: int) -> str:
+def summarize(packages: Sequence[dict[str, object]], num_found: int) -> str:
     """Return in words how much was checked and what came of it."""
     unknown = [str(package["name"]) for package in packages if "skip_reason" in package]
     if len(unknown) == len(packages):
