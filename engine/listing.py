@@ -1,6 +1,5 @@
 """The listing of a source in columns, so that a million items are cheap."""
 
-import hashlib
 import json
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,14 +10,12 @@ import numpy.typing as npt
 
 from engine.errors import SourceError
 from engine.runfile import Splits
-from engine.sample import Split
 from engine.sources import Source, SourceItem
-from engine.splits import split_of
+from engine.splits import SPLITS, hashes, splits_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TEXTS = ("key", "split_key", "locator", "caption", "attributes")
 ROWS_AT_ONCE = 65_536
 
@@ -39,10 +36,14 @@ class Listing:
         """Return the plan's table: these rows in this order."""
         import pyarrow as pa
 
-        texts = self.texts.take(pa.array(order))
+        rows = pa.array(order)
         split = pa.DictionaryArray.from_arrays(self.split[order], list(SPLITS)).cast(pa.string())
         columns = {"shard": pa.array(shard.astype(np.int32)), "split": split, "label": pa.array(self.label[order])}
-        return pa.table(columns | {name: texts.column(name) for name in TEXTS}).combine_chunks()
+        for name in TEXTS:
+            # Most sources are groups of one: the two columns are then one in memory.
+            is_key = name == "split_key" and self.texts.column(name).equals(self.texts.column("key"))
+            columns[name] = columns["key"] if is_key else self.texts.column(name).combine_chunks().take(rows)
+        return pa.table(columns)
 
     def keep(self, rows: npt.NDArray[np.int64]) -> "Listing":
         """Return the listing of these rows alone."""
@@ -57,7 +58,7 @@ class Listing:
 
         place = self.texts.schema.get_field_index("split_key")
         texts = self.texts.set_column(place, "split_key", pa.array(split_keys, pa.large_string()))
-        return replace(self, texts=texts, split=_splits(split_keys, splits, seed))
+        return replace(self, texts=texts, split=splits_of(split_keys, splits, seed))
 
 
 def list_source(source: Source, splits: Splits, seed: int) -> Listing:
@@ -69,27 +70,24 @@ def list_source(source: Source, splits: Splits, seed: int) -> Listing:
     while batch := list(islice(items, ROWS_AT_ONCE)):
         batches.append(_texts(batch))
         labels.append(np.array([item.label for item in batch], dtype=np.int32))
-        split_codes.append(_splits([item.split_key for item in batch], splits, seed))
-        places.append(_places([item.key for item in batch], seed))
+        split_codes.append(splits_of([item.split_key for item in batch], splits, seed))
+        places.append(hashes(f"order/{seed}/", [item.key for item in batch]))
     if not batches:
         raise SourceError("the source has no images: expected at least one")
     texts = pa.Table.from_batches(batches)
-    _refuse_twins(texts)
-    return Listing(
-        texts=texts, label=np.concatenate(labels), split=np.concatenate(split_codes), place=np.concatenate(places)
-    )
-
-
-def _splits(split_keys: list[str], splits: Splits, seed: int) -> npt.NDArray[np.int8]:
-    return np.array([SPLITS.index(split_of(key, splits, seed)) for key in split_keys], dtype=np.int8)
+    place = np.concatenate(places)
+    _refuse_twins(texts, place)
+    return Listing(texts=texts, label=np.concatenate(labels), split=np.concatenate(split_codes), place=place)
 
 
 def _texts(batch: list[SourceItem]) -> "pa.RecordBatch":
     import pyarrow as pa
 
+    keys, split_keys = [item.key for item in batch], [item.split_key for item in batch]
+    key = pa.array(keys, pa.large_string())
     columns = (
-        [item.key for item in batch],
-        [item.split_key for item in batch],
+        key,
+        key if split_keys == keys else split_keys,
         [item.locator for item in batch],
         [item.caption for item in batch],
         [json.dumps(dict(item.attributes), sort_keys=True) if item.attributes else "" for item in batch],
@@ -98,21 +96,20 @@ def _texts(batch: list[SourceItem]) -> "pa.RecordBatch":
     return pa.record_batch([pa.array(column, pa.large_string()) for column in columns], names=list(TEXTS))
 
 
-def _places(keys: list[str], seed: int) -> npt.NDArray[np.uint64]:
-    prefix = f"order/{seed}/".encode()
-    digests = b"".join(hashlib.blake2b(prefix + key.encode(), digest_size=8).digest() for key in keys)
-    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)
-
-
-def _refuse_twins(texts: "pa.Table") -> None:
+def _refuse_twins(texts: "pa.Table", place: npt.NDArray[np.uint64]) -> None:
     import pyarrow.compute as pc
 
-    keys = texts.column("key")
-    if pc.count_distinct(keys).as_py() == len(keys):
+    ordered = np.sort(place)
+    # One key has one place; two keys with one place are as good as impossible, and looked at.
+    shared = ordered[1:][ordered[1:] == ordered[:-1]]
+    if not len(shared):
         return
-    counted = pc.value_counts(keys)
-    key = next(row["values"] for row in counted.to_pylist() if row["counts"] > 1)
-    twins = texts.filter(pc.equal(keys, key)).column("locator").to_pylist()
+    rows = texts.filter(np.isin(place, shared))
+    counted = pc.value_counts(rows.column("key")).to_pylist()
+    key = next((row["values"] for row in counted if row["counts"] > 1), None)
+    if key is None:
+        return
+    twins = rows.filter(pc.equal(rows.column("key"), key)).column("locator").to_pylist()
     raise SourceError(
         f"one image is listed twice: {twins[0]!r} and {twins[1]!r} have the key {key}; list each image once"
     )

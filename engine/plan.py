@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -15,11 +16,12 @@ import numpy.typing as npt
 from engine.duplicates import NearDuplicates, separate
 from engine.errors import LeakError, RunDirectoryError, SourceError
 from engine.hash_store import HashStore
-from engine.listing import SPLITS, Listing, list_source
+from engine.listing import Listing, list_source
 from engine.runfile import AnySource, DataConfig, RunFile
 from engine.sample import Split
 from engine.sources import Source, SourceItem, open_source
 from engine.sources.item import name_some
+from engine.splits import SPLITS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,13 +58,11 @@ class Plan:
 
     def shard(self, index: int) -> list[PlannedItem]:
         """Return the sources of one shard."""
-        start, stop = np.searchsorted(self._planned_shards(), (index, index + 1))
-        return list(self._items(self.table.slice(start, stop - start)))
+        return list(self._items(self._rows(index)))
 
     def keys(self, index: int) -> list[str]:
         """Return the source keys of one shard."""
-        start, stop = np.searchsorted(self._planned_shards(), (index, index + 1))
-        return cast(list[str], self.table.column("key").slice(start, stop - start).to_pylist())
+        return cast(list[str], self._rows(index).column("key").to_pylist())
 
     def split_keys(self) -> dict[str, str]:
         """Return the split key of every source, by its key."""
@@ -77,7 +77,7 @@ class Plan:
 
     def counts(self, *, edited: bool = False) -> dict[Split, dict[str, int]]:
         """Return the number of sources by split and class; with `edited` only those that get edits."""
-        table = self.table.slice(0, len(self._planned_shards())) if edited else self.table
+        table = self.table.slice(0, self.num_edited) if edited else self.table
         split = np.asarray(table.column("split"))
         label = np.asarray(table.column("label"))
         return {
@@ -87,16 +87,19 @@ class Plan:
             for name in SPLITS
         }
 
-    @property
+    @cached_property
     def num_train_shards(self) -> int:
         """Return the number of shards of train sources: they come before those of validation sources."""
-        is_train = np.asarray(self.table.column("split").slice(0, self.num_edited)) == "train"
-        return int(self._planned_shards()[is_train].max()) + 1
+        import pyarrow.compute as pc
+
+        train = pc.equal(self.table.column("split").slice(0, self.num_edited), "train")
+        # Shards are in order, and those of train sources come first.
+        return int(self.table.column("shard")[pc.sum(train).as_py() - 1].as_py()) + 1
 
     @property
     def num_edited(self) -> int:
         """Return the number of sources that get edits."""
-        return len(self._planned_shards())
+        return int(self._starts[-1])
 
     def save(self, path: Path) -> None:
         """Write the plan as one parquet file."""
@@ -142,9 +145,14 @@ class Plan:
             table=table.replace_schema_metadata(None).combine_chunks(),
         )
 
-    def _planned_shards(self) -> Integers:
+    @cached_property
+    def _starts(self) -> Integers:
+        """Return the first row of each shard, and behind them the number of all rows that have one."""
         shard = np.asarray(self.table.column("shard"))
-        return shard[: int(np.count_nonzero(shard != NO_SHARD))]
+        return np.searchsorted(shard[: np.count_nonzero(shard != NO_SHARD)], np.arange(self.num_shards + 1))
+
+    def _rows(self, index: int) -> "pa.Table":
+        return self.table.slice(self._starts[index], self._starts[index + 1] - self._starts[index])
 
     def _items(self, table: "pa.Table") -> Iterator[PlannedItem]:
         for batch in table.to_batches(max_chunksize=ROWS_HASHED_AT_ONCE):
@@ -191,6 +199,7 @@ def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> st
     Placement is left out (but for the threads of an actor), so are probe, reinforce, report and the test data. What
     near-duplicates change is in the sources, so where there are none the digest is as without a look at them.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     stages = []
@@ -214,7 +223,8 @@ def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> st
                 digest.update(np.asarray(column).astype("<i8").tobytes())
             else:  # lengths first, so that no two listings give the same bytes
                 digest.update(np.asarray(pc.binary_length(column)).astype("<i8").tobytes())
-                digest.update("".join(column.to_pylist()).encode())
+                whole = pa.ListArray.from_arrays([0, len(column)], column)
+                digest.update(pc.binary_join(whole, pa.scalar("", column.type))[0].as_buffer())
     return digest.hexdigest()
 
 

@@ -1,9 +1,15 @@
 """Which split a source belongs to. The only place that decides."""
 
 import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.runfile import Splits
 from engine.sample import Split
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def split_of(split_key: str, splits: Splits, seed: int) -> Split:
@@ -11,12 +17,25 @@ def split_of(split_key: str, splits: Splits, seed: int) -> Split:
 
     Adding or removing sources moves no other source; changing the shares moves as few as possible.
     """
-    chosen = seed if splits.seed is None else splits.seed
-    digest = hashlib.blake2b(f"split/{chosen}/{split_key}".encode(), digest_size=8).digest()
-    place = int.from_bytes(digest, "big") / 2**64
+    return SPLITS[splits_of([split_key], splits, seed)[0]]
+
+
+def splits_of(split_keys: Sequence[str], splits: Splits, seed: int) -> npt.NDArray[np.int8]:
+    """Return the split of each source, as an index into SPLITS."""
+    place = hashes(f"split/{seed if splits.seed is None else splits.seed}/", split_keys) / 2.0**64
+    found = np.full(len(place), SPLITS.index("validation" if splits.validation > 0 else "train"), np.int8)
     # From the ends, so that a share of 0 stays empty whatever the sum rounds to.
-    if place < splits.train:
-        return "train"
-    if place >= 1 - splits.test:
-        return "test"
-    return "validation" if splits.validation > 0 else "train"
+    found[place >= 1 - splits.test] = SPLITS.index("test")
+    found[place < splits.train] = SPLITS.index("train")
+    return found
+
+
+def hashes(prefix: str, texts: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """Return a 64-bit hash of each text, told from other hashes of it by the prefix."""
+    started = hashlib.blake2b(prefix.encode(), digest_size=8)
+    digests = bytearray()
+    for text in texts:
+        hasher = started.copy()
+        hasher.update(text.encode())
+        digests += hasher.digest()
+    return np.frombuffer(digests, dtype=">u8").astype(np.uint64)

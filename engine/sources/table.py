@@ -3,9 +3,10 @@
 import csv
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from engine.errors import SourceError
 from engine.outside import loads_outside
@@ -48,7 +49,7 @@ class TableImages:
         """Return `classes` of the configuration, else every label that occurs."""
         if self.names:
             return self.names
-        return sort_classes({row.label for row in self._rows()})
+        return sort_classes(set(self._labels()))
 
     def items(self) -> Iterator[SourceItem]:
         """Yield one item a row; raise SourceError for an unknown label, a class without rows, no image found."""
@@ -78,7 +79,7 @@ class TableImages:
         return read_inside(self.root, item.locator)
 
     def _relative(self, path: str) -> str:
-        if os.path.isabs(path):
+        if path.startswith("/"):
             return os.path.relpath(path, self.root)
         return os.path.normpath(path) if "//" in path or "./" in path else path
 
@@ -96,37 +97,57 @@ class TableImages:
                 f"{os.path.join(self.root, next(iter(first)))}; paths start from {self.root}, or set `image_folder`"
             )
 
+    def _labels(self) -> Iterator[str]:
+        """Yield the labels alone: that pass over the whole table costs a fraction of the one that makes the items."""
+        if self.table.lower().endswith(".jsonl"):
+            yield from (row.label for row in self._json_rows())
+            return
+        rows = self._csv_cells()
+        _, header = next(rows)
+        at = header.index("label")
+        # A row without a label is refused by the other pass.
+        yield from filter(None, (cells[at].strip() for _, cells in rows))
+
     def _rows(self) -> Iterator[_Row]:
-        try:
-            if self.table.lower().endswith(".jsonl"):
-                yield from self._json_rows()
-            else:
-                yield from self._csv_rows()
-        except UnicodeDecodeError as error:
-            raise SourceError(
-                f"{self.table} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
-            ) from error
+        return self._json_rows() if self.table.lower().endswith(".jsonl") else self._csv_rows()
 
     def _csv_rows(self) -> Iterator[_Row]:
+        rows = self._csv_cells()
+        _, header = next(rows)
+        places = [header.index(name) if name in header else None for name in COLUMNS]
+        kept = [(name, header.index(name)) for name in self.attributes]
+        for line, cells in rows:
+            values = ["" if at is None else cells[at].strip() for at in places]
+            yield self._row(line, values, {name: cells[at] for name, at in kept} if kept else NO_ATTRIBUTES)
+
+    def _csv_cells(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield line number and cells of the header, then of each row."""
         delimiter = "\t" if self.table.lower().endswith(".tsv") else ","
-        with open(self.table, encoding="utf-8-sig", newline="") as file:
+        with self._decoded() as file:
             reader = csv.reader(file, delimiter=delimiter)
             try:
                 header = [name.strip() for name in next(reader, [])]
                 self._check_columns(header)
-                place = {name: header.index(name) if name in header else None for name in COLUMNS}
-                kept = [(name, header.index(name)) for name in self.attributes]
+                yield reader.line_num, header
                 for cells in filter(None, reader):
                     if len(cells) != len(header):
                         raise SourceError(
                             f"{self.table}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}; "
                             "quote cells that hold the separator"
                         )
-                    values = ["" if at is None else cells[at].strip() for at in place.values()]
-                    attributes = {name: cells[at] for name, at in kept} if kept else NO_ATTRIBUTES
-                    yield self._row(reader.line_num, values, attributes)
+                    yield reader.line_num, cells
             except csv.Error as error:
                 raise SourceError(f"{self.table}, line {reader.line_num}: not a table: {error}") from error
+
+    @contextmanager
+    def _decoded(self) -> Iterator[TextIO]:
+        try:
+            with open(self.table, encoding="utf-8-sig", newline="") as file:
+                yield file
+        except UnicodeDecodeError as error:
+            raise SourceError(
+                f"{self.table} is not UTF-8: {error.reason} at byte {error.start}; save it as UTF-8"
+            ) from error
 
     def _check_columns(self, header: list[str]) -> None:
         for name in (*REQUIRED, *self.attributes):
@@ -139,7 +160,7 @@ class TableImages:
             raise SourceError(f"{self.table}: column {name_some(doubled)} occurs twice; rename one of the two")
 
     def _json_rows(self) -> Iterator[_Row]:
-        with open(self.table, encoding="utf-8-sig") as file:
+        with self._decoded() as file:
             for line, text in enumerate(file, start=1):
                 if not text.strip():
                     continue
