@@ -1,12 +1,15 @@
-"""Object stores: opening one by its URI, and the one thing that pyarrow.fs cannot do there, creating what is absent.
+"""Object stores: opening one by its URI, and what pyarrow.fs does not do there, or with more requests than one.
 
 A conditional upload (`If-None-Match: *` on S3, `ifGenerationMatch=0` on Google's) is made by obstore: pyarrow 26 has
-none (apache/arrow#44281).
+none (apache/arrow#44281). So is what is asked for each file of each shard: pyarrow takes two requests to say that one
+is not there, two to read one and four to delete one.
 """
 
 import configparser
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,18 +89,67 @@ def create_object(root: str, path: str, data: bytes) -> bool:
     then the answer is no though it is there. Raises OSError, also for what obstore says is wrong.
     """
     import obstore
-    from obstore.exceptions import AlreadyExistsError, BaseError
+    from obstore.exceptions import AlreadyExistsError
+
+    with _failures():
+        try:
+            obstore.put(_open_store(root), path, data, mode="create")
+        except AlreadyExistsError:
+            return False
+        except FileNotFoundError as error:
+            # A bucket that is not there: a name that is free is what was hoped for.
+            raise _said(error) from error
+    return True
+
+
+def read_object(root: str, path: str) -> bytes:
+    """Return the content of an object; FileNotFoundError where there is none, else OSError."""
+    import obstore
+
+    with _failures():
+        return bytes(obstore.get(_open_store(root), path).bytes())
+
+
+def object_size(root: str, path: str) -> int | None:
+    """Return the size of an object in bytes, None where there is none; OSError where that cannot be said."""
+    import obstore
 
     try:
-        obstore.put(_open_store(root), path, data, mode="create")
-    except AlreadyExistsError:
-        return False
-    except (BaseError, FileNotFoundError) as error:
-        # The latter is a bucket that is not there. After the first line comes the store's XML, then the debug form.
-        said = str(error).split("\n")[0].removesuffix(': <?xml version="1.0" encoding="utf-8"?>')
-        code = re.search(r"<Code>(\w+)</Code>", str(error))
-        raise OSError(f"{said} ({code[1]})" if code else said) from error
-    return True
+        with _failures():
+            return int(obstore.head(_open_store(root), path)["size"])
+    except FileNotFoundError:
+        return None
+
+
+def delete_object(root: str, path: str) -> None:
+    """Delete an object if it is there; OSError where it cannot be."""
+    import obstore
+
+    try:
+        with _failures():
+            obstore.delete(_open_store(root), path)
+    except FileNotFoundError:
+        return
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Turn what obstore says is wrong into an OSError of one line."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except BaseError as error:
+        raise _said(error) from error
+
+
+def _said(error: Exception) -> OSError:
+    # After the first line comes the store's XML, then the debug form.
+    said = str(error).split("\n")[0].removesuffix(': <?xml version="1.0" encoding="utf-8"?>')
+    code = re.search(r"<Code>(\w+)</Code>", str(error))
+    return OSError(f"{said} ({code[1]})" if code else said)
 
 
 @cache

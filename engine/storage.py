@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import DiskFullError, RunError
-from engine.object_store import create_object, open_remote, remedy
+from engine.object_store import create_object, delete_object, object_size, open_remote, read_object, remedy
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -71,8 +71,7 @@ class Storage:
         with self._failures(path, "read"):
             if self._remote is None:
                 return self.local_path(path).read_bytes()
-            with self._remote.open_input_stream(f"{self._base}/{path}") as stream:
-                return bytes(stream.read())
+            return read_object(self.root, path)
 
     def digest(self, path: str) -> StoredFile:
         """Hash a file as it is stored now, block by block."""
@@ -106,11 +105,11 @@ class Storage:
         Of two writers in the same instant one is told yes. An object store that loses its answer may tell both no: then
         the file holds what one of them wrote.
         """
-        if self.exists(path):
-            return False
         if self._remote is not None:
             with self._failures(path, "write"):
                 return create_object(self.root, path, data)
+        if self.exists(path):
+            return False
         with self._failures(path, "write"), self._temporary(path, [data]) as (temporary, final):
             return _link(temporary, final)
 
@@ -124,8 +123,7 @@ class Storage:
             if self._remote is None:
                 local = self.local_path(path)
                 return local.stat().st_size if local.is_file() else None
-            info = self._remote.get_file_info(f"{self._base}/{path}")
-            return int(info.size) if info.is_file else None
+            return object_size(self.root, path)
 
     def list(self, folder: str, suffix: str = "") -> list[str]:
         """Return the sorted names in a folder that end in `suffix`, without unfinished files; none if it is absent."""
@@ -134,13 +132,11 @@ class Storage:
 
     def delete(self, path: str) -> None:
         """Delete a file if it is there."""
-        if not self.exists(path):
-            return
         with self._failures(path, "delete"):
             if self._remote is None:
                 self.local_path(path).unlink(missing_ok=True)
             else:
-                self._remote.delete_file(f"{self._base}/{path}")
+                delete_object(self.root, path)
 
     def unfinished(self, folder: str) -> Sequence[str]:
         """Return the names of the files in a folder that are being written, or were when their writer died."""
