@@ -118,7 +118,7 @@ def status_command(options: argparse.Namespace) -> int:
     from engine.rundir import PHASE_LOG
 
     rundir = open_directory(options.run)
-    state = snapshot(rundir.markers(), rundir.info.num_shards, rundir.plan().num_edited)
+    state = snapshot(rundir.read_markers(rundir.done()), rundir.info.num_shards, rundir.plan().num_edited)
     phases = rundir.read_json(PHASE_LOG) if rundir.exists(PHASE_LOG) else {}
     seconds = phases.get("seconds", {}) if isinstance(phases, dict) else {}
     working = holders(rundir.storage)

@@ -156,7 +156,7 @@ def generate_command(options: argparse.Namespace) -> int:
     run = load(options)
     rundir, plan = open_run(run, out_of(options, run))
     run_phases(("generate",), run, rundir, plan, session_of(options), live_console(), take_over=options.take_over)
-    print(describe(snapshot(rundir.markers(), plan.num_shards, plan.num_edited)))
+    print(describe(snapshot(rundir.read_markers(rundir.done()), plan.num_shards, plan.num_edited)))
     return 0
 
 

@@ -23,6 +23,7 @@ from cluster.shard_row import ShardRow
 from cluster.stage_watch import StageWatch
 from engine.attempts import Attempts, Note
 from engine.errors import EngineError, RunError
+from engine.marker import Marker
 from engine.runfile import RunFile
 from engine.sample import Rejection, Sample, Stage
 from engine.shard import sample_from_json, sample_to_json
@@ -202,10 +203,10 @@ def run_dataflow(
     run: RunFile,
     shards: Sequence[int],
     reader: Callable[[int], Read],
-    commit: Callable[[ShardRow], None],
+    commit: Callable[[ShardRow], Marker],
     storage: Storage,
-) -> Iterator[int]:
-    """Stream shards through the stages; yield each index once `commit` has returned. Reads and commits run in tasks.
+) -> Iterator[Marker]:
+    """Stream shards through the stages; yield each marker that `commit` has returned. Reads and commits run in tasks.
 
     In `storage` the actors note what they have at work.
     """
@@ -225,7 +226,7 @@ def run_dataflow(
             num_cpus=IO_CPUS,
         )
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from batch["shard"].to_pylist()
+            yield from (Marker.from_json(data, "of a commit") for data in batch["marker"].to_pylist())
 
 
 def data_context() -> ray.data.DataContext:
@@ -249,12 +250,11 @@ def _read_block(read: Read) -> list[pa.Table]:
     return [to_block(read())]
 
 
-def _commit_block(block: pa.Table, commit: Callable[[ShardRow], None]) -> pa.Table:
-    """Commit a shard in a task, and hand back its index alone."""
+def _commit_block(block: pa.Table, commit: Callable[[ShardRow], Marker]) -> pa.Table:
+    """Commit a shard in a task, and hand back its marker alone."""
     row = from_block(block)
     with Naming(f"the commit of shard {row.shard}"):
-        commit(row)
-    return pa.table({"shard": [row.shard]})
+        return pa.table({"marker": [commit(row).to_json()]})
 
 
 def _is_transient(error: Exception) -> bool:

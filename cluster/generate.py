@@ -1,14 +1,17 @@
 """The generate phase: every pending shard of a plan through its stages and into the run directory."""
 
+import json
 import logging
+import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 import ray.exceptions
 
-from cluster.dataflow import Read, run_dataflow
+from cluster.dataflow import run_dataflow
 from cluster.failures import explain
 from cluster.meters import RunMeter
 from cluster.placement import generate_needs
@@ -20,12 +23,13 @@ from cluster.watchdog import Watchdog
 from engine.commit import commit_shard
 from engine.errors import DiskFullError, RunError
 from engine.estimate import describe_missing
+from engine.marker import Marker
 from engine.plan import Plan, PlannedItem
 from engine.rounds import Allocation
 from engine.rundir import RunDirectory
 from engine.runfile import AnySource, RunFile
 from engine.sample import Rejection, Sample
-from engine.sources import STAGE, open_source, read_sample
+from engine.sources import STAGE, SourceItem, open_source, read_sample
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,19 +51,21 @@ def generate_run(
     the run as a whole (ModelError, ...), naming stage and shard.
     """
     wanted = range(plan.num_shards) if shards is None else shards
-    pending = sorted(set(rundir.pending()) & set(wanted))
+    done = rundir.done()
+    pending = sorted(set(wanted) - set(done))
     if not pending:
         LOG.info("generate: all %d shards are there", len(wanted))
         return
     steered = run if allocation is None else allocation.steer(run)
     commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
+    reader = partial(PlannedShard, run.data.train, plan)
     meter = RunMeter(rundir)
-    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, meter)
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, done, meter)
     watchdog = Watchdog(run.limits, generate_needs(run), rundir.storage, dataflow_activity, cluster_resources)
     with Progress(follower, dataflow_activity, watchdog, console, meter) as progress:
         try:
-            for index in run_dataflow(steered, pending, partial(_reader, run, plan), commit, rundir.storage):
-                LOG.debug("shard %d is done", index)
+            for marker in run_dataflow(steered, pending, reader, commit, rundir.storage):
+                follower.add(marker)
         except ray.exceptions.RayError as error:
             found = explain(error)
             if isinstance(found, DiskFullError):
@@ -78,6 +84,27 @@ def generate_run(
         )
 
 
+class PlannedShard:
+    """Read the source images of one shard, in a task.
+
+    Where it is made, on the driver, it holds no item: those of all shards of a large plan would fill its memory. They
+    are looked up as it is sent to its task, and travel packed.
+    """
+
+    def __init__(self, source: AnySource, plan: Plan, index: int) -> None:
+        self._source, self._plan, self._index = source, plan, index
+
+    def __call__(self) -> ShardRow:
+        """Return the shard's sources."""
+        return read_planned(self._source, self._index, self._plan.shard(self._index))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel as the items alone."""
+        items = [(asdict(item), split) for item, split in self._plan.shard(self._index)]
+        packed = zlib.compress(json.dumps(items).encode())
+        return partial, (_read_packed, self._source, self._index, packed)
+
+
 def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) -> ShardRow:
     """Read the source images of one shard; those that cannot be read become rejections. Runs in a task."""
     start = perf_counter()
@@ -92,10 +119,11 @@ def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) ->
     )
 
 
-def commit_row(rundir: RunDirectory, row: ShardRow, allocation: str | None = None) -> None:
+def commit_row(rundir: RunDirectory, row: ShardRow, allocation: str | None = None) -> Marker:
     """Commit one shard, with the SHA-256 of its allocation. Runs in a task."""
-    commit_shard(rundir, row.shard, row.planned, [*row.samples, *row.rejections], row.seconds, allocation)
+    return commit_shard(rundir, row.shard, row.planned, [*row.samples, *row.rejections], row.seconds, allocation)
 
 
-def _reader(run: RunFile, plan: Plan, index: int) -> Read:
-    return partial(read_planned, run.data.train, index, plan.shard(index))
+def _read_packed(source: AnySource, index: int, packed: bytes) -> ShardRow:
+    items = [PlannedItem(SourceItem(**item), split) for item, split in json.loads(zlib.decompress(packed))]
+    return read_planned(source, index, items)

@@ -1,9 +1,11 @@
 """What a run has done so far, read from its markers alone, and how that is shown: a live table or plain log lines."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
@@ -11,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from cluster.activity import Activity, StageActivity, duration
 from cluster.terminal import shown
+from engine.errors import EngineError
 from engine.interrupt import interruptible
-from engine.marker import Counts, Marker, add_counts
+from engine.marker import Counts, Marker, Tally
+from engine.rundir import NUM_READERS
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -31,26 +35,27 @@ MAX_LINE_S = 120.0
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Hold the state of a run: `rate` in candidates a second and `seconds_left` are None until a shard was timed."""
+    """Hold the state of a run: `rate` in candidates a second and `seconds_left` are None until a shard was timed.
+
+    `num_uncounted` of the shards that are done are not in the counts yet.
+    """
 
     done: int
     num_shards: int
     num_sources: int
     counts: Counts
     seconds: Mapping[str, float]
+    num_uncounted: int = 0
     rate: float | None = None
     seconds_left: float | None = None
 
 
-def snapshot(markers: Mapping[int, Marker], num_shards: int, num_sources: int) -> Snapshot:
-    """Return what the markers say; `seconds` are the mean of one shard by stage."""
-    stages = list(dict.fromkeys(stage for marker in markers.values() for stage in marker.seconds))
-    mean = {
-        stage: sum(marker.seconds.get(stage, 0.0) for marker in markers.values()) / len(markers) for stage in stages
-    }
-    return Snapshot(
-        done=len(markers), num_shards=num_shards, num_sources=num_sources, counts=add_counts(markers), seconds=mean
-    )
+def snapshot(markers: Iterable[Marker], num_shards: int, num_sources: int) -> Snapshot:
+    """Return what the markers say, of which none is kept; `seconds` are the mean of one shard by stage."""
+    tally = Tally()
+    for marker in markers:
+        tally.add(marker)
+    return _snapshot(tally, num_shards, num_sources)
 
 
 def describe(state: Snapshot) -> str:
@@ -64,6 +69,8 @@ def describe(state: Snapshot) -> str:
     ]
     if failed := sum(counts.quarantined.values()):
         parts.append(f"not processed {failed}")
+    if state.num_uncounted:
+        parts.append(f"{state.num_uncounted} shards done before not counted yet")
     if state.rate is not None:
         parts.append(f"{state.rate:.1f} images/s")
     if state.seconds_left:
@@ -83,40 +90,64 @@ def describe_stage(stage: StageActivity, num_shards: int, mean: float | None) ->
 
 
 class MarkerFollower:
-    """Read each marker once, and say what is there and how fast it came; the meter counts those that are new."""
+    """Add up the markers of a run as they are handed in, and say how fast they came; the meter counts them too.
+
+    Those of the shards that were done `before` are read bit by bit, with each look: there may be a hundred thousand,
+    and nothing waits for what they say.
+    """
 
     def __init__(
-        self, rundir: "RunDirectory", num_shards: int, num_sources: int, meter: "RunMeter | None" = None
+        self,
+        rundir: "RunDirectory",
+        num_shards: int,
+        num_sources: int,
+        before: Sequence[int] = (),
+        meter: "RunMeter | None" = None,
     ) -> None:
         self._rundir = rundir
         self._num_shards = num_shards
         self._num_sources = num_sources
         self._meter = meter
-        self._markers: dict[int, Marker] = dict(rundir.markers())
-        self._first = set(self._markers)
+        self._num_before = len(before)
+        self._unread = deque(before)
+        self._came: SimpleQueue[Marker] = SimpleQueue()
+        self._all, self._new = Tally(), Tally()
         self._start = monotonic()
+
+    def add(self, marker: Marker) -> None:
+        """Hand in the marker of a shard that was just committed; any thread may."""
+        self._came.put(marker)
 
     def poll(self) -> Snapshot:
         """Return the state with the markers that came since the last call."""
-        for index in self._rundir.done():
-            if index not in self._markers:
-                self._markers[index] = self._rundir.marker(index)
-                if self._meter is not None:
-                    self._meter.committed(self._markers[index])
-        state = snapshot(self._markers, self._num_shards, self._num_sources)
-        new = {index: marker for index, marker in self._markers.items() if index not in self._first}
-        if not new:
+        while not self._came.empty():
+            marker = self._came.get()
+            self._all.add(marker)
+            self._new.add(marker)
+            if self._meter is not None:
+                self._meter.committed(marker)
+        self._read_some()
+        done, elapsed = self._num_before + self._new.num_markers, monotonic() - self._start
+        state = _snapshot(self._all, self._num_shards, self._num_sources)
+        state = replace(state, done=done, num_uncounted=len(self._unread))
+        if not self._new.num_markers:
             return state
-        elapsed = monotonic() - self._start
-        return Snapshot(
-            done=state.done,
-            num_shards=state.num_shards,
-            num_sources=state.num_sources,
-            counts=state.counts,
-            seconds=state.seconds,
-            rate=add_counts(new).candidates / elapsed,
-            seconds_left=elapsed / len(new) * (state.num_shards - state.done),
+        return replace(
+            state,
+            rate=self._new.counts.candidates / elapsed,
+            seconds_left=elapsed / self._new.num_markers * (self._num_shards - done),
         )
+
+    def _read_some(self) -> None:
+        """Read markers of earlier sessions, for a part of the time between two looks."""
+        end = monotonic() + POLL_S / 2
+        while self._unread and monotonic() < end:
+            chunk = [self._unread.popleft() for _ in range(min(len(self._unread), NUM_READERS))]
+            try:
+                for marker in self._rundir.read_markers(chunk):
+                    self._all.add(marker)
+            except EngineError as error:
+                LOG.warning("generate: %s", error)
 
 
 class Progress:
@@ -208,6 +239,16 @@ def report_lines(state: Snapshot, stages: Sequence[StageActivity], why: str | No
         times = [state.seconds[name] for name in stage.name.split("+") if name in state.seconds]
         lines.append(f"  {describe_stage(stage, state.num_shards, sum(times) if times else None)}")
     return lines if why is None else [*lines, f"  {why}"]
+
+
+def _snapshot(tally: Tally, num_shards: int, num_sources: int) -> Snapshot:
+    return Snapshot(
+        done=tally.num_markers,
+        num_shards=num_shards,
+        num_sources=num_sources,
+        counts=tally.counts,
+        seconds=tally.mean_seconds(),
+    )
 
 
 def _table(state: Snapshot, stages: Sequence[StageActivity], why: str | None) -> "RenderableType":

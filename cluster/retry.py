@@ -19,6 +19,7 @@ from engine.retry import Retry, commit_retried, note_retry
 from engine.rounds import read_allocations
 
 if TYPE_CHECKING:
+    from engine.marker import Marker
     from engine.plan import Plan
     from engine.rundir import RunDirectory
     from engine.runfile import RunFile
@@ -65,9 +66,9 @@ def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: M
         steered = run if allocation is None else allocations[allocation].steer(run)
         reader, commit = partial(_reader, run, plan, sources), partial(_commit, rundir, sources)
         try:
-            for index in run_dataflow(steered, shards, reader, commit, rundir.storage):
+            for marker in run_dataflow(steered, shards, reader, commit, rundir.storage):
                 done += 1
-                LOG.info("retry: shard %d, %d of %d shards", index, done, len(sources))
+                LOG.info("retry: shard %d, %d of %d shards", marker.shard, done, len(sources))
         except ray.exceptions.RayError as error:
             raise explain(error) from error
 
@@ -77,6 +78,6 @@ def _reader(run: "RunFile", plan: "Plan", sources: Mapping[int, Collection[str]]
     return partial(read_planned, run.data.train, index, items)
 
 
-def _commit(rundir: "RunDirectory", sources: Mapping[int, Collection[str]], row: ShardRow) -> None:
+def _commit(rundir: "RunDirectory", sources: Mapping[int, Collection[str]], row: ShardRow) -> "Marker":
     """Merge one shard. Runs in a task."""
-    commit_retried(rundir, row.shard, sources[row.shard], [*row.samples, *row.rejections], row.seconds)
+    return commit_retried(rundir, row.shard, sources[row.shard], [*row.samples, *row.rejections], row.seconds)

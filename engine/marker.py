@@ -4,7 +4,9 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,7 +27,7 @@ PACKAGES = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FileRecord:
     """Name the bytes of one file of a shard; `samples` counts its samples, rows or lines."""
 
@@ -34,7 +36,7 @@ class FileRecord:
     samples: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
     """Count the samples of a shard.
 
@@ -52,7 +54,7 @@ class Counts:
     quarantined_candidates: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Marker:
     """Say what is in a finished shard. Its time by stage, in seconds, is the only part that a second run may change.
 
@@ -82,12 +84,12 @@ class Marker:
             record = json.loads(data)
             return cls(
                 shard=record["shard"],
-                plan=record["plan"],
+                plan=sys.intern(record["plan"]),
                 files={path: FileRecord(**file) for path, file in record["files"].items()},
                 counts=Counts(**record["counts"]),
                 keys=tuple(record["keys"]) if record["keys"] else None,
                 seconds=record["seconds"],
-                versions=record["versions"],
+                versions=_shared(tuple(record["versions"].items())),
                 allocation=record.get("allocation"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -96,19 +98,28 @@ class Marker:
             ) from error
 
 
+class Tally:
+    """Add up markers one by one, and keep none of them."""
+
+    def __init__(self) -> None:
+        self.num_markers = 0
+        self.counts = Counts()
+        self._seconds: Counter[str] = Counter()
+
+    def add(self, marker: Marker) -> None:
+        """Add one."""
+        self.num_markers += 1
+        self.counts = _sum([self.counts, marker.counts])
+        self._seconds.update(marker.seconds)
+
+    def mean_seconds(self) -> dict[str, float]:
+        """Return the mean of one shard by stage."""
+        return {stage: seconds / self.num_markers for stage, seconds in self._seconds.items()}
+
+
 def add_counts(markers: Mapping[int, Marker]) -> Counts:
     """Return the counts of all the markers together."""
-    every = [marker.counts for marker in markers.values()]
-    return Counts(
-        sources=sum(counts.sources for counts in every),
-        placebos=sum(counts.placebos for counts in every),
-        rejected_placebos=sum(counts.rejected_placebos for counts in every),
-        candidates=sum(counts.candidates for counts in every),
-        accepted=sum(counts.accepted for counts in every),
-        rejected=_add([counts.rejected for counts in every]),
-        quarantined=_add([counts.quarantined for counts in every]),
-        quarantined_candidates=sum(counts.quarantined_candidates for counts in every),
-    )
+    return _sum([marker.counts for marker in markers.values()])
 
 
 @cache
@@ -132,6 +143,25 @@ def revision() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return result.stdout.strip()
+
+
+@cache
+def _shared(versions: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """Return one mapping for all markers of the same versions: a run has a hundred thousand, and few versions."""
+    return dict(versions)
+
+
+def _sum(every: Sequence[Counts]) -> Counts:
+    return Counts(
+        sources=sum(counts.sources for counts in every),
+        placebos=sum(counts.placebos for counts in every),
+        rejected_placebos=sum(counts.rejected_placebos for counts in every),
+        candidates=sum(counts.candidates for counts in every),
+        accepted=sum(counts.accepted for counts in every),
+        rejected=_add([counts.rejected for counts in every]),
+        quarantined=_add([counts.quarantined for counts in every]),
+        quarantined_candidates=sum(counts.quarantined_candidates for counts in every),
+    )
 
 
 def _add(tables: list[Mapping[str, int]]) -> dict[str, int]:

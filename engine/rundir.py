@@ -5,7 +5,8 @@ Readers look at markers only: a shard without one is not there, whatever files l
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,8 @@ REINFORCE = "reinforce.json"
 EVALUATION = "evaluation.json"
 PHASE_LOG = "phases.json"
 RETRIES = "retries.json"
+# An answer of an object store takes some tens of milliseconds, whatever is asked meanwhile.
+NUM_READERS, READ_AT_ONCE = 16, 1024
 # Sections of the run file that no image depends on.
 CHANGEABLE = {"probe", "reinforce", "report", "limits"}
 
@@ -144,7 +147,17 @@ class RunDirectory:
 
     def markers(self) -> dict[int, Marker]:
         """Return the markers of all shards that are done, by number."""
-        return {index: self.marker(index) for index in self.done()}
+        done = self.done()
+        return dict(zip(done, self.read_markers(done), strict=True))
+
+    def read_markers(self, indexes: Sequence[int]) -> Iterator[Marker]:
+        """Yield the markers of some shards as `marker` returns them; from an object store many at a time."""
+        if self.storage.is_local:
+            yield from map(self.marker, indexes)
+            return
+        with ThreadPoolExecutor(NUM_READERS) as pool:
+            for start in range(0, len(indexes), READ_AT_ONCE):
+                yield from pool.map(self.marker, indexes[start : start + READ_AT_ONCE])
 
     def read_shard(self, index: int) -> list[Sample]:
         """Return the accepted samples of a shard that is done: groups adjacent, each begins with its source."""
@@ -187,7 +200,9 @@ class RunDirectory:
         """Delete what dead processes left of shards; with `everyone` also what any process has of them in work."""
         for folder in WRITTEN:
             self.storage.sweep(folder, everyone=everyone)
-        clear_attempts(self.storage, set(self.done()))
+        # To list the shards of a large run takes a hundred requests, and most often there is no note.
+        if self.storage.list(ATTEMPTS):
+            clear_attempts(self.storage, set(self.done()))
 
     def check_lease(self) -> None:
         """Raise RunDirectoryError where another process has taken over the making of shards."""

@@ -17,7 +17,8 @@ def split_of(split_key: str, splits: Splits, seed: int) -> Split:
 
     Adding or removing sources moves no other source; changing the shares moves as few as possible.
     """
-    return SPLITS[splits_of([split_key], splits, seed)[0]]
+    (place,) = splits_of([split_key], splits, seed).tolist()
+    return SPLITS[int(place)]
 
 
 def splits_of(split_keys: Sequence[str], splits: Splits, seed: int) -> npt.NDArray[np.int8]:

@@ -11,12 +11,14 @@ from cluster.placement import Resources
 from cluster.progress import (
     MarkerFollower,
     Progress,
+    Snapshot,
     describe,
     describe_stage,
     snapshot,
 )
 from cluster.watchdog import Watchdog
 from engine.commit import commit_shard
+from engine.marker import Marker
 from engine.plan import Plan
 from engine.rundir import RunDirectory
 from engine.runfile import LimitsConfig
@@ -39,20 +41,24 @@ def planned(tmp_path: Path) -> tuple[RunDirectory, Plan]:
     return RunDirectory.create(str(tmp_path / "run"), run, plan), plan
 
 
-def commit(rundir: RunDirectory, plan: Plan, index: int) -> None:
-    commit_shard(rundir, index, plan.keys(index), tiny_results(plan, index), {"editor": 2.0, "verifier": 0.5})
+def commit(rundir: RunDirectory, plan: Plan, index: int) -> Marker:
+    return commit_shard(rundir, index, plan.keys(index), tiny_results(plan, index), {"editor": 2.0, "verifier": 0.5})
+
+
+def of_markers(rundir: RunDirectory, plan: Plan) -> Snapshot:
+    return snapshot(rundir.read_markers(rundir.done()), plan.num_shards, plan.num_edited)
 
 
 def test_a_new_run_has_nothing_done(planned: tuple[RunDirectory, Plan]) -> None:
     rundir, plan = planned
-    state = snapshot(rundir.markers(), plan.num_shards, plan.num_edited)
+    state = of_markers(rundir, plan)
     assert describe(state) == "0/2 shards, 0/6 sources, accepted 0, rejected 0"
 
 
 def test_counts_come_from_the_markers(planned: tuple[RunDirectory, Plan]) -> None:
     rundir, plan = planned
     commit(rundir, plan, 0)
-    state = snapshot(rundir.markers(), plan.num_shards, plan.num_edited)
+    state = of_markers(rundir, plan)
     assert describe(state) == "1/2 shards, 3/6 sources, accepted 3, rejected 3, not processed 3"
     assert state.seconds == {"editor": 2.0, "verifier": 0.5}
 
@@ -60,15 +66,45 @@ def test_counts_come_from_the_markers(planned: tuple[RunDirectory, Plan]) -> Non
 def test_the_rate_is_of_this_session_alone(planned: tuple[RunDirectory, Plan]) -> None:
     rundir, plan = planned
     commit(rundir, plan, 0)
-    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited)
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, rundir.done())
     assert follower.poll().rate is None
-    commit(rundir, plan, 1)
+    follower.add(commit(rundir, plan, 1))
     state = follower.poll()
     assert state.done == 2
     assert state.rate is not None
     assert state.rate > 0
     assert state.seconds_left == 0
     assert describe(state).endswith("images/s")
+
+
+def test_markers_of_earlier_sessions_are_read_with_the_looks_and_not_before(
+    planned: tuple[RunDirectory, Plan], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rundir, plan = planned
+    for index in (0, 1):
+        commit(rundir, plan, index)
+    read: list[str] = []
+    monkeypatch.setattr(
+        rundir.storage, "read", lambda path, read_it=rundir.storage.read: read.append(path) or read_it(path)
+    )
+    assert rundir.pending() == []
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, rundir.done())
+    assert read == []
+    assert follower.poll().counts.sources == 6
+    assert read == ["done/000000.json", "done/000001.json"]
+    follower.poll()
+    assert len(read) == 2
+
+
+def test_a_marker_that_cannot_be_read_is_said_and_the_display_goes_on(
+    planned: tuple[RunDirectory, Plan], caplog: pytest.LogCaptureFixture
+) -> None:
+    rundir, plan = planned
+    commit(rundir, plan, 0)
+    rundir.storage.write("done/000001.json", b"{")
+    state = MarkerFollower(rundir, plan.num_shards, plan.num_edited, rundir.done()).poll()
+    assert (state.done, state.counts.sources) == (2, 3)
+    assert "done/000001.json cannot be read" in caplog.text
 
 
 def test_a_stage_is_one_line() -> None:
@@ -81,8 +117,9 @@ def test_without_a_terminal_the_last_line_says_it_all(
     planned: tuple[RunDirectory, Plan], caplog: pytest.LogCaptureFixture
 ) -> None:
     rundir, plan = planned
-    with caplog.at_level(logging.INFO), Progress(MarkerFollower(rundir, 2, 6), activity, watchdog(rundir)):
-        commit(rundir, plan, 0)
+    follower = MarkerFollower(rundir, 2, 6)
+    with caplog.at_level(logging.INFO), Progress(follower, activity, watchdog(rundir)):
+        follower.add(commit(rundir, plan, 0))
     assert "generate: 1/2 shards, 3/6 sources, accepted 3, rejected 3" in caplog.text
 
 
@@ -92,10 +129,10 @@ def test_on_a_terminal_there_is_a_live_display(planned: tuple[RunDirectory, Plan
     from rich.console import Console
 
     rundir, plan = planned
-    screen = io.StringIO()
+    screen, follower = io.StringIO(), MarkerFollower(rundir, 2, 6)
     console = Console(file=screen, force_terminal=True, width=120)
-    with Progress(MarkerFollower(rundir, 2, 6), activity, watchdog(rundir), console) as progress:
-        commit(rundir, plan, 0)
+    with Progress(follower, activity, watchdog(rundir), console) as progress:
+        follower.add(commit(rundir, plan, 0))
         progress.show()
     assert "1/2 shards" in screen.getvalue()
     assert "editor+verifier: 1/2 shards" in screen.getvalue()
