@@ -6,7 +6,8 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos cards clean
+.PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos \
+	bench-scale cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
@@ -44,6 +45,9 @@ chaos: $(VENV)/installed ## kill drivers, workers and nodes of a small run and c
 	$(BIN)/counterforge chaos configs/wardrobe.yaml --kills 100 --set data.num_sources=48 \
 		--set data.num_validation_sources=0 --set shards.sources_per_shard=4 \
 		--set 'groups=[[captioner,perturber],[editor,verifier]]' --set 'stages.editor.placement.replicas=[1,1]'
+
+bench-scale: $(VENV)/installed-dev ## planning, going on and simulated GPUs at size, half an hour on two cores that do nothing else
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
 
 cards: $(VENV)/installed ## fill the tables of README and model cards, and README's picture, with what build/figures has
 	if [ -e build/figures/demo.png ]; then cp build/figures/demo.png .github/result.png; fi

@@ -1,0 +1,78 @@
+"""How far it scales, on one machine: planning, going on in a large run, actors of simulated GPUs.
+
+Prints a table and writes build/figures/bench-scale.json. Figures of time want a machine that does nothing else.
+"""
+
+import argparse
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.dataflow import dataflow_figures
+from benchmarks.gpus import fault_figures, run_trial, scaling_figures
+from benchmarks.planning import planning_figures
+from benchmarks.resuming import resuming_figures, store_figures
+from engine.figures import Figure, describe, machine, table, write_figures
+
+COMMAND = "bench-scale"
+LOG = logging.getLogger(__name__)
+# Seconds of a shard on a simulated GPU and shards for each actor. Shards are long enough for two cores to feed all the
+# actors, and so many that the tail, in which actors run out of shards one by one, is as short as its target asks.
+FEW, MANY = (8, 2.5, 60), (64, 10.0, 30)
+KILL_EVERY_S = 30.0
+
+
+def planning(folder: Path) -> Iterator[Figure]:
+    """Plan one and ten million sources."""
+    for num_sources in (1_000_000, 10_000_000):
+        yield from planning_figures(folder / f"plan-{num_sources}", num_sources)
+
+
+def resuming(folder: Path) -> Iterator[Figure]:
+    """Go on among a hundred thousand markers on a disk, and five thousand on a server that speaks S3."""
+    yield from resuming_figures(folder / "resume", 100_000)
+    yield from store_figures(folder / "store", 5_000)
+
+
+def dataflow(folder: Path) -> Iterator[Figure]:
+    """Send shards through that take no time."""
+    yield from dataflow_figures(folder / "dataflow")
+
+
+def gpus(folder: Path) -> Iterator[Figure]:
+    """Keep 8 and 64 actors busy, and 8 of which one is killed every half minute."""
+    few = run_trial(folder / "few", *FEW)
+    yield from scaling_figures(few, 0.99)
+    yield from fault_figures(few, run_trial(folder / "struck", *FEW, kill_every_s=KILL_EVERY_S))
+    yield from scaling_figures(run_trial(folder / "many", *MANY), 0.97)
+
+
+PARTS: dict[str, Callable[[Path], Iterator[Figure]]] = {
+    "planning": planning,
+    "resuming": resuming,
+    "dataflow": dataflow,
+    "gpus": gpus,
+}
+
+
+def main() -> None:
+    """Measure what was asked for; only all the parts together are written down."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser.add_argument("--only", choices=list(PARTS), help="one part, which is printed and not written")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory(prefix="counterforge-scale-") as folder:
+        for name in [options.only] if options.only else PARTS:
+            LOG.info("%s: load %.1f", name, os.getloadavg()[0])
+            figures += PARTS[name](Path(folder) / name)
+    print(table(figures))
+    if options.only is None:
+        print(f"\nWritten to {write_figures(COMMAND, figures)}")
+    print(describe(machine()))
+
+
+if __name__ == "__main__":
+    main()
