@@ -229,14 +229,16 @@ def test_the_dashboard_can_be_imported_anywhere() -> None:
 def test_each_new_marker_is_counted_once_and_older_ones_are_not(tmp_path: Path, recorded: Recorded) -> None:
     run = tint_run(write_images(tmp_path / "images", bad=2))
     rundir = make_in_process(run, tmp_path / "run", [0, 1])
-    follower = MarkerFollower(rundir, 4, 16, RunMeter(rundir))
+    follower = MarkerFollower(rundir, 4, 16, rundir.done(), RunMeter(rundir))
     follower.poll()
     assert not sums(recorded, SHARDS_COMMITTED)
     make_in_process(run, tmp_path / "run", [2, 3, 1])
+    markers = rundir.markers()
+    follower.add(markers[2])
+    follower.add(markers[3])
     follower.poll()
     follower.poll()
     assert sums(recorded, SHARDS_COMMITTED) == {(): 2}
-    markers = rundir.markers()
     assert sums(recorded, WRITTEN) == {(): sum(file.bytes for i in (2, 3) for file in markers[i].files.values())}
     counts = add_counts({index: markers[index] for index in (2, 3)})
     assert sums(recorded, IMAGES, "role", "verdict")["counterfactual", "accepted"] == counts.accepted
