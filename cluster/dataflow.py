@@ -112,7 +112,9 @@ class ShardDatasource(Datasource):  # type: ignore[misc]  # ray ships no types
         # Ray asks several times; a hundred thousand shards are listed once.
         if self._tasks is None:
             metadata = BlockMetadata(num_rows=1, size_bytes=None, input_files=None, exec_stats=None)
-            self._tasks = [ReadTask(partial(_read_block, self._reader(shard)), metadata) for shard in self._shards]
+            self._tasks = [
+                ReadTask(partial(_read_block, shard, self._reader(shard)), metadata) for shard in self._shards
+            ]
         return self._tasks
 
 
@@ -246,8 +248,9 @@ def data_context() -> ray.data.DataContext:
     return context
 
 
-def _read_block(read: Read) -> list[pa.Table]:
-    return [to_block(read())]
+def _read_block(shard: int, read: Read) -> list[pa.Table]:
+    with Naming(f"the reading of shard {shard}"):
+        return [to_block(read())]
 
 
 def _commit_block(block: pa.Table, commit: Callable[[ShardRow], Marker]) -> pa.Table:

@@ -7,8 +7,8 @@ import pytest
 from tint_runs import generate, tint_run, tiny_ray, write_images
 
 from cluster.failures import NOTE, Naming, explain
-from cluster.generate import read_planned
-from engine.errors import ModelError, RunError
+from cluster.generate import generate_run, read_planned
+from engine.errors import ModelError, RunError, SourceError
 from engine.marker import add_counts
 from engine.plan import make_plan
 from engine.rundir import RunDirectory
@@ -68,6 +68,16 @@ def test_only_a_deleted_shard_is_made_again(finished: tuple[RunFile, RunDirector
 def test_a_model_that_is_not_there_is_said_in_one_message(session: None, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"^the start of stage 'mine': model 'x' is no folder$"):
         generate(broken_run(write_images(tmp_path / "images"), how="no_model"), tmp_path / "run")
+
+
+def test_sources_that_are_gone_once_they_are_to_be_read_are_named(session: None, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    run = tint_run(images)
+    plan = make_plan(run)
+    rundir = RunDirectory.create(str(tmp_path / "run"), run, plan)
+    images.rename(tmp_path / "moved")
+    with pytest.raises(SourceError, match=rf"^the reading of shard \d: source folder not found: {images}"):
+        generate_run(run, rundir, plan)
 
 
 def test_a_bug_in_a_stage_names_stage_and_shard(session: None, tmp_path: Path) -> None:
