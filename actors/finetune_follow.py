@@ -50,12 +50,13 @@ class Follower:
         self._place = place
         self._rundir = RunDirectory.open(task.rundir)
         self._known: dict[int, ShardContents] = {}
-        self._since = time.monotonic()
+        # Not the time of the steps between: while there is something to train on, nobody waits.
+        self._waited_s = 0.0
 
     def look(self) -> Look:
         """Have the images draw from all shards that are done; all workers must call it.
 
-        Raises StoppedError where one of them holds what must not be trained on, or none has come for a long time.
+        Raises StoppedError where one of them holds what must not be trained on, or none came in a long wait.
         """
         box: list[Look | EngineError | None] = [None]
         if self._place.rank == 0:
@@ -76,15 +77,16 @@ class Follower:
         """Let some time pass before the next look."""
         if self._place.rank == 0:
             time.sleep(POLL_S)
+            self._waited_s += POLL_S
 
     def _look(self) -> Look:
-        run, now = self._task.run, time.monotonic()
+        run = self._task.run
         done, num_shards = self._rundir.done(), self._rundir.info.num_shards
         new = inspect_shards(run, self._rundir, sorted(set(done) - set(self._known)), self._images.splits)
         limit = run.reinforce.follow_timeout_s
         if new:
-            self._since = now
-        elif len(done) < num_shards and now - self._since > limit:
+            self._waited_s = 0.0
+        elif len(done) < num_shards and self._waited_s >= limit:
             raise RunError(nothing_came(limit, len(done), num_shards))
         draws = edit_draws(run, self._rundir, (*self._known.values(), *new))
         return Look(num_done=len(done), num_shards=num_shards, new=new, draws=draws)
