@@ -7,20 +7,25 @@ from pathlib import Path
 from time import perf_counter
 
 from local_s3 import faulty_s3
+from tint_runs import make_in_process
 from tiny_runs import tiny_group
 
 from benchmarks.fresh import measure
-from benchmarks.planning import run_of, write_table
+from benchmarks.planning import MILLION, run_of, write_table
 from cluster.progress import MarkerFollower, describe, snapshot
 from engine.commit import commit_shard
 from engine.figures import Figure
 from engine.lease import held
+from engine.load import load_run_file
 from engine.marker import Marker
 from engine.plan import Plan, make_plan
-from engine.rundir import RunDirectory, marker_path
+from engine.rundir import RunDirectory, marker_path, rows_path
 from engine.runfile import RunFile
 from engine.storage import Storage
 
+DEMO = Path(__file__).parents[2] / "configs" / "wardrobe.yaml"
+NUM_DEMO = 16
+DEMO_OVERRIDES = ("data.num_validation_sources=0", f"shards.sources_per_shard={NUM_DEMO}")
 # One in so many is still to be made.
 PENDING_EVERY = 1000
 NUM_WRITERS = 8
@@ -60,6 +65,33 @@ def store_figures(folder: Path, num_markers: int) -> Iterator[Figure]:
         yield Figure(name="store.resume.seconds", value=perf_counter() - start, n=num_markers, unit="s")
         yield Figure(name="store.resume.requests", value=server.requests.total(), n=num_markers, unit="")
         assert len(pending) == num_markers // PENDING_EVERY - 1
+
+
+def row_figures(folder: Path, num_shards: int) -> Iterator[Figure]:
+    """Yield what the rows of all edits take, which report and rounds look at: those of one shard, so many times."""
+    run = load_run_file(DEMO, overrides=[f"data.num_sources={NUM_DEMO}", *DEMO_OVERRIDES])
+    rundir = make_in_process(run, folder / "rows", [0])
+    rows, marker = rundir.storage.read(rows_path(0)), rundir.marker(0)
+    for index in range(1, num_shards):
+        rundir.storage.local_path(rows_path(index)).write_bytes(rows)
+        files = {rows_path(index): marker.files[rows_path(0)]}
+        _copy(rundir.storage, replace(marker, shard=index, files=files))
+    num_rows = rundir.read_rows(0).num_rows * num_shards
+    read = measure("benchmarks.resuming:read_rows", str(folder / "rows"))
+    nothing = measure("benchmarks.resuming:open_run", str(folder / "rows"))
+    more = (read.peak_mib - nothing.peak_mib) * 2**20 / num_rows
+    yield Figure(name="rows.seconds", value=read.seconds * MILLION / num_rows, n=num_rows, unit="s a million")
+    yield Figure(name="rows.memory", value=more, n=num_rows, unit="bytes an edit")
+
+
+def open_run(out: str) -> int:
+    """Import what reading rows needs, and read those of one shard."""
+    return int(RunDirectory.open(out).read_rows(0).num_rows)
+
+
+def read_rows(out: str) -> int:
+    """Read the rows of every edit as the report does."""
+    return int(RunDirectory.open(out).candidates().num_rows)
 
 
 def scan(out: str) -> int:

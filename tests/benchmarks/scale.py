@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.dataflow import dataflow_figures
 from benchmarks.gpus import fault_figures, run_trial, scaling_figures
 from benchmarks.planning import planning_figures
-from benchmarks.resuming import resuming_figures, store_figures
+from benchmarks.resuming import resuming_figures, row_figures, store_figures
 from engine.figures import Figure, describe, machine, table, write_figures
 
 COMMAND = "bench-scale"
@@ -31,9 +31,10 @@ def planning(folder: Path) -> Iterator[Figure]:
 
 
 def resuming(folder: Path) -> Iterator[Figure]:
-    """Go on among a hundred thousand markers on a disk, and five thousand on a server that speaks S3."""
+    """Go on among a hundred thousand markers on a disk, and five thousand on a server that speaks S3; read all rows."""
     yield from resuming_figures(folder / "resume", 100_000)
     yield from store_figures(folder / "store", 5_000)
+    yield from row_figures(folder, 4_000)
 
 
 def dataflow(folder: Path) -> Iterator[Figure]:
