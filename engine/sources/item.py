@@ -1,10 +1,10 @@
 """What a source is made of: the item, the Source protocol, and the keys."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Literal, Protocol
 
 from engine.errors import SourceError
@@ -70,8 +70,9 @@ def make_key(path: str) -> str:
     if not dot or "/" in suffix:
         stem = path
     slug = _NOT_SLUG.sub("-", stem.lower()).strip("-")
-    whole = 0 < len(slug) <= MAX_SLUG and path.isascii()
-    digest = hashlib.blake2b(path.encode("utf-8", "surrogateescape"), digest_size=4 if whole else 8).hexdigest()
+    if 0 < len(slug) <= MAX_SLUG and path.isascii():
+        return f"{slug}-{blake2b(path.encode(), digest_size=4).hexdigest()}"
+    digest = blake2b(path.encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
     return f"{slug[-MAX_SLUG:].lstrip('-') or 'image'}-{digest}"
 
 

@@ -60,7 +60,9 @@ class TableImages:
             if len(first) < ROWS_TRIED:
                 first[row.path] = os.path.isfile(os.path.join(self.root, row.path))
             path = self._relative(row.path)
-            class_name = name_class(row.label, self.names, f"{self.table}, line {row.line}")
+            class_name = row.label
+            if class_name not in labels:
+                class_name = name_class(row.label, self.names, f"{self.table}, line {row.line}")
             used.add(class_name)
             key = make_key(path)
             yield SourceItem(

@@ -64,6 +64,8 @@ def main() -> None:
     parser.add_argument("--only", choices=list(PARTS), help="one part, which is printed and not written")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # The server that speaks S3 tells each of thousands of requests.
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="counterforge-scale-") as folder:
         for name in [options.only] if options.only else PARTS:
