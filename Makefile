@@ -49,9 +49,9 @@ chaos: $(VENV)/installed ## kill drivers, workers and nodes of a small run and c
 bench-scale: $(VENV)/installed-dev ## planning, going on and simulated GPUs at size, half an hour on two cores that do nothing else
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
 
-cards: $(VENV)/installed ## fill the tables of README and model cards, and README's picture, with what build/figures has
+cards: $(VENV)/installed ## fill the tables of README, SCALING.md and model cards, and README's picture, with what build/figures has
 	if [ -e build/figures/demo.png ]; then cp build/figures/demo.png .github/result.png; fi
-	$(BIN)/python -m engine.figures README.md actors/zoo/models/*/README.md
+	$(BIN)/python -m engine.figures README.md cluster/SCALING.md actors/zoo/models/*/README.md
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
