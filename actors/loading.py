@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from actors.device import weights_dtype
 from actors.untyped import Model, Processor, Tokenizer
 from actors.zoo import MODELS_FOLDER as ZOO
-from engine.errors import ModelError
+from engine.errors import ModelError, ModelUnavailableError
 from engine.sample import Json
 from engine.stages import ModelConfig
 
@@ -113,10 +113,9 @@ def _refuse_kernels(path: Path, name: str) -> None:
 
 
 def _fetch(name: str, revision: str | None, offline: bool) -> str:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi, errors, snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         LocalEntryNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
@@ -143,8 +142,11 @@ def _fetch(name: str, revision: str | None, offline: bool) -> str:
         raise ModelError(f"model {name!r} has no revision {revision!r}: name a commit, tag or branch of it") from error
     except RepositoryNotFoundError as error:
         raise ModelError(f"model {name!r} is not on the hub, or is private: check the name, or log in") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise ModelError(f"model {name!r}{at} could not be fetched: {_first_line(error)}: check the network") from error
+    # The error of whatever client the package uses: a refused connection is no OSError.
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        raise ModelUnavailableError(
+            f"model {name!r}{at} could not be fetched: {_first_line(error)}: check the network"
+        ) from error
 
 
 def _wanted_patterns(listing: list[str]) -> list[str]:
@@ -191,7 +193,8 @@ def model_errors(name: str, wanted: str) -> Iterator[None]:
     except ImportError as error:
         raise ModelError(f"model {name!r} needs a package that is not installed: {_first_line(error)}") from error
     except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"cannot load model {name!r} as {wanted}: {_first_line(error)}") from error
+        kind = ModelUnavailableError if isinstance(error, OSError) else ModelError
+        raise kind(f"cannot load model {name!r} as {wanted}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -128,13 +128,14 @@ class ClassifierActor:
         return pa.table({"place": block["place"], "answer": pa.array(answers, pa.large_binary())})
 
     def _answer(self, question: Question[Answer]) -> Answer:
-        from cluster.failures import Naming
+        from cluster.failures import Naming, load_patiently
 
-        with Naming(f"classifier {question.ref.name!r}"):
+        what = f"classifier {question.ref.name!r}"
+        with Naming(what):
             if self._classifier is None or self._ref != question.ref:
                 # The old one goes first: a device need not have room for both.
                 self._ref = self._classifier = None
-                self._classifier, self._ref = question.ref.load(), question.ref
+                self._classifier, self._ref = load_patiently(f"the start of {what}", question.ref.load), question.ref
             return question.task(self._classifier)
 
 

@@ -16,7 +16,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from cluster.careful import CarefulWork, watched
-from cluster.failures import Naming
+from cluster.failures import Naming, load_patiently
 from cluster.meters import StageMeter
 from cluster.placement import IO_CPUS, group_placement
 from cluster.shard_row import ShardRow
@@ -138,8 +138,8 @@ class StageGroup:
         self.failure: EngineError | None = None
         try:
             for name, config in configs.items():
-                with Naming(f"the start of stage {name!r}"):
-                    self.stages[name] = build_stage(config, name=name, seed=run.seed, offline=run.offline)
+                build = partial(build_stage, config, name=name, seed=run.seed, offline=run.offline)
+                self.stages[name] = load_patiently(f"the start of stage {name!r}", build)
         except EngineError as error:
             # Raised at the first shard instead: an error in a constructor makes Ray start the actor again and again.
             self.failure = error

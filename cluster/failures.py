@@ -1,11 +1,21 @@
 """How an error in a worker becomes one message on the driver."""
 
 import json
+import logging
+import platform
+import time
+from collections.abc import Callable
 from types import TracebackType
+from typing import TypeVar
 
 import engine.errors
-from engine.errors import EngineError, RunError
+from engine.errors import EngineError, ModelUnavailableError, RunError
 
+Loaded = TypeVar("Loaded")
+
+LOG = logging.getLogger(__name__)
+# Before the second and the third try to load a model.
+LOAD_WAITS_S = (2.0, 10.0)
 # Begins the line of a traceback that says where an error happened.
 NOTE = "counterforge: "
 KEPT = "Shards that are done are kept; the same command goes on from there"
@@ -31,6 +41,19 @@ class Naming:
             error.add_note(
                 NOTE + json.dumps({"where": self.where, "kind": type(error).__name__, "message": str(error)})
             )
+
+
+def load_patiently(what: str, load: Callable[[], Loaded]) -> Loaded:
+    """Return what `load` returns, called again where a model cannot be had just now; a failure names the machine."""
+    where = f"{what} on {platform.node()}"
+    with Naming(where):
+        for wait_s in LOAD_WAITS_S:
+            try:
+                return load()
+            except ModelUnavailableError as error:
+                LOG.warning("%s: %s; it is tried again in %g s", where, error, wait_s)
+                time.sleep(wait_s)
+        return load()
 
 
 def explain(error: BaseException) -> EngineError:

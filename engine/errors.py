@@ -6,6 +6,7 @@ EngineError
     SourceError         the input images or their labels
     RunDirectoryError   the run directory belongs to another plan, or is not one
     ModelError          a model reference that cannot be loaded
+      ModelUnavailableError   ... just now: a network or a disk may be back in a moment
     PlacementError      more devices asked for than there are
     SelectionError      thresholds or labels that cannot be applied to a run
     LeakError           test data found where training data is read
@@ -40,6 +41,10 @@ class RunDirectoryError(UserError):
 
 class ModelError(UserError):
     """Report a model reference that cannot be loaded."""
+
+
+class ModelUnavailableError(ModelError):
+    """Report a model that could not be fetched or read; another try may."""
 
 
 class PlacementError(UserError):

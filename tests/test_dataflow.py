@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tint_runs import contents, generate, make_in_process, tint_run, tiny_ray, write_images
+from tint_runs import NUM_SHARDS, contents, generate, make_in_process, tint_run, tiny_ray, write_images
 from tiny_runs import tiny_group
 from tiny_stages import Broken
 
@@ -84,7 +84,7 @@ def test_grouping_and_order_change_no_byte(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_neither_more_workers_nor_shared_actors_nor_a_death_change_a_byte(session: None, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
-    generate(tint_run(images), tmp_path / "calm")
+    make_in_process(tint_run(images), tmp_path / "calm", range(NUM_SHARDS))
     generate(tint_run(images, replicas=(2, 2), grouped=True), tmp_path / "grouped")
     # Another plan digest, but the same samples: the option says only where to remember the death.
     generate(tint_run(images, replicas=(3, 3), tint={"die_once": str(tmp_path / "died")}), tmp_path / "killed")
@@ -101,7 +101,8 @@ def test_the_zoo_makes_the_same_bytes_with_one_worker_and_three(session: None, t
 
     def wardrobe(replicas: int) -> RunFile:
         placement = f"stages.editor.placement.replicas=[{replicas}, {replicas}]"
-        return load_run_file(ROOT / "configs" / "wardrobe.yaml", [*small, placement])
+        groups = "groups=[[captioner, perturber], [editor, verifier]]"
+        return load_run_file(ROOT / "configs" / "wardrobe.yaml", [*small, placement, groups])
 
     make_in_process(wardrobe(1), tmp_path / "one", [2, 0, 1])
     generate(wardrobe(3), tmp_path / "three")

@@ -1,14 +1,17 @@
 """The generate phase: what the run directory holds after it, and what is said when a stage fails."""
 
+import platform
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tint_runs import generate, tint_run, tiny_ray, write_images
 
-from cluster.failures import NOTE, Naming, explain
+from cluster import failures
+from cluster.failures import NOTE, Naming, explain, load_patiently
 from cluster.generate import generate_run, read_planned
-from engine.errors import ModelError, RunError, SourceError
+from engine.errors import ModelError, ModelUnavailableError, RunError, SourceError
 from engine.marker import add_counts
 from engine.plan import make_plan
 from engine.rundir import RunDirectory
@@ -66,7 +69,8 @@ def test_only_a_deleted_shard_is_made_again(finished: tuple[RunFile, RunDirector
 
 
 def test_a_model_that_is_not_there_is_said_in_one_message(session: None, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"^the start of stage 'mine': model 'x' is no folder$"):
+    said = rf"^the start of stage 'mine' on {re.escape(platform.node())}: model 'x' is no folder$"
+    with pytest.raises(ModelError, match=said):
         generate(broken_run(write_images(tmp_path / "images"), how="no_model"), tmp_path / "run")
 
 
@@ -103,6 +107,28 @@ def test_an_unreadable_image_becomes_a_rejection_beside_the_others(tmp_path: Pat
     assert (rejection.stage, rejection.reason) == ("source", "unreadable_image")
     assert sum(len(row.samples) for row in rows) == 15
     assert sorted(key for row in rows for key in row.planned) == sorted(plan.table.column("key").to_pylist())
+
+
+def test_a_model_that_cannot_be_had_just_now_is_tried_again_and_then_named_with_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(failures, "LOAD_WAITS_S", (0.0, 0.0))
+    tries = iter([ModelUnavailableError("model 'a/b' could not be fetched"), None])
+
+    def load() -> str:
+        if error := next(tries):
+            raise error
+        return "loaded"
+
+    assert load_patiently("the start of stage 'editor'", load) == "loaded"
+    for error, count in ((ModelUnavailableError("model 'a/b': no network"), 3), (ModelError("no weights"), 1)):
+        tries = iter([error] * 9)
+        with pytest.raises(ModelError) as caught:
+            load_patiently("the start of stage 'editor'", load)
+        assert len(list(tries)) == 9 - count
+        assert str(explain(ValueError("\n".join(caught.value.__notes__)))) == (
+            f"the start of stage 'editor' on {platform.node()}: {error}"
+        )
 
 
 def test_an_error_without_a_note_is_still_one_line() -> None:

@@ -1,5 +1,6 @@
 import json
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tiny_models import save_clip, save_language_model
 from actors import loading
 from actors.device import fix_threads, precision, resolve_device, weights_dtype
 from actors.loading import load_image_processor, load_weights, model_digest, model_provenance, resolve_model
-from engine.errors import ModelError, PlacementError
+from engine.errors import ModelError, ModelUnavailableError, PlacementError
 from engine.stages import ModelConfig, Placement
 
 CPU = torch.device("cpu")
@@ -75,6 +76,15 @@ def test_a_hub_id_is_found_in_the_cache_while_offline(hub_cache: Path) -> None:
 def test_a_hub_id_outside_the_cache_says_how_to_fetch_it(hub_cache: Path) -> None:
     with pytest.raises(ModelError, match="hf download owner/other --revision abc"):
         resolve_model(ModelConfig(name="owner/other", revision="abc"), offline=True)
+
+
+def test_a_hub_that_does_not_answer_may_do_so_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        with pytest.raises(ModelUnavailableError, match=r"'owner/name' could not be fetched: .*check the network"):
+            resolve_model(ModelConfig(name="owner/name"), offline=False)
 
 
 def test_the_digest_follows_content_and_not_place(clip: Path, tmp_path: Path) -> None:

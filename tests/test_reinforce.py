@@ -25,7 +25,7 @@ from engine.runfile import ProbeConfig, RunFile
 from engine.stages import ModelConfig
 
 pytestmark = pytest.mark.timeout(900)
-STEPS = {"num_steps": 160, "eval_every": 40}
+STEPS = {"num_steps": 64, "eval_every": 16}
 ROOT = Path(__file__).parent.parent
 # A busy machine of two cores needs minutes for what takes seconds alone.
 WAIT_S = 600
@@ -119,7 +119,7 @@ def test_the_reinforced_arm_loses_the_planted_weakness(whole: tuple[RunFile, Run
     arms = result["arms"]
     assert list(arms) == ["patient", "real_only", "reinforced"]
     assert arms["reinforced"]["validation_edits_accuracy"] > arms["real_only"]["validation_edits_accuracy"] + 0.3
-    assert [line["step"] for line in arms["reinforced"]["history"]] == [40, 80, 120, 160]
+    assert [line["step"] for line in arms["reinforced"]["history"]] == [16, 32, 48, 64]
     assert result["images"]["counterfactuals"] > 0
     assert rundir.read_json("reinforce.json") == result
 
@@ -260,7 +260,7 @@ def test_a_run_of_two_workers_that_died_goes_on_with_one(folder: Path, cluster: 
         reinforce_run(two, rundir)
     alone = run_file(folder / "images", folder / "patient", **settings)
     arm = reinforce_run(alone, rundir)["arms"]["reinforced"]
-    assert [line["step"] for line in arm["history"]] == [40, 80, 120, 160]
+    assert [line["step"] for line in arm["history"]] == [16, 32, 48, 64]
     # The times of the first lines can only come from the checkpoint of the two.
     assert arm["history"][0]["images_per_second"] == before[0]["images_per_second"]
     assert rundir.exists(f"{arm['model']}/model.safetensors")

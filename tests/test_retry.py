@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tint_runs import NUM_SHARDS, contents, generate, make_in_process, tint_run, tiny_ray, write_images
+from tint_runs import NUM_SHARDS, contents, make_in_process, tint_run, tiny_ray, write_images
 
 import engine.retry
 from cluster.cli import main
@@ -39,7 +39,7 @@ def changed(run: RunFile, keep_rejected: str) -> RunFile:
 @pytest.mark.parametrize("keep_rejected", ["all", "metadata", "none"])
 def test_the_mended_run_has_the_bytes_of_one_without_trouble(tmp_path: Path, keep_rejected: str) -> None:
     run = changed(tint_run(write_images(tmp_path / "images", bad=3)), keep_rejected)
-    rundir = generate(run, tmp_path / "run")
+    rundir = make_in_process(run, tmp_path / "run", range(NUM_SHARDS))
     mend(tmp_path / "images")
     before, after = retry_run(run, rundir, ["unreadable_image"])
     assert (before.reasons, after.reasons) == ({"unreadable_image": 3}, {"unreadable_image": 0})
@@ -54,7 +54,7 @@ def test_the_mended_run_has_the_bytes_of_one_without_trouble(tmp_path: Path, kee
 
 def test_the_command_says_what_became_of_each_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tint_run(write_images(tmp_path / "images", bad=1))
-    rundir = generate(run, tmp_path / "run")
+    rundir = make_in_process(run, tmp_path / "run", range(NUM_SHARDS))
     files = {index: marker.files for index, marker in rundir.markers().items()}
     mend(tmp_path / "images")
     assert main(["retry", rundir.storage.root]) == 0
