@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from cluster.activity import duration
 from cluster.progress import MIN_LINE_S
+from cluster.worker import leave_quickly
 from engine.runfile import ProbeConfig
 from engine.stages import ModelConfig
 from engine.storage import Storage
@@ -116,6 +117,7 @@ class ClassifierActor:
     """
 
     def __init__(self) -> None:
+        leave_quickly()
         self._ref: ClassifierRef | None = None
         self._classifier: Classifier | None = None
 

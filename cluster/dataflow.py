@@ -21,6 +21,7 @@ from cluster.meters import StageMeter
 from cluster.placement import IO_CPUS, group_placement
 from cluster.shard_row import ShardRow
 from cluster.stage_watch import StageWatch
+from cluster.worker import leave_quickly
 from engine.attempts import Attempts, Note
 from engine.errors import EngineError, RunError
 from engine.marker import Marker
@@ -128,6 +129,7 @@ class StageGroup:
         # Not at the top: the driver and the tasks that read and commit shards have no need of torch.
         from actors.build import build_stage
 
+        leave_quickly()
         placement = group_placement(run, group)
         configs = {name: run.stages[name].model_copy(update={"placement": placement}) for name in group}
         self.name = "+".join(group)

@@ -1,0 +1,23 @@
+"""How an actor of ours ends."""
+
+import atexit
+import os
+import sys
+
+
+def leave_quickly() -> None:
+    """Have this actor's process end without freeing one by one what it holds: with torch that takes a core a second.
+
+    Ray has said goodbye by then. In a process that is no actor nothing changes: a driver has more to do at its end.
+    """
+    import ray
+
+    if ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None:
+        # Called first, as the last that was registered.
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
