@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from cluster.session import python_path
 from engine.errors import RunError
 
 # A killed driver takes its Ray with it: its processes notice it by themselves, within seconds.
-GONE_S = 60.0
+# Ray's agents try for a minute to tell a head that is gone that their node is gone.
+GONE_S = 90.0
 POOL = re.compile(r"^ray::MapWorker\(MapBatches\((?P<pool>.+)\)\)")
 TASK = re.compile(r"^ray::(MapBatches\(_commit_block\)|Read\w+)")
 TASKS = "task"
@@ -97,9 +99,9 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
             continue
 
 
-def outlast(processes: Sequence[psutil.Process]) -> int:
-    """Wait until processes have ended by themselves; end those that have not, and return how many they were."""
-    _, alive = psutil.wait_procs(processes, timeout=GONE_S)
+def outlast(processes: Sequence[psutil.Process], until: float) -> int:
+    """Wait until processes have ended by themselves; at `until` (monotonic) end those left, and return how many."""
+    _, alive = psutil.wait_procs(processes, timeout=max(until - time.monotonic(), 0))
     kill_all(alive)
-    psutil.wait_procs(alive, timeout=GONE_S)
+    psutil.wait_procs(alive)
     return len(alive)

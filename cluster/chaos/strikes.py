@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import assert_never
 
-from cluster.chaos.driver import kill_all, outlast
+from cluster.chaos.driver import kill_all
 from cluster.chaos.faults import Fault
 from cluster.chaos.moments import Moment, wait_for
 from cluster.chaos.world import World
@@ -44,7 +44,8 @@ def strike_driver(world: World) -> None:
     others = world.driver.processes()
     with world.noted("driver with its workers" if with_others else "driver"):
         world.driver.kill(others if with_others else ())
-        world.orphans += outlast(others)
+        world.leave_behind(others)
+    # At once, as a person does: what the first one started may still be at work.
     world.start()
 
 

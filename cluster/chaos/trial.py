@@ -75,7 +75,9 @@ def run_trial(fault: Fault, case: Case, folder: Path, num_kills: int, chance: ra
         while world.kills.total() < num_kills and not _has_ended(world):
             strike(world)
         world.driver.finish(PATIENCE * case.calm_s + START_S)
-        return _judge(fault, world, time.monotonic() - start)
+        seconds = time.monotonic() - start
+        world.end()
+        return _judge(fault, world, seconds)
 
 
 def _has_ended(world: World) -> bool:

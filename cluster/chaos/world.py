@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from cluster.chaos.driver import Driver, pool_of
+from cluster.chaos.driver import GONE_S, Driver, outlast, pool_of
 from cluster.chaos.moments import Moment, State, wait_for
 from cluster.chaos.nodes import Nodes, actors_on
 from engine.attempts import FOLDER as ATTEMPTS
@@ -53,6 +53,7 @@ class World:
         self.kills: Counter[str] = Counter()
         self.in_work = self.torn = self.unmarked = self.orphans = self.failures = 0
         self.nodes_added = self.nodes_used = 0
+        self._left_behind: list[tuple[float, list[psutil.Process]]] = []
         self._log = folder / "log.txt"
         self.start()
 
@@ -60,6 +61,14 @@ class World:
         """Start a driver, as the user does again after one that was lost."""
         address = None if self.nodes is None else self.nodes.address
         self.driver = Driver(self.case.run_file, self.out, self._log, address)
+
+    def leave_behind(self, processes: list[psutil.Process]) -> None:
+        """Remember the processes of a driver that is dead now."""
+        self._left_behind.append((time.monotonic() + GONE_S, processes))
+
+    def end(self) -> None:
+        """Count, and end, the processes that outlived their driver by far; wait until that is known of all."""
+        self.orphans += sum(outlast(processes, until) for until, processes in self._left_behind)
 
     def is_over(self) -> bool:
         """Return whether the driver has ended."""
