@@ -9,7 +9,7 @@ from engine.recipe import ShardContents, inspect_shard
 from engine.rundir import WEAKNESS, RunDirectory
 from engine.runfile import RunFile
 from engine.sample import Split
-from engine.splits import split_of
+from engine.splits import SPLITS, splits_of
 
 READERS = 8
 
@@ -37,7 +37,8 @@ def inspect_shards(
 def source_splits(run: RunFile, rundir: RunDirectory) -> dict[str, Split]:
     """Return the split of every source of the plan by its key, computed from the hash of its split key."""
     keys = rundir.plan().split_keys()
-    return {key: split_of(split_key, run.data.splits, run.seed) for key, split_key in keys.items()}
+    places = splits_of(list(keys.values()), run.data.splits, run.seed)
+    return {key: SPLITS[place] for key, place in zip(keys, places.tolist(), strict=True)}
 
 
 def edit_draws(run: RunFile, rundir: RunDirectory, contents: Iterable[ShardContents]) -> dict[EditCell, int]:

@@ -14,8 +14,8 @@ import psutil
 from cluster.session import python_path
 from engine.errors import RunError
 
-# A killed driver takes its Ray with it: its processes notice it by themselves, within seconds.
-# Ray's agents try for a minute to tell a head that is gone that their node is gone.
+# A killed driver takes its Ray with it. Its processes notice it by themselves, most within seconds; Ray's agents
+# try for a minute to tell a head that is gone that their node is gone.
 GONE_S = 90.0
 POOL = re.compile(r"^ray::MapWorker\(MapBatches\((?P<pool>.+)\)\)")
 TASK = re.compile(r"^ray::(MapBatches\(_commit_block\)|Read\w+)")
