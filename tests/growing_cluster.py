@@ -18,6 +18,7 @@ import psutil
 from ray._private import ray_constants, services
 from ray._private.authentication_test_utils import reset_auth_token_state
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from waiting import free_port
 
 from cluster.chaos.driver import kill_all
 from cluster.chaos.nodes import own_ray
@@ -40,6 +41,7 @@ EMPTY_LISTS = (
 def growing_cluster(folder: Path, *, max_workers: int, idle_s: float) -> Iterator[str]:
     """Start a head without GPUs and yield its address; nodes of two cores and one GPU come and go."""
     with own_ray(), with_token():
+        # The configuration names the port before Ray takes it.
         host, port = services.get_node_ip_address(), free_port()
         # On the loopback or not as this process, which may have imported Ray before: else they do not meet.
         loopback = {ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: str(int(ray_constants.ENABLE_RAY_CLUSTER))}
@@ -76,13 +78,6 @@ def with_token() -> Iterator[None]:
         else:
             os.environ[AUTH_MODE] = before
         reset_auth_token_state()
-
-
-def free_port() -> int:
-    """Return a port that nobody has just now; the configuration names it before Ray takes it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def cluster_config(address: str, max_workers: int, idle_s: float) -> dict[str, object]:

@@ -102,6 +102,9 @@ def test_packages_that_the_service_does_not_know_are_told() -> None:
     flaw = {"id": "PYSEC-1", "fix_versions": ["99.0"]}
     flawed = {"name": "jinja2", "version": "3.1.6", "vulns": [flaw]}
     assert module.report([unknown]) == ["audit: NOT CHECKED, the service knows none of the 1 packages"]
+    assert module.report([unknown, {**flawed, "vulns": []}]) == [
+        "audit: no known vulnerabilities in 1 packages; not checked, for it does not know them: torch"
+    ]
     assert module.report([unknown, flawed]) == [
         "jinja2 3.1.6: PYSEC-1, mended in 99.0",
         "audit: 1 known vulnerabilities in 1 packages; not checked, for it does not know them: torch",

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
 
@@ -10,6 +10,7 @@ import pytest
 import ray
 from growing_cluster import growing_cluster
 from tint_runs import contents, generate, make_in_process, tint_run, write_images
+from waiting import wait_until
 
 import cluster.dataflow
 from cluster.placement import generate_needs, group_placement
@@ -46,12 +47,6 @@ def on_a_gpu(run: RunFile, group: Sequence[str]) -> Placement:
     return group_placement(run, group).model_copy(update={"num_gpus": 1.0})
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.2)
-
-
 @pytest.mark.slow
 def test_a_run_takes_a_cluster_from_no_gpu_to_four_and_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -81,7 +76,7 @@ def test_a_run_takes_a_cluster_from_no_gpu_to_four_and_leaves_none(
         start = time.monotonic()
         made = generate(run, tmp_path / "cluster")
         end = time.monotonic()
-        wait_until(lambda: num_gpu_nodes() == 0)
+        wait_until(lambda: num_gpu_nodes() == 0, WAIT_S)
         gone = time.monotonic()
         watch.is_over.set()
         watch.join()

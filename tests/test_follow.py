@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from finetune_run import (
     source_of_test_split,
     training_session,
 )
+from waiting import wait_until
 
 from cluster.cli import main
 from cluster.follow import follow_run
@@ -91,13 +91,6 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
     assert not failures, failures
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.1)
-
-
 def test_half_of_the_steps_keep_pace_with_the_shards() -> None:
     config = ReinforceConfig(num_steps=300, eval_every=100)
     assert [steps_allowed(config, done, 10) for done in (0, 1, 5, 9, 10)] == [0, 15, 75, 135, 300]
@@ -133,7 +126,7 @@ def test_a_leak_in_a_shard_that_comes_later_is_refused_by_shard_and_key(folder: 
     leaked = source_of_test_split(run, rundir)
 
     def generate() -> None:
-        wait_for(lambda: len(lines(rundir)) > 0)
+        wait_until(lambda: len(lines(rundir)) > 0, WAIT_S)
         # Made elsewhere and moved in, as the marker comes last.
         other = RunDirectory.create(str(folder / "leaking"), run, make_plan(run))
         commit_planned(other, run, 2)
@@ -171,7 +164,7 @@ def test_the_command_trains_while_another_process_generates_on_the_same_cluster(
     )
 
     def let_it_end() -> None:
-        wait_for(lambda: len(lines(rundir)) > 0)
+        wait_until(lambda: len(lines(rundir)) > 0, WAIT_S)
         go_on.touch()
         assert generating.wait(WAIT_S) == 0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tint_runs import make_in_process, tint_run, write_images
+from waiting import free_port
 
 from cluster.cli import main
 from cluster.meters import MAX_REASONS, OTHER, RunMeter, StageMeter, fates
@@ -70,12 +71,6 @@ def sums(recorded: Recorded, metric: Metric, *tags: str) -> dict[tuple[str, ...]
         if each is metric and value:
             found[tuple(have[tag] for tag in tags)] += value
     return dict(found)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def scrape(port: int) -> Scrape:

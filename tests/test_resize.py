@@ -2,13 +2,13 @@
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from finetune_run import save_resnet, save_vit
+from waiting import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parent.parent
@@ -43,9 +43,7 @@ def be_worker(*arguments: object) -> None:
 def work(num_workers: int, out: Path, *arguments: object, exit_code: int = 0) -> None:
     """Run the worker in so many processes; all must end with `exit_code`."""
     out.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = [
         PROCESSES.Process(target=be_worker, args=(rank, num_workers, port, *map(str, arguments), str(out)))
         for rank in range(num_workers)

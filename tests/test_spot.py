@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from cloud_metadata import CloudMetadata, cloud_metadata
 from tint_runs import tint_run
+from waiting import wait_until
 
 from cluster.chaos.nodes import Nodes, own_ray
 from cluster.session import SessionConfig, ray_session
@@ -118,13 +119,6 @@ def watcher(log: Path, *options: str, **environment: str) -> Iterator[subprocess
         process.wait()
 
 
-def wait_until(condition: Callable[[], bool], *logs: Path) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, [log.read_text() for log in logs]
-        time.sleep(0.1)
-
-
 def draining(address: str) -> dict[str, float]:
     """Return until when each node is there that Ray drains, in seconds of the epoch."""
     from ray._raylet import GcsClient
@@ -161,7 +155,11 @@ def test_a_notice_drains_the_machines_own_node_and_no_other(tmp_path: Path) -> N
         at = [NodeAffinitySchedulingStrategy(node_id, soft=False) for node_id in ids]
         work = [Work.options(scheduling_strategy=strategy).remote() for strategy in at]
         assert ray.get([actor.is_there.remote() for actor in work]) == [True] * 4
-        wait_until(lambda: min(ec2.num_looks, gce.num_looks) >= 3 and "Asking on" in logs[2].read_text(), *logs)
+        wait_until(
+            lambda: min(ec2.num_looks, gce.num_looks) >= 3 and "Asking on" in logs[2].read_text(),
+            WAIT_S,
+            lambda: [log.read_text() for log in logs],
+        )
         assert draining(nodes.address) == {}
 
         end_s = float(round(time.time()) + 100)

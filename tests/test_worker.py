@@ -1,20 +1,17 @@
 """The end of an actor: at once, and only of an actor."""
 
 import atexit
-import time
 from pathlib import Path
 
 import psutil
 from tint_runs import tiny_ray
+from waiting import wait_until
 
 from cluster.worker import leave_quickly
 
 
-def wait_for_end(pid: int) -> None:
-    end = time.monotonic() + 60
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < end, "it did not end"
-        time.sleep(0.05)
+def has_ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_actor_ends_without_the_end_of_its_interpreter_and_a_driver_with_it(tmp_path: Path) -> None:
@@ -37,7 +34,7 @@ def test_an_actor_ends_without_the_end_of_its_interpreter_and_a_driver_with_it(t
         pid = ray.get(actor.pid.remote())
         # The last reference: Ray ends the actor as it does those of a pool that is done.
         del actor
-        wait_for_end(pid)
+        wait_until(lambda: has_ended(pid), 60)
         return path.exists()
 
     with tiny_ray():
