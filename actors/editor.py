@@ -1,41 +1,33 @@
-"""Edits to images: one diffusion pipeline, run on batches of one fixed shape."""
+"""Edits to images: what is to be drawn, who draws it, and the finished picture."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 
 from actors.attention import set_attention
-from actors.batching import padded_batches
-from actors.device import precision
-from actors.editor_detail import reconstruct, with_detail
+from actors.diffusion.editing import SlotDrawing, why_no_slots
+from actors.editor_batches import PipelineDrawing
+from actors.editor_detail import with_detail
 from actors.editor_frames import Frame, cut_out, fit, to_tensor
+from actors.editor_jobs import Drawing, Job
 from actors.editor_masks import ObjectMasks
 from actors.editor_pipelines import (
-    EditBatch,
     can_be_milder,
     denoiser,
     effective_settings,
     load_pipeline,
     native_size,
-    run_pipeline,
     size_multiple,
 )
 from actors.images import UnreadableImageError, decode_rgb, encode_jpeg
 from actors.loading import model_provenance, resolve_model
-from engine.errors import RunFileError
-from engine.sample import Edit, Json, Rejection, Sample, content_seed
+from engine.errors import ModelError, RunFileError
+from engine.sample import Json, Rejection, Sample, content_seed
 from engine.stages import EditorConfig
 
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """Pair one sample to be edited with its source's frame; `mask` is 1 where inpainting redraws."""
-
-    sample: Sample
-    edit: Edit
-    frame: Frame
-    mask: torch.Tensor | None = None
+LOG = logging.getLogger(__name__)
 
 
 class Editor:
@@ -60,18 +52,17 @@ class Editor:
         )
         self.can_be_milder = can_be_milder(self.pipeline, self.kind, config)
         kernel = set_attention(denoiser(self.pipeline), config.attention, device)
+        self.drawing = self._drawing()
+        self.calls = self.drawing.calls
         self.provenance = self._provenance(folder, kernel)
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, edited where it has an edit and no image yet."""
         results: dict[str, Sample | Rejection] = {}
         jobs = list(self._jobs(batch, results))
-        reconstructed = self._reconstructed(jobs) if self.config.keep_detail else {}
-        for severity in sorted({job.edit.severity for job in jobs}):
-            rows = [job for job in jobs if job.edit.severity == severity]
-            for padded, count in padded_batches(rows, self.config.batch_size):
-                made = self._run(padded, count, reconstructed)
-                results.update(zip((job.sample.key for job in padded[:count]), made, strict=True))
+        reconstructed = self.drawing.reconstructions(jobs) if self.config.keep_detail else {}
+        for job, pixels in self.drawing.edits(jobs):
+            results[job.sample.key] = self._finished(job, self._mixed(job, pixels, reconstructed))
         for sample in batch:
             yield results.get(sample.key, sample)
 
@@ -99,7 +90,7 @@ class Editor:
             elif mask is not None and not 0 < float(mask.mean()) < 1:
                 results[sample.key] = self._rejection(sample, "no_mask", self._mask_detail(sample, mask))
             elif sample.edit is not None:
-                yield Job(sample=sample, edit=sample.edit, frame=frame, mask=mask)
+                yield Job(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
 
     def _mask_detail(self, sample: Sample, mask: torch.Tensor) -> str:
         nothing_redrawn = float(mask.mean()) == 0
@@ -116,40 +107,25 @@ class Editor:
         redraw = 1 - found if self.config.inpaint_region == "background" else found
         return {source.key: mask for source, mask in zip(sources, redraw, strict=True)}
 
-    def _reconstructed(self, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
-        """Return each source through the autoencoder, (3, size, size) in [0, 1], once for all of its edits."""
-        frames = {job.sample.source_key: job.frame for job in jobs}
-        # The shape must not depend on who shares a batch; klein runs row by row.
-        size = 1 if self.kind == "klein" else self.config.batch_size
-        found: dict[str, torch.Tensor] = {}
-        with torch.inference_mode(), precision(self.config.model, self.device):
-            for padded, count in padded_batches(list(frames.items()), size):
-                pixels = reconstruct(self.pipeline, to_tensor([frame for _, frame in padded]))
-                found.update(zip((key for key, _ in padded[:count]), pixels, strict=False))
-        return found
+    def _drawing(self) -> Drawing:
+        reason = why_no_slots(self.pipeline)
+        scheduler = type(self.pipeline.scheduler).__name__
+        if self.config.inversion and (reason or scheduler != "DDIMScheduler"):
+            raise ModelError(
+                f"stages.{self.name}.inversion: {self.config.model.name!r} has {reason or scheduler}, and inversion "
+                "wants a Stable Diffusion 1, 2 or XL with scheduler: DDIMScheduler"
+            )
+        if reason is None:
+            return SlotDrawing(self.pipeline, self.kind, self.config, self.size)
+        LOG.info("stage %r draws in batches of one step, not in slots: %s", self.name, reason)
+        return PipelineDrawing(self.pipeline, self.kind, self.config)
 
-    def _run(
-        self, jobs: Sequence[Job], count: int, reconstructed: Mapping[str, torch.Tensor]
-    ) -> list[Sample | Rejection]:
-        """Return the results of the first `count` jobs of a full batch."""
-        if self.kind == "klein":  # runs row by row, so there is no shape to fill
-            jobs = jobs[:count]
-        images = to_tensor([job.frame for job in jobs])
-        masks = [job.mask for job in jobs if job.mask is not None]
-        batch = EditBatch(
-            images=images,
-            prompts=[job.edit.instruction if self.config.method == "instruct" else job.edit.caption for job in jobs],
-            generators=[torch.Generator("cpu").manual_seed(self._row_seed(job.sample)) for job in jobs],
-            severity=jobs[0].edit.severity,
-            masks=torch.stack(masks) if masks else None,
-        )
-        with torch.inference_mode(), precision(self.config.model, self.device):
-            edited = run_pipeline(self.pipeline, self.kind, self.config, batch)
+    def _mixed(self, job: Job, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return a picture with what it keeps of its source: (3, size, size)."""
+        image = to_tensor([job.frame])
         if self.config.keep_detail:
-            edited = with_detail(edited, images, torch.stack([reconstructed[job.sample.source_key] for job in jobs]))
-        if batch.masks is not None:
-            edited = torch.where(batch.masks > 0, edited, images)
-        return [self._finished(job, pixels) for job, pixels in zip(jobs[:count], edited[:count], strict=True)]
+            edited = with_detail(edited[None], image, reconstructed[job.sample.source_key][None])[0]
+        return edited if job.mask is None else torch.where(job.mask > 0, edited, image[0])
 
     def _finished(self, job: Job, edited: torch.Tensor) -> Sample | Rejection:
         if not torch.isfinite(edited).all():
@@ -160,7 +136,7 @@ class Editor:
         record: dict[str, Json] = {
             **self.provenance,
             **effective_settings(self.config, self.kind, job.edit.severity),
-            "seed": self._row_seed(job.sample),
+            "seed": job.seed,
         }
         return replace(job.sample, image=image, provenance={**job.sample.provenance, self.name: record})
 
@@ -178,6 +154,7 @@ class Editor:
             "model": model_provenance(config.model, folder),
             "mask_model": self.masks.provenance if self.masks else None,
             "pipeline": type(self.pipeline).__name__,
+            "batching": "slots" if isinstance(self.drawing, SlotDrawing) else "batches",
             "method": config.method,
             "scheduler": type(self.pipeline.scheduler).__name__,
             "num_inference_steps": config.num_inference_steps,

@@ -127,7 +127,17 @@ class EditorConfig(StageConfig):
     )
     guidance_scale: float = Field(7.5, ge=1)
     image_guidance_scale: float = Field(1.5, ge=1, description="instruct only")
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0),
+        description="the share of the steps, from and to, in which guidance applies; outside of it a step costs one "
+        "row of the UNet (Kynkaanniemi et al. 2024: early and late guidance does little good). Slots only",
+    )
     strength: float = Field(0.6, gt=0, le=1, description="img2img and inpaint, at severity 1")
+    inversion: bool = Field(
+        False,
+        description="img2img only: start from the noise that DDIM inversion finds for the source, not from drawn "
+        "noise; once for all edits of a source. The model's scheduler, or `scheduler`, must be DDIMScheduler",
+    )
     inpaint_region: Literal["background", "object"] = Field(
         "background", description="inpaint only: the side that is redrawn"
     )
@@ -141,6 +151,9 @@ class EditorConfig(StageConfig):
         "lines and small faces. One encoding and decoding more for each image",
     )
     size: int | None = Field(None, ge=8, description="edge in pixels; default: the model's own")
+    decode_batch_size: int = Field(
+        8, ge=1, description="pictures in one pass of the autoencoder, texts in one of the text encoders. Slots only"
+    )
     attention: AttentionKernel = "default"
     jpeg_quality: int = Field(95, ge=1, le=100)
 
@@ -148,6 +161,10 @@ class EditorConfig(StageConfig):
     def _has_mask(self) -> "EditorConfig":
         if (self.method == "inpaint") != (self.mask_model is not None):
             raise ValueError("mask_model goes with method inpaint and with no other: give both or neither")
+        if not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1:
+            raise ValueError(
+                f"guidance_interval must be [from, to] with 0 <= from < to <= 1, got {list(self.guidance_interval)}"
+            )
         if self.keep_detail and self.method == "inpaint":
             raise ValueError("keep_detail: method inpaint keeps what is outside its mask as it is: leave it out")
         return self

@@ -12,12 +12,11 @@ from tiny_pipelines import save_flux_klein, save_flux_kontext, save_stable_diffu
 
 from actors.device import fix_threads
 from actors.editor import Editor
-from actors.editor_detail import reconstruct, with_detail
+from actors.editor_detail import with_detail
 from actors.editor_frames import cut_out, fit, to_tensor
 from actors.editor_pipelines import effective_settings
 from actors.images import decode_rgb, encode_jpeg
 from actors.prompts import PLACEBO_INSTRUCTION
-from actors.untyped import Pipeline
 from engine.errors import ModelError, RunFileError
 from engine.sample import Edit, Rejection, Sample
 from engine.stages import EditorConfig, ModelConfig
@@ -179,20 +178,14 @@ def test_what_is_not_finite_stays_so() -> None:
         assert not torch.isfinite(with_detail(edited, torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64))).any()
 
 
-def test_a_source_goes_through_the_autoencoder_once_for_all_of_its_edits(
-    instruct: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = []
-
-    def counted(pipeline: Pipeline, images: torch.Tensor) -> torch.Tensor:
-        rows.append(len(images))
-        return reconstruct(pipeline, images)
-
-    monkeypatch.setattr("actors.editor.reconstruct", counted)
+def test_a_source_and_a_text_are_encoded_once_for_all_edits(instruct: Path) -> None:
     stage = editor(instruct, keep_detail=True)
     made = [item for item in stage([*group("a", num_edits=4), *group("b", num_edits=4)]) if isinstance(item, Sample)]
     assert len({item.image for item in made}) == 12
-    assert rows == [4]  # one batch of two sources, filled up
+    # Five instructions, the same for both sources, and none; ten edits and two sources without any.
+    assert stage.calls["encoded"] == 2
+    assert stage.calls["prompts"] == 6
+    assert stage.calls["decoded"] == 12
 
 
 def test_with_detail_the_zoo_s_placebo_is_nearer_to_its_source() -> None:

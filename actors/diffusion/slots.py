@@ -1,0 +1,272 @@
+"""The slot batcher: each edit at its own step, guidance and length, one UNet call of a fixed shape a tick."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from actors.diffusion.trajectory import Trajectory
+
+# What a slot keeps between steps, by their names in the solvers: latents, last, data_1, data_2.
+NUM_KEPT = 4
+DATA = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """Hold what a UNet is told: embedding (num_tokens, dim), and of SDXL pooled (dim,) and time_ids (6,)."""
+
+    embedding: torch.Tensor
+    pooled: torch.Tensor | None = None
+    time_ids: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Hold one row of the UNet for a step of an edit: the guided output is the sum of the rows' outputs by `weight`.
+
+    `condition` (channels, height, width) goes behind the latents: a source's latents, a mask.
+    """
+
+    weight: float
+    prompt: Prompt
+    condition: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Say what of an edit stays as its source is: where `mask` (1, height, width) is 0, latents are the source's."""
+
+    mask: torch.Tensor
+    clean: torch.Tensor
+    noise: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Ask for one edit: from `latents` (channels, height, width) along a trajectory.
+
+    The rows are `guided` in the steps from number guided_steps[0] to before guided_steps[1], else `plain`. `generator`
+    gives the fresh noise of samplers that want some. After `preview_after` steps (None: never) the judge is asked.
+    """
+
+    key: str
+    latents: torch.Tensor
+    trajectory: Trajectory
+    guided: tuple[Row, ...]
+    plain: tuple[Row, ...] = ()
+    guided_steps: tuple[int, int] = (0, 1 << 30)
+    kept: Kept | None = None
+    generator: torch.Generator | None = None
+    preview_after: int | None = None
+
+    def rows(self, step: int) -> tuple[Row, ...]:
+        """Return the rows of one step."""
+        first, end = self.guided_steps
+        return self.guided if first <= step < end or not self.plain else self.plain
+
+    @property
+    def num_row_steps(self) -> int:
+        """Return how many rows its steps need in all."""
+        return sum(len(self.rows(step)) for step in range(self.trajectory.num_steps))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Hold the latents (channels, height, width) of an order that has ended; None where the judge dropped it."""
+
+    order: Order
+    latents: torch.Tensor | None
+    num_steps: int
+
+
+class Denoise(Protocol):
+    """Run the UNet once."""
+
+    def __call__(self, latents: torch.Tensor, times: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+        """Return the outputs (num_rows, channels, height, width), float32, for latents with their conditions."""
+        ...
+
+
+# Given orders with the clean latents that they are heading for, (num_orders, channels, height, width), say which go on.
+Judge = Callable[[Sequence[Order], torch.Tensor], Sequence[bool]]
+
+
+@dataclass
+class Slot:
+    """Hold an order that is under way: `state` is (NUM_KEPT, channels, height, width), float32."""
+
+    order: Order
+    state: torch.Tensor
+    step: int = 0
+    is_parked: bool = False
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Return the rows of the next step."""
+        return self.order.rows(self.step)
+
+    @property
+    def wants_preview(self) -> bool:
+        """Return whether the judge is to be asked before the next step."""
+        return self.step == self.order.preview_after
+
+
+@dataclass
+class SlotBatcher:
+    """Bring orders to their ends, any mixture at once, in UNet calls of `num_rows` rows.
+
+    A tick gives rows to slots in the order of their coming as long as there are some, and each slot that got its rows
+    makes one step; a slot that is done makes room at once. Unused rows repeat the last one, so that all calls have one
+    shape and a result does not depend on its neighbours. `judge` is asked about `judge_batch` previews at a time.
+
+    `calls` counts ticks, and rows that were run and that were useful.
+    """
+
+    denoise: Denoise
+    num_rows: int
+    judge: Judge | None = None
+    judge_batch: int = 1
+    calls: Counter[str] = field(default_factory=Counter)
+
+    def run(self, orders: Iterable[Order]) -> Iterator[Result]:
+        """Yield a result for each order as it ends; give long ones first, for few rows to be empty at the end."""
+        waiting = iter(orders)
+        slots: list[Slot] = []
+        while True:
+            is_full = self._fill(slots, waiting)
+            if not slots:
+                return
+            yield from self._judged(slots, at_once=not is_full)
+            chosen = self._chosen(slots)
+            if not chosen:
+                continue
+            with torch.inference_mode():
+                self._tick(chosen)
+            for slot in [slot for slot in chosen if slot.step == slot.order.trajectory.num_steps]:
+                slots.remove(slot)
+                yield Result(order=slot.order, latents=slot.state[0], num_steps=slot.step)
+
+    def _fill(self, slots: list[Slot], waiting: Iterator[Order]) -> bool:
+        """Take orders in until the rows of all that can go on fill a call, and return whether they do."""
+        wanted = sum(len(slot.rows) for slot in slots if not slot.is_parked)
+        while wanted < self.num_rows and (order := next(waiting, None)) is not None:
+            state = torch.zeros(NUM_KEPT, *order.latents.shape, device=order.latents.device)
+            state[0] = order.latents
+            slots.append(Slot(order=order, state=state))
+            wanted += len(slots[-1].rows)
+        return wanted >= self.num_rows
+
+    def _judged(self, slots: list[Slot], *, at_once: bool) -> Iterator[Result]:
+        """Park slots that want to be judged, and judge full batches of them, or all where rows would be empty."""
+        if self.judge is None:
+            return
+        for slot in slots:
+            slot.is_parked = slot.is_parked or slot.wants_preview
+        parked = [slot for slot in slots if slot.is_parked]
+        while len(parked) >= self.judge_batch or (parked and at_once):
+            batch, parked = parked[: self.judge_batch], parked[self.judge_batch :]
+            with torch.inference_mode():
+                data = torch.stack([slot.state[DATA] for slot in batch])
+            self.calls["previews"] += len(batch)
+            for slot, goes_on in zip(batch, self.judge([slot.order for slot in batch], data), strict=True):
+                slot.is_parked = False
+                if goes_on:
+                    slot.order = replace(slot.order, preview_after=None)
+                else:
+                    slots.remove(slot)
+                    yield Result(order=slot.order, latents=None, num_steps=slot.step)
+
+    def _chosen(self, slots: Sequence[Slot]) -> list[Slot]:
+        """Return the slots that make a step: first come, first served, and who fits into what is left."""
+        left, chosen = self.num_rows, []
+        for slot in slots:
+            if not slot.is_parked and len(slot.rows) <= left:
+                chosen.append(slot)
+                left -= len(slot.rows)
+        return chosen
+
+    def _tick(self, slots: Sequence[Slot]) -> None:
+        rows = [(index, row) for index, slot in enumerate(slots) for row in slot.rows]
+        self.calls.update(ticks=1, rows=self.num_rows, useful_rows=len(rows))
+        padded = rows + [rows[-1]] * (self.num_rows - len(rows))
+        states = torch.stack([slot.state for slot in slots])
+        owners = [index for index, _ in padded]
+        scales = [slots[index].order.trajectory.input_scales[slots[index].step] for index in owners]
+        inputs = states[owners, 0] * _column(scales, states)
+        if padded[0][1].condition is not None:
+            inputs = torch.cat([inputs, torch.stack([row.condition for _, row in padded])], dim=1)  # type: ignore[misc]  # all rows have one or none has
+        times = torch.tensor(
+            [slots[index].order.trajectory.times[slots[index].step] for index in owners], device=states.device
+        )
+        outputs = self.denoise(inputs, times, [row.prompt for _, row in padded])
+        _advance(slots, states, _guided(slots, outputs, [row.weight for _, row in rows]))
+
+
+def _guided(slots: Sequence[Slot], outputs: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
+    """Return the outputs of each slot's rows added up by their weights, (num_slots, channels, height, width).
+
+    No index_add: on a GPU its order of addition, and so the last bits, would change from run to run.
+    """
+    weighted = outputs[: len(weights)] * _column(weights, outputs)
+    starts = np.cumsum([0, *(len(slot.rows) for slot in slots[:-1])])
+    result = weighted[starts.tolist()]
+    for offset in range(1, max(len(slot.rows) for slot in slots)):
+        more = [index for index, slot in enumerate(slots) if len(slot.rows) > offset]
+        result[more] = result[more] + weighted[(starts[more] + offset).tolist()]
+    return result
+
+
+def _advance(slots: Sequence[Slot], states: torch.Tensor, outputs: torch.Tensor) -> None:
+    """Make each slot's step: its table's sums of what it kept, the output and fresh noise."""
+    table = torch.tensor(
+        np.array([slot.order.trajectory.table[slot.step] for slot in slots]), dtype=torch.float32, device=states.device
+    )
+    latents, last, data_1, data_2 = states.unbind(1)
+    terms = [latents, outputs, last, data_1, data_2, _noise(slots, states)]
+    after, data, corrected = (torch.zeros_like(latents) for _ in range(3))
+    for line, total in enumerate((after, data, corrected)):
+        for column, term in enumerate(terms):
+            if term is not None:
+                # A product and a sum, each rounded by itself: alike wherever in a batch a value stands.
+                total += table[:, line, column, None, None, None] * term
+    kept = torch.stack([_with_source(slots, after), corrected, data, data_1], dim=1)
+    for slot, state in zip(slots, kept, strict=True):
+        slot.state = state
+        slot.step += 1
+
+
+def _noise(slots: Sequence[Slot], states: torch.Tensor) -> torch.Tensor | None:
+    """Return fresh noise for the slots whose step wants some, from the generator of each, else zeros; None for none."""
+    wanted = [bool(slot.order.trajectory.needs_noise[slot.step]) for slot in slots]
+    if not any(wanted):
+        return None
+    shape = states.shape[2:]
+    # Drawn on the CPU, where a seed gives the same numbers whatever the GPU.
+    drawn = [
+        torch.randn(shape, generator=slot.order.generator) if wants else torch.zeros(shape)
+        for slot, wants in zip(slots, wanted, strict=True)
+    ]
+    return torch.stack(drawn).to(states.device)
+
+
+def _with_source(slots: Sequence[Slot], latents: torch.Tensor) -> torch.Tensor:
+    """Return the latents with those of the source, as noisy as they are, where an order keeps it.
+
+    The blended latents of Avrahami et al. 2023, as the inpainting of models without a mask of their own.
+    """
+    for index, slot in enumerate(slots):
+        if (kept := slot.order.kept) is not None:
+            step = slot.step + 1
+            alpha, sigma = slot.order.trajectory.levels[step] if step < slot.order.trajectory.num_steps else (1.0, 0.0)
+            source = float(alpha) * kept.clean + float(sigma) * kept.noise
+            latents[index] = (1 - kept.mask) * source + kept.mask * latents[index]
+    return latents
+
+
+def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    """Return (num_values, 1, 1, 1)."""
+    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None, None, None]

@@ -1,0 +1,190 @@
+"""The equations of the samplers. Each is written once, for one step, in the linear space of what a step can see.
+
+A step of these samplers is linear in the noisy latents, the model's output and what was kept of earlier steps. So an
+equation is evaluated on unit vectors, in float64, and what comes out are its coefficients: a step of any sampler is
+then the same few multiplications, and rows of different samplers, steps and lengths share a batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector = NDArray[np.float64]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+# What a step can see: the latents, the model's output, the corrected latents of the step before, what the two steps
+# before predicted as clean latents, and fresh noise.
+NAMES = ("latents", "output", "last", "data_1", "data_2", "noise")
+LATENTS, OUTPUT, LAST, DATA_1, DATA_2, NOISE = np.eye(len(NAMES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """Hold a noise level: latents there are `alpha` times clean latents plus `sigma` times noise.
+
+    In the variance-preserving form alpha^2 + sigma^2 = 1, in Euler's (Karras et al. 2022) alpha = 1.
+    """
+
+    alpha: float
+    sigma: float
+
+    @property
+    def half_log_snr(self) -> float:
+        """Return lambda = log(alpha / sigma)."""
+        with np.errstate(divide="ignore"):
+            return float(np.log(self.alpha) - np.log(self.sigma))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """Hold one step as coefficients, each (6,) in the order of NAMES.
+
+    `latents` are the next ones, `data` the clean latents that this step predicts, `last` what the next step corrects.
+    """
+
+    latents: Vector
+    data: Vector
+    last: Vector
+
+
+def predicted_data(prediction: Prediction, level: Level) -> Vector:
+    """Return the clean latents that a model's output stands for.
+
+    epsilon: Ho et al. 2020, eq. 15; v_prediction: Salimans & Ho 2022, appendix D, for latents scaled to variance 1.
+    """
+    alpha, sigma = level.alpha, level.sigma
+    match prediction:
+        case "epsilon":
+            return (LATENTS - sigma * OUTPUT) / alpha
+        case "v_prediction":
+            norm = float(np.hypot(alpha, sigma))
+            return (alpha * LATENTS / norm - sigma * OUTPUT) / norm
+        case "sample":
+            return OUTPUT
+
+
+def predicted_noise(prediction: Prediction, level: Level) -> Vector:
+    """Return the noise that a model's output stands for; of variance-preserving levels."""
+    alpha, sigma = level.alpha, level.sigma
+    match prediction:
+        case "epsilon":
+            return OUTPUT
+        case "v_prediction":
+            return alpha * OUTPUT + sigma * LATENTS
+        case "sample":
+            return (LATENTS - alpha * OUTPUT) / sigma
+
+
+def ddim(prediction: Prediction, now: Level, after: Level) -> Step:
+    """Return a step of DDIM with eta 0 (Song et al. 2021, eq. 12). Towards more noise it is DDIM inversion."""
+    data = predicted_data(prediction, now)
+    return Step(
+        latents=after.alpha * data + after.sigma * predicted_noise(prediction, now),
+        data=data,
+        last=LATENTS,
+    )
+
+
+def euler(prediction: Prediction, now: Level, after: Level) -> Step:
+    """Return an Euler step of the probability flow (Karras et al. 2022, algorithm 1)."""
+    data = predicted_data(prediction, now)
+    slope = (LATENTS - data) / now.sigma
+    return Step(latents=LATENTS + (after.sigma - now.sigma) * slope, data=data, last=LATENTS)
+
+
+def euler_ancestral(prediction: Prediction, now: Level, after: Level) -> Step:
+    """Return an Euler step down to less noise than wanted, and fresh noise up to it (Song et al. 2021, VE, eq. 46)."""
+    data = predicted_data(prediction, now)
+    up = after.sigma * np.sqrt(max(now.sigma**2 - after.sigma**2, 0.0)) / now.sigma
+    down = np.sqrt(max(after.sigma**2 - up**2, 0.0))
+    slope = (LATENTS - data) / now.sigma
+    return Step(latents=LATENTS + (down - now.sigma) * slope + up * NOISE, data=data, last=LATENTS)
+
+
+def dpm_solver_pp(
+    prediction: Prediction, before: Level | None, now: Level, after: Level, *, heun: bool = False, sde: bool = False
+) -> Step:
+    """Return a step of DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), of first order where there is no `before`.
+
+    `heun` is the other form of the second-order term (its table 1), `sde` the stochastic sampler (its section 5).
+    """
+    data = predicted_data(prediction, now)
+    with np.errstate(over="ignore", invalid="ignore"):
+        step = after.half_log_snr - now.half_log_snr
+        keep = after.sigma / now.sigma * (np.exp(-step) if sde else 1.0)
+        gain = -after.alpha * np.expm1(-2 * step if sde else -step)
+        latents = keep * LATENTS + gain * data
+        if sde:
+            latents = latents + after.sigma * np.sqrt(-np.expm1(-2 * step)) * NOISE
+        if before is not None:
+            ratio = (now.half_log_snr - before.half_log_snr) / step
+            slope = (data - DATA_1) / ratio
+            latents = latents + (_heun_weight(after, step, sde=sde) if heun else gain / 2) * slope
+    return Step(latents=latents, data=data, last=LATENTS)
+
+
+def _heun_weight(after: Level, step: float, *, sde: bool) -> float:
+    scaled = 2 * step if sde else step
+    return float(after.alpha * (np.expm1(-scaled) / scaled + 1.0))
+
+
+def unipc(
+    prediction: Prediction, levels: Sequence[Level], now: int, *, order: int, corrected: int, is_bh1: bool
+) -> Step:
+    """Return a step of UniPC (Zhao et al. 2023, algorithms 5 and 7, data prediction), of order 1 or 2.
+
+    `levels` are all of the schedule, `now` is this step's place. First UniC of order `corrected` (0: none) mends the
+    latents with this step's output, from those of the step before; then UniP of order `order` goes on.
+    """
+    data = predicted_data(prediction, levels[now])
+    latents = LATENTS
+    if corrected:
+        history = [DATA_1, DATA_2][:corrected]
+        latents = _unified(levels, now - 1, LAST, history, arrived=data, is_bh1=is_bh1)
+    latents_after = _unified(levels, now, latents, [data, DATA_1][:order], arrived=None, is_bh1=is_bh1)
+    return Step(latents=latents_after, data=data, last=latents)
+
+
+def _unified(
+    levels: Sequence[Level],
+    start: int,
+    latents: Vector,
+    history: Sequence[Vector],
+    *,
+    arrived: Vector | None,
+    is_bh1: bool,
+) -> Vector:
+    """Return UniP from levels[start] to the next, or UniC where the data predicted there have `arrived`."""
+    here, there = levels[start], levels[start + 1]
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        step = there.half_log_snr - here.half_log_snr
+        gain = np.expm1(-step)
+        scale = -step if is_bh1 else gain
+        result: Vector = there.sigma / here.sigma * latents - there.alpha * gain * history[0]
+        ratios = [(levels[start - i].half_log_snr - here.half_log_snr) / step for i in range(1, len(history))]
+        slopes = [(old - history[0]) / ratio for old, ratio in zip(history[1:], ratios, strict=True)]
+        if arrived is not None:
+            weights = _weights([*ratios, 1.0], step, scale)
+            slopes = [*slopes, arrived - history[0]]
+        else:
+            # Of order 2 the paper's own code takes a half, which meets the condition to the order that counts.
+            weights = np.full(len(slopes), 0.5)
+        for weight, slope in zip(weights, slopes, strict=True):
+            result = result - there.alpha * scale * weight * slope
+    return result
+
+
+def _weights(ratios: Sequence[float], step: float, scale: float) -> Vector:
+    """Solve the order conditions (Zhao et al. 2023, eq. 5) for the weights of the differences."""
+    if len(ratios) == 1:
+        return np.array([0.5])
+    powers = np.vander(np.array(ratios), increasing=True).T
+    moment, factorial, wanted = np.expm1(-step) / -step - 1, 1, []
+    for order in range(1, len(ratios) + 1):
+        wanted.append(moment * factorial / scale)
+        factorial *= order + 1
+        moment = moment / -step - 1 / factorial
+    return np.asarray(np.linalg.solve(powers, np.array(wanted)), np.float64)

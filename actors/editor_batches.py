@@ -1,0 +1,58 @@
+"""Edits by calling a pipeline of diffusers on batches: for what the slot batcher does not know."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from actors.batching import padded_batches
+from actors.device import precision
+from actors.editor_detail import reconstruct
+from actors.editor_frames import Frame, to_tensor
+from actors.editor_jobs import Job
+from actors.editor_pipelines import EditBatch, PipelineKind, run_pipeline
+from actors.untyped import Pipeline
+from engine.stages import EditorConfig
+
+
+class PipelineDrawing:
+    """Draw edits in batches of one shape, the edits of one severity together: a call knows one strength for all."""
+
+    def __init__(self, pipeline: Pipeline, kind: PipelineKind, config: EditorConfig) -> None:
+        self.calls: Counter[str] = Counter()
+        self._pipeline, self._kind, self._config = pipeline, kind, config
+
+    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor]]:
+        """Yield each job with its picture."""
+        for severity in sorted({job.edit.severity for job in jobs}):
+            rows = [job for job in jobs if job.edit.severity == severity]
+            for padded, count in padded_batches(rows, self._config.batch_size):
+                # klein runs row by row, so there is no shape to fill.
+                batch = padded[:count] if self._kind == "klein" else padded
+                yield from zip(padded[:count], self._run(batch), strict=False)
+
+    def reconstructions(self, jobs: Sequence[Job]) -> Mapping[str, torch.Tensor]:
+        """Return each source through the autoencoder."""
+        frames: dict[str, Frame] = {job.sample.source_key: job.frame for job in jobs}
+        # The shape must not depend on who shares a batch; klein runs row by row.
+        size = 1 if self._kind == "klein" else self._config.batch_size
+        found: dict[str, torch.Tensor] = {}
+        with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
+            for padded, count in padded_batches(list(frames.items()), size):
+                pixels = reconstruct(self._pipeline, to_tensor([frame for _, frame in padded]))
+                found.update(zip((key for key, _ in padded[:count]), pixels, strict=False))
+        self.calls["encoded"] += len(frames)
+        return found
+
+    def _run(self, jobs: Sequence[Job]) -> torch.Tensor:
+        masks = [job.mask for job in jobs if job.mask is not None]
+        batch = EditBatch(
+            images=to_tensor([job.frame for job in jobs]),
+            prompts=[job.edit.instruction if self._config.method == "instruct" else job.edit.caption for job in jobs],
+            generators=[torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
+            severity=jobs[0].edit.severity,
+            masks=torch.stack(masks) if masks else None,
+        )
+        self.calls.update(encoded=len(jobs), decoded=len(jobs))
+        with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
+            return run_pipeline(self._pipeline, self._kind, self._config, batch)
