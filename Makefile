@@ -6,8 +6,8 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos \
-	bench-scale cards clean
+.PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos chaos-driver chaos-actor \
+	bench-scale bench bench-gpu cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
@@ -41,17 +41,28 @@ proofs: $(VENV)/installed ## the statistical proofs, hours on two cores: tables 
 proofs-probe proofs-reinforce proofs-curve proofs-rounds: $(VENV)/installed ## one of them
 	$(BIN)/python -m cluster.proofs --only $(@:proofs-%=%)
 
-chaos: $(VENV)/installed ## kill drivers, workers and nodes of a small run and compare every byte; two hours on two cores
-	$(BIN)/counterforge chaos configs/wardrobe.yaml --kills 100 --set data.num_sources=48 \
-		--set data.num_validation_sources=0 --set shards.sources_per_shard=4 \
-		--set 'groups=[[captioner,perturber],[editor,verifier]]' --set 'stages.editor.placement.replicas=[1,1]'
+CHAOS := configs/wardrobe.yaml --kills 100 --set data.num_sources=48 \
+	--set data.num_validation_sources=0 --set shards.sources_per_shard=4 \
+	--set 'groups=[[captioner,perturber],[editor,verifier]]' --set 'stages.editor.placement.replicas=[1,1]'
+
+chaos: $(VENV)/installed ## kill drivers, workers and nodes of a small run and compare every byte; hours on two cores
+	$(BIN)/counterforge chaos $(CHAOS)
+
+chaos-driver chaos-actor: $(VENV)/installed ## one of them, an hour
+	$(BIN)/counterforge chaos $(CHAOS) --faults $(@:chaos-%=%)
 
 bench-scale: $(VENV)/installed-dev ## planning, going on and simulated GPUs at size, half an hour on two cores that do nothing else
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
 
-cards: $(VENV)/installed ## fill the tables of README, SCALING.md and model cards, and README's picture, with what build/figures has
+bench: $(VENV)/installed-dev ## every figure of speed that needs no GPU, against its peers, half an hour on two idle cores
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench $(ARGS)
+
+bench-gpu: $(VENV)/installed-dev ## the editor on a GPU, at true size; ARGS="--size tiny" runs the same code on a CPU
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_gpu $(ARGS)
+
+cards: $(VENV)/installed ## fill the tables of README, SCALING.md, RESULTS.md and model cards, and README's picture, with what build/figures has
 	if [ -e build/figures/demo.png ]; then cp build/figures/demo.png .github/result.png; fi
-	$(BIN)/python -m engine.figures README.md cluster/SCALING.md actors/zoo/models/*/README.md
+	$(BIN)/python -m engine.figures README.md cluster/SCALING.md tests/benchmarks/RESULTS.md actors/zoo/models/*/README.md
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
