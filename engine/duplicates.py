@@ -97,7 +97,7 @@ def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing,
         return listing, None
     looks = _look(store, data.train, _items(listing))
     num_images, num_without = len(looks.there), int((~looks.there).sum())
-    locators = listing.texts.column("locator").to_pylist()
+    locators = listing.texts["locator"].to_pylist()
     left_out: dict[str, int] = {}
     examples: dict[str, tuple[Pair, ...]] = {}
     gone = np.zeros(num_images, bool)
@@ -157,7 +157,7 @@ def _like(ours: _Looks, theirs: _Looks) -> Rows:
 
 def _join(listing: Listing, looks: _Looks, run: RunFile) -> tuple[Listing, NearDuplicates]:
     """Give the split keys of sources that look alike one name, the smallest of theirs."""
-    keys = listing.texts.column("split_key").to_pylist()
+    keys = listing.texts["split_key"].to_pylist()
     rows, number, pairs = _distinct(looks)
     first = np.zeros(number.max(initial=-1) + 1, np.int64)
     first[number[::-1]] = rows[::-1]
@@ -170,7 +170,7 @@ def _join(listing: Listing, looks: _Looks, run: RunFile) -> tuple[Listing, NearD
     # Where the source's own group holds them all together, nothing was joined.
     groups = set(name_of.values())
     sizes = Counter(key for key in new if key in groups)
-    locators = listing.texts.column("locator").to_pylist()
+    locators = listing.texts["locator"].to_pylist()
     examples = sorted(
         tuple(sorted((locators[one], locators[other]))) for one, other in known if keys[one] != keys[other]
     )
@@ -208,7 +208,7 @@ def _components(pairs: Iterable[Pair]) -> dict[str, str]:
 
 
 def _items(listing: Listing) -> list[SourceItem]:
-    keys, locators = (listing.texts.column(name).to_pylist() for name in ("key", "locator"))
+    keys, locators = (listing.texts[name].to_pylist() for name in ("key", "locator"))
     return [
         SourceItem(key=key, split_key="", label=0, class_name="", locator=locator)
         for key, locator in zip(keys, locators, strict=True)

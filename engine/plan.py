@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from engine.assignment import NO_SHARD, Integers, assign
 from engine.duplicates import NearDuplicates, separate
 from engine.errors import LeakError, RunDirectoryError, SourceError
 from engine.hash_store import HashStore
-from engine.listing import Listing, list_source
+from engine.listing import list_source
 from engine.runfile import AnySource, DataConfig, RunFile
 from engine.sample import Split
 from engine.sources import Source, SourceItem, open_source
@@ -27,10 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 FORMAT = 1
-NO_SHARD = -1
 ROWS_HASHED_AT_ONCE = 65_536
-
-Integers = npt.NDArray[np.int64]
 
 logger = logging.getLogger(__name__)
 
@@ -182,7 +179,7 @@ def make_plan(run: RunFile, store: HashStore | None = None) -> Plan:
     listing, found = separate(listing, run, store or HashStore())
     if found and (warning := found.warning(len(listing.label))):
         logger.warning("plan: %s", warning)
-    order, shard = _assign(listing, run)
+    order, shard = assign(listing, run)
     table = listing.take(order, shard)
     return Plan(
         digest=plan_digest(run, source.classes, table),
@@ -255,46 +252,3 @@ def check_test_sources(data: DataConfig, train: Source) -> None:
 def _is_same_data(config: AnySource, train: AnySource) -> bool:
     varying = {"correlation", "count", "seed", "captions", "attributes"}
     return config.kind == train.kind and config.model_dump(exclude=varying) == train.model_dump(exclude=varying)
-
-
-def _assign(listing: Listing, run: RunFile) -> tuple[Integers, Integers]:
-    """Return the row order of the plan and the shard of each of its rows."""
-    train = _choose(listing, "train", run.data.num_sources)
-    if not len(train):
-        raise SourceError(
-            f"no source is left to train on: {len(listing.label)} sources, data.splits.train is "
-            f"{run.data.splits.train:g}; add images or raise data.splits.train"
-        )
-    validation = _choose(listing, "validation", run.data.num_validation_sources)
-    size = run.shards.sources_per_shard
-    num_train_shards = -(-len(train) // size)
-    chosen = np.concatenate([train, validation])
-    is_other = np.ones(len(listing.label), dtype=bool)
-    is_other[chosen] = False
-    others = np.flatnonzero(is_other)
-    others = others[np.lexsort((listing.place[others], listing.split[others]))]
-    shard = np.concatenate(
-        [
-            np.arange(len(train)) // size,
-            np.arange(len(validation)) // size + num_train_shards,
-            np.full(len(others), NO_SHARD),
-        ]
-    )
-    return np.concatenate([chosen, others]), shard
-
-
-def _choose(listing: Listing, split: Split, number: int | None) -> Integers:
-    """Return rows of a split: evenly from the classes and by hash, ordered so that each shard is a mix of classes."""
-    rows = np.flatnonzero(listing.split == SPLITS.index(split))
-    if number is not None and number > len(rows):
-        logger.warning(
-            "%d sources of the %s split were asked for, there are %d: all get edits", number, split, len(rows)
-        )
-    label, place = listing.label[rows], listing.place[rows]
-    by_class = np.lexsort((place, label))
-    rows, label, place = rows[by_class], label[by_class], place[by_class]
-    rank = np.arange(len(rows)) - np.searchsorted(label, label)
-    chosen = np.lexsort((place, rank))[:number]
-    rows, label, place, rank = rows[chosen], label[chosen], place[chosen], rank[chosen]
-    class_size = np.bincount(label, minlength=int(label.max()) + 1 if len(label) else 0)
-    return rows[np.lexsort((place, (rank + 0.5) / class_size[label]))]

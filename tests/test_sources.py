@@ -19,7 +19,9 @@ from engine.errors import SourceError
 from engine.runfile import AnySource, FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
 from engine.sample import Rejection, Sample
 from engine.sources import SourceItem, open_source, read_sample
-from engine.sources.item import make_key
+from engine.sources import table as table_module
+from engine.sources.item import make_key, make_keys
+from engine.sources.table import TableImages
 
 
 def encoded(format_: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (12, 8), **options: object) -> bytes:
@@ -89,6 +91,17 @@ def test_keys_do_not_change_when_files_are_added(tmp_path: Path) -> None:
     before = items_of(folder_of(tmp_path, "cat/1.jpg", "dog/1.jpg"))
     after = items_of(folder_of(tmp_path, "cat/0.jpg", "bird/1.jpg"))
     assert {item.key for item in before} < {item.key for item in after}
+
+
+ODD_PATHS = (
+    "a.jpg", "A b/C_d.PNG", ".jpg", "...", "", "a", "-a-.jpg", "a/b.c/d", "a.b/", "x--y..z.tar.gz", "/", "a\tb.jpg", "a\r.jpg",
+    "\u0130/1.jpg", "ΑΣ/Σ.jpg", "猫/1.jpg", "é/\udcff.png", "y" * 40 + ".jpg", "y" * 41 + ".jpg", "0" * 300, "a\x00b.jpg", "a\x7f",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("paths", [ODD_PATHS, (*ODD_PATHS, "a\nb.jpg"), ("a\nb.jpg",), ("a.jpg",), ()])
+def test_keys_that_are_made_together_are_those_made_one_by_one(paths: tuple[str, ...]) -> None:
+    assert make_keys(paths) == [make_key(path) for path in paths]
 
 
 # Folders
@@ -329,6 +342,42 @@ def test_a_jsonl_is_read_like_a_csv(tmp_path: Path) -> None:
     dog, cat = items_of(config)
     assert (dog.class_name, dog.split_key, dog.attributes) == ("dog", "group:7", {"camera": "3"})
     assert (cat.class_name, cat.label) == ("cat", 0)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_table_is_read_in_batches_that_nobody_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    write(tmp_path / "0.jpg")
+    rows = [{"path": f"{n}.jpg", "label": f"c{n % 3}", "group": f"g{n}" if n % 4 == 1 else ""} for n in range(23)]
+    rows[20]["path"] = "./x//20.jpg"
+    lines = [json.dumps(row) for row in rows]
+    if suffix == "csv":
+        lines = ["path,label,group", *(",".join(row.values()) for row in rows)]
+    (tmp_path / f"a.{suffix}").write_text("\n\n".join(lines))
+    config = TableSource(path=f"{tmp_path}/a.{suffix}", attributes=("group",))
+    whole = list(open_source(config).items())
+    assert [item.locator for item in whole] == [f"{n}.jpg" for n in range(20)] + ["x/20.jpg", "21.jpg", "22.jpg"]
+    assert [item.label for item in whole] == [n % 3 for n in range(23)]
+    assert [item.key for item in whole] == [make_key(item.locator) for item in whole]
+    assert [item.split_key for item in whole][:3] == [whole[0].key, "group:g1", whole[2].key]
+    monkeypatch.setattr(table_module, "ROWS_AT_ONCE", 4)
+    assert list(open_source(config).items()) == whole
+    bad = {"path": "9.jpg", "label": "", "group": ""}
+    lines.append(json.dumps(bad) if suffix == "jsonl" else "9.jpg,,")
+    (tmp_path / f"a.{suffix}").write_text("\n\n".join(lines))
+    said = f"line {2 * len(lines) - 1}: no label for 9.jpg; expected the name or number of a class"
+    assert said in listing_error(config)
+
+
+def test_a_table_in_columns_knows_its_classes_after_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "1.jpg")
+    path = table(tmp_path / "a.csv", ("path", "label"), ("1.jpg", "10"), ("2.jpg", "9"), ("3.jpg", "10"))
+    source = TableImages(TableSource(path=path))
+    (found,) = source.columns()
+    assert list(found.class_name) == ["10", "9", "10"]
+    monkeypatch.setattr(TableImages, "_rows", lambda _: pytest.fail("the table was read again"))
+    assert source.classes == ("9", "10")
 
 
 def test_a_csv_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:

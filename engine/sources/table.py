@@ -2,32 +2,43 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple, TextIO
 
 from engine.errors import SourceError
 from engine.outside import loads_outside
 from engine.runfile import TableSource
-from engine.sources.item import SourceItem, local_folder, make_key, name_class, name_some, read_inside, sort_classes
+from engine.sources.item import (
+    ItemColumns,
+    SourceItem,
+    local_folder,
+    make_keys,
+    name_class,
+    name_some,
+    read_inside,
+    sort_classes,
+)
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "caption", "group")
 ROWS_TRIED = 20
-
+ROWS_AT_ONCE = 8_192
 
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 
-class _Row(NamedTuple):
-    line: int
-    path: str
-    label: str
-    caption: str
-    group: str
-    attributes: Mapping[str, str]
+class _Rows(NamedTuple):
+    """Some rows in columns, with the line of each; what a table has no column for is ""."""
+
+    lines: Sequence[int]
+    path: Sequence[str]
+    label: Sequence[str]
+    caption: Sequence[str]
+    group: Sequence[str]
+    attributes: Sequence[Mapping[str, str]]
 
 
 class TableImages:
@@ -43,51 +54,99 @@ class TableImages:
         self.root = local_folder(folder if folder is not None else os.path.dirname(self.table) or ".", "image_folder")
         self.names = config.classes
         self.attributes = config.attributes
+        self._found: tuple[str, ...] | None = config.classes or None
 
-    @cached_property
+    @property
     def classes(self) -> tuple[str, ...]:
         """Return `classes` of the configuration, else every label that occurs."""
-        if self.names:
-            return self.names
-        return sort_classes(set(self._labels()))
+        if self._found is None:
+            # A row without a label is refused where items are listed.
+            self._found = sort_classes({label for rows in self._rows() for label in rows.label if label})
+        return self._found
 
     def items(self) -> Iterator[SourceItem]:
         """Yield one item a row; raise SourceError for an unknown label, a class without rows, no image found."""
         labels = {name: label for label, name in enumerate(self.classes)}
-        used: set[str] = set()
+        for found in self.columns():
+            for key, split_key, class_name, locator, caption, attributes in zip(
+                found.key,
+                found.split_key,
+                found.class_name,
+                found.locator,
+                found.caption,
+                found.attributes,
+                strict=True,
+            ):
+                yield SourceItem(
+                    key=key,
+                    split_key=split_key,
+                    label=labels[class_name],
+                    class_name=class_name,
+                    locator=locator,
+                    caption=caption,
+                    attributes=attributes,
+                )
+
+    def columns(self) -> Iterator[ItemColumns]:
+        """Yield what `items` yields in columns, in one pass over the table."""
+        class_of: dict[str, str] = {}
         first: dict[str, bool] = {}
-        for row in self._rows():
-            if len(first) < ROWS_TRIED:
-                first[row.path] = os.path.isfile(os.path.join(self.root, row.path))
-            path = self._relative(row.path)
-            class_name = row.label
-            if class_name not in labels:
-                class_name = name_class(row.label, self.names, f"{self.table}, line {row.line}")
-            used.add(class_name)
-            key = make_key(path)
-            yield SourceItem(
-                key=key,
-                split_key=f"group:{row.group}" if row.group else key,
-                label=labels[class_name],
-                class_name=class_name,
-                locator=path,
-                caption=row.caption,
-                attributes=row.attributes,
+        for rows in self._rows():
+            self._refuse_gaps(rows)
+            for path in rows.path:
+                if len(first) == ROWS_TRIED:
+                    break
+                first[path] = os.path.isfile(os.path.join(self.root, path))
+            for label in dict.fromkeys(rows.label):
+                if label not in class_of:
+                    where = f"{self.table}, line {rows.lines[rows.label.index(label)]}"
+                    class_of[label] = name_class(label, self.names, where)
+            paths = self._relative(rows.path)
+            keys = make_keys(paths)
+            groups = any(rows.group)
+            yield ItemColumns(
+                key=keys,
+                split_key=[f"group:{group}" if group else key for key, group in zip(keys, rows.group, strict=True)]
+                if groups
+                else keys,
+                class_name=[class_of[label] for label in rows.label],
+                locator=paths,
+                caption=rows.caption,
+                attributes=rows.attributes,
             )
-        self._check_rows(first, used)
+        self._check_rows(first, set(class_of.values()))
 
     def read(self, item: SourceItem) -> bytes:
         """Return the file's bytes."""
         return read_inside(self.root, item.locator)
 
-    def _relative(self, path: str) -> str:
+    def _relative(self, paths: Sequence[str]) -> Sequence[str]:
+        text = "\n".join(["", *paths])
+        if "\n/" in text or "//" in text or "./" in text:
+            return [self._relative_one(path) for path in paths]
+        return paths
+
+    def _relative_one(self, path: str) -> str:
         if path.startswith("/"):
             return os.path.relpath(path, self.root)
         return os.path.normpath(path) if "//" in path or "./" in path else path
 
+    def _refuse_gaps(self, rows: _Rows) -> None:
+        if all(rows.path) and all(rows.label):
+            return
+        for line, path, label in zip(rows.lines, rows.path, rows.label, strict=True):
+            if not path:
+                raise SourceError(f"{self.table}, line {line}: no path; expected the name of an image")
+            if not label:
+                raise SourceError(
+                    f"{self.table}, line {line}: no label for {path}; expected the name or number of a class"
+                )
+
     def _check_rows(self, first: Mapping[str, bool], used: set[str]) -> None:
         if not used:
             raise SourceError(f"{self.table} has no rows: expected one row an image with path and label")
+        if self._found is None:
+            self._found = sort_classes(used)
         empty = [name for name in self.classes if name not in used]
         if empty:
             raise SourceError(
@@ -99,47 +158,38 @@ class TableImages:
                 f"{os.path.join(self.root, next(iter(first)))}; paths start from {self.root}, or set `image_folder`"
             )
 
-    def _labels(self) -> Iterator[str]:
-        """Yield the labels alone: that pass over the whole table costs a fraction of the one that makes the items."""
-        if self.table.lower().endswith(".jsonl"):
-            yield from (row.label for row in self._json_rows())
-            return
-        rows = self._csv_cells()
-        _, header = next(rows)
-        at = header.index("label")
-        # A row without a label is refused by the other pass.
-        yield from filter(None, (cells[at].strip() for _, cells in rows))
-
-    def _rows(self) -> Iterator[_Row]:
+    def _rows(self) -> Iterator[_Rows]:
         return self._json_rows() if self.table.lower().endswith(".jsonl") else self._csv_rows()
 
-    def _csv_rows(self) -> Iterator[_Row]:
-        rows = self._csv_cells()
-        _, header = next(rows)
-        places = [header.index(name) if name in header else None for name in COLUMNS]
-        kept = [(name, header.index(name)) for name in self.attributes]
-        for line, cells in rows:
-            values = ["" if at is None else cells[at].strip() for at in places]
-            yield self._row(line, values, {name: cells[at] for name, at in kept} if kept else NO_ATTRIBUTES)
-
-    def _csv_cells(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield line number and cells of the header, then of each row."""
+    def _csv_rows(self) -> Iterator[_Rows]:
         delimiter = "\t" if self.table.lower().endswith(".tsv") else ","
         with self._decoded() as file:
             reader = csv.reader(file, delimiter=delimiter)
             try:
                 header = [name.strip() for name in next(reader, [])]
                 self._check_columns(header)
-                yield reader.line_num, header
-                for cells in filter(None, reader):
-                    if len(cells) != len(header):
-                        raise SourceError(
-                            f"{self.table}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}; "
-                            "quote cells that hold the separator"
-                        )
-                    yield reader.line_num, cells
+                filled = filter(None, reader)
+                while batch := [(reader.line_num, cells) for cells in islice(filled, ROWS_AT_ONCE)]:
+                    yield self._in_columns(header, batch)
             except csv.Error as error:
                 raise SourceError(f"{self.table}, line {reader.line_num}: not a table: {error}") from error
+
+    def _in_columns(self, header: Sequence[str], batch: Sequence[tuple[int, list[str]]]) -> _Rows:
+        if {len(cells) for _, cells in batch} != {len(header)}:
+            line, number = next((line, len(cells)) for line, cells in batch if len(cells) != len(header))
+            raise SourceError(
+                f"{self.table}, line {line}: {number} cells, the header has {len(header)}; "
+                "quote cells that hold the separator"
+            )
+        places = [header.index(name) if name in header else None for name in COLUMNS]
+        path, label, caption, group = (
+            [""] * len(batch) if at is None else [cells[at].strip() for _, cells in batch] for at in places
+        )
+        kept = [(name, header.index(name)) for name in self.attributes]
+        attributes: list[Mapping[str, str]] = [NO_ATTRIBUTES] * len(batch)
+        if kept:
+            attributes = [{name: cells[at] for name, at in kept} for _, cells in batch]
+        return _Rows([line for line, _ in batch], path, label, caption, group, attributes)
 
     @contextmanager
     def _decoded(self) -> Iterator[TextIO]:
@@ -161,34 +211,30 @@ class TableImages:
         if doubled:
             raise SourceError(f"{self.table}: column {name_some(doubled)} occurs twice; rename one of the two")
 
-    def _json_rows(self) -> Iterator[_Row]:
+    def _json_rows(self) -> Iterator[_Rows]:
         with self._decoded() as file:
-            for line, text in enumerate(file, start=1):
-                if not text.strip():
-                    continue
-                try:
-                    record = loads_outside(text)
-                except ValueError as error:
-                    raise SourceError(
-                        f'{self.table}, line {line}: {error}; expected {{"path": "a/1.jpg", "label": "cat"}}'
-                    ) from error
-                if not isinstance(record, dict):
-                    raise SourceError(f"{self.table}, line {line}: expected an object, got {text[:40]!r}")
-                missing = [name for name in (*REQUIRED, *self.attributes) if record.get(name) is None]
-                if missing:
-                    raise SourceError(
-                        f"{self.table}, line {line}: no field {name_some(missing)}; it has {name_some([*record])}"
-                    )
-                values = [_text(record.get(name)) for name in COLUMNS]
-                yield self._row(line, values, {name: str(record[name]) for name in self.attributes})
+            filled = ((line, text) for line, text in enumerate(file, start=1) if text.strip())
+            while batch := list(islice(filled, ROWS_AT_ONCE)):
+                records = [self._record(line, text) for line, text in batch]
+                path, label, caption, group = ([_text(record.get(name)) for record in records] for name in COLUMNS)
+                attributes = [{name: str(record[name]) for name in self.attributes} for record in records]
+                yield _Rows([line for line, _ in batch], path, label, caption, group, attributes)
 
-    def _row(self, line: int, values: list[str], attributes: Mapping[str, str]) -> _Row:
-        path, label, caption, group = values
-        if not path:
-            raise SourceError(f"{self.table}, line {line}: no path; expected the name of an image")
-        if not label:
-            raise SourceError(f"{self.table}, line {line}: no label for {path}; expected the name or number of a class")
-        return _Row(line, path, label, caption, group, attributes)
+    def _record(self, line: int, text: str) -> dict[str, object]:
+        try:
+            record = loads_outside(text)
+        except ValueError as error:
+            raise SourceError(
+                f'{self.table}, line {line}: {error}; expected {{"path": "a/1.jpg", "label": "cat"}}'
+            ) from error
+        if not isinstance(record, dict):
+            raise SourceError(f"{self.table}, line {line}: expected an object, got {text[:40]!r}")
+        missing = [name for name in (*REQUIRED, *self.attributes) if record.get(name) is None]
+        if missing:
+            raise SourceError(
+                f"{self.table}, line {line}: no field {name_some(missing)}; it has {name_some([*record])}"
+            )
+        return record
 
 
 def _text(value: object) -> str:
