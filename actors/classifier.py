@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from actors.batching import padded_batches
 from actors.device import fix_threads, precision, resolve_device
 from actors.images import decode_rgb
 from actors.loading import import_target, load_image_processor, load_weights, model_digest, resolve_model
+from actors.preprocessing import Preprocessing
 from engine.errors import ModelError
 from engine.runfile import ProbeConfig
 from engine.stages import ModelConfig
 
 Probabilities = NDArray[np.float32]
+Decoded = TypeVar("Decoded")
 
 # Rows of a function's answer may miss 1 by this much: some round, or work in half precision.
 SUM_TOLERANCE = 1e-2
@@ -38,7 +41,7 @@ class Classifier:
         self.classes = tuple(classes)
         self.batch_size = config.batch_size
         self.digest = classifier_digest(config, offline)
-        self._predict: Callable[[list[Image.Image]], Probabilities]
+        self._predict: Callable[[Sequence[bytes], int], Probabilities]
         if config.model is not None:
             device = resolve_device(config.placement)
             self._predict = _Checkpoint(config.model, self.classes, device, offline)
@@ -50,9 +53,7 @@ class Classifier:
         """Return probabilities (num_images, num_classes) for encoded images; raises UnreadableImageError."""
         rows = [np.empty((0, len(self.classes)), np.float32)]
         for batch, count in padded_batches(images, self.batch_size):
-            # The filling is the last image again: it is decoded once.
-            decoded = [decode_rgb(data) for data in batch[:count]]
-            rows.append(self._predict(decoded + [decoded[-1]] * (len(batch) - count))[:count])
+            rows.append(self._predict(batch[:count], len(batch))[:count])
         return np.concatenate(rows)
 
 
@@ -116,14 +117,15 @@ class _Checkpoint:
         self.config = config
         self.device = device
         self.model = load_weights(AutoModelForImageClassification, config, folder, device)
-        self.processor = load_image_processor(config, folder)
+        self.preprocessing = Preprocessing(load_image_processor(config, folder))
         names = {int(index): name for index, name in self.model.config.id2label.items()}
         self.columns = match_classes(names, classes, config.name)
 
-    def __call__(self, images: list[Image.Image]) -> Probabilities:
-        pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
+    def __call__(self, images: Sequence[bytes], batch_size: int) -> Probabilities:
+        pixels = _filled([self.preprocessing.pixels(image) for image in images], batch_size)
+        inputs = self.preprocessing.inputs(np.stack(pixels), self.device)
         with torch.inference_mode(), precision(self.config, self.device):
-            logits = self.model(pixels.to(self.device, self.model.dtype)).logits
+            logits = self.model(inputs.to(self.model.dtype)).logits
         probabilities = logits[:, self.columns].float().softmax(dim=1).cpu().numpy()
         if not np.isfinite(probabilities).all():
             raise ModelError(f"model {self.config.name!r} answers with NaN: try dtype float32")
@@ -136,9 +138,9 @@ class _Function:
         self.num_classes = len(classes)
         self.function = import_function(target)
 
-    def __call__(self, images: list[Image.Image]) -> Probabilities:
-        answer = np.asarray(self.function(images), np.float32)
-        wanted = (len(images), self.num_classes)
+    def __call__(self, images: Sequence[bytes], batch_size: int) -> Probabilities:
+        answer = np.asarray(self.function(_filled([decode_rgb(image) for image in images], batch_size)), np.float32)
+        wanted = (batch_size, self.num_classes)
         if answer.shape != wanted:
             self._refuse(f"returned an array of shape {answer.shape}, wanted {wanted}: images by classes")
         if not np.isfinite(answer).all():
@@ -150,6 +152,11 @@ class _Function:
 
     def _refuse(self, what: str) -> None:
         raise ModelError(f"probe.callable {self.target!r} {what}")
+
+
+def _filled(decoded: list[Decoded], batch_size: int) -> list[Decoded]:
+    """Return a whole batch: the filling is the last image again, decoded once."""
+    return decoded + [decoded[-1]] * (batch_size - len(decoded))
 
 
 def _plain(name: str) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from actors.finetune_augment import blurred, cutmixed
-from actors.finetune_data import Batch, Place
+from actors.finetune_data import Batch
 from actors.finetune_lora import adapted, merged
 from actors.finetune_loss import distillation, jensen_shannon, mixed_cross_entropy, soft_targets
 from actors.finetune_model import (
@@ -24,6 +24,7 @@ from actors.finetune_model import (
 )
 from actors.finetune_resize import load_resized, num_writers
 from actors.finetune_score import ValidationImages, mark_images
+from actors.finetune_stream import Place
 from actors.finetune_trust import read_as_data
 from engine.recipe import learning_rate_factor, precision_name, uses_edits
 from engine.reinforcing import ArmName, ReinforceConfig

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from actors.finetune_data import Place
 from actors.finetune_images import RunImages
 from actors.finetune_state import FinetuneTask
+from actors.finetune_stream import Place
 from engine.emphasis import EditCell
 from engine.errors import EngineError, RunError
 from engine.inspection import edit_draws, inspect_shards

@@ -7,17 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from actors.finetune_data import (
-    Counterfactuals,
-    DecodedImages,
-    Place,
-    RealImages,
-    TrainingImages,
-    read_validation_edits,
-)
+from actors.device import resolve_device
+from actors.finetune_data import DecodedImages, Loading, RealImages, TrainingImages
 from actors.finetune_model import Patient
 from actors.finetune_score import ValidationImages
 from actors.finetune_state import FinetuneTask
+from actors.finetune_stream import Counterfactuals, Place, read_validation_edits
 from engine.emphasis import EditCell
 from engine.errors import RunFileError, SourceError
 from engine.held_out import is_held_out
@@ -25,6 +20,7 @@ from engine.recipe import ShardContents, uses_edits
 from engine.reinforcing import ArmName
 from engine.rundir import RunDirectory
 from engine.sample import Sample, Split, content_seed
+from engine.shard_walk import Image
 from engine.sources import SourceItem, open_source
 from engine.splits import split_of
 
@@ -47,16 +43,20 @@ class RunImages:
         if "randaugment" in task.arms and not patient.preprocessing.keeps_uint8:
             raise RunFileError(
                 "reinforce.arms names randaugment, which needs pixels of 8 bits, but this model's image processor does "
-                "not rescale: leave the arm out"
+                "more than rescale and normalise them: leave the arm out"
             )
+        # Decoding gives the same pixels in any number of threads.
+        placement = task.run.reinforce.placement
+        self._loading = Loading(
+            num_threads=max(1, int(placement.num_cpus)), is_pinned=resolve_device(placement).type == "cuda"
+        )
         by_split = self._items()
         held = by_split["validation"][:MAX_VALIDATION_IMAGES]
         source = open_source(task.run.data.train)
         self.real = RealImages(source, by_split["train"], patient.preprocessing)
         # Made now, so that what the run file lacks is said before anything is trained.
         self._oracle = self._oracle_images() if "oracle" in task.arms else self.real
-        validation = RealImages(source, held, patient.preprocessing)
-        self.validation = ValidationImages(images=validation.image, labels=validation.labels)
+        self.validation = self._to_score(RealImages(source, held, patient.preprocessing))
         self.real_groups = [item.split_key for item in held]
         self.draw_from(task.contents, task.draws)
         self.score_on(task.contents)
@@ -68,11 +68,12 @@ class RunImages:
     def score_on(self, contents: Sequence[ShardContents]) -> None:
         """Score on the edits of validation sources in these shards."""
         phrases = self._task.run.reinforce.held_out_phrases
-        samples = read_validation_edits(self._rundir, contents)
-        aside = [edit is not None and is_held_out(edit.kind, edit.after, phrases) for edit in (s.edit for s in samples)]
-        held_out = list(itertools.compress(samples, aside))
-        edits = [sample for sample, held in zip(samples, aside, strict=True) if not held]
-        self.edit_groups = [self._groups[sample.source_key] for sample in edits]
+        found = read_validation_edits(self._rundir, contents)
+        changes = [sample.edit for sample, _ in found]
+        aside = [edit is not None and is_held_out(edit.kind, edit.after, phrases) for edit in changes]
+        held_out = list(itertools.compress(found, aside))
+        edits = [each for each, held in zip(found, aside, strict=True) if not held]
+        self.edit_groups = [self._groups[sample.source_key] for sample, _ in edits]
         self.edits, self.held_out = self._validation(edits), self._validation(held_out)
 
     @property
@@ -94,9 +95,13 @@ class RunImages:
             },
         }
 
-    def _validation(self, samples: Sequence[Sample]) -> ValidationImages:
-        images = DecodedImages(lambda index: samples[index].image, self._patient.preprocessing)
-        return ValidationImages(images=images, labels=np.array([sample.label for sample in samples], np.int64))
+    def _to_score(self, real: RealImages) -> ValidationImages:
+        return ValidationImages(images=real.image, labels=real.labels, num_threads=self._loading.num_threads)
+
+    def _validation(self, edits: Sequence[tuple[Sample, Image]]) -> ValidationImages:
+        images = DecodedImages(lambda index: edits[index][1](), self._patient.preprocessing)
+        labels = np.array([sample.label for sample, _ in edits], np.int64)
+        return ValidationImages(images=images, labels=labels, num_threads=self._loading.num_threads)
 
     def of_arm(self, name: ArmName, mark_patient: Callable[[ValidationImages], str]) -> TrainingImages:
         """Return what an arm draws from; `mark_patient` says which images the untrained classifier gets right."""
@@ -107,12 +112,14 @@ class RunImages:
             case "oracle":
                 real = self._oracle
             case "reweighted":
-                marks = mark_patient(ValidationImages(images=real.image, labels=real.labels))
+                marks = mark_patient(self._to_score(real))
                 upweight = self._task.run.reinforce.upweight
                 real = real.repeated(np.array([upweight if mark == "0" else 1 for mark in marks]))
             case _:
                 pass
-        return TrainingImages(real, edits, self._patient.preprocessing, seed, augmented=name == "randaugment")
+        return TrainingImages(
+            real, edits, self._patient.preprocessing, seed, augmented=name == "randaugment", loading=self._loading
+        )
 
     def _counterfactuals(self, name: ArmName, seed: int) -> Counterfactuals:
         draws = self.draws if name == "reinforced" else {cell: min(1, times) for cell, times in self.draws.items()}

@@ -7,51 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from actors.classifier import match_classes
-from actors.images import decode_rgb
 from actors.loading import load_image_processor, load_weights, resolve_model
-from actors.untyped import Model, Processor
+from actors.preprocessing import Preprocessing
+from actors.untyped import Model
 from engine.errors import ModelError
 from engine.stages import ModelConfig
 from engine.storage import Storage
 
 Weights = dict[str, Tensor]
 CONFIG = "config.json"
-
-
-class Preprocessing:
-    """Split a model's image processor in two: pixels on the CPU, kept as uint8, and arithmetic on the device."""
-
-    def __init__(self, processor: Processor) -> None:
-        self.processor = processor
-        plain = bool(getattr(processor, "do_rescale", False))
-        self._options: dict[str, bool] = {"do_rescale": False, "do_normalize": False} if plain else {}
-        self._scale = float(processor.rescale_factor) if plain else 1.0
-        normalises = plain and bool(getattr(processor, "do_normalize", False))
-        self._mean = torch.tensor(processor.image_mean if normalises else [0.0]).view(1, -1, 1, 1)
-        self._std = torch.tensor(processor.image_std if normalises else [1.0]).view(1, -1, 1, 1)
-
-    @property
-    def keeps_uint8(self) -> bool:
-        """Return whether `pixels` are uint8."""
-        return bool(self._options)
-
-    def pixels(self, image: bytes) -> NDArray[np.uint8] | NDArray[np.float32]:
-        """Return the resized and cropped pixels (channels, height, width) of an encoded image."""
-        output = self.processor(images=decode_rgb(image), return_tensors="np", **self._options)
-        array = np.asarray(output["pixel_values"][0])
-        return array.astype(np.uint8) if self._options else array.astype(np.float32)
-
-    def inputs(self, pixels: NDArray[Any], device: torch.device) -> Tensor:
-        """Return what the model takes (n, channels, height, width), float32 on the device."""
-        tensor = torch.from_numpy(pixels).to(device, non_blocking=True).float()
-        return (tensor * self._scale - self._mean.to(device)) / self._std.to(device)
 
 
 class Patient:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from actors.finetune_data import DecodedImages, Place
+from actors.finetune_data import DecodedImages
+from actors.finetune_stream import Place
 
 # Beside right and wrong: an image that cannot be read, which counts for nobody.
 MARKS = "01-"
@@ -22,10 +24,11 @@ Answer = Callable[[NDArray[Any]], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationImages:
-    """Hold images and labels (n,) that a classifier is scored on; each worker decodes its own part."""
+    """Hold images and labels (n,) that a classifier is scored on; each worker decodes its own part, in threads."""
 
     images: DecodedImages
     labels: NDArray[np.int64]
+    num_threads: int = 1
 
 
 @torch.no_grad()
@@ -39,14 +42,17 @@ def mark_images(
     marks = torch.zeros(len(images.labels), dtype=torch.int32, device=device)
     mine = np.arange(place.rank, len(images.labels), place.size)
     # Under ZeRO-3 each forward is a collective: all workers make the same number.
-    for start in range(0, ceil(len(images.labels) / place.size / batch_size) * batch_size, batch_size):
-        _mark(answer, images, mine[start : start + batch_size], marks)
+    with ThreadPoolExecutor(images.num_threads, thread_name_prefix="images") as pool:
+        for start in range(0, ceil(len(images.labels) / place.size / batch_size) * batch_size, batch_size):
+            _mark(answer, images, mine[start : start + batch_size], marks, pool)
     torch.distributed.all_reduce(marks)
     return "".join(MARKS[mark] for mark in marks.tolist())
 
 
-def _mark(answer: Answer, images: ValidationImages, indices: NDArray[np.int64], marks: Tensor) -> None:
-    decoded = {int(index): images.images(int(index)) for index in indices}
+def _mark(
+    answer: Answer, images: ValidationImages, indices: NDArray[np.int64], marks: Tensor, pool: ThreadPoolExecutor
+) -> None:
+    decoded = dict(zip(indices.tolist(), pool.map(images.images, indices.tolist()), strict=True))
     readable = [index for index, pixels in decoded.items() if pixels is not None]
     marks[[index for index, pixels in decoded.items() if pixels is None]] = UNREADABLE
     rows = [pixels for pixels in decoded.values() if pixels is not None]

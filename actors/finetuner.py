@@ -22,12 +22,13 @@ from torch import nn
 
 from actors.device import fix_threads, resolve_device
 from actors.finetune_arm import Arm
-from actors.finetune_data import Batch, Place, ahead
+from actors.finetune_data import BATCHES_AHEAD, Batch
 from actors.finetune_follow import Follower, StoppedError
 from actors.finetune_images import RunImages
 from actors.finetune_model import Patient, Weights, interpolated
 from actors.finetune_score import ValidationImages, mark_images
 from actors.finetune_state import ArmRecord, Entry, FinetuneTask, Progress, Rank
+from actors.finetune_stream import Place, ahead
 from engine.errors import RunFileError, UserError
 from engine.gate import Gate, Score
 from engine.recipe import batch_share, precision_name, steps_allowed, steps_between_looks
@@ -135,7 +136,7 @@ class Finetuner:
         """Yield this worker's micro-batches from step number `first` (from 0) on."""
         share = batch_share(self._task.run.reinforce, name, arm.num_parts)
         images = self._images.of_arm(name, self._mark_patient)
-        return ahead(images.batches(share, self._place, first * arm.num_parts))
+        return ahead(images.batches(share, self._place, first * arm.num_parts), BATCHES_AHEAD)
 
     def _steps(self, arm: Arm, batches: Iterator[Batch], first: int, last: int) -> tuple[Entry, Score]:
         """Make the steps from number `first` (from 0) up to `last`, and score what they made."""

@@ -22,13 +22,16 @@ def inspect_shards(
 ) -> tuple[ShardContents, ...]:
     """Return the contents of these shards, by default of all that are done; raise LeakError, naming shard and key.
 
-    The split of each source is computed again from the hash of its split key, unless `splits` is just that.
+    The split of each source is computed again from the hash of its split key, unless `splits` is just that. What the
+    shards say is read, and no image.
     """
     true = source_splits(run, rundir) if splits is None else splits
     with ThreadPoolExecutor(READERS) as pool:
         return tuple(
             pool.map(
-                lambda index: inspect_shard(index, rundir.read_shard(index), true, run.reinforce),
+                lambda index: inspect_shard(
+                    index, (entry.sample() for entry in rundir.walk_shard(index)), true, run.reinforce
+                ),
                 rundir.done() if shards is None else shards,
             )
         )

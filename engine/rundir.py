@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from engine.run_info import FORMAT, RUN_INFO, RunInfo, read_run_info, refuse_oth
 from engine.runfile import RunFile
 from engine.sample import Json, Rejection, Sample
 from engine.shard import decode_shard
+from engine.shard_walk import Entry, Shard
 from engine.storage import Storage
 
 if TYPE_CHECKING:
@@ -163,6 +165,13 @@ class RunDirectory:
         """Return the accepted samples of a shard that is done: groups adjacent, each begins with its source."""
         return self._read_tar(index, shard_path(index))
 
+    def walk_shard(self, index: int) -> Iterator[Entry]:
+        """Yield what `read_shard` returns, the images still unread where they lie on a local disk."""
+        path = shard_path(index)
+        if path in self.marker(index).files:
+            with self._missing_is_damage(index, path):
+                yield from Shard(self.storage, path).entries()
+
     def read_rejected(self, index: int) -> list[Sample]:
         """Return what the verifier turned down: without pixels if keep_rejected is metadata, nothing if it is none."""
         return self._read_tar(index, rejected_path(index))
@@ -229,8 +238,13 @@ class RunDirectory:
         """Return a file of a shard that is done, nothing where its marker names no such file."""
         if path not in self.marker(index).files:
             return b""
-        try:
+        with self._missing_is_damage(index, path):
             return self.storage.read(path)
+
+    @contextmanager
+    def _missing_is_damage(self, index: int, path: str) -> Iterator[None]:
+        try:
+            yield
         except FileNotFoundError as error:
             raise ShardError(
                 f"{self.storage.name(path)} is missing though its marker is there: delete {marker_path(index)}, "

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage import data
 from tiny_classifiers import save_checkpoint
 
 from actors.classifier import Classifier, classifier_digest, match_classes
+from actors.finetune_model import Patient
 from actors.images import UnreadableImageError, decode_rgb
 from engine.errors import ModelError
 from engine.runfile import ProbeConfig
@@ -45,6 +47,23 @@ def test_an_image_gets_the_same_bits_whatever_its_neighbours(checkpoint: Path) -
     together = classifier.predict(images)
     alone = np.concatenate([classifier.predict([image]) for image in images])
     assert together.tobytes() == alone.tobytes()
+
+
+def test_the_probe_sees_of_a_large_photograph_what_fine_tuning_sees(checkpoint: Path) -> None:
+    patient = Patient(ModelConfig(name=str(checkpoint)), CLASSES, offline=True)
+    photograph = Image.fromarray(data.astronaut())
+    buffer = io.BytesIO()
+    photograph.save(buffer, "JPEG", quality=95)
+    pixels = patient.preprocessing.pixels(buffer.getvalue())
+    shrunk = patient.preprocessing.processor(
+        images=photograph, return_tensors="np", do_rescale=False, do_normalize=False
+    )
+    assert not np.array_equal(pixels, shrunk["pixel_values"][0])
+    with torch.inference_mode():
+        inputs = patient.preprocessing.inputs(np.stack([pixels] * 4), torch.device("cpu"))
+        logits = patient.model().eval()(pixel_values=inputs).logits
+    found = Classifier(_config(checkpoint), CLASSES, offline=True).predict([buffer.getvalue()])
+    assert found == pytest.approx(logits.softmax(1).numpy()[:1], abs=1e-6)
 
 
 def test_no_image_gives_no_row(checkpoint: Path) -> None:

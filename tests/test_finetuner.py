@@ -1,8 +1,10 @@
 """The parts of fine-tuning that need no cluster: images in their order, the patient's head, precision, state."""
 
+import io
 import itertools
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 from finetune_run import CLASSES, SIZE, committed_run, run_file, save_images, save_resnet, save_vit
+from PIL import Image
 
-from actors.finetune_data import Counterfactuals, DecodedImages, Place, RealImages, TrainingImages, ahead
+from actors.finetune_data import DecodedImages, Loading, RealImages, TrainingImages
 from actors.finetune_lora import adapted, merged
 from actors.finetune_model import (
     Patient,
-    Preprocessing,
     find_head,
     freeze_batch_norm,
     interpolated,
@@ -24,18 +26,20 @@ from actors.finetune_model import (
     prepare_batch_norm,
 )
 from actors.finetune_state import ArmRecord, Entry, Point, Progress
+from actors.finetune_stream import Counterfactuals, Place, StreamedEdit, ahead
 from actors.images import decode_rgb
 from actors.loading import load_image_processor
+from actors.preprocessing import Preprocessing
 from engine.emphasis import EditCell
-from engine.errors import LeakError, ModelError
+from engine.errors import LeakError, ModelError, ShardError
 from engine.gate import Gate, Score
-from engine.inspection import inspect_shards
+from engine.inspection import inspect_shards, source_splits
 from engine.recipe import ShardContents, Share
 from engine.reinforcing import LoraSettings, ReinforceConfig
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
-from engine.sample import Split
-from engine.sources import open_source
+from engine.sample import Rejection, Split, content_seed
+from engine.sources import open_source, read_sample
 from engine.stages import ModelConfig
 from engine.storage import Storage
 
@@ -83,8 +87,16 @@ def real(run: RunFile, rundir: RunDirectory, preprocessing: Preprocessing) -> Re
     return RealImages(open_source(run.data.train), items, preprocessing)
 
 
-def keys(stream: "itertools.islice[dict[str, object]]") -> list[object]:
-    return [record["__key__"] for record in stream]
+def open_shard(rundir: RunDirectory, name: str) -> io.BytesIO:
+    return io.BytesIO(rundir.storage.read(name))
+
+
+def every(first: int, step: int, records: Iterator[object]) -> Iterator[object]:
+    return itertools.islice(records, first, None, step)
+
+
+def keys(stream: Iterator[StreamedEdit]) -> list[str]:
+    return [edit.key for edit in stream]
 
 
 def once(contents: tuple[ShardContents, ...]) -> dict[EditCell, int]:
@@ -110,7 +122,7 @@ def test_a_round_streams_every_accepted_train_counterfactual_once(
 def test_a_share_of_the_edits_is_counted_and_drawn_alike_and_holds_every_smaller_share(
     run: RunFile, rundir: RunDirectory, splits: dict[str, Split]
 ) -> None:
-    found: list[set[object]] = []
+    found: list[set[str]] = []
     for share in (0.2, 0.6, 1.0):
         part = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"edit_share": share})})
         contents = inspect_shards(part, rundir)
@@ -132,7 +144,7 @@ def test_a_round_has_the_edits_of_a_cell_as_often_as_they_are_drawn(
     parts = [keys(worker.round(0)) for worker in workers]
     assert [len(part) for part in parts] == [worker.round_length for worker in workers]
     drawn = Counter(key for part in parts for key in part)
-    assert {str(key).split("-")[0]: count for key, count in drawn.items()} == {"blob": 3, "stripe": 1}
+    assert {key.split("-")[0]: count for key, count in drawn.items()} == {"blob": 3, "stripe": 1}
     assert len(drawn) == sum(shard.train for shard in contents)
 
 
@@ -194,12 +206,97 @@ def test_batches_go_on_after_a_resume_as_if_nothing_had_been(
     place, share = Place(rank=1, size=2), Share(real=3, counterfactual=5)
     edits = Counterfactuals(rundir, contents, once(contents), splits, place, 0)
     images = TrainingImages(real, edits, preprocessing, 0)
-    whole = list(itertools.islice(ahead(images.batches(share, place, 0)), 30))
-    rest = list(itertools.islice(ahead(images.batches(share, place, 23)), 7))
+    whole = list(itertools.islice(ahead(images.batches(share, place, 0), 2), 30))
+    rest = list(itertools.islice(ahead(images.batches(share, place, 23), 2), 7))
     assert whole[0].pixels.shape == (8, 3, SIZE, SIZE)
     for before, after in zip(whole[23:], rest, strict=True):
         assert np.array_equal(before.pixels, after.pixels)
         assert np.array_equal(before.labels, after.labels)
+
+
+@pytest.mark.parametrize("num_threads", [2, 5])
+def test_batches_are_the_same_in_any_number_of_threads(
+    rundir: RunDirectory,
+    contents: tuple[ShardContents, ...],
+    splits: dict[str, Split],
+    real: RealImages,
+    preprocessing: Preprocessing,
+    num_threads: int,
+) -> None:
+    share, walks = Share(real=7, counterfactual=6, paired=2), []
+    for loading in (Loading(), Loading(num_threads=num_threads)):
+        edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
+        images = TrainingImages(real, edits, preprocessing, 0, augmented=True, loading=loading)
+        walks.append(list(itertools.islice(images.batches(share, ALONE, 0), 20)))
+    for one, many in zip(*walks, strict=True):
+        assert one.pixels.tobytes() == many.pixels.tobytes()
+        assert one.labels.tolist() == many.labels.tolist()
+
+
+@pytest.mark.gpu
+def test_batches_for_a_gpu_lie_where_it_copies_them_from(
+    rundir: RunDirectory,
+    contents: tuple[ShardContents, ...],
+    splits: dict[str, Split],
+    real: RealImages,
+    preprocessing: Preprocessing,
+) -> None:
+    edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
+    plain, pinned = (
+        next(
+            TrainingImages(real, edits, preprocessing, 0, loading=Loading(is_pinned=is_pinned)).batches(
+                Share(real=3, counterfactual=5), ALONE, 0
+            )
+        )
+        for is_pinned in (False, True)
+    )
+    assert torch.from_numpy(pinned.pixels).is_pinned()
+    assert pinned.pixels.tobytes() == plain.pixels.tobytes()
+    found = preprocessing.inputs(pinned.pixels, torch.device("cuda")).cpu()
+    torch.testing.assert_close(found, preprocessing.inputs(plain.pixels, torch.device("cpu")))
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_the_order_is_that_of_webdatasets_own_pipeline(
+    rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split], size: int
+) -> None:
+    import webdataset as wds
+
+    names = [f"shards/{shard.shard:06d}.tar" for shard in contents if shard.train]
+    for rank in range(size):
+        stream = Counterfactuals(rundir, contents, once(contents), splits, Place(rank=rank, size=size), seed=3)
+        mine = names[rank::size] if len(names) >= size else names
+        order = random.Random(content_seed(3, "shards/1")).sample(mine, len(mine))
+        pipeline = wds.DataPipeline(
+            wds.SimpleShardList(order),
+            lambda shards: ({"url": each["url"], "stream": open_shard(rundir, each["url"])} for each in shards),
+            wds.tariterators.tar_file_expander,
+            wds.tariterators.group_by_keys,
+            wds.select(lambda record: b'"role":"counterfactual"' in record["json"] and b'"train"' in record["json"]),
+            partial(every, rank, size) if len(names) < size else None,
+            wds.shuffle(2048, initial=2048, seed=content_seed(3, f"counterfactuals/1/{rank}")),
+        )
+        found = [(edit.key, edit.label, edit.image()) for edit in stream.round(1)]
+        assert found == [(record["__key__"], int(record["cls"]), record["jpg"]) for record in pipeline]
+
+
+def test_a_shard_that_was_replaced_while_it_was_streamed_is_not_trained_on(folder: Path, run: RunFile) -> None:
+    rundir = committed_run(folder / "replaced", run)
+    contents = inspect_shards(run, rundir)
+    edit = next(Counterfactuals(rundir, contents, once(contents), source_splits(run, rundir), ALONE, 0).round(0))
+    for index in rundir.done():
+        rundir.storage.write(f"shards/{index:06d}.tar", rundir.storage.read(f"shards/{index:06d}.tar"))
+    with pytest.raises(ShardError, match="was replaced while it was read"):
+        edit.image()
+
+
+def test_what_is_prepared_ahead_comes_in_order_and_ends_and_fails_where_it_would() -> None:
+    assert list(ahead(iter([]), 2)) == []
+    assert list(ahead(iter([3, 0, None]), 2)) == [3, 0, None]
+    found = ahead((1 // (3 - number) for number in range(9)), 2)
+    assert list(itertools.islice(found, 3)) == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
 
 
 def test_paired_sources_stand_in_one_batch_with_their_edits_and_are_real_images(
@@ -229,6 +326,34 @@ def test_paired_sources_stand_in_one_batch_with_their_edits_and_are_real_images(
     for source, edit in batch.pairs:
         assert batch.labels[source] == batch.labels[edit]
         assert (batch.pixels[edit].tobytes(), sources[batch.pixels[source].tobytes()]) in edits_of
+
+
+def test_real_images_of_every_kind_are_as_a_shard_holds_them(tmp_path: Path, preprocessing: Preprocessing) -> None:
+    save_images(tmp_path / "images", per_class=8)
+    shown = sorted((tmp_path / "images" / "blob").iterdir())
+    picture = Image.open(shown[0])
+    shown[0].unlink()
+    for name, image, settings in (
+        ("plain.jpg", picture, {}),
+        ("progressive.jpg", picture, {"progressive": True}),
+        ("grey.jpg", picture.convert("L"), {}),
+        ("see-through.png", picture.convert("RGBA").rotate(30), {}),
+    ):
+        image.save(tmp_path / "images" / "blob" / name, **settings)
+    plain = (tmp_path / "images" / "blob" / "plain.jpg").read_bytes()
+    (tmp_path / "images" / "blob" / "cut.jpg").write_bytes(plain[:-200])
+    (tmp_path / "images" / "blob" / "torn.jpg").write_bytes(plain[:100])
+    source = open_source(run_file(tmp_path / "images", tmp_path).data.train)
+    items = list(source.items())
+    images = RealImages(source, items, preprocessing)
+    stored = [read_sample(source, item, "train") for item in items]
+    assert sum(isinstance(sample, Rejection) for sample in stored) == 2
+    for index, sample in enumerate(stored):
+        found = images.image(index)
+        if isinstance(sample, Rejection):
+            assert found is None
+        else:
+            assert np.array_equal(found, preprocessing.pixels(sample.image))
 
 
 def test_repeated_images_are_drawn_more_often(real: RealImages) -> None:

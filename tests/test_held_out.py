@@ -7,10 +7,10 @@ import pytest
 from finetune_run import committed_run, run_file, save_images, save_resnet
 from pydantic import ValidationError
 
-from actors.finetune_data import Place
 from actors.finetune_images import RunImages
 from actors.finetune_model import Patient
 from actors.finetune_state import FinetuneTask
+from actors.finetune_stream import Place
 from engine.gate import Gate, Score
 from engine.held_out import is_held_out
 from engine.inspection import edit_draws, inspect_shards
@@ -79,7 +79,7 @@ def test_no_draw_has_a_held_out_phrase(run: RunFile, rundir: RunDirectory, arm: 
             patient = Patient(run.probe.model, rundir.info.classes, offline=True)
             images = RunImages(task, patient, Place(rank=rank, size=size))
             stream = images._counterfactuals(arm, seed=0)
-            records = [record["__key__"] for turn in range(2) for record in stream.round(turn)]
+            records = [edit.key for turn in range(2) for edit in stream.round(turn)]
             assert len(records) == 2 * stream.round_length
             drawn += records
         wanted = {
