@@ -1,7 +1,8 @@
 """Images to captions: BLIP, Florence-2, chat models that see, and vision encoder-decoders."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -43,10 +44,14 @@ class Dialect(Protocol):
 
 
 class Captioner:
-    """Caption sources that have no caption (all of them with `overwrite`); other samples pass untouched."""
+    """Caption sources that have no caption (all of them with `overwrite`); other samples pass untouched.
+
+    `calls` counts the captions that the model was asked for.
+    """
 
     def __init__(self, config: CaptionerConfig, device: torch.device, *, name: str, offline: bool) -> None:
         self.config, self.name, self.device = config, name, device
+        self.calls: Counter[str] = Counter()
         folder = resolve_model(config.model, offline)
         self.model, self.dialect = load_captioner(config, folder, device)
         self.provenance: dict[str, Json] = {
@@ -55,32 +60,46 @@ class Captioner:
         }
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
-        """Yield each sample, captioned where that was asked for; a Rejection where no caption could be had."""
-        wanted = [
-            sample for sample in batch if sample.role == "source" and (self.config.overwrite or not sample.caption)
-        ]
-        results: dict[str, Sample | Rejection] = {}
-        for start in range(0, len(wanted), self.config.batch_size):
-            results.update(self._captioned(wanted[start : start + self.config.batch_size]))
-        for sample in batch:
-            yield results.get(sample.key, sample)
+        """Yield each sample, captioned where that was asked for; a Rejection where no caption could be had.
 
-    def _captioned(self, samples: Sequence[Sample]) -> Iterator[tuple[str, Sample | Rejection]]:
-        """Yield key and result of at most one batch of samples."""
-        readable: list[tuple[Sample, Image.Image]] = []
-        for sample in samples:
+        Sources with the same bytes are one image: it is captioned once.
+        """
+        wanted = {
+            sample.key: sample.image
+            for sample in batch
+            if sample.role == "source" and (self.config.overwrite or not sample.caption)
+        }
+        images = list(dict.fromkeys(wanted.values()))
+        answers: dict[bytes, str | _Problem] = {}
+        for start in range(0, len(images), self.config.batch_size):
+            answers.update(self._answers(images[start : start + self.config.batch_size]))
+        for sample in batch:
+            yield self._result(sample, answers[sample.image]) if sample.key in wanted else sample
+
+    def _answers(self, images: Sequence[bytes]) -> Iterator[tuple[bytes, "str | _Problem"]]:
+        """Yield each of at most one batch of encoded images with its caption, or with why it has none."""
+        readable: list[tuple[bytes, Image.Image]] = []
+        for image in images:
             try:
-                readable.append((sample, decode_rgb(sample.image)))
+                readable.append((image, decode_rgb(image)))
             except UnreadableImageError as error:
-                yield sample.key, self._rejection(sample, "unreadable_image", str(error))
+                yield image, _Problem("unreadable_image", str(error))
         for rows, count in padded_batches(readable, self.config.batch_size):
-            captions = self.captions([image for _, image in rows])
-            for (sample, _), caption in zip(rows[:count], captions[:count], strict=True):
-                if caption:
-                    provenance = {**sample.provenance, self.name: self.provenance}
-                    yield sample.key, replace(sample, caption=caption, provenance=provenance)
-                else:
-                    yield sample.key, self._rejection(sample, "empty_caption", "the model answered with no words")
+            captions = self.captions([pixels for _, pixels in rows])
+            self.calls["captions"] += count
+            for (image, _), caption in zip(rows[:count], captions[:count], strict=True):
+                yield image, caption or _Problem("empty_caption", "the model answered with no words")
+
+    def _result(self, sample: Sample, answer: "str | _Problem") -> Sample | Rejection:
+        if isinstance(answer, str):
+            return replace(sample, caption=answer, provenance={**sample.provenance, self.name: self.provenance})
+        return Rejection(
+            key=sample.key,
+            source_key=sample.source_key,
+            stage=self.name,
+            reason=answer.reason,
+            detail=answer.detail,
+        )
 
     def captions(self, images: list[Image.Image]) -> list[str]:
         """Return one caption for each image."""
@@ -93,8 +112,13 @@ class Captioner:
             )
         return [" ".join(text.split()) for text in self.dialect.texts(inputs, output, images)]
 
-    def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
-        return Rejection(key=sample.key, source_key=sample.source_key, stage=self.name, reason=reason, detail=detail)
+
+@dataclass(frozen=True)
+class _Problem:
+    """Say why an image has no caption, as a Rejection says it."""
+
+    reason: str
+    detail: str
 
 
 def load_captioner(config: CaptionerConfig, folder: str, device: torch.device) -> tuple[Model, Dialect]:

@@ -1,21 +1,22 @@
 """Captions to edits: a causal language model with a chat template, asked for JSON."""
 
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import get_args
 
 import torch
 
 from actors.attention import set_attention
-from actors.batching import padded_batches
-from actors.device import precision
-from actors.generation import sample_texts
+from actors.generation import Ask
 from actors.loading import load_tokenizer, load_weights, model_provenance, resolve_model
 from actors.prompts import PLACEBO_INSTRUCTION, system_prompt, user_prompt
-from actors.replies import BadReply, Reply, parse_reply
-from actors.requests import Answers, Request, make_requests
+from actors.replies import BadReply, Reply
+from actors.requests import Interview, Request, make_requests
+from actors.text_slots import make_writer
 from actors.untyped import Tokenizer
 from engine.errors import ModelError
-from engine.sample import Edit, Json, Rejection, Sample, content_seed
+from engine.sample import Edit, EditKind, Json, Rejection, Sample, content_seed
 from engine.stages import PerturberConfig, SteeredPerturberConfig
 
 # One caption of 10,000 characters makes every row of its batch as long: the demo's model took 216 s for 21 sources.
@@ -33,19 +34,30 @@ class Perturber:
     def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.config, self.name, self.seed, self.device = config, name, seed, device
+        self.config, self.name, self.seed = config, name, seed
         folder = resolve_model(config.model, offline)
         self.tokenizer = load_tokenizer(config.model, folder)
         if not self.tokenizer.chat_template:
             raise ModelError(f"model {config.model.name!r} has no chat template: name an instruction-tuned model")
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.model = load_weights(AutoModelForCausalLM, config.model, folder, device)
+        model = load_weights(AutoModelForCausalLM, config.model, folder, device)
         self.provenance: dict[str, Json] = {
             "model": model_provenance(config.model, folder),
             "temperature": config.temperature,
-            "attention": set_attention(self.model, config.attention, device),
+            "attention": set_attention(model, config.attention, device),
         }
+        self.writer = make_writer(model, self.tokenizer, config)
+        # Of each kind a prompt that begins as all of its kind do.
+        self._heads: dict[EditKind, str] = {
+            kind: render_chat(self.tokenizer, config.model.name, system_prompt(kind, "thing"), "caption")
+            for kind in get_args(EditKind)
+        }
+
+    @property
+    def calls(self) -> Counter[str]:
+        """Return what the model was asked for: texts, prompts, tokens and the useful ones among them."""
+        return self.writer.calls
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, after a source its placebo, edits and rejections."""
@@ -62,31 +74,33 @@ class Perturber:
             for request in requests[sample.key]:
                 yield from self._candidates(request, answers.get(request.keys))
 
-    def _ask(self, requests: list[Request]) -> Mapping[tuple[str, ...], Reply | BadReply]:
-        """Return the answer to each request, by its keys."""
-        answers = Answers(requests)
-        for attempt in range(1 + self.config.retries):
-            open_requests = answers.open_requests()
-            for request, text in zip(open_requests, self._generate(open_requests, attempt), strict=True):
-                source = request.source
-                reply = parse_reply(text, caption=source.caption, class_name=source.class_name, kind=request.kind)
-                answers.add(request, reply, text)
-        return answers.settled()
+    def _ask(self, requests: Sequence[Request]) -> Mapping[tuple[str, ...], Reply | BadReply]:
+        """Return the answer to each request, by its keys; none waits for other sources before it is asked again."""
+        together: dict[tuple[str, EditKind], list[Request]] = {}
+        for request in requests:
+            together.setdefault((request.source.key, request.kind), []).append(request)
+        interviews = [Interview(items, 1 + self.config.retries) for items in together.values()]
+        asked: dict[str, tuple[Interview, Request]] = {}
+        asks: deque[Ask] = deque()
 
-    def _generate(self, requests: list[Request], attempt: int) -> Iterator[str]:
-        prompts = [self._prompt(request) for request in requests]
-        seeds = [content_seed(self.seed, f"{request.keys[0]}/{self.name}/{attempt}") for request in requests]
-        for rows, count in padded_batches(list(zip(prompts, seeds, strict=True)), self.config.batch_size):
-            with torch.inference_mode(), precision(self.config.model, self.device):
-                texts = sample_texts(
-                    self.model,
-                    self.tokenizer,
-                    [prompt for prompt, _ in rows],
-                    seeds=[seed for _, seed in rows],
-                    temperature=self.config.temperature,
-                    max_new_tokens=self.config.max_new_tokens,
-                )
-            yield from texts[:count]
+        def put(interview: Interview) -> None:
+            for request in interview.asked:
+                ask = self._wish(request, interview.attempt)
+                asked[ask.key] = interview, request
+                asks.append(ask)
+
+        for interview in interviews:
+            put(interview)
+        for ask, text in self.writer.texts(asks):
+            interview, request = asked.pop(ask.key)
+            if interview.hear(request, text):
+                put(interview)
+        return {keys: answer for interview in interviews for keys, answer in interview.settled().items()}
+
+    def _wish(self, request: Request, attempt: int) -> Ask:
+        key = f"{request.keys[0]}/{self.name}/{attempt}"
+        seed = content_seed(self.seed, key)
+        return Ask(key=key, prompt=self._prompt(request), seed=seed, head=self._heads[request.kind])
 
     def _prompt(self, request: Request) -> str:
         source = request.source

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actors.replies import BadReply, Reply, count_phrase, plain
+from actors.replies import BadReply, Reply, count_phrase, parse_reply, plain
 from engine.sample import EditKind, Sample, content_seed
 from engine.stages import PerturberConfig, SteeredPerturberConfig, WantedEdit
 
@@ -118,6 +118,39 @@ class Answers:
     def _give(self, request: Request, reply: Reply) -> None:
         self._taken.add(_mark(request, reply.after))
         self._given[request.keys] = reply
+
+
+class Interview:
+    """Ask the requests of one source and kind until each has its reply, at most `num_attempts` times.
+
+    The replies to one attempt are taken together and in the order of the requests, so it does not matter which text
+    comes first, nor when those of others do: no reply is another kind's or source's business.
+    """
+
+    def __init__(self, requests: Sequence[Request], num_attempts: int) -> None:
+        self._answers = Answers(requests)
+        self._num_attempts = num_attempts
+        self._texts: dict[tuple[str, ...], str] = {}
+        self.attempt = 0
+        self.asked = self._answers.open_requests()
+
+    def hear(self, request: Request, text: str) -> bool:
+        """Take the text for a request that is asked; say whether it was the last, so that `asked` is to be asked."""
+        self._texts[request.keys] = text
+        if len(self._texts) < len(self.asked):
+            return False
+        for item in self.asked:
+            text, source = self._texts[item.keys], item.source
+            reply = parse_reply(text, caption=source.caption, class_name=source.class_name, kind=item.kind)
+            self._answers.add(item, reply, text)
+        self.attempt += 1
+        self._texts = {}
+        self.asked = self._answers.open_requests() if self.attempt < self._num_attempts else []
+        return True
+
+    def settled(self) -> Mapping[tuple[str, ...], Reply | BadReply]:
+        """Return the answers by keys, once no more are to come."""
+        return self._answers.settled()
 
 
 def _mark(request: Request, value: str) -> tuple[str, EditKind, str]:

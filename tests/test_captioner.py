@@ -66,6 +66,23 @@ def test_a_caption_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
     assert [item for sample in samples for item in model([sample])] == list(model(samples))
 
 
+def test_equal_images_are_captioned_once(tmp_path: Path) -> None:
+    model = captioner(save_encoder_decoder(tmp_path), batch_size=2)
+    same, other = jpeg(seed=1), jpeg(colour=(9, 99, 200), seed=2)
+    images = (same, other, same, b"no image", b"no image")
+    samples = [source(f"s{number}", image=image) for number, image in enumerate(images)]
+    first, second, third, *broken = model(samples)
+    assert model.calls == {"captions": 2}
+    assert (first.key, third.key, first.caption) == ("s0", "s2", third.caption)
+    assert second.key == "s1"
+    assert [(item.key, item.source_key, item.reason) for item in broken] == [
+        ("s3", "s3", "unreadable_image"),
+        ("s4", "s4", "unreadable_image"),
+    ]
+    list(model([source("s1", image=other)]))
+    assert model.calls == {"captions": 3}
+
+
 def test_captions_that_came_along_are_kept_unless_told_otherwise(tmp_path: Path) -> None:
     folder = save_encoder_decoder(tmp_path)
     given = source("s0", caption="a shoe")

@@ -1,5 +1,6 @@
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from tiny_models import jpeg, save_language_model
 
 from actors.device import fix_threads
-from actors.generation import GumbelNoise, sample_texts
+from actors.generation import Ask
 from actors.perturber import Perturber, render_chat
 from engine.errors import ModelError
 from engine.sample import Rejection, Sample
@@ -50,22 +51,29 @@ def answer(place: str) -> str:
     )
 
 
+class Script:
+    """Write given texts in turn, and keep what was asked."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.calls: Counter[str] = Counter()
+        self.asked: list[tuple[str, int]] = []
+        self._texts = iter(texts)
+
+    def texts(self, asks: deque[Ask]) -> Iterator[tuple[Ask, str]]:
+        while asks:
+            ask = asks.popleft()
+            self.asked.append((ask.prompt, ask.seed))
+            yield ask, next(self._texts)
+
+
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], list[tuple[str, int]]]:
-    """Answer with given texts in turn, and record prompts and seeds."""
+    """Have perturbers that are made from now on answer with given texts in turn; return what they are asked."""
 
     def start(texts: list[str]) -> list[tuple[str, int]]:
-        replies: Iterator[str] = iter(texts)
-        asked: list[tuple[str, int]] = []
-
-        def reply(_model: object, _tokenizer: object, prompts: Sequence[str], *, seeds: Sequence[int], **_: object):  # noqa: ANN202
-            rows = list(dict.fromkeys(zip(prompts, seeds, strict=True)))  # without the rows that fill up the batch
-            asked.extend(rows)
-            given = [next(replies) for _ in rows]
-            return given + [given[-1]] * (len(prompts) - len(rows))
-
-        monkeypatch.setattr("actors.perturber.sample_texts", reply)
-        return asked
+        script = Script(texts)
+        monkeypatch.setattr("actors.perturber.make_writer", lambda *_: script)
+        return script.asked
 
     return start
 
@@ -147,19 +155,21 @@ def test_replies_of_a_real_model_do_not_depend_on_neighbours(folder: Path) -> No
     assert len(set(details)) == len(details) == 6
 
 
-def test_sampling_follows_the_softmax() -> None:
-    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    noise = GumbelNoise([5], 0.5, CPU)
-    draws = torch.stack([noise(torch.empty(1, 0), logits).argmax(1) for _ in range(20_000)])
-    shares = torch.bincount(draws.flatten(), minlength=4) / len(draws)
-    assert torch.allclose(shares, (logits[0] / 0.5).softmax(0), atol=0.01)
+def test_calls_count_what_the_model_was_asked_for(folder: Path) -> None:
+    stage = perturber(folder, edits={"background": 2, "colour": 1}, retries=1)
+    list(stage([source("s0"), source("s1", "a red sneaker on sand")]))
+    # None of the random model's texts parses: each is asked for twice. Both backgrounds have the same prompt.
+    assert stage.calls["texts"] == 12
+    assert stage.calls["prompts"] == 4
+    assert 0 < stage.calls["useful_tokens"] < stage.calls["tokens"]
 
 
-def test_seeds_decide_what_is_sampled(folder: Path) -> None:
-    stage = perturber(folder)
-    settings = {"temperature": 1.0, "max_new_tokens": 8}
-    texts = sample_texts(stage.model, stage.tokenizer, ["one", "one", "one"], seeds=[1, 2, 1], **settings)
-    assert texts[0] == texts[2] != texts[1]
+def test_a_stage_goes_on_after_a_batch_that_was_broken_off(folder: Path) -> None:
+    stage = perturber(folder, edits={"background": 3})
+    expected = list(stage([source("s1")]))
+    asks = deque([Ask(key="left", prompt="never written to its end", seed=1)])
+    next(stage.writer.texts(asks))
+    assert list(stage([source("s1")])) == expected
 
 
 def test_a_template_without_system_messages_gets_one_user_message(tmp_path: Path) -> None:

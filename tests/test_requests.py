@@ -1,11 +1,14 @@
 """What a perturber asks for in a round that is steered, and which reply goes to which request."""
 
+import json
 from collections import Counter
+from dataclasses import asdict
+from itertools import permutations
 
 import pytest
 
 from actors.replies import BadReply, Reply
-from actors.requests import Answers, Request, draw_edits, make_requests
+from actors.requests import Answers, Interview, Request, draw_edits, make_requests
 from engine.sample import Sample
 from engine.stages import ModelConfig, PerturberConfig, SteeredPerturberConfig, WantedEdit
 
@@ -128,3 +131,23 @@ def test_requests_of_other_sources_may_have_the_same_value() -> None:
     answers.add(second, reply("snow"), "")
     assert len(answers.settled()) == 2
     assert answers.open_requests() == []
+
+
+def test_an_interview_ends_alike_whichever_text_comes_first() -> None:
+    requests = [request(number) for number in range(3)]
+    texts = {0: ["sand", "no"], 1: ["sand", "snow"], 2: ["nonsense", "sand"]}
+    found = []
+    for order in permutations(requests):
+        interview = Interview(requests, num_attempts=2)
+        while interview.asked:
+            attempt, asked = interview.attempt, interview.asked
+            ends = [
+                interview.hear(item, json.dumps(asdict(reply(texts[requests.index(item)][attempt]))))
+                for item in order
+                if item in asked
+            ]
+            assert ends == [False] * (len(asked) - 1) + [True]
+        assert interview.attempt == 2
+        found.append(interview.settled())
+    assert all(answers == found[0] for answers in found)
+    assert [getattr(found[0][item.keys], "after", None) for item in requests] == ["sand", "snow", "nonsense"]
