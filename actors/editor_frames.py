@@ -38,9 +38,3 @@ def to_tensor(frames: list[Frame]) -> torch.Tensor:
     """Return the squares as (num_frames, 3, size, size), float32 in [0, 1]."""
     pixels = np.stack([frame.pixels for frame in frames])
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-
-
-def cut_out(edited: torch.Tensor, frame: Frame) -> NDArray[np.uint8]:
-    """Return the picture's part of an edited square (3, size, size), (height, width, 3) in uint8."""
-    pixels = (edited.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    return np.ascontiguousarray(pixels[frame.top : frame.top + frame.height, frame.left : frame.left + frame.width])

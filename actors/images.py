@@ -24,8 +24,13 @@ def decode_rgb(data: bytes) -> Image.Image:
 
 
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """Return the JPEG of (height, width, 3) pixels; colour at full resolution (4:4:4) for small images."""
+    """Return the JPEG of pixels (height, width, 3), or 4 with a byte of nothing; small images have full colour (4:4:4).
+
+    Pillow holds a pixel in four bytes, and encodes such pixels where they are.
+    """
+    height, width, channels = pixels.shape
+    mode = "RGB" if channels == 3 else "RGBX"
+    image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
     buffer = io.BytesIO()
-    subsampling = 0 if max(pixels.shape[:2]) < FULL_COLOUR_BELOW else 2
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    image.save(buffer, "JPEG", quality=quality, subsampling=0 if max(height, width) < FULL_COLOUR_BELOW else 2)
     return buffer.getvalue()

@@ -91,7 +91,8 @@ class Attempts:
         return _read(self.storage, self._path(shard))
 
     def _write(self, shard: int, note: Note) -> None:
-        self.storage.write(self._path(shard), json.dumps(asdict(note), sort_keys=True).encode())
+        # Not synced: a note tells of workers that died, and costs a GPU two waits for the disk a shard if it is.
+        self.storage.write(self._path(shard), json.dumps(asdict(note), sort_keys=True).encode(), synced=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,37 +2,26 @@
 
 import errno
 import hashlib
-import itertools
 import os
 import re
 import secrets
 import socket
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import DiskFullError, RunError
 from engine.object_store import create_object, delete_object, object_size, open_remote, read_object, remedy
+from engine.stored_file import StoredFile, send
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
-# Linux takes at most 1024 buffers in one writev.
-MAX_BUFFERS = 1000
 FULL = (errno.ENOSPC, errno.EDQUOT)
 HASH_BLOCK_BYTES = 1 << 20
 TEMPORARY = re.compile(r"^\..+\.tmp~(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]+$")
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredFile:
-    """Name the content of a file: its sha256 in hex and its size."""
-
-    sha256: str
-    size_bytes: int
 
 
 class Storage:
@@ -82,22 +71,19 @@ class Storage:
                 size += len(block)
         return StoredFile(sha256=hasher.hexdigest(), size_bytes=size)
 
-    def write(self, path: str, data: bytes | Sequence[bytes]) -> StoredFile:
-        """Write or replace a file, all or nothing, and return its hash; `data` may come in pieces.
+    def write(self, path: str, data: bytes | Iterable[bytes], *, synced: bool = True) -> StoredFile:
+        """Write or replace a file, all or nothing, and return its hash; `data` may come in pieces, made on the way.
 
         Local: temporary name in the same folder, fsync, rename, fsync of the folder. Object store: one upload, which
-        becomes visible when it is complete.
+        becomes visible when it is complete. A local file that is not `synced` outlives its writer, not the machine.
         """
-        parts = [data] if isinstance(data, bytes) else data
-        # hashlib and writev both let go of the interpreter: on two cores the hash costs no time of its own.
-        with ThreadPoolExecutor(1) as pool, self._failures(path, "write"):
-            stored = pool.submit(_hash_parts, parts)
-            if self._remote is None:
-                with self._temporary(path, parts) as (temporary, final):
-                    os.replace(temporary, final)
-            else:
-                self._upload(path, parts)
-            return stored.result()
+        pieces = [data] if isinstance(data, bytes) else data
+        with self._failures(path, "write"):
+            if self._remote is not None:
+                return self._upload(path, pieces)
+            with self._temporary(path, pieces, synced=synced) as (temporary, final, stored):
+                os.replace(temporary, final)
+            return stored
 
     def create(self, path: str, data: bytes) -> bool:
         """Write a file only if it is absent, all or nothing; return whether this call made it.
@@ -110,7 +96,7 @@ class Storage:
                 return create_object(self.root, path, data)
         if self.exists(path):
             return False
-        with self._failures(path, "write"), self._temporary(path, [data]) as (temporary, final):
+        with self._failures(path, "write"), self._temporary(path, [data]) as (temporary, final, _):
             return _link(temporary, final)
 
     def exists(self, path: str) -> bool:
@@ -169,17 +155,19 @@ class Storage:
         selector = pyarrow.fs.FileSelector(f"{self._base}/{folder}".rstrip("/"), allow_not_found=True)
         yield from (info.base_name for info in self._remote.get_file_info(selector))
 
-    def _upload(self, path: str, parts: Sequence[bytes]) -> None:
+    def _upload(self, path: str, pieces: Iterable[bytes]) -> StoredFile:
         assert self._remote is not None
         # No `with`: leaving one by an exception would complete the upload of a torn file (apache/arrow#40502).
         stream = self._remote.open_output_stream(f"{self._base}/{path}")
-        for part in parts:
-            stream.write(part)
+        stored = send(pieces, stream.write)
         stream.close()
+        return stored
 
     @contextmanager
-    def _temporary(self, path: str, parts: Sequence[bytes]) -> Iterator[tuple[Path, Path]]:
-        """Yield a finished temporary file beside its final name; the folder is synced after the body has renamed it."""
+    def _temporary(
+        self, path: str, pieces: Iterable[bytes], *, synced: bool = True
+    ) -> Iterator[tuple[Path, Path, StoredFile]]:
+        """Yield a finished temporary file, its final name and its hash; the folder is synced after the body."""
         final = self.local_path(path)
         if not final.parent.is_dir():
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -189,14 +177,16 @@ class Storage:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             try:
-                _write_parts(descriptor, parts)
-                os.fsync(descriptor)
+                stored = send(pieces, partial(_write_all, descriptor))
+                if synced:
+                    os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-            yield temporary, final
+            yield temporary, final, stored
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(final.parent)
+        if synced:
+            _sync_folder(final.parent)
 
     @contextmanager
     def _failures(self, path: str, action: str) -> Iterator[None]:
@@ -212,24 +202,10 @@ class Storage:
             raise RunError(f"{what}: {_remedy(error.errno) if self.is_local else remedy(error)}") from error
 
 
-def _hash_parts(parts: Sequence[bytes]) -> StoredFile:
-    hasher = hashlib.sha256()
-    for part in parts:
-        hasher.update(part)
-    return StoredFile(sha256=hasher.hexdigest(), size_bytes=sum(map(len, parts)))
-
-
-def _write_parts(descriptor: int, parts: Sequence[bytes]) -> None:
-    """Write all the pieces in as few system calls as there may be, without joining them first."""
-    for start in itertools.count(0, MAX_BUFFERS):
-        batch = parts[start : start + MAX_BUFFERS]
-        if not batch:
-            return
-        written = os.writev(descriptor, batch)
-        if written < sum(map(len, batch)):
-            rest = memoryview(b"".join(batch))[written:]
-            while rest:
-                rest = rest[os.write(descriptor, rest) :]
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def _link(temporary: Path, final: Path) -> bool:

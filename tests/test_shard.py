@@ -1,5 +1,6 @@
 """The shard format: exact bytes, strict JSON, and other people's readers."""
 
+import copy
 import hashlib
 import io
 import json
@@ -14,7 +15,7 @@ from PIL import Image
 
 from engine.errors import ShardError
 from engine.sample import Edit, Sample, Verdict
-from engine.shard import decode_shard, encode_shard, sample_from_json, sample_to_json
+from engine.shard import decode_shard, dump_json, encode_shard, sample_from_json, sample_to_json
 
 
 def picture(colour: tuple[int, int, int], kind: str = "JPEG") -> bytes:
@@ -94,7 +95,7 @@ def test_the_same_samples_make_the_same_bytes() -> None:
 def test_the_order_of_open_mappings_does_not_change_the_bytes() -> None:
     sample = group()[2]
     turned = replace(sample, scores=dict(reversed(sample.scores.items())))
-    assert encode_shard([sample]) == encode_shard([turned])
+    assert list(encode_shard([sample])) == list(encode_shard([turned]))
 
 
 def test_the_bytes_of_a_shard_never_change_between_versions() -> None:
@@ -111,6 +112,42 @@ def test_the_json_is_strict_and_has_one_type_a_field() -> None:
     types = [{name: type(value) for name, value in record.items()} for record in records]
     assert all(found == types[0] for found in types)
     assert json.loads(records[1]["scores"], parse_constant=refuse) == {"directional": None, "image": 0.1 + 0.2}
+
+
+def test_the_json_has_one_form_whatever_it_holds() -> None:
+    hard = replace(
+        group()[2],
+        caption='\u2028 "\\" \x00\x1f\x7f \U0001f600',
+        scores={"z": -0.0, "b": 1e300, "a": 5e-324, "nan": math.nan, "whole": 1},
+        provenance={"z": [1, {"b": None, "a": True}], "a": {"y": 1.5, "x": {"q": "ü"}}, "s": "t", "none": {}},
+    )
+    for sample in [*group(), hard]:
+        record = sample_to_json(sample)
+        assert record == dump_json(json.loads(record)).encode()
+        for name in ("attributes", "scores", "provenance", "reasons"):
+            text = json.loads(record)[name]
+            assert text == dump_json(json.loads(text))
+
+
+def test_samples_that_share_a_mapping_have_the_bytes_of_those_that_do_not() -> None:
+    samples = group()
+    apart = [
+        replace(
+            sample,
+            attributes=copy.deepcopy(sample.attributes),
+            provenance=copy.deepcopy(sample.provenance),
+        )
+        for sample in samples
+    ]
+    assert samples[0].attributes is samples[3].attributes
+    assert samples[2].provenance["model"] is samples[3].provenance["model"]
+    assert b"".join(encode_shard(samples)) == b"".join(encode_shard(apart))
+
+
+def test_a_refused_sample_is_told_before_any_piece_is_made() -> None:
+    good, bad = group()[0], replace(group()[1], image=b"GIF89a")
+    with pytest.raises(ShardError, match="not JPEG"):
+        encode_shard(iter([good, bad]))
 
 
 def test_an_infinite_score_is_refused() -> None:

@@ -14,7 +14,8 @@ from local_s3 import Faults, faulty_s3
 import engine.object_store
 from engine.errors import RunError
 from engine.object_store import create_object
-from engine.storage import Storage, StoredFile
+from engine.storage import Storage
+from engine.stored_file import BLOCK_BYTES, StoredFile
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,41 @@ def test_many_pieces_are_written_in_order(tmp_path: Path) -> None:
     assert (tmp_path / "big").read_bytes() == b"".join(parts)
 
 
+def test_blocks_are_hashed_and_written_in_their_order(storage: Storage) -> None:
+    parts = [b"%d" % number * (BLOCK_BYTES // 3) for number in range(10)] + [b"the end"]
+    whole = b"".join(parts)
+    stored = storage.write("big", iter(parts))
+    assert stored == StoredFile(sha256=hashlib.sha256(whole).hexdigest(), size_bytes=len(whole))
+    assert storage.read("big") == whole
+
+
+def test_pieces_that_cannot_be_made_leave_nothing(tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield bytes(2 * BLOCK_BYTES)
+        raise ValueError("Out of range float values are not JSON compliant")
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Storage(str(tmp_path)).write("a", pieces())
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full_in_the_middle_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, blocks = os.write, iter(range(2))
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if next(blocks, None) is None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(RunError, match=r"cannot write .*/a: No space left on device: free some space"):
+        Storage(str(tmp_path)).write("a", [bytes(BLOCK_BYTES)] * 9)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_short_write_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:7]))
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, data[:7]))
     Storage(str(tmp_path)).write("file", [b"0123", b"456789", b"ab"])
     assert (tmp_path / "file").read_bytes() == b"0123456789ab"
 

@@ -42,6 +42,20 @@ def to_jpeg(data: bytes) -> bytes:
             raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
 
 
+def is_plain_jpeg(data: bytes) -> bool:
+    """Return whether `to_jpeg` keeps these bytes if they can be decoded; raise UnreadableItemError where they cannot.
+
+    Only what stands before the pixels is read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        image = _open(data)
+        try:
+            return _is_plain(image)
+        except DAMAGE as error:
+            raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return 8-bit RGB: 16-bit and floating values scaled, alpha composited on white."""
     if image.mode.startswith("I") or image.mode == "F":
