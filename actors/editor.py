@@ -6,26 +6,27 @@ from dataclasses import replace
 
 import torch
 
-from actors.attention import set_attention
 from actors.diffusion.editing import SlotDrawing, why_no_slots
+from actors.diffusion.previews import PreviewModels
 from actors.editor_batches import PipelineDrawing
 from actors.editor_detail import with_detail
-from actors.editor_frames import Frame, cut_out, fit, to_tensor
+from actors.editor_frames import Frame, fit, to_tensor
 from actors.editor_jobs import Drawing, Job
 from actors.editor_masks import ObjectMasks
 from actors.editor_pipelines import (
     can_be_milder,
-    denoiser,
     effective_settings,
     load_pipeline,
     native_size,
     size_multiple,
 )
-from actors.images import UnreadableImageError, decode_rgb, encode_jpeg
+from actors.finish import Finisher
+from actors.images import UnreadableImageError, decode_rgb
 from actors.loading import model_provenance, resolve_model
 from engine.errors import ModelError, RunFileError
-from engine.sample import Json, Rejection, Sample, content_seed
-from engine.stages import EditorConfig
+from engine.sample import Json, Rejection, Sample, Verdict, content_seed
+from engine.stages import EditorConfig, PreviewingEditorConfig
+from engine.verdict import EARLY
 
 LOG = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Editor:
 
     A row's noise comes from the source's key, so a placebo and every edit of its source start from the same noise, and
     what differs between them is the edit alone. The picture keeps its aspect ratio, its longer edge becomes `size`.
+    An edit that is turned down by its preview leaves with that verdict and no image.
     """
 
     def __init__(self, config: EditorConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
@@ -51,18 +53,23 @@ class Editor:
             else None
         )
         self.can_be_milder = can_be_milder(self.pipeline, self.kind, config)
-        kernel = set_attention(denoiser(self.pipeline), config.attention, device)
-        self.drawing = self._drawing()
+        self.drawing = self._drawing(folder, offline)
+        self.finisher = Finisher(config.jpeg_quality, device)
         self.calls = self.drawing.calls
-        self.provenance = self._provenance(folder, kernel)
+        self.provenance = self._provenance(folder)
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, edited where it has an edit and no image yet."""
         results: dict[str, Sample | Rejection] = {}
         jobs = list(self._jobs(batch, results))
         reconstructed = self.drawing.reconstructions(jobs) if self.config.keep_detail else {}
-        for job, pixels in self.drawing.edits(jobs):
-            results[job.sample.key] = self._finished(job, self._mixed(job, pixels, reconstructed))
+        # Encoded while the next ones are drawn.
+        begun = [
+            (job, None if pixels is None else self.finisher.start(self._mixed(job, pixels, reconstructed), job.frame))
+            for job, pixels in self.drawing.edits(jobs)
+        ]
+        for job, image in begun:
+            results[job.sample.key] = self._dropped(job) if image is None else self._finished(job, image.result())
         for sample in batch:
             yield results.get(sample.key, sample)
 
@@ -107,7 +114,7 @@ class Editor:
         redraw = 1 - found if self.config.inpaint_region == "background" else found
         return {source.key: mask for source, mask in zip(sources, redraw, strict=True)}
 
-    def _drawing(self) -> Drawing:
+    def _drawing(self, folder: str, offline: bool) -> Drawing:
         reason = why_no_slots(self.pipeline)
         scheduler = type(self.pipeline.scheduler).__name__
         if self.config.inversion and (reason or scheduler != "DDIMScheduler"):
@@ -115,30 +122,47 @@ class Editor:
                 f"stages.{self.name}.inversion: {self.config.model.name!r} has {reason or scheduler}, and inversion "
                 "wants a Stable Diffusion 1, 2 or XL with scheduler: DDIMScheduler"
             )
+        if self.config.early_rejection is not None and reason:
+            raise ModelError(
+                f"stages.{self.name}.early_rejection: {self.config.model.name!r} draws in batches of one step, for "
+                f"{reason}: leave it out"
+            )
         if reason is None:
-            return SlotDrawing(self.pipeline, self.kind, self.config, self.size)
+            about = model_provenance(self.config.model, folder)
+            models: PreviewModels | None = None
+            if isinstance(self.config, PreviewingEditorConfig):
+                models = PreviewModels.load(self.config, self.device, offline=offline)
+            return SlotDrawing(self.pipeline, self.kind, self.config, self.size, about, models)
         LOG.info("stage %r draws in batches of one step, not in slots: %s", self.name, reason)
         return PipelineDrawing(self.pipeline, self.kind, self.config)
 
     def _mixed(self, job: Job, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return a picture with what it keeps of its source: (3, size, size)."""
-        image = to_tensor([job.frame])
+        image = to_tensor([job.frame]).to(edited.device)
         if self.config.keep_detail:
-            edited = with_detail(edited[None], image, reconstructed[job.sample.source_key][None])[0]
-        return edited if job.mask is None else torch.where(job.mask > 0, edited, image[0])
+            lossy = reconstructed[job.sample.source_key].to(edited.device)
+            edited = with_detail(edited[None], image, lossy[None])[0]
+        return edited if job.mask is None else torch.where(job.mask.to(edited.device) > 0, edited, image[0])
 
-    def _finished(self, job: Job, edited: torch.Tensor) -> Sample | Rejection:
-        if not torch.isfinite(edited).all():
+    def _finished(self, job: Job, image: bytes | None) -> Sample | Rejection:
+        if image is None:
             return self._rejection(
                 job.sample, "not_finite", "the pipeline returned NaN or infinite pixels: try bfloat16 or float32"
             )
-        image = encode_jpeg(cut_out(edited, job.frame), self.config.jpeg_quality)
+        return replace(job.sample, image=image, provenance=self._provenance_of(job))
+
+    def _dropped(self, job: Job) -> Sample:
+        return replace(
+            job.sample, verdict=Verdict(accepted=False, reasons=(EARLY,)), provenance=self._provenance_of(job)
+        )
+
+    def _provenance_of(self, job: Job) -> dict[str, Json]:
         record: dict[str, Json] = {
             **self.provenance,
             **effective_settings(self.config, self.kind, job.edit.severity),
             "seed": job.seed,
         }
-        return replace(job.sample, image=image, provenance={**job.sample.provenance, self.name: record})
+        return {**job.sample.provenance, self.name: record}
 
     def _row_seed(self, sample: Sample) -> int:
         return content_seed(self.seed, sample.source_key)
@@ -146,7 +170,7 @@ class Editor:
     def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
         return Rejection(key=sample.key, source_key=sample.source_key, stage=self.name, reason=reason, detail=detail)
 
-    def _provenance(self, folder: str, kernel: str) -> dict[str, Json]:
+    def _provenance(self, folder: str) -> dict[str, Json]:
         import diffusers
 
         config = self.config
@@ -154,7 +178,7 @@ class Editor:
             "model": model_provenance(config.model, folder),
             "mask_model": self.masks.provenance if self.masks else None,
             "pipeline": type(self.pipeline).__name__,
-            "batching": "slots" if isinstance(self.drawing, SlotDrawing) else "batches",
+            **self.drawing.record,
             "method": config.method,
             "scheduler": type(self.pipeline.scheduler).__name__,
             "num_inference_steps": config.num_inference_steps,
@@ -163,7 +187,6 @@ class Editor:
             "size": self.size,
             "dtype": config.model.dtype,
             "device": self.device.type,
-            "attention": kernel,
             "diffusers": diffusers.__version__,
             "torch": torch.__version__,
         }

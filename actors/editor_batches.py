@@ -5,14 +5,19 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
+from actors.attention import set_attention
 from actors.batching import padded_batches
 from actors.device import precision
 from actors.editor_detail import reconstruct
 from actors.editor_frames import Frame, to_tensor
 from actors.editor_jobs import Job
-from actors.editor_pipelines import EditBatch, PipelineKind, run_pipeline
+from actors.editor_pipelines import EditBatch, PipelineKind, denoiser, run_pipeline
 from actors.untyped import Pipeline
+from engine.errors import ModelError
+from engine.sample import Json
 from engine.stages import EditorConfig
+
+SLOTS_ONLY = ("unet_rows", "deep_cache_interval", "compile")
 
 
 class PipelineDrawing:
@@ -21,6 +26,16 @@ class PipelineDrawing:
     def __init__(self, pipeline: Pipeline, kind: PipelineKind, config: EditorConfig) -> None:
         self.calls: Counter[str] = Counter()
         self._pipeline, self._kind, self._config = pipeline, kind, config
+        wanted = [name for name in SLOTS_ONLY if getattr(config, name) != EditorConfig.model_fields[name].default]
+        if config.attention == "fastest":
+            wanted.append("attention: fastest")
+        if wanted:
+            raise ModelError(
+                f"{', '.join(wanted)}: for pipelines that are drawn in slots, and {config.model.name!r} is a "
+                f"{type(pipeline).__name__}: leave it out"
+            )
+        kernel = set_attention(denoiser(pipeline), config.attention, pipeline.device)
+        self.record: dict[str, Json] = {"batching": "batches", "attention": kernel}
 
     def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor]]:
         """Yield each job with its picture."""

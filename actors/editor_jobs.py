@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from actors.editor_frames import Frame
-from engine.sample import Edit, Sample
+from engine.sample import Edit, Json, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,19 @@ class Job:
 
 
 class Drawing(Protocol):
-    """Draw edits with a diffusion pipeline; `calls` counts what its models were asked for."""
+    """Draw edits with a diffusion pipeline; `calls` counts what its models were asked for.
+
+    `record` says what of the drawing decides bits besides model and settings, for the provenance.
+    """
 
     calls: Counter[str]
+    record: dict[str, Json]
 
-    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor]]:
-        """Yield each job, in any order, with its picture (3, size, size), float32, in [0, 1] where finite."""
+    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor | None]]:
+        """Yield each job, in any order, with its picture (3, size, size), on any device, in [0, 1] where finite.
+
+        The picture is None where the job's preview was turned down; its sample has the preview's scores.
+        """
         ...
 
     def reconstructions(self, jobs: Sequence[Job]) -> Mapping[str, torch.Tensor]:

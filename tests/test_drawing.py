@@ -1,5 +1,6 @@
 """Drawing in slots against the pipelines of diffusers, family by family."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from tiny_pipelines import save_stable_diffusion, save_stable_diffusion_xl
 
 from actors.device import fix_threads
 from actors.diffusion.autoencoder import Autoencoder
-from actors.diffusion.editing import SlotDrawing, UNet, why_no_slots
+from actors.diffusion.editing import SlotDrawing, why_no_slots
 from actors.diffusion.prompts import Prompts
 from actors.diffusion.slots import Order, Row, SlotBatcher
 from actors.diffusion.trajectory import make_trajectory
+from actors.diffusion.unet import UNet
 from actors.editor_batches import PipelineDrawing
 from actors.editor_frames import Frame
 from actors.editor_jobs import Job
@@ -122,7 +124,7 @@ def test_text_to_image_is_an_order_from_noise_alone(tmp_path: Path) -> None:
         trajectory=make_trajectory(pipeline.scheduler, 6),
         guided=(Row(weight=-4.0, prompt=prompts[None]), Row(weight=5.0, prompt=prompts["a red shoe"])),
     )
-    (result,) = SlotBatcher(denoise=UNet(pipeline, config), num_rows=4).run([wanted])
+    (result,) = SlotBatcher(denoise=UNet(pipeline, config), num_rows=4).run(deque([wanted]))
     with torch.inference_mode():
         (ours,) = vae.decode([vae.unscaled(result.latents)])
     assert float((ours.clamp(0, 1) - theirs[0]).abs().max()) < 1e-4

@@ -13,7 +13,7 @@ from tiny_pipelines import save_flux_klein, save_flux_kontext, save_stable_diffu
 from actors.device import fix_threads
 from actors.editor import Editor
 from actors.editor_detail import with_detail
-from actors.editor_frames import cut_out, fit, to_tensor
+from actors.editor_frames import fit
 from actors.editor_pipelines import effective_settings
 from actors.images import decode_rgb, encode_jpeg
 from actors.prompts import PLACEBO_INSTRUCTION
@@ -285,13 +285,6 @@ def test_a_mask_that_leaves_nothing_to_redraw_is_a_rejection(models: Path, monke
 def test_a_picture_keeps_its_shape(instruct: Path) -> None:
     _, placebo, edit = editor(instruct)(group("a", image=jpeg(size=(48, 24))))
     assert pixels(placebo).shape == pixels(edit).shape == (16, 32, 3)
-
-
-def test_a_frame_gives_the_picture_back() -> None:
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 32, 3), dtype=np.uint8))
-    frame = fit(image, 32)
-    assert frame.pixels.shape == (32, 32, 3)
-    assert np.array_equal(cut_out(to_tensor([frame])[0], frame), np.asarray(image))
 
 
 def test_an_extreme_shape_still_fits() -> None:

@@ -1,5 +1,6 @@
 """The slot batcher on a tiny UNet of the real class: whatever shares a batch, an edit comes out the same."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -10,7 +11,7 @@ import torch
 from tiny_pipelines import tiny_unet
 
 from actors.device import fix_threads
-from actors.diffusion.slots import Kept, Order, Prompt, Row, SlotBatcher
+from actors.diffusion.slots import NUM_KEPT, Kept, Order, Prompt, Row, SlotBatcher
 from actors.diffusion.trajectory import invert_ddim, make_trajectory
 
 SAMPLERS = {
@@ -76,7 +77,7 @@ def mixture() -> Iterator[Order]:
 
 
 def run(denoiser: Denoiser, orders: Sequence[Order], num_rows: int = 6) -> dict[str, torch.Tensor]:
-    results = SlotBatcher(denoise=denoiser, num_rows=num_rows).run(orders)
+    results = SlotBatcher(denoise=denoiser, num_rows=num_rows).run(deque(orders))
     return {item.order.key: item.latents for item in results if item.latents is not None}
 
 
@@ -122,7 +123,7 @@ def test_long_edits_first_leaves_few_rows_empty(denoiser: Denoiser) -> None:
     chance = np.random.default_rng(0)
     orders = [order(seed, num_steps=20, skipped=int(20 * (1 - chance.uniform(0.3, 0.9)))) for seed in range(48)]
     batcher = SlotBatcher(denoise=denoiser, num_rows=6)
-    list(batcher.run(sorted(orders, key=lambda item: item.num_row_steps, reverse=True)))
+    list(batcher.run(deque(sorted(orders, key=lambda item: item.num_row_steps, reverse=True))))
     assert batcher.calls["useful_rows"] == sum(item.num_row_steps for item in orders)
     assert batcher.calls["useful_rows"] / batcher.calls["rows"] > 0.97
 
@@ -130,9 +131,9 @@ def test_long_edits_first_leaves_few_rows_empty(denoiser: Denoiser) -> None:
 def test_guidance_outside_its_interval_costs_no_row(denoiser: Denoiser) -> None:
     guided = order(1, num_steps=10, scale=5.0)
     batcher = SlotBatcher(denoise=denoiser, num_rows=2)
-    (within,) = batcher.run([replace(guided, guided_steps=(2, 6))])
+    (within,) = batcher.run(deque([replace(guided, guided_steps=(2, 6))]))
     assert batcher.calls["useful_rows"] == 10 + 4
-    (never,) = SlotBatcher(denoise=denoiser, num_rows=2).run([replace(guided, guided_steps=(0, 0))])
+    (never,) = SlotBatcher(denoise=denoiser, num_rows=2).run(deque([replace(guided, guided_steps=(0, 0))]))
     plain = run(denoiser, [replace(guided, guided=guided.plain)], num_rows=2)[guided.key]
     assert torch.equal(never.latents, plain)
     assert not torch.equal(within.latents, plain)
@@ -143,7 +144,7 @@ def test_what_is_kept_is_the_source_s(denoiser: Denoiser) -> None:
     mask = torch.zeros(1, 8, 8)
     mask[:, :, 4:] = 1
     wanted = replace(order(2), kept=Kept(mask=mask, clean=clean, noise=noise))
-    (result,) = SlotBatcher(denoise=denoiser, num_rows=2).run([wanted])
+    (result,) = SlotBatcher(denoise=denoiser, num_rows=2).run(deque([wanted]))
     assert torch.equal(result.latents[..., :4], clean[..., :4])
     assert not torch.isclose(result.latents[..., 4:], clean[..., 4:]).any()
 
@@ -151,14 +152,14 @@ def test_what_is_kept_is_the_source_s(denoiser: Denoiser) -> None:
 def test_the_hopeless_are_dropped_and_the_others_stay_as_they_are(denoiser: Denoiser) -> None:
     seen: list[int] = []
 
-    def judge(orders: Sequence[Order], data: torch.Tensor) -> list[bool]:
-        assert data.shape[1:] == (4, 8, 8)
+    def judge(orders: Sequence[Order], states: torch.Tensor) -> list[bool]:
+        assert states.shape[1:] == (NUM_KEPT, 4, 8, 8)
         seen.append(len(orders))
         return [not item.key.endswith(("1", "4")) for item in orders]
 
     orders = [replace(order(seed, num_steps=6), preview_after=2) for seed in range(10)]
     batcher = SlotBatcher(denoise=denoiser, num_rows=4, judge=judge, judge_batch=3)
-    results = {item.order.key: item for item in batcher.run(orders)}
+    results = {item.order.key: item for item in batcher.run(deque(orders))}
     dropped = {key for key, item in results.items() if item.latents is None}
     assert dropped == {"ddim-1", "ddim-4"}
     assert all(results[key].num_steps == 2 for key in dropped)
@@ -172,9 +173,9 @@ def test_the_hopeless_are_dropped_and_the_others_stay_as_they_are(denoiser: Deno
 def test_inverted_latents_lead_back_the_nearer_the_more_steps_there_are(denoiser: Denoiser) -> None:
     def lost(num_steps: int) -> float:
         there = replace(order(5), trajectory=invert_ddim(SAMPLERS["ddim"], num_steps))
-        (noised,) = SlotBatcher(denoise=denoiser, num_rows=1).run([there])
+        (noised,) = SlotBatcher(denoise=denoiser, num_rows=1).run(deque([there]))
         back = replace(there, latents=noised.latents, trajectory=make_trajectory(SAMPLERS["ddim"], num_steps))
-        (found,) = SlotBatcher(denoise=denoiser, num_rows=1).run([back])
+        (found,) = SlotBatcher(denoise=denoiser, num_rows=1).run(deque([back]))
         return float((found.latents - there.latents).abs().mean() / there.latents.abs().mean())
 
     assert lost(100) < 0.5 * lost(10) < 1

@@ -1,7 +1,8 @@
 """Edits with the UNet pipelines of Stable Diffusion 1, 2 and XL: jobs become orders of the batcher, then pictures."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -9,13 +10,18 @@ import torch.nn.functional as F
 from actors.device import precision
 from actors.diffusion.autoencoder import Autoencoder
 from actors.diffusion.orders import Orders, Source
+from actors.diffusion.previews import PreviewModels, Previews
 from actors.diffusion.prompts import Prompts
-from actors.diffusion.slots import Prompt, SlotBatcher
+from actors.diffusion.slots import Order, SlotBatcher
 from actors.diffusion.trajectory import why_not
+from actors.diffusion.tuning import tune
+from actors.diffusion.unet import UNet
 from actors.editor_frames import to_tensor
 from actors.editor_jobs import Job
 from actors.editor_pipelines import PipelineKind
 from actors.untyped import Pipeline
+from engine.early_cut import PREVIEW
+from engine.sample import Json
 from engine.stages import EditorConfig
 
 FAMILIES = (
@@ -40,38 +46,30 @@ def why_no_slots(pipeline: Pipeline) -> str | None:
     return why_not(pipeline.scheduler)
 
 
-class UNet:
-    """Run the UNet of a pipeline on rows, each with its own time and prompt."""
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Hold the inversion of a source, and the jobs that begin where it ends."""
 
-    def __init__(self, pipeline: Pipeline, config: EditorConfig) -> None:
-        self._unet, self._model, self._device = pipeline.unet, config.model, pipeline.device
-
-    def __call__(self, latents: torch.Tensor, times: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
-        """Return the outputs (num_rows, channels, height, width), float32."""
-        embeddings = torch.stack([prompt.embedding for prompt in prompts])
-        added = None
-        if prompts[0].pooled is not None:
-            pooled = torch.stack([prompt.pooled for prompt in prompts if prompt.pooled is not None])
-            time_ids = torch.stack([prompt.time_ids for prompt in prompts if prompt.time_ids is not None])
-            added = {"text_embeds": pooled, "time_ids": time_ids}
-        with precision(self._model, self._device):
-            output = self._unet(
-                latents.to(self._unet.dtype),
-                times,
-                encoder_hidden_states=embeddings,
-                added_cond_kwargs=added,
-                return_dict=False,
-            )
-        return torch.as_tensor(output[0]).float()
+    order: Order
+    jobs: Sequence[Job]
 
 
 class SlotDrawing:
     """Draw edits through the slot batcher, as the pipelines of diffusers would one by one.
 
     Each source goes through the autoencoder once, each distinct text through the text encoders once. `calls` counts.
+    `about` names the model, for what is measured of it. With `preview_models` hopeless edits are not drawn to the end.
     """
 
-    def __init__(self, pipeline: Pipeline, kind: PipelineKind, config: EditorConfig, size: int) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        kind: PipelineKind,
+        config: EditorConfig,
+        size: int,
+        about: Mapping[str, Json] | None = None,
+        preview_models: PreviewModels | None = None,
+    ) -> None:
         self.calls: Counter[str] = Counter()
         self._pipeline, self._kind, self._config = pipeline, kind, config
         self._device: torch.device = pipeline.device
@@ -79,42 +77,92 @@ class SlotDrawing:
         self._prompts = Prompts(pipeline, size=size, batch_size=config.decode_batch_size)
         self._vae.calls = self._prompts.calls = self.calls
         self._orders = Orders(pipeline, kind, config, self._prompts, self._vae)
-        num_rows = config.batch_size * self._orders.rows_of_one
-        self._batcher = SlotBatcher(denoise=UNet(pipeline, config), num_rows=num_rows, calls=self.calls)
+        rows_of_one = self._orders.rows_of_one
+        with torch.inference_mode(), precision(config.model, self._device):
+            prompt = self._prompts.example()
+        self.tuned = tune(
+            pipeline,
+            UNet(pipeline, config),
+            config,
+            size=size,
+            most_rows=config.batch_size * rows_of_one,
+            prompt=prompt,
+            about=about or {},
+        )
+        self.record: dict[str, Json] = {"batching": "slots", **self.tuned.record}
+        num_rows = max(self.tuned.denoise.num_rows, rows_of_one)
+        self._batcher = SlotBatcher(
+            denoise=self.tuned.denoise,
+            num_rows=num_rows,
+            deep_cache_interval=config.deep_cache_interval,
+            calls=self.calls,
+        )
+        self._previews: Previews | None = None
+        if preview_models is not None:
+            self._previews = Previews(preview_models, self._vae, self._batcher)
+            self._batcher.judge, self._batcher.judge_batch = self._previews, num_rows // rows_of_one
+            self.record["previews"] = self._previews.record
         self._sources: dict[str, Source] = {}
 
-    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor]]:
-        """Yield each job with its picture, as the batcher ends them."""
+    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor | None]]:
+        """Yield each job, with the scores of its preview if it had one, and its picture, as the batcher ends them."""
         try:
             yield from self._edits(jobs)
         finally:
             self._prompts.forget()
             self._sources.clear()
 
-    def _edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor]]:
+    def _edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor | None]]:
         by_key = {job.sample.key: job for job in jobs}
-        with torch.inference_mode():
+        with torch.inference_mode(), precision(self._config.model, self._device):
             self._encode(jobs)
-            with precision(self._config.model, self._device):
-                self._prompts.learn(text for job in jobs for text in self._orders.texts(job))
-            inverted = self._invert(jobs)
-            orders = [
-                self._orders.edit(
-                    job,
-                    self._sources[job.sample.source_key],
-                    inverted.get((job.sample.source_key, self._orders.skipped(job))),
-                )
-                for job in jobs
-            ]
-        orders.sort(key=lambda order: order.num_row_steps, reverse=True)
+            self._prompts.learn(text for job in jobs for text in self._orders.texts(job))
+        if self._previews is not None:
+            self._previews.learn(jobs)
+        starts = self._inversions(jobs)
+        orders = deque(start.order for start in starts.values()) if starts else self._in_order(jobs)
         ended: list[tuple[Job, torch.Tensor]] = []
         for result in self._batcher.run(orders):
-            assert result.latents is not None
-            ended.append((by_key[result.order.key], result.latents))
+            if result.latents is None:
+                yield self._scored(by_key[result.order.key]), None
+                continue
+            if result.order.key in starts:
+                # Its edits begin while other sources are still being inverted, so that few rows are empty.
+                orders.extend(self._in_order(starts[result.order.key].jobs, result.latents))
+                continue
+            ended.append((self._scored(by_key[result.order.key]), result.latents))
             if len(ended) == self._config.decode_batch_size:
                 yield from self._decoded(ended)
                 ended = []
         yield from self._decoded(ended)
+
+    def _in_order(self, jobs: Sequence[Job], inverted: torch.Tensor | None = None) -> deque[Order]:
+        """Return the orders of jobs, the longest first."""
+        with torch.inference_mode():
+            orders = [self._orders.edit(job, self._sources[job.sample.source_key], inverted) for job in jobs]
+        if self._previews is not None:
+            orders = [replace(order, preview_after=self._previews.after(order)) for order in orders]
+        return deque(sorted(orders, key=lambda order: order.num_row_steps, reverse=True))
+
+    def _scored(self, job: Job) -> Job:
+        """Return a job with the scores of its preview, where there is one, in its sample."""
+        seen = self._previews.scores.get(job.sample.key, {}) if self._previews is not None else {}
+        scores = {**job.sample.scores, **{PREVIEW + name: value for name, value in seen.items()}}
+        return replace(job, sample=replace(job.sample, scores=scores))
+
+    def _inversions(self, jobs: Sequence[Job]) -> dict[str, Start]:
+        """Return, by the key of their order, the inversions that jobs begin with: one for all that begin alike."""
+        if not self._config.inversion:
+            return {}
+        alike: dict[tuple[str, int], list[Job]] = {}
+        for job in jobs:
+            alike.setdefault((job.sample.source_key, self._orders.skipped(job)), []).append(job)
+        self.calls["inversions"] += len(alike)
+        starts = [
+            Start(order=self._orders.inversion(members[0], self._sources[source]), jobs=members)
+            for (source, _), members in alike.items()
+        ]
+        return {start.order.key: start for start in starts}
 
     def reconstructions(self, jobs: Sequence[Job]) -> Mapping[str, torch.Tensor]:
         """Return each source through the autoencoder."""
@@ -145,21 +193,8 @@ class SlotDrawing:
         for key, one, two, mask in zip(new, found, hidden, small, strict=True):
             self._sources[key] = Source(encoded=one, masked=two, mask=mask)
 
-    def _invert(self, jobs: Sequence[Job]) -> dict[tuple[str, int], torch.Tensor]:
-        """Return the noise of each source, as far from it as its edits begin, found once for all of them."""
-        if not self._config.inversion:
-            return {}
-        places = {(job.sample.source_key, self._orders.skipped(job)): job for job in jobs}
-        orders = {
-            place: self._orders.inversion(job, self._sources[job.sample.source_key]) for place, job in places.items()
-        }
-        place_of = {order.key: place for place, order in orders.items()}
-        self.calls["inversions"] += len(orders)
-        found = self._batcher.run(orders.values())
-        return {place_of[item.order.key]: item.latents for item in found if item.latents is not None}
-
     def _decoded(self, ended: Sequence[tuple[Job, torch.Tensor]]) -> Iterator[tuple[Job, torch.Tensor]]:
         with torch.inference_mode(), precision(self._config.model, self._device):
             pixels = list(self._vae.decode([self._vae.unscaled(latents) for _, latents in ended]))
         # As the pipelines: a picture is clamped, NaN stays.
-        yield from ((job, picture.clamp(0, 1).cpu()) for (job, _), picture in zip(ended, pixels, strict=True))
+        yield from ((job, picture.clamp(0, 1)) for (job, _), picture in zip(ended, pixels, strict=True))

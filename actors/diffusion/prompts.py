@@ -41,6 +41,10 @@ class Prompts:
         """Return the embedding a share of the way from one text's to another's."""
         return Prompt(embedding=torch.lerp(self[start].embedding, self[end].embedding, share))
 
+    def example(self) -> Prompt:
+        """Return what the UNet is told of no words."""
+        return self._embed([""] * self._batch_size)[0]
+
     def forget(self) -> None:
         """Free the embeddings."""
         self._known.clear()
@@ -50,7 +54,7 @@ class Prompts:
         return "" if text is None and not has_zeros else text
 
     def _zeros(self) -> Prompt:
-        like = self._embed([""] * self._batch_size)[0]
+        like = self.example()
         assert like.pooled is not None
         return Prompt(
             embedding=torch.zeros_like(like.embedding), pooled=torch.zeros_like(like.pooled), time_ids=like.time_ids

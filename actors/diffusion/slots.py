@@ -1,13 +1,14 @@
 """The slot batcher: each edit at its own step, guidance and length, one UNet call of a fixed shape a tick."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from actors.diffusion.deep_features import Deep
 from actors.diffusion.trajectory import Trajectory
 
 # What a slot keeps between steps, by their names in the solvers: latents, last, data_1, data_2.
@@ -50,7 +51,7 @@ class Order:
     """Ask for one edit: from `latents` (channels, height, width) along a trajectory.
 
     The rows are `guided` in the steps from number guided_steps[0] to before guided_steps[1], else `plain`. `generator`
-    gives the fresh noise of samplers that want some. After `preview_after` steps (None: never) the judge is asked.
+    gives fresh noise, `data` clean latents to a first step that looks back. The judge is asked after `preview_after`.
     """
 
     key: str
@@ -62,6 +63,7 @@ class Order:
     kept: Kept | None = None
     generator: torch.Generator | None = None
     preview_after: int | None = None
+    data: torch.Tensor | None = None
 
     def rows(self, step: int) -> tuple[Row, ...]:
         """Return the rows of one step."""
@@ -84,14 +86,16 @@ class Result:
 
 
 class Denoise(Protocol):
-    """Run the UNet once."""
+    """Run the UNet once; a batcher that keeps deep features calls it with those of each row too."""
 
-    def __call__(self, latents: torch.Tensor, times: torch.Tensor, prompts: Sequence[Prompt]) -> torch.Tensor:
+    def __call__(
+        self, latents: torch.Tensor, times: torch.Tensor, prompts: Sequence[Prompt], /, *deep: Sequence[Deep]
+    ) -> torch.Tensor:
         """Return the outputs (num_rows, channels, height, width), float32, for latents with their conditions."""
         ...
 
 
-# Given orders with the clean latents that they are heading for, (num_orders, channels, height, width), say which go on.
+# Given orders with their states, (num_orders, NUM_KEPT, channels, height, width), say which go on.
 Judge = Callable[[Sequence[Order], torch.Tensor], Sequence[bool]]
 
 
@@ -103,6 +107,7 @@ class Slot:
     state: torch.Tensor
     step: int = 0
     is_parked: bool = False
+    deep: Sequence[Deep] = ()
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -123,26 +128,30 @@ class SlotBatcher:
     makes one step; a slot that is done makes room at once. Unused rows repeat the last one, so that all calls have one
     shape and a result does not depend on its neighbours. `judge` is asked about `judge_batch` previews at a time.
 
-    `calls` counts ticks, and rows that were run and that were useful.
+    With a `deep_cache_interval` above 1 a slot keeps deep features for so many steps; all the slots of a tick then make
+    theirs anew or none does. `calls` counts ticks, and rows that were run, useful, and useful on kept features.
     """
 
     denoise: Denoise
     num_rows: int
     judge: Judge | None = None
     judge_batch: int = 1
+    deep_cache_interval: int = 1
     calls: Counter[str] = field(default_factory=Counter)
 
-    def run(self, orders: Iterable[Order]) -> Iterator[Result]:
-        """Yield a result for each order as it ends; give long ones first, for few rows to be empty at the end."""
-        waiting = iter(orders)
+    def run(self, orders: deque[Order]) -> Iterator[Result]:
+        """Take the orders from the left and yield a result for each as it ends; more may be added meanwhile.
+
+        Give long ones first, for few rows to be empty at the end.
+        """
         slots: list[Slot] = []
         while True:
-            is_full = self._fill(slots, waiting)
+            chosen = self._fill(slots, orders)
             if not slots:
                 return
-            yield from self._judged(slots, at_once=not is_full)
-            chosen = self._chosen(slots)
-            if not chosen:
+            parked = [slot for slot in slots if slot.is_parked]
+            if len(parked) >= self.judge_batch or (parked and _num_rows(chosen) < self.num_rows):
+                yield from self._judged(parked[: self.judge_batch], slots)
                 continue
             with torch.inference_mode():
                 self._tick(chosen)
@@ -150,44 +159,48 @@ class SlotBatcher:
                 slots.remove(slot)
                 yield Result(order=slot.order, latents=slot.state[0], num_steps=slot.step)
 
-    def _fill(self, slots: list[Slot], waiting: Iterator[Order]) -> bool:
-        """Take orders in until the rows of all that can go on fill a call, and return whether they do."""
-        wanted = sum(len(slot.rows) for slot in slots if not slot.is_parked)
-        while wanted < self.num_rows and (order := next(waiting, None)) is not None:
+    def _fill(self, slots: list[Slot], orders: deque[Order]) -> list[Slot]:
+        """Take orders in until their rows fill a call to the last one, and return the slots that make a step."""
+        for slot in slots:
+            slot.is_parked = slot.is_parked or (self.judge is not None and slot.wants_preview)
+        chosen = self._chosen(slots)
+        # Twice as many as can be run: among so many there is one that fits into what is left.
+        while orders and _num_rows(chosen) < self.num_rows and len(slots) < 2 * self.num_rows + self.judge_batch:
+            order = orders.popleft()
+            if max(len(order.guided), len(order.plain)) > self.num_rows:
+                raise ValueError(f"an order needs {len(order.guided)} rows, a call has {self.num_rows}")
             state = torch.zeros(NUM_KEPT, *order.latents.shape, device=order.latents.device)
             state[0] = order.latents
+            state[DATA] = 0 if order.data is None else order.data
             slots.append(Slot(order=order, state=state))
-            wanted += len(slots[-1].rows)
-        return wanted >= self.num_rows
+            chosen = self._chosen(slots)
+        return chosen
 
-    def _judged(self, slots: list[Slot], *, at_once: bool) -> Iterator[Result]:
-        """Park slots that want to be judged, and judge full batches of them, or all where rows would be empty."""
-        if self.judge is None:
-            return
-        for slot in slots:
-            slot.is_parked = slot.is_parked or slot.wants_preview
-        parked = [slot for slot in slots if slot.is_parked]
-        while len(parked) >= self.judge_batch or (parked and at_once):
-            batch, parked = parked[: self.judge_batch], parked[self.judge_batch :]
-            with torch.inference_mode():
-                data = torch.stack([slot.state[DATA] for slot in batch])
-            self.calls["previews"] += len(batch)
-            for slot, goes_on in zip(batch, self.judge([slot.order for slot in batch], data), strict=True):
-                slot.is_parked = False
-                if goes_on:
-                    slot.order = replace(slot.order, preview_after=None)
-                else:
-                    slots.remove(slot)
-                    yield Result(order=slot.order, latents=None, num_steps=slot.step)
+    def _judged(self, parked: Sequence[Slot], slots: list[Slot]) -> Iterator[Result]:
+        """Judge slots: let those go on that may, and take the others out of all the slots."""
+        assert self.judge is not None
+        self.calls["previews"] += len(parked)
+        states = torch.stack([slot.state for slot in parked])
+        for slot, goes_on in zip(parked, self.judge([slot.order for slot in parked], states), strict=True):
+            slot.is_parked = False
+            slot.order = replace(slot.order, preview_after=None)
+            if not goes_on:
+                slots.remove(slot)
+                yield Result(order=slot.order, latents=None, num_steps=slot.step)
 
     def _chosen(self, slots: Sequence[Slot]) -> list[Slot]:
         """Return the slots that make a step: first come, first served, and who fits into what is left."""
-        left, chosen = self.num_rows, []
+        kinds: dict[bool, list[Slot]] = {True: [], False: []}
+        left = dict.fromkeys(kinds, self.num_rows)
         for slot in slots:
-            if not slot.is_parked and len(slot.rows) <= left:
-                chosen.append(slot)
-                left -= len(slot.rows)
-        return chosen
+            if len(slot.rows) <= left[is_whole := self._is_whole(slot)] and not slot.is_parked:
+                kinds[is_whole].append(slot)
+                left[is_whole] -= len(slot.rows)
+        return kinds[left[True] <= left[False]]
+
+    def _is_whole(self, slot: Slot) -> bool:
+        """Return whether the next step of a slot runs the whole UNet, by what is known of the slot alone."""
+        return slot.step % self.deep_cache_interval == 0 or len(slot.deep) != len(slot.rows)
 
     def _tick(self, slots: Sequence[Slot]) -> None:
         rows = [(index, row) for index, slot in enumerate(slots) for row in slot.rows]
@@ -202,8 +215,23 @@ class SlotBatcher:
         times = torch.tensor(
             [slots[index].order.trajectory.times[slots[index].step] for index in owners], device=states.device
         )
-        outputs = self.denoise(inputs, times, [row.prompt for _, row in padded])
+        outputs = self.denoise(inputs, times, [row.prompt for _, row in padded], *self._deep(slots))
         _advance(slots, states, _guided(slots, outputs, [row.weight for _, row in rows]))
+
+    def _deep(self, slots: Sequence[Slot]) -> Iterator[Sequence[Deep]]:
+        """Yield what each row of a call keeps, or is to keep; nothing if none does."""
+        if self.deep_cache_interval == 1:
+            return
+        is_whole = self._is_whole(slots[0])
+        for slot in slots:
+            slot.deep = [Deep() for _ in slot.rows] if is_whole else [replace(row, is_new=False) for row in slot.deep]
+        rows = [row for slot in slots for row in slot.deep]
+        self.calls["kept_rows"] += len(rows) * (not is_whole)
+        yield rows + rows[-1:] * (self.num_rows - len(rows))
+
+
+def _num_rows(slots: Sequence[Slot]) -> int:
+    return sum(len(slot.rows) for slot in slots)
 
 
 def _guided(slots: Sequence[Slot], outputs: torch.Tensor, weights: Sequence[float]) -> torch.Tensor:
