@@ -75,21 +75,11 @@ class Verifier:
         return replace(sample, scores={**sample.scores, **scores}, provenance=self._provenance(sample))
 
     def _judged(self, sample: Sample, edit: Edit, look: Look, source: Look, texts: "Texts") -> Sample:
-        old, new = texts[sample.caption], texts[edit.caption]
-        text_changes = edit.caption != sample.caption
-        towards = cosine(look.embedding, texts[edit.after]) - cosine(look.embedding, texts[edit.before])
-        scores = {
-            "image": cosine(source.embedding, look.embedding),
-            "text_source": cosine(source.embedding, old),
-            "text_edit": cosine(look.embedding, new),
-            "directional": directional(source.embedding, look.embedding, old, new) if text_changes else math.nan,
-            "consistency": towards if text_changes else math.nan,
-            "contrast": look.contrast,
-        }
+        scores = edit_scores(sample.caption, edit, look, source, texts)
         return replace(
             sample,
             scores={**sample.scores, **scores},
-            verdict=verdict_of(scores, self.config, text_changes=text_changes),
+            verdict=verdict_of(scores, self.config, text_changes=edit.caption != sample.caption),
             provenance=self._provenance(sample),
         )
 
@@ -98,6 +88,21 @@ class Verifier:
 
     def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
         return Rejection(key=sample.key, source_key=sample.source_key, stage=self.name, reason=reason, detail=detail)
+
+
+def edit_scores(caption: str, edit: Edit, look: Look, source: Look, texts: "Texts") -> dict[str, float]:
+    """Return the scores of an edit beside its source, whose caption is given; NaN where one is undefined."""
+    old, new = texts[caption], texts[edit.caption]
+    text_changes = edit.caption != caption
+    towards = cosine(look.embedding, texts[edit.after]) - cosine(look.embedding, texts[edit.before])
+    return {
+        "image": cosine(source.embedding, look.embedding),
+        "text_source": cosine(source.embedding, old),
+        "text_edit": cosine(look.embedding, new),
+        "directional": directional(source.embedding, look.embedding, old, new) if text_changes else math.nan,
+        "consistency": towards if text_changes else math.nan,
+        "contrast": look.contrast,
+    }
 
 
 class Texts:

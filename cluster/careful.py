@@ -90,7 +90,7 @@ class CarefulWork:
         self.num_good += 1
         self.samples += [sample for sample in found.samples if sample.key != without]
         self.rejections += [each for each in found.rejections if each.key != without]
-        self.row = replace(self.row, seconds=found.seconds)
+        self.row = replace(self.row, seconds=found.seconds, calls=found.calls)
 
     def _alone(self, sample: Sample, unit: Sequence[Sample]) -> ShardRow | Rejection:
         name = f"sample {sample.key}"

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 
+from engine.early import early_editor, split_pilot
 from engine.errors import UserError
 from engine.estimate import Measured, describe, estimate_run, measure
 from engine.hash_store import HashStore
@@ -24,6 +25,7 @@ def plan_lines(run: RunFile, out: str) -> list[str]:
     lines = [f"plan {plan.digest[:12]} of {run.name!r}", "", *_splits(plan), ""]
     lines += _near_duplicates(plan, store)
     lines += _rounds(run, plan)
+    lines += _early(run, plan)
     measured, note = _earlier(run, out)
     lines += describe(estimate_run(run, plan, measured))
     lines.append(f"run directory {out}: {note}")
@@ -96,6 +98,22 @@ def _rounds(run: RunFile, plan: Plan) -> list[str]:
         also = f", and {len(shards) - len(train)} of validation" if len(shards) > len(train) else ""
         lines.append(f"round {number}     {sources:,} sources in {len(train):,} shards{also}: edits {how}")
     return [*lines, ""]
+
+
+def _early(run: RunFile, plan: Plan) -> list[str]:
+    """Return a line on the pilot where edits are rejected early, and one where nothing is left to reject."""
+    found = early_editor(run)
+    if found is None:
+        return []
+    name, _, early = found
+    pilots = [split_pilot(run, shards) for shards in shards_by_round(plan, run.rounds)]
+    count, others = sum(len(pilot) for pilot, _ in pilots), sum(len(rest) for _, rest in pilots)
+    line = (
+        f"pilot       {count:,} shards are drawn to the end; by their scores {name!r} drops edits of {others:,} others"
+    )
+    if not others:
+        line += f": none, lower stages.{name}.early_rejection.pilot_shards (it is {early.pilot_shards})"
+    return [line, ""]
 
 
 def _earlier(run: RunFile, out: str) -> tuple[Measured | None, str]:

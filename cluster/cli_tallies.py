@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from engine.selection import PIXELS_NOT_KEPT, Candidate, Change, Tally, describe_thresholds
 from engine.stages import VerifierConfig
-from engine.verdict import score_floors
+from engine.verdict import is_early, score_floors
 
 CHECK_WIDTH = 30
 
@@ -37,7 +37,8 @@ def accept_lines(changes: Sequence[Change], before: VerifierConfig, after: Verif
 def lost_lines(candidates: Sequence[Candidate], before: VerifierConfig, after: VerifierConfig) -> Iterator[str]:
     """Yield what cannot come back: edits that pass now, but whose pixels were not kept when they were turned down."""
     lost = sum(PIXELS_NOT_KEPT in candidate.verdict_by(after).reasons for candidate in candidates)
-    without = sum(not candidate.has_pixels for candidate in candidates)
+    early = sum(is_early(candidate.verdict) for candidate in candidates)
+    without = sum(not candidate.has_pixels for candidate in candidates) - early
     if lost:
         yield ""
         yield (
@@ -49,6 +50,12 @@ def lost_lines(candidates: Sequence[Candidate], before: VerifierConfig, after: V
         yield (
             f"the pixels of {without:,} rejected edits were not kept (shards.keep_rejected): looser thresholds cannot "
             "bring them back"
+        )
+    if early:
+        yield ""
+        yield (
+            f"{early:,} edits were dropped early, by their previews: they have no pictures and no scores, so they stay "
+            "rejected under all thresholds. Only another run without stages.editor.early_rejection brings them back"
         )
 
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from time import perf_counter
@@ -21,6 +21,7 @@ from cluster.shard_row import ShardRow
 from cluster.stage_watch import dataflow_activity
 from cluster.watchdog import Watchdog
 from engine.commit import commit_shard
+from engine.early import make_cut, split_pilot, steer_pilot
 from engine.errors import DiskFullError, RunError
 from engine.estimate import describe_missing
 from engine.marker import Marker
@@ -47,24 +48,45 @@ def generate_run(
 ) -> None:
     """Make every shard of the plan (or of some) that has no marker yet; a Ray session must be there.
 
-    With an `allocation` the edits are spent by it, and the markers name it. Raises RunError, or what a stage said about
-    the run as a whole (ModelError, ...), naming stage and shard.
+    With an `allocation` the edits are spent by it, and the markers name it. Where edits are rejected early, the pilot
+    comes first, and the markers of the others name the cut that follows from it. Raises RunError, or what a stage said
+    about the run as a whole (ModelError, ...), naming stage and shard.
     """
     wanted = range(plan.num_shards) if shards is None else shards
-    done = rundir.done()
-    pending = sorted(set(wanted) - set(done))
-    if not pending:
+    if not set(wanted) - set(rundir.done()):
         LOG.info("generate: all %d shards are there", len(wanted))
         return
     steered = run if allocation is None else allocation.steer(run)
     commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
+    pilots, others = split_pilot(run, wanted)
+    if pilots:
+        _make_shards(steer_pilot(steered), rundir, plan, pilots, commit, console)
+        cut = make_cut(run, rundir, pilots, others, 1 if allocation is None else allocation.number)
+        LOG.info("early rejection: %s", cut.describe())
+        steered, commit = cut.steer(steered), partial(commit, early=cut.sha256)
+    _make_shards(steered, rundir, plan, others, commit, console)
+
+
+def _make_shards(
+    run: RunFile,
+    rundir: RunDirectory,
+    plan: Plan,
+    wanted: Sequence[int],
+    commit: Callable[[ShardRow], Marker],
+    console: "Console | None",
+) -> None:
+    """Make those of the wanted shards that have no marker yet."""
+    done = rundir.done()
+    pending = sorted(set(wanted) - set(done))
+    if not pending:
+        return
     reader = partial(PlannedShard, run.data.train, plan)
     meter = RunMeter(rundir)
     follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, done, meter)
     watchdog = Watchdog(run.limits, generate_needs(run), rundir.storage, dataflow_activity, cluster_resources)
     with Progress(follower, dataflow_activity, watchdog, console, meter) as progress:
         try:
-            for marker in run_dataflow(steered, pending, reader, commit, rundir.storage):
+            for marker in run_dataflow(run, pending, reader, commit, rundir.storage):
                 follower.add(marker)
         except ray.exceptions.RayError as error:
             found = explain(error)
@@ -119,9 +141,10 @@ def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) ->
     )
 
 
-def commit_row(rundir: RunDirectory, row: ShardRow, allocation: str | None = None) -> Marker:
-    """Commit one shard, with the SHA-256 of its allocation. Runs in a task."""
-    return commit_shard(rundir, row.shard, row.planned, [*row.samples, *row.rejections], row.seconds, allocation)
+def commit_row(rundir: RunDirectory, row: ShardRow, allocation: str | None = None, early: str | None = None) -> Marker:
+    """Commit one shard, with the SHA-256 of its allocation and of its cut. Runs in a task."""
+    results: list[Sample | Rejection] = [*row.samples, *row.rejections]
+    return commit_shard(rundir, row.shard, row.planned, results, row.seconds, allocation, early, row.calls)
 
 
 def _read_packed(source: AnySource, index: int, packed: bytes) -> ShardRow:

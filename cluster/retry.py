@@ -14,6 +14,7 @@ from cluster.generate import read_planned
 from cluster.placement import generate_needs
 from cluster.session import SessionConfig, ray_session
 from cluster.shard_row import ShardRow
+from engine.early import read_cuts, steer_by
 from engine.lease import held
 from engine.retry import Retry, commit_retried, note_retry
 from engine.rounds import read_allocations
@@ -56,14 +57,16 @@ def retry_run(
 
 
 def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: Mapping[int, Collection[str]]) -> None:
-    """Send the sources through the stages, those of each round with the edits that its allocation gave them."""
-    allocations = read_allocations(rundir, run.rounds)
-    by_allocation: dict[str | None, list[int]] = defaultdict(list)
+    """Send the sources through the stages, those of each shard by the allocation and the cut that it was made by."""
+    allocations, cuts = read_allocations(rundir, run.rounds), read_cuts(rundir)
+    alike: dict[tuple[str | None, str | None], list[int]] = defaultdict(list)
     for index in sources:
-        by_allocation[rundir.marker(index).allocation].append(index)
+        marker = rundir.marker(index)
+        alike[marker.allocation, marker.early].append(index)
     done = 0
-    for allocation, shards in by_allocation.items():
+    for (allocation, early), shards in alike.items():
         steered = run if allocation is None else allocations[allocation].steer(run)
+        steered = steer_by(steered, cuts, early)
         reader, commit = partial(_reader, run, plan, sources), partial(_commit, rundir, sources)
         try:
             for marker in run_dataflow(steered, shards, reader, commit, rundir.storage):

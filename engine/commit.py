@@ -1,7 +1,7 @@
 """The commit of one shard: check that it is whole, write its files, and its marker last."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from engine.candidates import candidate_table, encode_candidates
@@ -13,6 +13,7 @@ from engine.sample import Rejection, Sample, sort_groups
 from engine.shard import dump_json, encode_shard, is_jpeg
 from engine.sources.decode import to_jpeg
 from engine.sources.item import UnreadableItemError
+from engine.verdict import is_early
 
 NAME = "sink"
 MAX_NAMED_KEYS = 3
@@ -60,18 +61,20 @@ def commit_shard(
     results: Sequence[Sample | Rejection],
     seconds: Mapping[str, float],
     allocation: str | None = None,
+    early: str | None = None,
+    calls: Mapping[str, int] | None = None,
 ) -> Marker:
     """Write a whole shard and then its marker, and return the marker; a shard that is done is left as it is.
 
-    `planned_keys` are the source keys of the plan; `seconds` is the time by stage and goes into the marker alone, like
-    the SHA-256 of the allocation that the edits were spent by.
+    `planned_keys` are the source keys of the plan. `seconds`, the time by stage, `calls`, what was asked of the models,
+    and the SHA-256 of the allocation that the edits were spent by and of the cut that dropped some go into the marker.
     Raises ShardError where a source is missing, doubled or not planned, or another writer has committed other bytes,
     and RunDirectoryError where another process has taken the run over.
     """
     check_whole(index, planned_keys, results)
     if rundir.storage.exists(marker_path(index)):
         return rundir.marker(index)
-    return commit_outcome(rundir, index, partition(results), seconds, versions(), allocation)
+    return commit_outcome(rundir, index, partition(results), seconds, versions(), allocation, early, calls)
 
 
 def commit_outcome(
@@ -81,6 +84,8 @@ def commit_outcome(
     seconds: Mapping[str, float],
     made_with: Mapping[str, str],
     allocation: str | None = None,
+    early: str | None = None,
+    calls: Mapping[str, int] | None = None,
 ) -> Marker:
     """Write the files of a shard and then its marker, and return the marker.
 
@@ -97,7 +102,9 @@ def commit_outcome(
         keys=(keys[0], keys[-1]) if keys else None,
         seconds={name: round(value, 6) for name, value in seconds.items()},
         versions=dict(made_with),
+        calls=dict(calls or {}),
         allocation=allocation,
+        early=early,
     )
     rundir.check_lease()
     if rundir.storage.create(marker_path(index), marker.to_json()):
@@ -160,10 +167,11 @@ def is_candidate(rejection: Rejection) -> bool:
 def _write_files(rundir: RunDirectory, index: int, outcome: Outcome) -> dict[str, FileRecord]:
     """Write the files of a shard; those that would be empty are left out, except the shard itself and its rows."""
     keep = rundir.info.keep_rejected
-    rejected = outcome.rejected if keep != "none" else []
+    # What was dropped early never had a picture: its row is all there is of it.
+    rejected = [sample for sample in outcome.rejected if not is_early(sample.verdict)] if keep != "none" else []
     lines = "".join(dump_json(asdict(rejection)) + "\n" for rejection in outcome.quarantined)
     rows = candidate_table(sort_groups([*outcome.accepted, *outcome.rejected]), index)
-    contents: list[tuple[str, bytes | list[bytes], int]] = [
+    contents: list[tuple[str, bytes | Iterator[bytes], int]] = [
         (rejected_path(index), encode_shard(rejected, images=keep == "all"), len(rejected)),
         (quarantine_path(index), lines.encode(), len(outcome.quarantined)),
         (rows_path(index), encode_candidates(rows), rows.num_rows),
@@ -183,6 +191,8 @@ def _write_files(rundir: RunDirectory, index: int, outcome: Outcome) -> dict[str
 
 
 def _storable(sample: Sample) -> Sample | Rejection:
+    if is_early(sample.verdict):
+        return sample
     if not sample.image:
         return _reject(sample, "no_image", "no stage made an image; an editor must come before the end of the pipeline")
     if is_jpeg(sample.image):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from engine.attempts import FOLDER as ATTEMPTS
 from engine.marker import FileRecord
+from engine.repartition import read_samples
 from engine.rundir import QUARANTINE, REJECTED, SHARDS, WRITTEN, RunDirectory
 from engine.verify import verify_run
 
@@ -48,8 +49,7 @@ def _keys(rundir: RunDirectory) -> Counter[str]:
     """Count every sample of a run by its key, wherever it ended: accepted, rejected or quarantined."""
     keys: Counter[str] = Counter()
     for index in rundir.done():
-        keys.update(sample.key for sample in rundir.read_shard(index))
-        keys.update(sample.key for sample in rundir.read_rejected(index))
+        keys.update(sample.key for sample in read_samples(rundir, index))
         keys.update(rejection.key for rejection in rundir.read_quarantine(index))
     return keys
 

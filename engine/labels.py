@@ -12,7 +12,7 @@ from engine.errors import SelectionError
 from engine.sample import content_seed
 from engine.selection import Candidate
 from engine.stages import VerifierConfig
-from engine.verdict import NOT_FINITE, verdict_reasons
+from engine.verdict import NOT_FINITE, is_early, verdict_reasons
 
 COLUMNS = ("key", "label")
 LABELS = {"good": True, "bad": False}
@@ -130,6 +130,8 @@ def _problem(row: LabelRow, candidate: Candidate | None, said: set[str], config:
         return "called both good and bad"
     if candidate.role != "counterfactual":
         return "a placebo: thresholds are chosen for edits that change something"
+    if is_early(candidate.verdict):
+        return "dropped early: it has no picture, and no thresholds change that"
     if row.fingerprint and row.fingerprint != scores_fingerprint(candidate.scores):
         return "the label is of another picture, of a run with other models or settings"
     reasons = verdict_reasons(candidate.scores, config, text_changes=candidate.text_changes)
@@ -137,4 +139,5 @@ def _problem(row: LabelRow, candidate: Candidate | None, said: set[str], config:
 
 
 def _stratum(candidate: Candidate) -> str:
-    return f"{'accepted' if candidate.verdict.accepted else 'rejected'} {candidate.edit_kind}"
+    verdict = "dropped early" if is_early(candidate.verdict) else "rejected"
+    return f"{'accepted' if candidate.verdict.accepted else verdict} {candidate.edit_kind}"

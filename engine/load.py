@@ -26,7 +26,13 @@ PATH_FIELDS = tuple(
     for data in ("train", "test", "shifted", "oracle")
     for name in (f"data.{data}.path", f"data.{data}.image_folder")
 )
-MODEL_FIELDS = (("stages", "*", "model", "name"), ("probe", "model", "name"), ("probe", "transfer", "*", "name"))
+MODEL_FIELDS = (
+    ("stages", "*", "model", "name"),
+    ("stages", "*", "early_rejection", "model", "name"),
+    ("stages", "*", "early_rejection", "decoder", "name"),
+    ("probe", "model", "name"),
+    ("probe", "transfer", "*", "name"),
+)
 DEEPSPEED_FIELD = ("reinforce", "deepspeed")
 
 

@@ -56,9 +56,11 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Marker:
-    """Say what is in a finished shard. Its time by stage, in seconds, is the only part that a second run may change.
+    """Say what is in a finished shard. Its time by stage, in seconds, and calls by stage, which a sample that is
+    looked for in parts adds to, are the only parts that a second run may change.
 
     `allocation` is the SHA-256 of what said where its edits are spent; None in the first round, which the plan rules.
+    `early` is that of what said which edits are dropped by their previews; None where none is.
     """
 
     shard: int
@@ -68,13 +70,16 @@ class Marker:
     keys: tuple[str, str] | None
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
+    calls: Mapping[str, int] = field(default_factory=dict)
     allocation: str | None = None
+    early: str | None = None
 
     def to_json(self) -> bytes:
         """Return the marker as indented JSON with sorted names."""
         record = asdict(self)
-        if self.allocation is None:
-            del record["allocation"]
+        for name in ("allocation", "early"):
+            if record[name] is None:
+                del record[name]
         return (json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -90,7 +95,9 @@ class Marker:
                 keys=tuple(record["keys"]) if record["keys"] else None,
                 seconds=record["seconds"],
                 versions=_shared(tuple(record["versions"].items())),
+                calls=record.get("calls", {}),
                 allocation=record.get("allocation"),
+                early=record.get("early"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ShardError(

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from engine.candidates import sample_of
 from engine.commit import Outcome, commit_outcome
+from engine.early import FOLDER as EARLY_CUTS
 from engine.errors import SelectionError, ShardError
 from engine.marker import Marker
 from engine.plan import plan_digest
@@ -19,6 +20,7 @@ from engine.sample import Sample
 from engine.selection import judge, thresholds_of
 from engine.stages import VerifierConfig
 from engine.storage import Storage
+from engine.verdict import EARLY, is_early
 from engine.verify import verify_shard
 
 
@@ -44,19 +46,26 @@ def open_selection(rundir: RunDirectory, run: RunFile, out: str) -> RunDirectory
     if digest == rundir.info.digest:
         raise SelectionError("these are the thresholds that the run has: give others with --set, such as min_image=0.6")
     selected = RunDirectory.create(out, run, replace(plan, digest=digest))
-    # They say where the edits of later rounds were spent, under whatever thresholds.
-    for name in rundir.storage.list(ROUNDS, ".json"):
-        selected.storage.write(f"{ROUNDS}/{name}", rundir.storage.read(f"{ROUNDS}/{name}"))
+    # They say where the edits of later rounds were spent, and which were dropped early, under whatever thresholds.
+    for folder in (ROUNDS, EARLY_CUTS):
+        for name in rundir.storage.list(folder, ".json"):
+            selected.storage.write(f"{folder}/{name}", rundir.storage.read(f"{folder}/{name}"))
     return selected
 
 
 def read_samples(source: RunDirectory, index: int) -> list[Sample]:
-    """Return every sample of a shard, those whose pixels were not kept without image."""
+    """Return every sample of a shard, those whose pixels were not kept, or never were, without image."""
     accepted = source.read_shard(index)
-    if source.info.keep_rejected != "none":
-        return [*accepted, *source.read_rejected(index)]
-    rows = source.read_rows(index).to_pylist()
-    return [*accepted, *(sample_of(row) for row in rows if not row["accepted"])]
+    if source.info.keep_rejected == "none":
+        return [*accepted, *_turned_down(source, index)]
+    samples = [*accepted, *source.read_rejected(index)]
+    if EARLY in source.marker(index).counts.rejected:
+        samples += [sample for sample in _turned_down(source, index) if is_early(sample.verdict)]
+    return samples
+
+
+def _turned_down(source: RunDirectory, index: int) -> list[Sample]:
+    return [sample_of(row) for row in source.read_rows(index).to_pylist() if not row["accepted"]]
 
 
 def select_shard(source: RunDirectory, selected: RunDirectory, run: RunFile, index: int) -> Marker:
@@ -75,11 +84,13 @@ def select_shard(source: RunDirectory, selected: RunDirectory, run: RunFile, ind
     config = thresholds_of(run)
     samples = [_judged(sample, config) for sample in read_samples(source, index)]
     outcome = Outcome.of(samples, source.read_quarantine(index))
-    return commit_outcome(selected, index, outcome, marker.seconds, marker.versions, marker.allocation)
+    return commit_outcome(
+        selected, index, outcome, marker.seconds, marker.versions, marker.allocation, marker.early, marker.calls
+    )
 
 
 def _judged(sample: Sample, config: VerifierConfig) -> Sample:
-    if sample.role == "source" or sample.edit is None:
+    if sample.role == "source" or sample.edit is None or is_early(sample.verdict):
         return sample
     text_changes = sample.edit.caption != sample.caption
     verdict = judge(sample.scores, config, text_changes=text_changes, has_pixels=bool(sample.image))

@@ -86,7 +86,7 @@ def commit_retried(
     rundir.storage.delete(marker_path(index))
     for classifier in rundir.storage.list(PREDICTIONS):
         rundir.storage.delete(f"{PREDICTIONS}/{classifier}/{index:06d}.parquet")
-    return commit_outcome(rundir, index, outcome, total, marker.versions, marker.allocation)
+    return commit_outcome(rundir, index, outcome, total, marker.versions, marker.allocation, marker.early, marker.calls)
 
 
 def note_retry(rundir: RunDirectory, before: Retry, after: Retry) -> None:

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from engine.bandit import RoundsConfig
 from engine.credentials import refuse_credentials
 from engine.reinforcing import ReinforceConfig
-from engine.stages import AnyStageConfig, Config, ModelConfig, PerturberConfig, Placement
+from engine.stages import AnyStageConfig, Config, ModelConfig, PerturberConfig, Placement, check_early_rejection
 
 STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 
@@ -263,6 +263,11 @@ class RunFile(Config):
         }
         if self.rounds.count > 1 and (missing := [what for what, lacks in problems.items() if lacks]):
             raise ValueError(f"rounds: more than one round needs {'; '.join(missing)}")
+        return self
+
+    @model_validator(mode="after")
+    def _previews_have_a_verifier(self) -> "RunFile":
+        check_early_rejection(self.stages)
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from engine.rundir import RunDirectory
 from engine.runfile import RunFile
 from engine.sample import Role, Verdict
 from engine.stages import VerifierConfig
-from engine.verdict import THRESHOLDS, verdict_of
+from engine.verdict import EARLY, THRESHOLDS, is_early, verdict_of
 
 # Why an edit that passes is still not accepted: it was turned down once, and its picture was not kept.
 PIXELS_NOT_KEPT = "pixels_not_kept"
@@ -35,7 +35,12 @@ class Candidate:
     has_pixels: bool
 
     def verdict_by(self, config: VerifierConfig) -> Verdict:
-        """Return the verdict that these thresholds give; an edit without pixels cannot be accepted again."""
+        """Return the verdict that these thresholds give; an edit without pixels cannot be accepted again.
+
+        One that was dropped early has no scores, and no thresholds change its verdict.
+        """
+        if is_early(self.verdict):
+            return self.verdict
         return judge(self.scores, config, text_changes=self.text_changes, has_pixels=self.has_pixels)
 
 
@@ -83,7 +88,7 @@ def read_scored(rundir: RunDirectory) -> list[Candidate]:
                 scores=scores_of(row),
                 text_changes=row["edit_caption"] != row["caption"],
                 verdict=Verdict(accepted=bool(row["accepted"]), reasons=tuple(row["reasons"])),
-                has_pixels=keeps_all or bool(row["accepted"]),
+                has_pixels=bool(row["accepted"]) or (keeps_all and EARLY not in row["reasons"]),
             )
             for row in rows
         ]

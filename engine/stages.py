@@ -1,5 +1,6 @@
 """The configuration of each stage: a discriminated union on `kind`. Defaults live here and nowhere else."""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -52,6 +53,7 @@ class ModelConfig(Config):
 
 
 AttentionKernel = Literal["default", "sdpa", "flash", "xformers"]
+CompileMode = Literal["off", "default", "max-autotune"]
 
 
 class CaptionerConfig(StageConfig):
@@ -111,6 +113,39 @@ class SteeredPerturberConfig(PerturberConfig):
     wanted: dict[str, tuple[WantedEdit, ...]]
 
 
+class EarlyRejection(Config):
+    """Turn an edit down by a preview of it, some steps in, and give the rest of its steps to others.
+
+    The first shards of a run, its pilot, are drawn to the end: on their own scores the cut is calibrated.
+    """
+
+    after: float = Field(
+        0.05, gt=0, lt=1, description="the share of an edit's steps, at least one, after which its preview is judged"
+    )
+    ahead: int = Field(
+        3,
+        ge=0,
+        description="steps in which a preview leaps ahead of its edit to the finished picture; they are lost where the "
+        "edit goes on. 0: what the last step predicts, which is blurred early in many steps and sharp in few",
+    )
+    false_reject: float = Field(
+        0.02,
+        gt=0,
+        lt=0.5,
+        description="the share of the edits that the verifier would accept that may be lost, with 95 % confidence",
+    )
+    pilot_shards: int = Field(
+        8,
+        ge=1,
+        description="shards of the pilot, of each round; fewer than there are editors leave some of these idle. With "
+        "fewer than 149 accepted edits (for a false_reject of 0.02) no cut is sure, and none is made",
+    )
+    model: ModelConfig | None = Field(None, description="a CLIP for the previews; default: the verifier's")
+    decoder: ModelConfig | None = Field(
+        None, description="an AutoencoderTiny of the editor's latents for the previews; default: its own autoencoder"
+    )
+
+
 class EditorConfig(StageConfig):
     """Make the edited image from its source with a diffusion pipeline."""
 
@@ -154,8 +189,34 @@ class EditorConfig(StageConfig):
     decode_batch_size: int = Field(
         8, ge=1, description="pictures in one pass of the autoencoder, texts in one of the text encoders. Slots only"
     )
-    attention: AttentionKernel = "default"
+    unet_rows: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="rows of one call of the UNet. null: those of batch_size edits. auto: the fewest with which a row "
+        "is about as fast, measured and remembered as the fastest attention is; a number is one for all machines. "
+        "Slots only",
+    )
+    attention: AttentionKernel | Literal["fastest"] = Field(
+        "default",
+        description="fastest: measured once for each kind of GPU, model and shape, and remembered in the cache folder "
+        "(COUNTERFORGE_CACHE). On GPUs of several kinds name one: kernels differ in the last bits. Slots only",
+    )
+    deep_cache_interval: int = Field(
+        1,
+        ge=1,
+        description="keep what the inner levels of the UNet make for so many steps; 1: make it anew in each. Above it "
+        "pictures differ a little: try it against the verifier. At 3 XL is up to 2.6 times as fast, 1 and 2 up to 1.7. "
+        "Slots only",
+    )
+    compile: CompileMode = Field(
+        "off",
+        description="compile UNet and autoencoder at an actor's first batch, which takes minutes, less where the cache "
+        "folder (COUNTERFORGE_CACHE) has it. default: kernels chosen by rule, the same on all GPUs of a kind; "
+        "max-autotune: by measurement, so that bits may differ between machines. Slots only",
+    )
     jpeg_quality: int = Field(95, ge=1, le=100)
+    early_rejection: EarlyRejection | None = Field(
+        None, description="turn hopeless edits down by a preview, some steps in. Needs a verifier behind. Slots only"
+    )
 
     @model_validator(mode="after")
     def _has_mask(self) -> "EditorConfig":
@@ -168,6 +229,26 @@ class EditorConfig(StageConfig):
         if self.keep_detail and self.method == "inpaint":
             raise ValueError("keep_detail: method inpaint keeps what is outside its mask as it is: leave it out")
         return self
+
+
+class PreviewCheck(Config):
+    """Hold what a score must reach, and how far it is off in a preview: the spread of its change to the end."""
+
+    floor: float
+    spread: float
+
+
+class PreviewingEditorConfig(EditorConfig):
+    """Score previews with a CLIP, and go on with those that are not below a cut. No run file says so: a run does.
+
+    An edit is cut whose score nearest to its floor, in spreads, is below `least`; None, as in a pilot: none is. `cut`
+    is the SHA-256 of where this comes from.
+    """
+
+    clip: ModelConfig
+    checks: dict[str, PreviewCheck] = {}
+    least: float | None = None
+    cut: str | None = None
 
 
 class VerifierConfig(StageConfig):
@@ -200,3 +281,16 @@ class PluginConfig(StageConfig):
 AnyStageConfig = Annotated[
     CaptionerConfig | PerturberConfig | EditorConfig | VerifierConfig | PluginConfig, Field(discriminator="kind")
 ]
+
+
+def check_early_rejection(stages: Mapping[str, AnyStageConfig]) -> None:
+    """Raise ValueError unless at most one editor rejects early, and there is a verifier behind it."""
+    names = [name for name, stage in stages.items() if isinstance(stage, EditorConfig) and stage.early_rejection]
+    if len(names) > 1:
+        raise ValueError(f"stages: {names[0]!r} and {names[1]!r} have early_rejection, one editor may: leave it out")
+    verifiers = [place for place, stage in enumerate(stages.values()) if isinstance(stage, VerifierConfig)]
+    if names and max(verifiers, default=-1) < list(stages).index(names[0]):
+        raise ValueError(
+            f"stages.{names[0]}.early_rejection: it foretells a verdict, and no stage of kind verifier comes behind: "
+            "add one, or leave it out"
+        )

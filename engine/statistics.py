@@ -133,10 +133,10 @@ def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple
 def sign_test(positive: int, negative: int) -> float:
     """Return the two-sided exact p-value of a sign test: McNemar's exact test where each pair is one source."""
     n = positive + negative
-    return min(1.0, 2 * _binomial_tail(max(positive, negative), n, 0.5)) if n else 1.0
+    return min(1.0, 2 * binomial_tail(max(positive, negative), n, 0.5)) if n else 1.0
 
 
-def _binomial_tail(least: int, n: int, share: float) -> float:
+def binomial_tail(least: int, n: int, share: float) -> float:
     """Return the chance that at least so many of n happen, each with the chance `share` in (0, 1)."""
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
     k = np.arange(least, n + 1)
@@ -169,7 +169,7 @@ def _excess_losses(wins: int, losses: int, allowed: float) -> float:
     changes = wins + losses
     if allowed >= changes:
         return 1.0
-    return min(1.0, 2 * _binomial_tail(losses, changes, (1 + allowed / changes) / 2))
+    return min(1.0, 2 * binomial_tail(losses, changes, (1 + allowed / changes) / 2))
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:

@@ -9,12 +9,19 @@ from engine.stages import VerifierConfig
 # The fields of VerifierConfig that decide a verdict; the others decide scores.
 THRESHOLDS = ("min_image", "min_text", "min_directional", "consistency", "min_contrast")
 NOT_FINITE = "not_finite"
+# Why an edit was turned down that was not drawn to its end: it has no picture, and none of the verifier's scores.
+EARLY = "dropped_early"
 
 
 def verdict_of(scores: Mapping[str, float], config: VerifierConfig, *, text_changes: bool) -> Verdict:
     """Return whether an edit passes every threshold, and the checks that it fails if not."""
     reasons = verdict_reasons(scores, config, text_changes=text_changes)
     return Verdict(accepted=not reasons, reasons=reasons)
+
+
+def is_early(verdict: Verdict | None) -> bool:
+    """Return whether an edit was turned down by its preview."""
+    return verdict is not None and EARLY in verdict.reasons
 
 
 def verdict_reasons(scores: Mapping[str, float], config: VerifierConfig, *, text_changes: bool) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +11,7 @@ from tint_runs import NUM_SHARDS, contents, generate, make_in_process, tint_run,
 from tiny_runs import tiny_group
 from tiny_stages import Broken
 
-from cluster.dataflow import apply_stage, data_context, from_block, to_block
+from cluster.dataflow import StageGroup, apply_stage, data_context, from_block, to_block
 from cluster.shard_row import ShardRow
 from engine.errors import RunError
 from engine.load import load_run_file
@@ -38,14 +39,42 @@ def tiny_row() -> ShardRow:
     )
 
 
+def stored(row: ShardRow) -> list[tuple[bytes, bytes]]:
+    """What is compared, as a score that is NaN is not equal to itself."""
+    return [(sample_to_json(sample), sample.image) for sample in row.samples]
+
+
 def test_a_shard_survives_arrow_unchanged() -> None:
     row = tiny_row()
     back = from_block(to_block(row))
     assert back.planned == row.planned
     assert back.seconds == row.seconds
     assert list(back.rejections) == list(row.rejections)
-    assert [sample.image for sample in back.samples] == [sample.image for sample in row.samples]
-    assert [sample_to_json(sample) for sample in back.samples] == [sample_to_json(sample) for sample in row.samples]
+    assert stored(back) == stored(row)
+
+
+def test_a_slice_of_a_block_is_still_the_shard() -> None:
+    rows = [tiny_row(), ShardRow(shard=8, planned=["a-0"], samples=[]), replace(tiny_row(), shard=9)]
+    both = pa.concat_tables([to_block(row) for row in rows]).combine_chunks()
+    for place, row in enumerate(rows):
+        back = from_block(both.slice(place, 1))
+        assert back.shard == row.shard
+        assert stored(back) == stored(row)
+
+
+def test_what_samples_share_they_share_still() -> None:
+    first, *others = tiny_row().samples
+    shared = {"model": {"name": "zoo/captioner"}}
+    samples = [replace(sample, provenance={**sample.provenance, "captioner": shared}) for sample in (first, *others)]
+    back = from_block(to_block(replace(tiny_row(), samples=samples)))
+    assert len({id(sample.provenance["captioner"]) for sample in back.samples}) == 1
+    assert len(back.samples) > 2
+
+
+def test_a_sample_without_an_image_survives_arrow() -> None:
+    bare = [replace(sample, image=b"") for sample in tiny_row().samples]
+    back = from_block(to_block(replace(tiny_row(), samples=bare)))
+    assert stored(back) == [(sample_to_json(sample), b"") for sample in bare]
 
 
 def test_a_shard_is_one_row_whatever_it_holds() -> None:
@@ -108,3 +137,11 @@ def test_the_zoo_makes_the_same_bytes_with_one_worker_and_three(session: None, t
     generate(wardrobe(3), tmp_path / "three")
     assert sum(name.endswith(".tar") and name.startswith("shards") for name in contents(tmp_path / "one")) == 3
     assert contents(tmp_path / "one") == contents(tmp_path / "three")
+
+
+def test_a_shard_s_calls_are_those_made_for_it_alone(tmp_path: Path) -> None:
+    stages = {"count": {"kind": "plugin", "target": "tiny_stages:Counting"}}
+    group = StageGroup(tint_run(tmp_path, stages=stages), ["count"])
+    row = replace(tiny_row(), calls={"before.asked": 7})
+    for _ in range(2):
+        assert from_block(group(to_block(row))).calls == {"before.asked": 7, "count.asked": len(row.samples)}

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,17 @@ from engine.errors import ModelError
 from engine.sample import Edit, Rejection, Sample, Verdict, content_seed
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+
+
+class Counting:
+    """Pass everything on, and count it as the stages with models count what they are asked."""
+
+    def __init__(self, options: Mapping[str, object], device: object) -> None:
+        self.calls: Counter[str] = Counter()
+
+    def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample]:
+        self.calls["asked"] += len(batch)
+        yield from batch
 
 
 class Tint:

@@ -25,20 +25,27 @@ def gpu_seconds(source_key: str, mean_s: float, spread: float) -> float:
 class SimulatedGpu:
     """Edit no pixel: sleep for the shard's GPU seconds, then yield each source with one edit of it.
 
-    Options: `mean_s`, `spread`, and a folder `meeting` in which the actors wait for one another: none starts to work
-    before `num_actors` of them are there.
+    Options: `mean_s`, `spread`, a folder `meeting` in which the actors wait for one another, as none starts to work
+    before `num_actors` of them are there, and a folder `waits`, to which each writes how long it had no shard at work
+    between two of them.
     """
 
     def __init__(self, options: Mapping[str, object], device: object) -> None:
         self._mean_s, self._spread = float(str(options["mean_s"])), float(str(options["spread"]))
         self._meeting, self._num_actors = Path(str(options["meeting"])), int(str(options["num_actors"]))
+        self._waits = Path(str(options["waits"])) / str(os.getpid())
+        self._ended: float | None = None
         (self._meeting / str(os.getpid())).touch()
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample]:
         """Sleep, then yield."""
         while len(os.listdir(self._meeting)) < self._num_actors:
             time.sleep(LOOK_S)
+        if self._ended is not None:
+            with self._waits.open("a") as file:
+                file.write(f"{time.perf_counter() - self._ended:.6f}\n")
         time.sleep(gpu_seconds(batch[0].key, self._mean_s, self._spread))
+        self._ended = time.perf_counter()
         for source in batch:
             edit = Edit(kind="colour", before="", after="", instruction="", caption=source.caption)
             yield source

@@ -1,0 +1,57 @@
+"""`make bench`: every figure of performance that needs no GPU, each against its target and its peers.
+
+Prints a table, writes build/figures/bench.json. Ratios are of two arms measured in turn in one run; a machine that does
+other work besides blurs them, and does not turn them round.
+"""
+
+import argparse
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from engine.figures import Figure, describe, machine, table, write_figures
+
+COMMAND = "bench"
+LOG = logging.getLogger(__name__)
+Part = Callable[[Path], Iterator[Figure]]
+
+
+def parts() -> dict[str, Part]:
+    """Return the parts by name, imported when they are wanted."""
+    from benchmarks.early import early_figures
+    from benchmarks.finish import finish_figures
+    from benchmarks.handoff import handoff_figures
+    from benchmarks.language import language_figures
+    from benchmarks.loader import loader_figures
+    from benchmarks.slots import slot_figures
+    from benchmarks.writer import writer_figures
+
+    return {
+        "slots": slot_figures,
+        "early": early_figures,
+        "writer": writer_figures,
+        "finish": finish_figures,
+        "handoff": handoff_figures,
+        "language": language_figures,
+        "loader": loader_figures,
+    }
+
+
+def main() -> None:
+    """Run the parts, print their figures and write them."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    known = parts()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=list(known), default=list(known), help="some parts")
+    options = parser.parse_args()
+    figures = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.only:
+            LOG.info("%s", name)
+            figures += list(known[name](Path(folder, name)))
+    print(f"{table(figures)}\n\n{describe(machine())}\n{write_figures(COMMAND, figures)}")
+
+
+if __name__ == "__main__":
+    main()
