@@ -26,15 +26,16 @@ class PipelineDrawing:
     def __init__(self, pipeline: Pipeline, kind: PipelineKind, config: EditorConfig) -> None:
         self.calls: Counter[str] = Counter()
         self._pipeline, self._kind, self._config = pipeline, kind, config
+        attention = config.attention
         wanted = [name for name in SLOTS_ONLY if getattr(config, name) != EditorConfig.model_fields[name].default]
-        if config.attention == "fastest":
+        if attention == "fastest":
             wanted.append("attention: fastest")
-        if wanted:
+        if wanted or attention == "fastest":
             raise ModelError(
                 f"{', '.join(wanted)}: for pipelines that are drawn in slots, and {config.model.name!r} is a "
                 f"{type(pipeline).__name__}: leave it out"
             )
-        kernel = set_attention(denoiser(pipeline), config.attention, pipeline.device)
+        kernel = set_attention(denoiser(pipeline), attention, pipeline.device)
         self.record: dict[str, Json] = {"batching": "batches", "attention": kernel}
 
     def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor]]:
