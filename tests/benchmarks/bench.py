@@ -49,8 +49,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only:
             LOG.info("%s", name)
-            figures += list(known[name](Path(folder, name)))
-    print(f"{table(figures)}\n\n{describe(machine())}\n{write_figures(COMMAND, figures)}")
+            found = list(known[name](Path(folder, name)))
+            print(table(found), flush=True)
+            figures += found
+    print(f"\n{describe(machine())}\n{write_figures(COMMAND, figures)}")
 
 
 if __name__ == "__main__":
