@@ -38,7 +38,7 @@ def _add_verify(commands: Commands) -> None:
         commands,
         "verify",
         "hash every file of a run again and compare it with its marker",
-        "Read every file that a marker names; compare size and SHA-256. Exit code 1 where one is missing or differs.\n"
+        "Read every file that a marker names; compare size and BLAKE3. Exit code 1 where one is missing or differs.\n"
         "With --redo the markers of damaged shards are taken away: the next `counterforge run` makes these again,\n"
         "with the bytes that they had, and nothing else.",
         "  counterforge verify runs/wardrobe\n  counterforge verify runs/wardrobe --redo",

@@ -116,7 +116,7 @@ def training_name(
 
 
 def _digests(rundir: RunDirectory) -> list[str]:
-    return [marker.files[shard_path(index)].sha256 for index, marker in rundir.markers().items()]
+    return [marker.files[shard_path(index)].blake3 for index, marker in rundir.markers().items()]
 
 
 def _finished(rundir: RunDirectory, name: str, result_file: str) -> dict[str, Json] | None:

@@ -186,7 +186,7 @@ def _write_files(rundir: RunDirectory, index: int, outcome: Outcome) -> dict[str
             continue
         rundir.check_lease()
         stored = rundir.storage.write(path, content)
-        files[path] = FileRecord(sha256=stored.sha256, bytes=stored.size_bytes, samples=count)
+        files[path] = FileRecord(blake3=stored.blake3, bytes=stored.size_bytes, samples=count)
     return files
 
 

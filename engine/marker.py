@@ -31,7 +31,7 @@ PACKAGES = (
 class FileRecord:
     """Name the bytes of one file of a shard; `samples` counts its samples, rows or lines."""
 
-    sha256: str
+    blake3: str
     bytes: int
     samples: int
 

@@ -1,7 +1,6 @@
 """Storage: whole files under one root, on a local disk or an object store, that appear complete or not at all."""
 
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING
 
 from engine.errors import DiskFullError, RunError
 from engine.object_store import create_object, delete_object, object_size, open_remote, read_object, remedy
-from engine.stored_file import StoredFile, send
+from engine.stored_file import StoredFile, hash_file, send
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-HASH_BLOCK_BYTES = 1 << 20
 TEMPORARY = re.compile(r"^\..+\.tmp~(?P<host>.+)~(?P<pid>\d+)~[0-9a-f]+$")
 
 
@@ -64,12 +62,8 @@ class Storage:
 
     def digest(self, path: str) -> StoredFile:
         """Hash a file as it is stored now, block by block."""
-        hasher, size = hashlib.sha256(), 0
         with self._failures(path, "read"), self._open(path) as stream:
-            while block := stream.read(HASH_BLOCK_BYTES):
-                hasher.update(block)
-                size += len(block)
-        return StoredFile(sha256=hasher.hexdigest(), size_bytes=size)
+            return hash_file(stream.read)
 
     def write(self, path: str, data: bytes | Iterable[bytes], *, synced: bool = True) -> StoredFile:
         """Write or replace a file, all or nothing, and return its hash; `data` may come in pieces, made on the way.
@@ -202,8 +196,7 @@ class Storage:
             raise RunError(f"{what}: {_remedy(error.errno) if self.is_local else remedy(error)}") from error
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
+def _write_all(descriptor: int, rest: memoryview) -> None:
     while rest:
         rest = rest[os.write(descriptor, rest) :]
 

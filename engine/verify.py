@@ -66,9 +66,9 @@ def _difference(storage: Storage, path: str, record: FileRecord) -> str | None:
             return "is missing"
         if size != record.bytes:
             return f"has {size} bytes, its marker says {record.bytes}"
-        found = storage.digest(path).sha256
+        found = storage.digest(path).blake3
     except (FileNotFoundError, RunError) as error:
         return f"cannot be read: {error}"
-    if found != record.sha256:
-        return f"has sha256 {found[:16]}..., its marker says {record.sha256[:16]}...: its bytes changed"
+    if found != record.blake3:
+        return f"has BLAKE3 {found[:16]}..., its marker says {record.blake3[:16]}...: its bytes changed"
     return None

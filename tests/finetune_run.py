@@ -130,7 +130,7 @@ def plant(rundir: RunDirectory, index: int, sample: Sample) -> None:
     stored = rundir.storage.write(shard_path(index), encode_shard([*rundir.read_shard(index), sample]))
     marker = json.loads(rundir.storage.read(marker_path(index)))
     file = marker["files"][shard_path(index)]
-    file |= {"sha256": stored.sha256, "bytes": stored.size_bytes, "samples": file["samples"] + 1}
+    file |= {"blake3": stored.blake3, "bytes": stored.size_bytes, "samples": file["samples"] + 1}
     rundir.storage.write(marker_path(index), json.dumps(marker).encode())
 
 

@@ -158,7 +158,7 @@ def test_verify_tells_good_bytes_from_changed_ones(half_done: Path, capsys: pyte
     tar.write_bytes(data)
     assert main(["verify", str(half_done / "run")]) == 1
     said = capsys.readouterr()
-    assert "shards/000000.tar: has sha256" in said.out
+    assert "shards/000000.tar: has BLAKE3" in said.out
     assert "verify RUN --redo" in said.err
     assert (half_done / "run/done/000000.json").exists()
     assert main(["verify", str(half_done / "run"), "--redo"]) == 1

@@ -1,6 +1,5 @@
 """The commit of a shard: whole or refused, the same bytes each time, the marker last."""
 
-import hashlib
 import io
 import math
 import os
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from blake3 import blake3
 from PIL import Image
 from tiny_runs import picture, tiny_group, tiny_plan, tiny_results
 
@@ -59,7 +59,7 @@ def test_the_marker_names_every_file_with_its_hash(rundir: RunDirectory) -> None
     assert set(marker.files) == {shard_path(0), rows_path(0), rejected_path(0), quarantine_path(0)}
     for path, record in marker.files.items():
         data = rundir.storage.read(path)
-        assert (hashlib.sha256(data).hexdigest(), len(data)) == (record.sha256, record.bytes)
+        assert (blake3(data).hexdigest(), len(data)) == (record.blake3, record.bytes)
     assert [marker.files[path].samples for path in (shard_path(0), rows_path(0), rejected_path(0))] == [9, 9, 3]
 
 

@@ -44,9 +44,9 @@ def marker_of(shard: int, seconds: dict[str, float]) -> Marker:
         shard=shard,
         plan="p",
         files={
-            f"shards/{shard:06d}.tar": FileRecord(sha256="", bytes=100_000, samples=25),
-            f"rejected/{shard:06d}.tar": FileRecord(sha256="", bytes=50_000, samples=25),
-            f"shards/{shard:06d}.parquet": FileRecord(sha256="", bytes=9_000, samples=40),
+            f"shards/{shard:06d}.tar": FileRecord(blake3="", bytes=100_000, samples=25),
+            f"rejected/{shard:06d}.tar": FileRecord(blake3="", bytes=50_000, samples=25),
+            f"shards/{shard:06d}.parquet": FileRecord(blake3="", bytes=9_000, samples=40),
         },
         counts=Counts(sources=10, placebos=8, rejected_placebos=2, candidates=30, accepted=15, rejected={"text": 15}),
         keys=None,

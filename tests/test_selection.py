@@ -125,7 +125,7 @@ def test_damage_gets_no_new_hash(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[700] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ShardError, match=r"shards/000001.tar has sha256 .* delete .*done/000001.json"):
+    with pytest.raises(ShardError, match=r"shards/000001.tar has BLAKE3 .* delete .*done/000001.json"):
         select(rundir, str(tmp_path / "selected"), SETTINGS)
     assert RunDirectory.open(str(tmp_path / "selected")).done() == [0]
 

@@ -1,7 +1,6 @@
 """Storage: a file is there whole or not at all, on a disk and on an object store."""
 
 import errno
-import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from local_s3 import Faults, faulty_s3
 
 import engine.object_store
@@ -46,7 +46,7 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 def test_what_was_written_is_read_with_its_hash(storage: Storage) -> None:
     stored = storage.write("shards/a.tar", [b"one", b"", b"two"])
-    assert stored == StoredFile(sha256=hashlib.sha256(b"onetwo").hexdigest(), size_bytes=6)
+    assert stored == StoredFile(blake3=blake3(b"onetwo").hexdigest(), size_bytes=6)
     assert storage.read("shards/a.tar") == b"onetwo"
     assert storage.digest("shards/a.tar") == stored
     assert storage.size("shards/a.tar") == 6
@@ -99,7 +99,7 @@ def test_blocks_are_hashed_and_written_in_their_order(storage: Storage) -> None:
     parts = [b"%d" % number * (BLOCK_BYTES // 3) for number in range(10)] + [b"the end"]
     whole = b"".join(parts)
     stored = storage.write("big", iter(parts))
-    assert stored == StoredFile(sha256=hashlib.sha256(whole).hexdigest(), size_bytes=len(whole))
+    assert stored == StoredFile(blake3=blake3(whole).hexdigest(), size_bytes=len(whole))
     assert storage.read("big") == whole
 
 

@@ -150,7 +150,7 @@ def test_pictures_come_from_shards_spread_over_the_run_within_the_budget() -> No
         index: Marker(
             shard=index,
             plan="p",
-            files={f"shards/{index:06d}.tar": FileRecord(sha256="", bytes=100, samples=1)},
+            files={f"shards/{index:06d}.tar": FileRecord(blake3="", bytes=100, samples=1)},
             counts=Counts(),
             keys=None,
             seconds={},
