@@ -57,10 +57,12 @@ class Editor:
         self.finisher = Finisher(config.jpeg_quality, device)
         self.calls = self.drawing.calls
         self.provenance = self._provenance(folder)
+        self._records: dict[tuple[int, float], Json] = {}
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, edited where it has an edit and no image yet."""
         results: dict[str, Sample | Rejection] = {}
+        self._records.clear()
         jobs = list(self._jobs(batch, results))
         reconstructed = self.drawing.reconstructions(jobs) if self.config.keep_detail else {}
         # Encoded while the next ones are drawn.
@@ -157,12 +159,15 @@ class Editor:
         )
 
     def _provenance_of(self, job: Job) -> dict[str, Json]:
-        record: dict[str, Json] = {
-            **self.provenance,
-            **effective_settings(self.config, self.kind, job.edit.severity),
-            "seed": job.seed,
-        }
-        return {**job.sample.provenance, self.name: record}
+        return {**job.sample.provenance, self.name: self._record(job)}
+
+    def _record(self, job: Job) -> Json:
+        """Return what the edits of a source have in common: one object, which is pickled and written as JSON once."""
+        of = job.seed, job.edit.severity
+        if of not in self._records:
+            settings = effective_settings(self.config, self.kind, job.edit.severity)
+            self._records[of] = {**self.provenance, **settings, "seed": job.seed}
+        return self._records[of]
 
     def _row_seed(self, sample: Sample) -> int:
         return content_seed(self.seed, sample.source_key)

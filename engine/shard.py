@@ -9,6 +9,7 @@ import math
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from json.encoder import encode_basestring as quoted
 
 from engine.errors import ShardError
@@ -29,6 +30,7 @@ HEADER_END = b"0" + bytes(100) + b"ustar\00000" + bytes(247)
 # A header's checksum counts its own 8 bytes as spaces.
 HEADER_SUM = sum(HEADER_OWNER) + sum(HEADER_TIME) + sum(HEADER_END) + 8 * ord(" ")
 ZEROS = bytes(BLOCK_BYTES)
+NO_REASONS = '"[]"'
 # Without a look for circles, which would take a third longer: they end in a RecursionError.
 JSON = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
@@ -75,20 +77,20 @@ def sample_to_json(sample: Sample, texts: "JsonTexts | None" = None) -> bytes:
     after, before, caption, instruction, kind = (
         (edit.after, edit.before, edit.caption, edit.instruction, edit.kind) if edit else ("",) * 5
     )
-    # Written out, names in order: from a dict it takes a sixth longer.
+    # Written out, names in order: from a dict it takes twice as long.
     return (
-        f'{{"attributes":{quoted(texts.of(sample.attributes))}'
+        f'{{"attributes":"{texts.of(sample.attributes)}"'
         f',"caption":{quoted(sample.caption)}'
         f',"class_name":{quoted(sample.class_name)}'
         f',"edit_after":{quoted(after)},"edit_before":{quoted(before)},"edit_caption":{quoted(caption)}'
         f',"edit_instruction":{quoted(instruction)},"edit_kind":{quoted(kind)}'
-        f',"edit_severity":{dump_json(float(edit.severity) if edit else 0.0)}'
+        f',"edit_severity":{_number(edit.severity) if edit else "0.0"}'
         f',"key":{quoted(sample.key)}'
         f',"label":{sample.label:d}'
-        f',"provenance":{quoted(texts.of_each(sample.provenance))}'
-        f',"reasons":{quoted(dump_json(verdict.reasons) if verdict else "[]")}'
+        f',"provenance":"{texts.of_each(sample.provenance)}"'
+        f',"reasons":{quoted(dump_json(verdict.reasons)) if verdict and verdict.reasons else NO_REASONS}'
         f',"role":{quoted(sample.role)}'
-        f',"scores":{quoted(dump_json({name: _null_if_nan(value) for name, value in sample.scores.items()}))}'
+        f',"scores":"{_scores(sample.scores)}"'
         f',"source_key":{quoted(sample.source_key)}'
         f',"split":{quoted(sample.split)}'
         f',"verdict":"{("accepted" if verdict.accepted else "rejected") if verdict else ""}"}}'
@@ -131,7 +133,10 @@ def dump_json(value: object) -> str:
 
 
 class JsonTexts:
-    """Remember the JSON of what the samples of a shard share: `replace` hands a source's own mappings to its edits."""
+    """Remember the JSON of what the samples of a shard share: `replace` hands a source's own mappings to its edits.
+
+    Texts are escaped, to stand in a string of JSON.
+    """
 
     def __init__(self) -> None:
         # The object stays with its text: its id is not given to another one meanwhile.
@@ -141,16 +146,16 @@ class JsonTexts:
         """Return the JSON of a mapping that nobody changes."""
         known = self._known.get(id(mapping))
         if known is None:
-            known = self._known[id(mapping)] = mapping, dump_json(dict(mapping))
+            known = self._known[id(mapping)] = mapping, _escaped(dump_json(dict(mapping)))
         return known[1]
 
     def of_each(self, mapping: Mapping[str, Json]) -> str:
         """Return the JSON of a mapping whose values are shared rather than itself, as the records of stages are."""
         values = ((name, mapping[name]) for name in sorted(mapping))
-        each = (
-            f"{quoted(name)}:{self.of(value) if isinstance(value, dict) else dump_json(value)}"
+        each = [
+            _name(name) + (self.of(value) if isinstance(value, dict) else _escaped(dump_json(value)))
             for name, value in values
-        )
+        ]
         return f"{{{','.join(each)}}}"
 
 
@@ -197,5 +202,27 @@ def _header(name: bytes, size_bytes: int) -> bytes:
     return b"%b%b%b%b%06o\0 %b" % (name.ljust(100, b"\0"), HEADER_OWNER, size, HEADER_TIME, checksum, HEADER_END)
 
 
-def _null_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
+def _scores(scores: Mapping[str, float]) -> str:
+    """Return the JSON of scores by name, escaped; NaN is null."""
+    return f"{{{','.join([_name(name) + _number(scores[name]) for name in sorted(scores)])}}}"
+
+
+def _number(value: float) -> str:
+    """Return a number as JSON, as `dump_json` writes it, but NaN as null. Raises ValueError for infinity."""
+    value = float(value)
+    if math.isfinite(value):
+        return repr(value)
+    if math.isnan(value):
+        return "null"
+    raise ValueError(f"{value} is not JSON compliant")
+
+
+@lru_cache(1024)
+def _name(name: str) -> str:
+    """Return a name with its colon, escaped."""
+    return f"{_escaped(quoted(name))}:"
+
+
+def _escaped(text: str) -> str:
+    """Return a text as it stands between the quotes of a string of JSON."""
+    return quoted(text)[1:-1]

@@ -17,7 +17,8 @@ def model(name: str) -> dict[str, Json]:
     return {"digest": "41193c86c4d6ba3d", "name": name, "revision": None}
 
 
-# The records of one actor are one object in all of its samples.
+# The records of one actor are one object in all of its samples, the editor's in the edits of one source: their noise
+# starts alike.
 CAPTIONER: dict[str, Json] = {"attention": "sdpa", "model": model("microsoft/Florence-2-base")}
 PERTURBER: dict[str, Json] = {"attention": "sdpa", "model": model("Qwen/Qwen3-4B"), "temperature": 1.0}
 VERIFIER: dict[str, Json] = {"model": model("openai/clip-vit-large-patch14")}
@@ -48,11 +49,12 @@ def make_samples(num_sources: int) -> Sequence[Sample]:
             scores={"text_source": chance.random(), "contrast": chance.random()},
             provenance={"source": f"{number}.jpg", "captioner": CAPTIONER, "verifier": VERIFIER},
         )
-        samples += [source, *(_edited(source, place, chance) for place in range(EDITS_EACH))]
+        editor: dict[str, Json] = {**EDITOR, "seed": int(chance.integers(2**62))}
+        samples += [source, *(_edited(source, place, editor, chance) for place in range(EDITS_EACH))]
     return samples
 
 
-def _edited(source: Sample, place: int, chance: np.random.Generator) -> Sample:
+def _edited(source: Sample, place: int, editor: dict[str, Json], chance: np.random.Generator) -> Sample:
     names = ("image", "text_source", "text_edit", "directional", "consistency", "contrast")
     return Sample(
         key=f"{source.key}_cf{place:02d}",
@@ -67,11 +69,7 @@ def _edited(source: Sample, place: int, chance: np.random.Generator) -> Sample:
         attributes=source.attributes,
         scores={name: chance.random() for name in names},
         verdict=Verdict(accepted=True),
-        provenance={
-            **source.provenance,
-            "perturber": PERTURBER,
-            "editor": {**EDITOR, "seed": int(chance.integers(2**62))},
-        },
+        provenance={**source.provenance, "perturber": PERTURBER, "editor": editor},
     )
 
 
