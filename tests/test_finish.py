@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from actors.editor_frames import Frame, fit, to_tensor
-from actors.finish import MAX_AHEAD, ROWS, Finisher, to_pixels
+from actors.finish import MAX_AHEAD, PIXELS_AT_ONCE, Finisher, to_pixels
 from actors.images import encode_jpeg
 
 CPU = torch.device("cpu")
 QUALITY = 95
+# As many rows of such a width are one piece of work.
+WIDTH, ROWS = 512, PIXELS_AT_ONCE // 512
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -38,7 +40,7 @@ def rounded(picture: torch.Tensor) -> NDArray[np.uint8]:
     return np.asarray((picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 300), (ROWS, 40), (ROWS + 1, 33), (3 * ROWS - 1, 64)])
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (ROWS, WIDTH), (ROWS + 1, WIDTH), (3 * ROWS - 1, WIDTH - 1)])
 def test_a_picture_has_the_bytes_of_its_rounded_pixels(size: tuple[int, int]) -> None:
     # Beyond [0, 1] too, as after detail is put back.
     picture = torch.rand((3, *size), generator=torch.Generator().manual_seed(0)) * 1.2 - 0.1
@@ -71,7 +73,7 @@ def test_neither_threads_nor_neighbours_change_a_byte() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_a_picture_that_is_not_finite_has_no_bytes(value: float) -> None:
-    picture = torch.zeros(3, 2 * ROWS, 8)
+    picture = torch.zeros(3, 2 * ROWS, WIDTH)
     picture[1, ROWS + 3, 5] = value
     assert begin(Finisher(QUALITY, CPU), picture).result() is None
 
