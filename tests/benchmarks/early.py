@@ -40,8 +40,8 @@ SETTINGS = (
 YIELD = 0.3
 SEVERITIES = (0.2, 0.4, 0.6, 0.8)
 KINDS: tuple[EditKind, ...] = ("background", "colour")
-PILOT_SOURCES = 320
-NUM_ROUNDS, SOURCES_A_ROUND = 7, 32
+PILOT_SOURCES = 640
+NUM_ROUNDS, SOURCES_A_ROUND = 7, 64
 NAME = "early.times_accepted_per_second"
 
 
