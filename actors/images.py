@@ -1,6 +1,9 @@
 """Encoded bytes to pixels and back."""
 
 import io
+import os
+import tempfile
+from io import FileIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 # Below this edge a colour edge is a large part of the picture, and half-resolution colour shows.
 FULL_COLOUR_BELOW = 256
+HAS_MEMORY_FILES = hasattr(os, "memfd_create")
 
 
 class UnreadableImageError(Exception):
@@ -26,11 +30,13 @@ def decode_rgb(data: bytes) -> Image.Image:
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     """Return the JPEG of pixels (height, width, 3), or 4 with a byte of nothing; small images have full colour (4:4:4).
 
-    Pillow holds a pixel in four bytes, and encodes such pixels where they are.
+    Pillow holds a pixel in four bytes, and encodes such pixels where they are. It lets go of the interpreter, for other
+    threads, only while it encodes into a file, so that is what it gets, in memory.
     """
     height, width, channels = pixels.shape
     mode = "RGB" if channels == 3 else "RGBX"
     image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality, subsampling=0 if max(height, width) < FULL_COLOUR_BELOW else 2)
-    return buffer.getvalue()
+    # Linux alone has files in memory.
+    with FileIO(os.memfd_create("jpeg"), "r+b") if HAS_MEMORY_FILES else tempfile.TemporaryFile(buffering=0) as file:
+        image.save(file, "JPEG", quality=quality, subsampling=0 if max(height, width) < FULL_COLOUR_BELOW else 2)
+        return os.pread(file.fileno(), file.tell(), 0)

@@ -80,19 +80,19 @@ def sample_to_json(sample: Sample, texts: "JsonTexts | None" = None) -> bytes:
     # Written out, names in order: from a dict it takes twice as long.
     return (
         f'{{"attributes":"{texts.of(sample.attributes)}"'
-        f',"caption":{quoted(sample.caption)}'
-        f',"class_name":{quoted(sample.class_name)}'
-        f',"edit_after":{quoted(after)},"edit_before":{quoted(before)},"edit_caption":{quoted(caption)}'
-        f',"edit_instruction":{quoted(instruction)},"edit_kind":{quoted(kind)}'
+        f',"caption":{_quoted(sample.caption)}'
+        f',"class_name":{_quoted(sample.class_name)}'
+        f',"edit_after":{_quoted(after)},"edit_before":{_quoted(before)},"edit_caption":{quoted(caption)}'
+        f',"edit_instruction":{quoted(instruction)},"edit_kind":{_quoted(kind)}'
         f',"edit_severity":{_number(edit.severity) if edit else "0.0"}'
         f',"key":{quoted(sample.key)}'
         f',"label":{sample.label:d}'
         f',"provenance":"{texts.of_each(sample.provenance)}"'
         f',"reasons":{quoted(dump_json(verdict.reasons)) if verdict and verdict.reasons else NO_REASONS}'
-        f',"role":{quoted(sample.role)}'
+        f',"role":{_quoted(sample.role)}'
         f',"scores":"{_scores(sample.scores)}"'
-        f',"source_key":{quoted(sample.source_key)}'
-        f',"split":{quoted(sample.split)}'
+        f',"source_key":{_quoted(sample.source_key)}'
+        f',"split":{_quoted(sample.split)}'
         f',"verdict":"{("accepted" if verdict.accepted else "rejected") if verdict else ""}"}}'
     ).encode()
 
@@ -139,8 +139,9 @@ class JsonTexts:
     """
 
     def __init__(self) -> None:
-        # The object stays with its text: its id is not given to another one meanwhile.
+        # The objects stay with their text: their ids are not given to others meanwhile.
         self._known: dict[int, tuple[object, str]] = {}
+        self._known_each: dict[tuple[object, ...], tuple[object, str]] = {}
 
     def of(self, mapping: Mapping[str, object]) -> str:
         """Return the JSON of a mapping that nobody changes."""
@@ -151,12 +152,16 @@ class JsonTexts:
 
     def of_each(self, mapping: Mapping[str, Json]) -> str:
         """Return the JSON of a mapping whose values are shared rather than itself, as the records of stages are."""
-        values = ((name, mapping[name]) for name in sorted(mapping))
-        each = [
-            _name(name) + (self.of(value) if isinstance(value, dict) else _escaped(dump_json(value)))
-            for name, value in values
-        ]
-        return f"{{{','.join(each)}}}"
+        values = tuple(mapping.values())
+        same = (*mapping, *map(id, values))
+        known = self._known_each.get(same)
+        if known is None:
+            each = [
+                _name(name) + (self.of(value) if isinstance(value, dict) else _escaped(dump_json(value)))
+                for name, value in sorted(mapping.items())
+            ]
+            known = self._known_each[same] = values, f"{{{','.join(each)}}}"
+        return known[1]
 
 
 def is_jpeg(image: bytes) -> bool:
@@ -182,39 +187,58 @@ def _samples(data: bytes) -> Iterator[Sample]:
 
 
 def _pieces(samples: Sequence[Sample], images: bool) -> Iterator[bytes]:
-    texts, size = JsonTexts(), 2 * BLOCK_BYTES
+    texts, size = JsonTexts(), 0
     for sample in samples:
-        record = sample_to_json(sample, texts)
-        members = [(".cls", b"%d" % sample.label), (".jpg", sample.image), (".json", record)]
-        for extension, content in members if images else members[::2]:
-            padding = -len(content) % BLOCK_BYTES
-            yield _header((sample.key + extension).encode("ascii"), len(content))
-            yield content
-            yield ZEROS[:padding]
-            size += BLOCK_BYTES + len(content) + padding
-    yield bytes(2 * BLOCK_BYTES + -size % RECORD_BYTES)
+        key, label, record = sample.key.encode("ascii"), b"%d" % sample.label, sample_to_json(sample, texts)
+        sum_of_key = sum(key)
+        # Few pieces, each of which costs as much to hand on as some hundred bytes.
+        before = _header(key, sum_of_key, b".cls", len(label)) + label.ljust(BLOCK_BYTES, b"\0")
+        after = _header(key, sum_of_key, b".json", len(record)) + record + ZEROS[: -len(record) % BLOCK_BYTES]
+        size += len(before) + len(after)
+        if images:
+            image, padding = sample.image, -len(sample.image) % BLOCK_BYTES
+            yield before + _header(key, sum_of_key, b".jpg", len(image))
+            yield image
+            yield ZEROS[:padding] + after
+            size += BLOCK_BYTES + len(image) + padding
+        else:
+            yield before + after
+    yield bytes(2 * BLOCK_BYTES + -(size + 2 * BLOCK_BYTES) % RECORD_BYTES)
 
 
-def _header(name: bytes, size_bytes: int) -> bytes:
+def _header(key: bytes, sum_of_key: int, extension: bytes, size_bytes: int) -> bytes:
     """Return a USTAR header: mode 0644, owner 0, fixed time. POSIX.1-1988, section 10.1.1."""
     size = b"%011o" % size_bytes
-    checksum = sum(name) + sum(size) + HEADER_SUM
-    return b"%b%b%b%b%06o\0 %b" % (name.ljust(100, b"\0"), HEADER_OWNER, size, HEADER_TIME, checksum, HEADER_END)
+    checksum = sum_of_key + sum(extension) + sum(size) + HEADER_SUM
+    name = (key + extension).ljust(100, b"\0")
+    return b"%b%b%b%b%06o\0 %b" % (name, HEADER_OWNER, size, HEADER_TIME, checksum, HEADER_END)
 
 
 def _scores(scores: Mapping[str, float]) -> str:
-    """Return the JSON of scores by name, escaped; NaN is null."""
-    return f"{{{','.join([_name(name) + _number(scores[name]) for name in sorted(scores)])}}}"
+    """Return the JSON of scores by name, escaped; NaN is null. Raises ValueError for infinity."""
+    names, text = _scores_text(tuple(scores))
+    return text % tuple([_number(scores[name]) for name in names])
+
+
+@lru_cache(1024)
+def _scores_text(names: tuple[str, ...]) -> tuple[Sequence[str], str]:
+    """Return the names in order, and the text that numbers are put into."""
+    ordered = sorted(names)
+    return ordered, "{" + ",".join(_name(name).replace("%", "%%") + "%s" for name in ordered) + "}"
 
 
 def _number(value: float) -> str:
     """Return a number as JSON, as `dump_json` writes it, but NaN as null. Raises ValueError for infinity."""
-    value = float(value)
-    if math.isfinite(value):
-        return repr(value)
-    if math.isnan(value):
+    text = repr(float(value))
+    if text[-1] not in "nf":
+        return text
+    if text == "nan":
         return "null"
     raise ValueError(f"{value} is not JSON compliant")
+
+
+# What many samples have.
+_quoted = lru_cache(1024)(quoted)
 
 
 @lru_cache(1024)

@@ -1,4 +1,4 @@
-"""Bytes on their way into a file: gathered into blocks, which are hashed and written while the next ones are made."""
+"""Bytes on their way into a file: gathered into blocks, which are written while the next ones are made and hashed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-# A block takes some 1 ms to hash, 2 to write, and 0.1 to be handed to two threads.
+# A block takes some 1 ms to hash and 2 to write, and 0.1 to be handed to the thread that writes.
 BLOCK_BYTES = 4 << 20
 MAX_AHEAD = 2
 # Memory for blocks, used again: what a process never used takes four times as long to write into.
@@ -25,15 +25,16 @@ class StoredFile:
 def send(pieces: Iterable[bytes], write: Callable[[memoryview], object]) -> StoredFile:
     """Write all the pieces in their order, and return the hash of the whole.
 
-    One thread hashes and another one writes while the pieces are made: both let go of the interpreter for as long as
-    they work on a block. At most MAX_AHEAD blocks wait for them.
+    A thread writes while the next pieces are made and hashed. It gets the interpreter for its next block while this
+    thread hashes one, which needs none. At most MAX_AHEAD blocks wait for it.
     """
     hasher, size = blake3(), 0
-    ahead: deque[tuple[memoryview, Future[object], Future[object]]] = deque()
-    with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
+    ahead: deque[tuple[memoryview, Future[object]]] = deque()
+    with ThreadPoolExecutor(1) as writing:
         for block in _blocks(pieces):
+            ahead.append((block, writing.submit(write, block)))
+            hasher.update(block)
             size += len(block)
-            ahead.append((block, hashing.submit(hasher.update, block), writing.submit(write, block)))
             if len(ahead) > MAX_AHEAD:
                 _finish(*ahead.popleft())
         while ahead:
@@ -50,9 +51,8 @@ def hash_file(read: Callable[[int], bytes]) -> StoredFile:
     return StoredFile(blake3=hasher.hexdigest(), size_bytes=size)
 
 
-def _finish(block: memoryview, *futures: Future[object]) -> None:
-    for future in futures:
-        future.result()
+def _finish(block: memoryview, written: Future[object]) -> None:
+    written.result()
     if isinstance(block.obj, bytearray):
         SPARE.append(block.obj)
 

@@ -29,7 +29,7 @@ from engine.shard import encode_shard
 from engine.storage import Storage
 
 TEXTURES = Path(__file__).parents[2] / "engine" / "wardrobe" / "textures"
-NUM_PICTURES = {512: 16, 1024: 6}
+NUM_PICTURES = {512: 48, 1024: 16}
 QUALITY = 95
 # From here on the leanest binding of libjpeg-turbo works as exactly as ours always does, and gives the same bytes.
 EXACT_QUALITY = 96
