@@ -129,6 +129,11 @@ class Editor:
                 f"stages.{self.name}.early_rejection: {self.config.model.name!r} draws in batches of one step, for "
                 f"{reason}: leave it out"
             )
+        if self.config.early_rejection is not None and scheduler == "PNDMScheduler":
+            raise ModelError(
+                f"stages.{self.name}.early_rejection: {scheduler} keeps no prediction of the finished picture to look "
+                f"at: name another one with stages.{self.name}.scheduler, such as DDIMScheduler"
+            )
         if reason is None:
             about = model_provenance(self.config.model, folder)
             models: PreviewModels | None = None

@@ -82,17 +82,24 @@ SETTINGS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("setting", list(SETTINGS))
 def test_slots_draw_what_the_pipeline_draws(family: str, setting: str, tmp_path: Path) -> None:
     save, changes = FAMILIES[family]
-    settings = dict(SETTINGS[setting])
-    wanted = jobs(masked=changes["method"] == "inpaint", severities=settings.pop("severities"))  # type: ignore[arg-type]
-    if changes["method"] == "inpaint":
-        changes = {**changes, "mask_model": MASK_MODEL}
-    config = EditorConfig(
-        model=ModelConfig(name=str(save(tmp_path / "model"))),
-        batch_size=4,
-        num_inference_steps=6,
-        **changes,
-        **settings,
-    )
+    check_like_pipeline(save(tmp_path / "model"), {**changes, **SETTINGS[setting]})
+
+
+@pytest.mark.parametrize("method", ["instruct", "img2img", "inpaint"])
+@pytest.mark.parametrize("setting", ["guided", "plain", "whole"])
+def test_slots_draw_what_the_pipeline_draws_with_the_scheduler_of_stable_diffusion_1(
+    method: str, setting: str, tmp_path: Path
+) -> None:
+    model = save_stable_diffusion(tmp_path / "model", "instruct" if method == "instruct" else "img2img", plms=True)
+    check_like_pipeline(model, {"method": method, **SETTINGS[setting]})
+
+
+def check_like_pipeline(model: Path, settings: dict[str, object]) -> None:
+    settings = dict(settings)
+    wanted = jobs(masked=settings["method"] == "inpaint", severities=settings.pop("severities"))  # type: ignore[arg-type]
+    if settings["method"] == "inpaint":
+        settings["mask_model"] = MASK_MODEL
+    config = EditorConfig(model=ModelConfig(name=str(model)), batch_size=4, num_inference_steps=6, **settings)
     pipeline, kind = load_pipeline(config, config.model.name, CPU)
     assert why_no_slots(pipeline) is None
     theirs = {job.sample.key: pixels for job, pixels in PipelineDrawing(pipeline, kind, config).edits(wanted)}
@@ -166,7 +173,7 @@ def test_with_inversion_the_noise_is_the_source_s_own_whatever_the_seed(tmp_path
 def test_what_slots_cannot_run_is_named(tmp_path: Path) -> None:
     config = EditorConfig(
         model=ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "img2img"))), method="img2img",
-        scheduler="PNDMScheduler",
+        scheduler="HeunDiscreteScheduler",
     )  # fmt: skip
     pipeline, _ = load_pipeline(config, config.model.name, CPU)
-    assert "PNDMScheduler is none of DDIMScheduler" in (why_no_slots(pipeline) or "")
+    assert "HeunDiscreteScheduler is none of DDIMScheduler" in (why_no_slots(pipeline) or "")

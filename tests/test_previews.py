@@ -290,6 +290,13 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
     assert all(-1 <= done.sample.scores["preview_image"] <= 1 for done, _ in results)
 
 
+def test_a_sampler_without_predictions_of_the_end_cannot_reject_early(tmp_path: Path) -> None:
+    model = ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "img2img", plms=True)))
+    config = EditorConfig(model=model, method="img2img", early_rejection=EarlyRejection())
+    with pytest.raises(ModelError, match=r"PNDMScheduler keeps no prediction .*stages\.editor\.scheduler"):
+        Editor(config, CPU, name="editor", seed=0, offline=True)
+
+
 def test_a_pipeline_without_slots_cannot_reject_early(tmp_path: Path) -> None:
     config = EditorConfig(
         model=ModelConfig(name=str(save_flux_kontext(tmp_path))), size=32, early_rejection=EarlyRejection()

@@ -31,8 +31,11 @@ def tiny_vae(latent_channels: int = 4, **changes: object) -> object:
     return AutoencoderKL(**{**settings, **changes})
 
 
-def save_stable_diffusion(folder: Path, method: str) -> Path:
-    """Save a tiny Stable Diffusion 1.x for instruct, img2img or inpaint; its pictures are 32 pixels wide."""
+def save_stable_diffusion(folder: Path, method: str, *, plms: bool = False) -> Path:
+    """Save a tiny Stable Diffusion 1.x for instruct, img2img or inpaint; its pictures are 32 pixels wide.
+
+    Its scheduler is DDIM's, or with `plms` that of the checkpoints of Stable Diffusion 1.
+    """
     import diffusers
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -48,7 +51,9 @@ def save_stable_diffusion(folder: Path, method: str) -> Path:
         text_encoder=CLIPTextModel(CLIPTextConfig(**clip_text_config())),
         tokenizer=clip_tokenizer(),
         unet=tiny_unet(channels),
-        scheduler=diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
+        scheduler=diffusers.PNDMScheduler(skip_prk_steps=True, set_alpha_to_one=False, steps_offset=1)
+        if plms
+        else diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=False, steps_offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,

@@ -88,7 +88,8 @@ class Orders:
         if inverted is None:
             inverted = trajectory.start[0] * clean + trajectory.start[1] * noise
         rows, plain = self._rows(job, settings, self._condition(source, generator))
-        first, end = (round(share * self._config.num_inference_steps) for share in self._config.guidance_interval)
+        num_steps = skipped + trajectory.num_steps
+        first, end = (round(share * num_steps) for share in self._config.guidance_interval)
         return Order(
             key=job.sample.key,
             latents=inverted,

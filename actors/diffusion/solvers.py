@@ -16,7 +16,7 @@ Vector = NDArray[np.float64]
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
 # What a step can see: the latents, the model's output, the corrected latents of the step before, what the two steps
-# before predicted as clean latents, and fresh noise.
+# before predicted as clean latents, and fresh noise. PLMS keeps earlier outputs in these three places.
 NAMES = ("latents", "output", "last", "data_1", "data_2", "noise")
 LATENTS, OUTPUT, LAST, DATA_1, DATA_2, NOISE = np.eye(len(NAMES))
 
@@ -85,6 +85,34 @@ def ddim(prediction: Prediction, now: Level, after: Level) -> Step:
         latents=after.alpha * data + after.sigma * predicted_noise(prediction, now),
         data=data,
         last=LATENTS,
+    )
+
+
+# The weights of an output and of those before it (Adams and Bashforth), of the first steps and of all later ones.
+PLMS_WEIGHTS = (
+    (1.0,),
+    (1 / 2, 1 / 2),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+def plms(prediction: Prediction, place: int, now: Level, after: Level) -> Step:
+    """Return step number `place` of PLMS (Liu et al. 2022, eq. 9 and 12), begun as Crowson's sampler begins.
+
+    Step 1 goes from step 0's latents once more, with the mean of both outputs: that is the improved Euler method.
+    """
+    weights = PLMS_WEIGHTS[min(place, len(PLMS_WEIGHTS) - 1)]
+    output = sum(
+        (weight * one for weight, one in zip(weights, (OUTPUT, DATA_1, DATA_2, LAST), strict=False)), 0 * OUTPUT
+    )
+    latents = LAST if place == 1 else LATENTS
+    noise = output if prediction == "epsilon" else now.alpha * output + now.sigma * latents
+    return Step(
+        latents=after.alpha / now.alpha * (latents - now.sigma * noise) + after.sigma * noise,
+        data=DATA_1 if place == 1 else OUTPUT,
+        last=LATENTS if place == 0 else DATA_2,
     )
 
 

@@ -16,12 +16,14 @@ from actors.diffusion.solvers import (
     dpm_solver_pp,
     euler,
     euler_ancestral,
+    plms,
     unipc,
 )
 from actors.untyped import Model
 
 SCHEDULERS = (
     "DDIMScheduler",
+    "PNDMScheduler",
     "EulerDiscreteScheduler",
     "EulerAncestralDiscreteScheduler",
     "DPMSolverMultistepScheduler",
@@ -67,6 +69,8 @@ def why_not(scheduler: Model) -> str | None:
             return f"{name} with {setting}"
     if config.get("solver_order", 1) > 2:
         return f"{name} of order {config.solver_order}"
+    if name == "PNDMScheduler" and not config.skip_prk_steps:
+        return f"{name} with Runge-Kutta steps: skip_prk_steps is false"
     if name == "DPMSolverMultistepScheduler" and config.algorithm_type not in ("dpmsolver++", "sde-dpmsolver++"):
         return f"{name} with algorithm_type {config.algorithm_type}"
     if name == "UniPCMultistepScheduler" and (not config.predict_x0 or config.solver_p is not None):
@@ -80,12 +84,12 @@ def make_trajectory(scheduler: Model, num_steps: int, *, skipped: int = 0, pure_
     """Return the last `num_steps` - `skipped` steps of a schedule of `num_steps`, as a scheduler of diffusers has it.
 
     With `pure_noise` it begins at noise alone, else at clean latents with the noise of its first level (img2img). The
-    scheduler must be one that `why_not` has nothing against; it is not changed.
+    scheduler must be one that `why_not` has nothing against; it is not changed. PNDM's takes one step more.
     """
     own = type(scheduler).from_config(scheduler.config)
     own.set_timesteps(num_steps)
     levels = _levels(own)
-    steps = [_step(own, levels, index, skipped) for index in range(skipped, num_steps)]
+    steps = [_step(own, levels, index, skipped) for index in range(skipped, len(own.timesteps))]
     here = levels[skipped:]
     exploding = type(own).__name__ in VARIANCE_EXPLODING
     return Trajectory(
@@ -132,13 +136,9 @@ def steps_of_strength(num_steps: int, strength: float) -> int:
 def _levels(scheduler: Any) -> list[Level]:  # noqa: ANN401 a scheduler of diffusers, which is untyped
     """Return the noise level before each step, and after the last."""
     match type(scheduler).__name__:
-        case "DDIMScheduler":
-            gap = scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+        case "DDIMScheduler" | "PNDMScheduler":
             times = [int(time) for time in scheduler.timesteps]
-            final = times[-1] - gap
-            squares = [float(scheduler.alphas_cumprod[time]) for time in times]
-            squares.append(float(scheduler.alphas_cumprod[final] if final >= 0 else scheduler.final_alpha_cumprod))
-            return [_preserving(square) for square in squares]
+            return [_level_at(scheduler, time) for time in (*times, times[-1] - _gap(scheduler))]
         case "EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler":
             return [Level(alpha=1.0, sigma=float(sigma)) for sigma in scheduler.sigmas]
         case _:
@@ -147,6 +147,16 @@ def _levels(scheduler: Any) -> list[Level]:  # noqa: ANN401 a scheduler of diffu
                 Level(alpha=float(alpha), sigma=float(sigma) * float(alpha))
                 for alpha, sigma in zip(alphas, scheduler.sigmas, strict=True)
             ]
+
+
+def _gap(scheduler: Any) -> int:  # noqa: ANN401 see _levels
+    """Return by how much of its time a step of DDIM or PLMS leads on."""
+    return int(scheduler.config.num_train_timesteps // scheduler.num_inference_steps)
+
+
+def _level_at(scheduler: Any, time: int) -> Level:  # noqa: ANN401 see _levels
+    """Return the noise level at a time of a DDIM's or PNDM's scheduler; below 0 all noise is gone, or nearly."""
+    return _preserving(float(scheduler.alphas_cumprod[time] if time >= 0 else scheduler.final_alpha_cumprod))
 
 
 def _preserving(square: float) -> Level:
@@ -159,7 +169,17 @@ def _step(scheduler: Any, levels: Sequence[Level], index: int, first: int) -> St
     now, after = levels[index], levels[index + 1]
     match type(scheduler).__name__:
         case "DDIMScheduler":
-            return ddim(prediction, now, _after_ddim(scheduler, levels, index))
+            # A fixed gap on, which with trailing steps is not quite the next one.
+            return ddim(prediction, now, _level_at(scheduler, int(scheduler.timesteps[index]) - _gap(scheduler)))
+        case "PNDMScheduler":
+            # Step 1 stands at the end of step 0, which it makes again.
+            start = int(scheduler.timesteps[index]) + (_gap(scheduler) if index == first + 1 else 0)
+            return plms(
+                prediction,
+                index - first,
+                _level_at(scheduler, start),
+                _level_at(scheduler, start - _gap(scheduler)),
+            )
         case "EulerDiscreteScheduler":
             return euler(prediction, now, after)
         case "EulerAncestralDiscreteScheduler":
@@ -176,12 +196,6 @@ def _step(scheduler: Any, levels: Sequence[Level], index: int, first: int) -> St
             )
         case _:
             return _unipc_step(config, prediction, levels, index, first)
-
-
-def _after_ddim(scheduler: Any, levels: Sequence[Level], index: int) -> Level:  # noqa: ANN401 see _levels
-    """Return where a step of DDIM leads: a fixed gap on, which with trailing steps is not quite the next one."""
-    after = int(scheduler.timesteps[index]) - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
-    return levels[-1] if after < 0 else _preserving(float(scheduler.alphas_cumprod[after]))
 
 
 def _is_final(config: Any, index: int, num_steps: int) -> bool:  # noqa: ANN401 see _levels
