@@ -1,7 +1,7 @@
 """Drawing in slots against the pipelines of diffusers, family by family."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,6 +135,36 @@ def test_text_to_image_is_an_order_from_noise_alone(tmp_path: Path) -> None:
     with torch.inference_mode():
         (ours,) = vae.decode([vae.unscaled(result.latents)])
     assert float((ours.clamp(0, 1) - theirs[0]).abs().max()) < 1e-4
+
+
+def test_memory_that_runs_out_in_the_autoencoder_makes_its_batches_smaller_and_changes_no_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "instruct")))
+    config = EditorConfig(model=model, num_inference_steps=2, decode_batch_size=4)
+    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    whole, limit = pipeline.vae.decode, 4
+
+    def decode(latents: torch.Tensor, **settings: object) -> object:
+        if len(latents) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(latents, **settings)
+
+    monkeypatch.setattr(pipeline.vae, "decode", decode)
+    drawing = SlotDrawing(pipeline, kind, config, SIZE)
+    wanted = jobs(masked=False, severities=(1.0, 0.5, 0.8))
+    plenty = dict(pictures_of(drawing, wanted))
+    limit = 3
+    little = dict(pictures_of(drawing, wanted))
+    assert drawing.record["decode_batch_size"] == 4
+    assert all(torch.equal(plenty[key], little[key]) for key in plenty)
+    assert SlotDrawing(pipeline, kind, config, SIZE).record["decode_batch_size"] == 2
+
+
+def pictures_of(drawing: SlotDrawing, wanted: Sequence[Job]) -> Iterator[tuple[str, torch.Tensor]]:
+    for job, pixels in drawing.edits(wanted):
+        assert pixels is not None
+        yield job.sample.key, pixels
 
 
 def test_an_inversion_is_made_once_for_all_edits_of_a_source(tmp_path: Path) -> None:

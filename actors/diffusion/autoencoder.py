@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from actors.batching import padded_batches
+from actors.diffusion.fitting import Fitted
 from actors.untyped import Model, Pipeline
 
 Run = Callable[[torch.Tensor], torch.Tensor]
@@ -33,13 +34,15 @@ class Encoded:
 class Autoencoder:
     """Encode and decode pictures in batches of `batch_size`; `calls` counts the pictures of each.
 
+    After `fit` these are as large as fits into memory.
+
     Half precision overflows in SDXL's: where its configuration says so it works in float32.
     """
 
     def __init__(self, pipeline: Pipeline, *, batch_size: int) -> None:
         self._vae: Model = pipeline.vae
         self._device: torch.device = pipeline.device
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         config = self._vae.config
         if self._vae.dtype == torch.float16 and getattr(config, "force_upcast", False):
             self._vae.to(torch.float32)
@@ -49,10 +52,20 @@ class Autoencoder:
         self.decode_latents: Run = lambda latents: torch.as_tensor(self._vae.decode(latents, return_dict=False)[0])
         self.calls: Counter[str] = Counter()
 
+    def fit(self, edge: int, name: str) -> None:
+        """Decode an example of latents of `edge` times `edge`: where it runs out of memory, batches get smaller.
+
+        Encoding takes less than decoding. For what happens later see Fitted.
+        """
+        shape = self.batch_size, int(self._vae.config.latent_channels), edge, edge
+        example = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._device, self._vae.dtype)
+        fitted = Fitted(self.decode_latents, (example,), name=f"autoencoder of {name}")
+        self.decode_latents, self.batch_size = fitted, fitted.num_rows
+
     def encode(self, pictures: torch.Tensor) -> list[Encoded]:
         """Return what becomes of pictures (num_pictures, 3, height, width) in [0, 1]."""
         found: list[Encoded] = []
-        for batch, count in padded_batches(list(pictures), self._batch_size):
+        for batch, count in padded_batches(list(pictures), self.batch_size):
             pixels = (2 * torch.stack(batch) - 1).to(self._device, self._vae.dtype)
             output = self._vae.encode(pixels)
             # Tiny autoencoders are certain, the others give a distribution.
@@ -66,7 +79,7 @@ class Autoencoder:
 
     def decode(self, latents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Yield the picture of each latents, (3, height, width) float32 on the device; [0, 1] and a little beyond."""
-        for batch, count in padded_batches(latents, self._batch_size):
+        for batch, count in padded_batches(latents, self.batch_size):
             pixels = self.decode_latents(torch.stack(batch).to(self._vae.dtype))
             self.calls["decoded"] += count
             yield from (pixels[:count].float() + 1) / 2

@@ -89,7 +89,13 @@ class SlotDrawing:
             prompt=prompt,
             about=about or {},
         )
-        self.record: dict[str, Json] = {"batching": "slots", **self.tuned.record}
+        with torch.inference_mode(), precision(config.model, self._device):
+            self._vae.fit(size // int(pipeline.vae_scale_factor), config.model.name)
+        self.record: dict[str, Json] = {
+            "batching": "slots",
+            **self.tuned.record,
+            "decode_batch_size": self._vae.batch_size,
+        }
         num_rows = max(self.tuned.denoise.num_rows, rows_of_one)
         self._batcher = SlotBatcher(
             denoise=self.tuned.denoise,
@@ -131,7 +137,7 @@ class SlotDrawing:
                 orders.extend(self._in_order(starts[result.order.key].jobs, result.latents))
                 continue
             ended.append((self._scored(by_key[result.order.key]), result.latents))
-            if len(ended) == self._config.decode_batch_size:
+            if len(ended) == self._vae.batch_size:
                 yield from self._decoded(ended)
                 ended = []
         yield from self._decoded(ended)
