@@ -54,7 +54,7 @@ class Editor:
         )
         self.can_be_milder = can_be_milder(self.pipeline, self.kind, config)
         self.drawing = self._drawing(folder, offline)
-        self.finisher = Finisher(config.jpeg_quality, device)
+        self.finisher = Finisher(None if config.lossless else config.jpeg_quality, device)
         self.calls = self.drawing.calls
         self.provenance = self._provenance(folder)
         self._records: dict[tuple[int, float], Json] = {}

@@ -1,4 +1,4 @@
-"""Finished pictures: floats on any device become bytes of JPEG, in threads, while the device goes on."""
+"""Finished pictures: floats on any device become encoded bytes, in threads, while the device goes on."""
 
 import math
 from collections import deque
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from actors.editor_frames import Frame
-from actors.images import encode_jpeg
+from actors.images import encode_jpeg, encode_png
 
 # Together they encode 1,500 pictures of 512 x 512 a second, more than a GPU makes.
 NUM_THREADS = 2
@@ -19,12 +19,14 @@ PIXELS_AT_ONCE = 1 << 16
 
 
 class Finisher:
-    """Encode the pictures of a device in threads; the bytes of a picture depend on its values alone.
+    """Encode the pictures of a device in threads, as PNG where no quality of a JPEG is given.
+
+    The bytes of a picture depend on its values alone.
 
     A GPU may be given its next work at once: the pixels come to the host on a stream of their own.
     """
 
-    def __init__(self, jpeg_quality: int, device: torch.device, *, num_threads: int = NUM_THREADS) -> None:
+    def __init__(self, jpeg_quality: int | None, device: torch.device, *, num_threads: int = NUM_THREADS) -> None:
         self._quality = jpeg_quality
         self._pool = ThreadPoolExecutor(num_threads, thread_name_prefix="finish")
         self._ahead: deque[tuple[Future[bytes | None], torch.Tensor]] = deque()
@@ -69,7 +71,8 @@ class Finisher:
             is_copied.synchronize()
         if not math.isfinite(total):
             return None
-        return encode_jpeg(pixels.numpy().view(np.uint8).reshape(*pixels.shape, 4), self._quality)
+        rgbx = pixels.numpy().view(np.uint8).reshape(*pixels.shape, 4)
+        return encode_png(rgbx) if self._quality is None else encode_jpeg(rgbx, self._quality)
 
     def _memory(self, num_pixels: int) -> torch.Tensor:
         """Return memory for pixels (num_pixels or more,), that of the oldest picture once it is encoded."""

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from engine.sources.decode import PNG_SETTINGS
+
 # Below this edge a colour edge is a large part of the picture, and half-resolution colour shows.
 FULL_COLOUR_BELOW = 256
 HAS_MEMORY_FILES = hasattr(os, "memfd_create")
@@ -27,16 +29,27 @@ def decode_rgb(data: bytes) -> Image.Image:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 
 
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return the PNG of pixels (height, width, 3), or 4 with a byte of nothing."""
+    height, width, channels = pixels.shape
+    image = Image.frombytes("RGB", (width, height), np.ascontiguousarray(pixels), "raw", "RGBX"[:channels])
+    return _saved(image, "PNG", **PNG_SETTINGS)
+
+
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
     """Return the JPEG of pixels (height, width, 3), or 4 with a byte of nothing; small images have full colour (4:4:4).
 
-    Pillow holds a pixel in four bytes, and encodes such pixels where they are. It lets go of the interpreter, for other
-    threads, only while it encodes into a file, so that is what it gets, in memory.
+    Pillow holds a pixel in four bytes, and encodes such pixels where they are.
     """
     height, width, channels = pixels.shape
     mode = "RGB" if channels == 3 else "RGBX"
     image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
+    return _saved(image, "JPEG", quality=quality, subsampling=0 if max(height, width) < FULL_COLOUR_BELOW else 2)
+
+
+def _saved(image: Image.Image, kind: str, **settings: int) -> bytes:
+    """Return an encoded image: from a file, because only while it encodes into one Pillow lets other threads go on."""
     # Linux alone has files in memory.
-    with FileIO(os.memfd_create("jpeg"), "r+b") if HAS_MEMORY_FILES else tempfile.TemporaryFile(buffering=0) as file:
-        image.save(file, "JPEG", quality=quality, subsampling=0 if max(height, width) < FULL_COLOUR_BELOW else 2)
+    with FileIO(os.memfd_create("image"), "r+b") if HAS_MEMORY_FILES else tempfile.TemporaryFile(buffering=0) as file:
+        image.save(file, kind, **settings)
         return os.pread(file.fileno(), file.tell(), 0)

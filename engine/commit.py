@@ -8,14 +8,16 @@ from engine.candidates import candidate_table, encode_candidates
 from engine.credentials import redact
 from engine.errors import ShardError
 from engine.marker import Counts, FileRecord, Marker, versions
+from engine.run_info import Images
 from engine.rundir import RunDirectory, marker_path, quarantine_path, rejected_path, rows_path, shard_path
 from engine.sample import Rejection, Sample, sort_groups
-from engine.shard import dump_json, encode_shard, is_jpeg
-from engine.sources.decode import to_jpeg
+from engine.shard import dump_json, encode_shard, image_extension
+from engine.sources.decode import to_jpeg, to_png
 from engine.sources.item import UnreadableItemError
 from engine.verdict import is_early
 
 NAME = "sink"
+EXTENSIONS: dict[Images, str] = {"jpeg": ".jpg", "png": ".png"}
 MAX_NAMED_KEYS = 3
 
 
@@ -74,7 +76,9 @@ def commit_shard(
     check_whole(index, planned_keys, results)
     if rundir.storage.exists(marker_path(index)):
         return rundir.marker(index)
-    return commit_outcome(rundir, index, partition(results), seconds, versions(), allocation, early, calls)
+    return commit_outcome(
+        rundir, index, partition(results, rundir.info.images), seconds, versions(), allocation, early, calls
+    )
 
 
 def commit_outcome(
@@ -139,14 +143,14 @@ def check_whole(index: int, planned_keys: Collection[str], results: Sequence[Sam
             )
 
 
-def partition(results: Sequence[Sample | Rejection]) -> Outcome:
-    """Sort the results of one shard; what has no image or no source is quarantined, and images become JPEG."""
+def partition(results: Sequence[Sample | Rejection], images: Images) -> Outcome:
+    """Sort the results of one shard; what has no image or no source is quarantined, and images become one kind."""
     # What a stage raised may quote the address that it asked, key and all.
     quarantined = [replace(result, detail=redact(result.detail)) for result in results if isinstance(result, Rejection)]
     samples: list[Sample] = []
     for result in results:
         if isinstance(result, Sample):
-            match _storable(result):
+            match _storable(result, images):
                 case Sample() as sample:
                     samples.append(sample)
                 case Rejection() as rejection:
@@ -190,16 +194,17 @@ def _write_files(rundir: RunDirectory, index: int, outcome: Outcome) -> dict[str
     return files
 
 
-def _storable(sample: Sample) -> Sample | Rejection:
+def _storable(sample: Sample, images: Images) -> Sample | Rejection:
     if is_early(sample.verdict):
         return sample
     if not sample.image:
         return _reject(sample, "no_image", "no stage made an image; an editor must come before the end of the pipeline")
-    if is_jpeg(sample.image):
+    if image_extension(sample.image) == EXTENSIONS[images]:
         return sample
-    # Our own stages give JPEG, so that their scores are of the stored bytes; a plugin may give something else.
+    # Our own stages give what is stored, so that their scores are of these bytes; a plugin may give something else.
+    encode = to_png if images == "png" else to_jpeg
     try:
-        return replace(sample, image=to_jpeg(sample.image))
+        return replace(sample, image=encode(sample.image))
     except UnreadableItemError as error:
         return _reject(sample, error.reason, error.detail)
 

@@ -64,7 +64,7 @@ def commit_retried(
     check_whole(index, keys, results)
     marker = rundir.marker(index)
     quarantined = rundir.read_quarantine(index)
-    new = partition(results)
+    new = partition(results, rundir.info.images)
     if new.quarantined == [each for each in quarantined if each.source_key in keys]:
         return marker
     for package, version in versions().items():

@@ -1,14 +1,18 @@
 """run.json: what a worker must know of a run, and which plan its directory belongs to."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from engine.errors import RunDirectoryError
+from engine.stages import AnyStageConfig, EditorConfig
 from engine.storage import Storage
 
 RUN_INFO = "run.json"
-FORMAT = 1
+FORMAT = 2
+# What all the images of a run are: readers take the members of a dataset's first samples for those of all.
+Images = Literal["jpeg", "png"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,12 @@ class RunInfo:
     keep_rejected: Literal["all", "metadata", "none"]
     versions: dict[str, str]
     revision: str
+    images: Images = "jpeg"
+
+
+def images_of(stages: Iterable[AnyStageConfig]) -> Images:
+    """Return what all the images of a run become: PNG where an editor gives that."""
+    return "png" if any(isinstance(stage, EditorConfig) and stage.lossless for stage in stages) else "jpeg"
 
 
 def read_run_info(storage: Storage) -> RunInfo:

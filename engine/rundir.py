@@ -19,7 +19,7 @@ from engine.lease import Lease
 from engine.load import dump_run_file, load_run_file
 from engine.marker import Marker, revision, versions
 from engine.plan import Plan
-from engine.run_info import FORMAT, RUN_INFO, RunInfo, read_run_info, refuse_other_plan
+from engine.run_info import FORMAT, RUN_INFO, RunInfo, images_of, read_run_info, refuse_other_plan
 from engine.runfile import RunFile
 from engine.sample import Json, Rejection, Sample
 from engine.shard import decode_shard
@@ -76,6 +76,7 @@ class RunDirectory:
             keep_rejected=run.shards.keep_rejected,
             versions=versions(),
             revision=revision(),
+            images=images_of(run.stages.values()),
         )
         is_new = not storage.exists(RUN_INFO)
         if is_new:

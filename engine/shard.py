@@ -1,6 +1,7 @@
 """The shard format: a WebDataset tar whose bytes depend on its samples alone.
 
-Every sample has the members {key}.cls {key}.jpg {key}.json, in that order; without pixels, none has {key}.jpg.
+Every sample has the members {key}.cls {key}.jpg {key}.json, in that order, or {key}.png in place of {key}.jpg; without
+pixels, none has either.
 """
 
 import io
@@ -22,6 +23,8 @@ MTIME = 315_532_800
 # A USTAR name has 100 bytes and ".json" takes 5; WebDataset ends the key at the first dot.
 KEY = re.compile(r"^[A-Za-z0-9_-]{1,95}$")
 JPEG_MAGIC = b"\xff\xd8\xff"
+# A PNG's first chunk is its header, and 16 bytes on are the bits of a colour and the kind: 8 and 2, as those of RGB.
+PNG_MAGIC, PNG_RGB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\x08\x02"
 # The fields of a header between name and size, size and checksum, and after that: mode 0644 and owner 0; the time; type
 # "0", no link name, "ustar" 00, no owner names, no device, no prefix.
 HEADER_OWNER = b"0000644\0000000000\0000000000\0"
@@ -40,7 +43,7 @@ JSON = json.JSONEncoder(
 def encode_shard(samples: Iterable[Sample], *, images: bool = True) -> Iterator[bytes]:
     """Check the samples, then return the tar in pieces, ready for `Storage.write`, members in the order of the samples.
 
-    Raises ShardError for a key that other readers would cut or for an image that is not JPEG.
+    Raises ShardError for a key that other readers would cut or for an image that is neither JPEG nor PNG of RGB.
     """
     wanted = list(samples)
     for sample in wanted:
@@ -48,9 +51,10 @@ def encode_shard(samples: Iterable[Sample], *, images: bool = True) -> Iterator[
             raise ShardError(
                 f"key {sample.key!r} cannot name a tar member: right are 1 to 95 of A-Z a-z 0-9 _ and -, no dots"
             )
-        if images and not is_jpeg(sample.image):
+        if images and image_extension(sample.image) is None:
             raise ShardError(
-                f"sample {sample.key}: the image is not JPEG, it begins {sample.image[:4]!r}: encode it anew first"
+                f"sample {sample.key}: the image is neither JPEG nor PNG of 8-bit RGB, it begins {sample.image[:4]!r}: "
+                "encode it anew first"
             )
     return _pieces(wanted, images)
 
@@ -164,9 +168,13 @@ class JsonTexts:
         return known[1]
 
 
-def is_jpeg(image: bytes) -> bool:
-    """Return whether encoded bytes begin as JPEG does."""
-    return image.startswith(JPEG_MAGIC)
+def image_extension(image: bytes) -> str | None:
+    """Return .jpg or .png for encoded bytes that begin as JPEG or as a PNG of 8-bit RGB does; None for others."""
+    if image.startswith(JPEG_MAGIC):
+        return ".jpg"
+    if image.startswith(PNG_MAGIC) and image.startswith(PNG_RGB, len(PNG_MAGIC) + 8):
+        return ".png"
+    return None
 
 
 def _samples(data: bytes) -> Iterator[Sample]:
@@ -180,7 +188,7 @@ def _samples(data: bytes) -> Iterator[Sample]:
                 raise ValueError(f"{member.name} is cut off")
             end = member.offset_data + member.size + -member.size % BLOCK_BYTES
             if extension == "json":
-                yield sample_from_json(members["json"], members.get("jpg", b""))
+                yield sample_from_json(members["json"], members.get("jpg") or members.get("png", b""))
                 members = {}
     if members or len(data) % RECORD_BYTES or len(data) - end < 2 * BLOCK_BYTES or any(data[end:]):
         raise ValueError("the end is missing")
@@ -197,7 +205,8 @@ def _pieces(samples: Sequence[Sample], images: bool) -> Iterator[bytes]:
         size += len(before) + len(after)
         if images:
             image, padding = sample.image, -len(sample.image) % BLOCK_BYTES
-            yield before + _header(key, sum_of_key, b".jpg", len(image))
+            extension = b".png" if image.startswith(PNG_MAGIC) else b".jpg"
+            yield before + _header(key, sum_of_key, extension, len(image))
             yield image
             yield ZEROS[:padding] + after
             size += BLOCK_BYTES + len(image) + padding

@@ -85,7 +85,8 @@ class Shard:
         while not (head := read(offset, HEAD_BYTES)).startswith(END):
             key = head[: head.index(b".")]
             label_size = _member_size(head, 0, key + b".cls")
-            image_size = _member_size(head, 2 * BLOCK_BYTES, key + b".jpg")
+            extension = b".png" if head.startswith(key + b".png", 2 * BLOCK_BYTES) else b".jpg"
+            image_size = _member_size(head, 2 * BLOCK_BYTES, key + extension)
             image_at = offset + HEAD_BYTES
             record_at = image_at + image_size + -image_size % BLOCK_BYTES
             record_size = _member_size(read(record_at, BLOCK_BYTES), 0, key + b".json")

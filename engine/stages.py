@@ -214,6 +214,10 @@ class EditorConfig(StageConfig):
         "max-autotune: by measurement, so that bits may differ between machines. Slots only",
     )
     jpeg_quality: int = Field(95, ge=1, le=100)
+    lossless: bool = Field(
+        False,
+        description="all images of the run are PNG: eight times the bytes of JPEG, and 20 times the time of a core",
+    )
     early_rejection: EarlyRejection | None = Field(
         None, description="turn hopeless edits down by a preview, some steps in. Needs a verifier behind. Slots only"
     )

@@ -203,6 +203,18 @@ def test_an_edit_without_an_image_is_quarantined(rundir: RunDirectory, plan: Pla
     assert (counts.candidates, counts.accepted) == (9, 2)
 
 
+def test_a_run_without_loss_has_png_alone(rundir: RunDirectory, plan: Plan) -> None:
+    rundir = RunDirectory(rundir.storage, replace(rundir.info, images="png"))
+    results = tiny_results(plan, 0)
+    results[2] = replace(results[2], image=picture((1, 2, 3), "PNG"))
+    commit(rundir, results)
+    stored = {sample.key: sample.image for sample in rundir.read_shard(0)}
+    assert stored[results[2].key] == results[2].image
+    with Image.open(io.BytesIO(stored[results[0].key])) as image, Image.open(io.BytesIO(results[0].image)) as source:
+        assert image.format == "PNG"
+        assert image.tobytes() == source.convert("RGB").tobytes()
+
+
 def test_images_of_other_formats_become_jpeg(rundir: RunDirectory, plan: Plan) -> None:
     results = tiny_results(plan, 0)
     results[2] = replace(results[2], image=picture((1, 2, 3), "PNG"))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from actors.editor_frames import Frame, fit, to_tensor
 from actors.finish import MAX_AHEAD, PIXELS_AT_ONCE, Finisher, to_pixels
-from actors.images import encode_jpeg
+from actors.images import encode_jpeg, encode_png
 
 CPU = torch.device("cpu")
 QUALITY = 95
@@ -99,6 +99,17 @@ def test_a_square_may_be_overwritten_once_it_was_given() -> None:
     begun = [begin(finisher, picture) for _ in range(20)]
     picture.fill_(1)
     assert {each.result() for each in begun} == {expected}
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 255), (31, 300)])
+def test_without_a_quality_a_picture_loses_nothing(size: tuple[int, int]) -> None:
+    picture = torch.from_numpy(noise(*size)).permute(2, 0, 1) / 255
+    image = begin(Finisher(None, CPU), picture).result()
+    assert image is not None
+    with Image.open(io.BytesIO(image)) as opened:
+        assert opened.format == "PNG"
+        assert np.array_equal(np.asarray(opened), rounded(picture))
+    assert image == encode_png(noise(*size))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 255), (256, 256), (31, 300)])

@@ -146,7 +146,7 @@ def test_samples_that_share_a_mapping_have_the_bytes_of_those_that_do_not() -> N
 
 def test_a_refused_sample_is_told_before_any_piece_is_made() -> None:
     good, bad = group()[0], replace(group()[1], image=b"GIF89a")
-    with pytest.raises(ShardError, match="not JPEG"):
+    with pytest.raises(ShardError, match="neither JPEG nor PNG"):
         encode_shard(iter([good, bad]))
 
 
@@ -178,10 +178,25 @@ def test_the_longest_key_is_read_back_by_tarfile() -> None:
         assert archive.getnames()[2] == "x" * 95 + ".json"
 
 
-def test_an_image_that_is_not_jpeg_is_refused() -> None:
-    sample = replace(group()[0], image=picture((1, 2, 3), "PNG"))
-    with pytest.raises(ShardError, match=r"not JPEG, it begins b.*PNG"):
-        encode_shard([sample])
+@pytest.mark.parametrize(("kind", "mode"), [("GIF", "RGB"), ("PNG", "RGBA"), ("PNG", "L"), ("PNG", "I;16")])
+def test_an_image_that_is_neither_jpeg_nor_png_of_rgb_is_refused(kind: str, mode: str) -> None:
+    output = io.BytesIO()
+    Image.new(mode, (4, 4)).save(output, kind)
+    with pytest.raises(ShardError, match=r"neither JPEG nor PNG of 8-bit RGB, it begins b"):
+        encode_shard([replace(group()[0], image=output.getvalue())])
+
+
+# webdataset 1.0.2 leaves the closing of its file to the garbage collector.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_png_is_a_member_that_webdataset_decodes(tmp_path: Path) -> None:
+    import webdataset
+
+    samples = [replace(sample, image=picture((1, 2, 3), "PNG")) for sample in group()]
+    data = b"".join(encode_shard(samples))
+    assert decode_shard(data) == samples
+    (tmp_path / "a.tar").write_bytes(data)
+    found = list(webdataset.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False).decode("pil"))
+    assert [row["png"].getpixel((0, 0)) for row in found] == [(1, 2, 3)] * len(samples)
 
 
 @pytest.mark.parametrize("cut", [1, 700, 9_000, 10_240, 15_000])

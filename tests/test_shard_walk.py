@@ -21,18 +21,18 @@ from engine.storage import Storage
 PATH = "shards/000000.tar"
 
 
-def jpeg(edge: int) -> bytes:
-    """Return the JPEG of noise."""
+def encoded(edge: int, kind: str = "JPEG") -> bytes:
+    """Return an image of noise."""
     output = io.BytesIO()
     noise = np.random.default_rng(edge).integers(0, 256, (edge, edge, 3), np.uint8)
-    Image.fromarray(noise).save(output, "JPEG")
+    Image.fromarray(noise).save(output, kind)
     return output.getvalue()
 
 
 def samples() -> list[Sample]:
     """Return a source with edits: the longest key there may be, images of whole blocks and of any size, long JSON."""
     source = Sample(
-        key="k" * 92, source_key="k" * 92, role="source", image=jpeg(40), label=12, class_name="botte d’hiver",
+        key="k" * 92, source_key="k" * 92, role="source", image=encoded(40), label=12, class_name="botte d’hiver",
         split="train", attributes={"place": "x" * 20_000},
     )  # fmt: skip
     edit = Edit(kind="background", before="grass", after="snow", instruction="put it on snow", caption="on snow")
@@ -40,7 +40,7 @@ def samples() -> list[Sample]:
     edits = [
         replace(source, key=f"{source.key}-{number}", role="counterfactual", image=image, edit=edit,
                 verdict=Verdict(accepted=True), attributes={})
-        for number, image in enumerate([whole_blocks, jpeg(90), jpeg(8)])
+        for number, image in enumerate([whole_blocks, encoded(90, "PNG"), encoded(8)])
     ]  # fmt: skip
     return [source, *edits]
 
@@ -79,7 +79,7 @@ def test_an_object_store_gives_the_same_in_one_request() -> None:
 
 
 def test_images_stay_on_the_disk_until_they_are_asked_for(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    large = [replace(samples()[1], key=f"{number}", image=jpeg(500)) for number in range(20)]
+    large = [replace(samples()[1], key=f"{number}", image=encoded(500)) for number in range(20)]
     assert all(len(sample.image) > 80_000 for sample in large)
     size, read_bytes, pread = len(write(storage, large)), 0, os.pread
 
@@ -144,7 +144,7 @@ def test_an_image_is_of_the_file_that_was_walked_whatever_replaces_it(storage: S
 def test_images_of_more_shards_than_are_held_open_are_read_by_many_threads(storage: Storage) -> None:
     wanted, walked = [], []
     for number in range(FILES_HELD + 20):
-        sample = replace(samples()[3], key=f"{number}", image=jpeg(8 + number))
+        sample = replace(samples()[3], key=f"{number}", image=encoded(8 + number))
         storage.write(f"shards/{number:06d}.tar", b"".join(encode_shard([sample])))
         wanted.append(sample.image)
         walked += list(Shard(storage, f"shards/{number:06d}.tar").entries())

@@ -8,6 +8,7 @@ from engine.report.rows import Row, choose_examples, choose_rows, make_rows
 from engine.rundir import RunDirectory, rejected_path, shard_path
 from engine.runfile import RunFile
 from engine.sample import Sample
+from engine.shard import image_extension
 
 NUM_EXAMPLES = 14
 
@@ -70,6 +71,6 @@ def worst_pairs(rows: Sequence[Row], count: int) -> list[tuple[Sample, Sample]]:
 
 def _places(file: str, samples: Sequence[Sample]) -> dict[str, Place]:
     return {
-        sample.key: Place(file=file, member=f"{sample.key}.jpg" if sample.image else f"{sample.key}.json")
+        sample.key: Place(file=file, member=f"{sample.key}{image_extension(sample.image) or '.json'}")
         for sample in samples
     }
