@@ -100,7 +100,7 @@ def test_a_torn_run_json_is_refused(tmp_path: Path, rundir: RunDirectory, conten
 def test_the_format_of_another_version_is_refused(tmp_path: Path, rundir: RunDirectory) -> None:
     path = tmp_path / "run" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 9}))
-    with pytest.raises(RunDirectoryError, match="has format 9, this version reads format 1"):
+    with pytest.raises(RunDirectoryError, match="has format 9, this version reads format 2"):
         RunDirectory.open(str(tmp_path / "run"))
 
 
