@@ -7,7 +7,7 @@ export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos chaos-driver chaos-actor \
-	bench-scale bench bench-gpu cards clean
+	bench-scale bench bench-demo bench-gpu cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
@@ -59,6 +59,9 @@ bench: $(VENV)/installed-dev ## every figure of speed that needs no GPU, against
 
 bench-gpu: $(VENV)/installed-dev ## the editor on a GPU, at true size; ARGS="--size tiny" runs the same code on a CPU
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_gpu $(ARGS)
+
+bench-demo: $(VENV)/installed-dev ## the demo here against AGAINST=REVISION, A-B-B-A
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.demo --against $(AGAINST) $(ARGS)
 
 cards: $(VENV)/installed ## fill the tables of README, SCALING.md, RESULTS.md and model cards, and README's picture, with what build/figures has
 	if [ -e build/figures/demo.png ]; then cp build/figures/demo.png .github/result.png; fi
