@@ -40,7 +40,7 @@ def test_under_faults_nothing_is_lost_doubled_or_changed(
     for name in ("ACTOR_PAUSE_S", "NODE_PAUSE_S", "NOTICE_S", "LATE_S"):
         monkeypatch.setattr(cluster.chaos.strikes, name, 4.0)
     faults: list[Fault] = ["actor", "drain", "late", "storm"]
-    study = Study(run=slow_run(tmp_path), folder=tmp_path / "study", faults=faults, num_kills=2)
+    study = Study(run=slow_run(tmp_path), folder=tmp_path / "study", faults=faults, num_kills=1)
     trials = list(study.trials())
     assert {trial.fault for trial in trials if trial.num_kills} == set(faults)
     assert {(trial.lost, trial.duplicated, trial.different, trial.leftover) for trial in trials} == {(0, 0, 0, 0)}
