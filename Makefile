@@ -7,7 +7,8 @@ export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos chaos-driver chaos-actor \
-	bench-scale bench bench-demo bench-gpu cards clean
+	bench-scale bench bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader \
+	bench-demo bench-gpu cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
@@ -55,7 +56,10 @@ bench-scale: $(VENV)/installed-dev ## planning, going on and simulated GPUs at s
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
 
 bench: $(VENV)/installed-dev ## every figure of speed that needs no GPU, against its peers, half an hour on two idle cores
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench
+
+bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader: $(VENV)/installed-dev ## a part of it
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench --only $(@:bench-%=%)
 
 bench-gpu: $(VENV)/installed-dev ## the editor on a GPU, at true size; ARGS="--size tiny" runs the same code on a CPU
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_gpu $(ARGS)

@@ -1,7 +1,7 @@
 """`make bench`: every figure of performance that needs no GPU, each against its target and its peers.
 
-Prints a table, writes build/figures/bench.json. Ratios are of two arms measured in turn in one run; a machine that does
-other work besides blurs them, and does not turn them round.
+Prints a table for each part, writes build/figures/bench-PART.json. Ratios are of two arms measured in turn in one run;
+a machine that does other work besides blurs them, and does not turn them round.
 """
 
 import argparse
@@ -12,7 +12,6 @@ from pathlib import Path
 
 from engine.figures import Figure, describe, machine, table, write_figures
 
-COMMAND = "bench"
 LOG = logging.getLogger(__name__)
 Part = Callable[[Path], Iterator[Figure]]
 
@@ -45,14 +44,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(known), default=list(known), help="some parts")
     options = parser.parse_args()
-    figures = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only:
             LOG.info("%s", name)
             found = list(known[name](Path(folder, name)))
-            print(table(found), flush=True)
-            figures += found
-    print(f"\n{describe(machine())}\n{write_figures(COMMAND, figures)}")
+            print(f"{table(found)}\n{write_figures(f'bench-{name}', found)}\n", flush=True)
+    print(describe(machine()))
 
 
 if __name__ == "__main__":
