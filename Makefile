@@ -55,7 +55,7 @@ chaos-driver chaos-actor: $(VENV)/installed ## one of them, an hour
 bench-scale: $(VENV)/installed-dev ## planning, going on and simulated GPUs at size, half an hour on two cores that do nothing else
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
 
-bench: $(VENV)/installed-dev ## every figure of speed that needs no GPU, against its peers, half an hour on two idle cores
+bench: $(VENV)/installed-dev ## every figure of speed that needs no GPU, against its peers, three quarters of an hour on two idle cores
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench
 
 bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader: $(VENV)/installed-dev ## a part of it
