@@ -7,7 +7,7 @@ export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos chaos-driver chaos-actor \
-	bench-scale bench bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader \
+	bench-scale bench-scale-planning bench-scale-resuming bench-scale-dataflow bench-scale-gpus bench bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader \
 	bench-demo bench-gpu cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
@@ -52,8 +52,11 @@ chaos: $(VENV)/installed ## kill drivers, workers and nodes of a small run and c
 chaos-driver chaos-actor: $(VENV)/installed ## one of them, an hour
 	$(BIN)/counterforge chaos $(CHAOS) --faults $(@:chaos-%=%)
 
-bench-scale: $(VENV)/installed-dev ## planning, going on and simulated GPUs at size, half an hour on two cores that do nothing else
+bench-scale: $(VENV)/installed-dev ## planning, going on and simulated GPUs at size, an hour on two cores that do nothing else
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
+
+bench-scale-planning bench-scale-resuming bench-scale-dataflow bench-scale-gpus: $(VENV)/installed-dev ## a part of it
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale --only $(@:bench-scale-%=%)
 
 bench: $(VENV)/installed-dev ## every figure of speed that needs no GPU, against its peers, three quarters of an hour on two idle cores
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench

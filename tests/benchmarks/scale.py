@@ -1,6 +1,7 @@
 """How far it scales, on one machine: planning, going on in a large run, actors of simulated GPUs.
 
-Prints a table and writes build/figures/bench-scale.json. Figures of time want a machine that does nothing else.
+Prints a table for each part, writes build/figures/bench-scale-PART.json. Figures of time want a machine that does
+nothing else.
 """
 
 import argparse
@@ -16,7 +17,6 @@ from benchmarks.planning import planning_figures
 from benchmarks.resuming import resuming_figures, row_figures, store_figures
 from engine.figures import Figure, describe, machine, table, write_figures
 
-COMMAND = "bench-scale"
 LOG = logging.getLogger(__name__)
 # Actors, seconds of a shard on a simulated GPU, shards for each actor. Shards are long enough for two cores to feed all
 # the actors, and so many that the tail, in which actors run out of shards one by one, leaves room for the target: of 64
@@ -60,21 +60,18 @@ PARTS: dict[str, Callable[[Path], Iterator[Figure]]] = {
 
 
 def main() -> None:
-    """Measure what was asked for; only all the parts together are written down."""
+    """Measure what was asked for, print the figures and write them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--only", choices=list(PARTS), help="one part, which is printed and not written")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="some parts")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     # The server that speaks S3 tells each of thousands of requests.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="counterforge-scale-") as folder:
-        for name in [options.only] if options.only else PARTS:
+        for name in options.only:
             LOG.info("%s: load %.1f", name, os.getloadavg()[0])
-            figures += PARTS[name](Path(folder) / name)
-    print(table(figures))
-    if options.only is None:
-        print(f"\nWritten to {write_figures(COMMAND, figures)}")
+            figures = list(PARTS[name](Path(folder) / name))
+            print(f"{table(figures)}\n{write_figures(f'bench-scale-{name}', figures)}\n", flush=True)
     print(describe(machine()))
 
 
