@@ -1,8 +1,9 @@
-"""`make bench-demo`: the demo of this revision against that of another one, the whole command in turn, A-B-B-A.
+"""`make bench-demo`: the demo of this revision against that of another one, in turn, A-B-B-A.
 
-Prints a table, writes build/figures/bench-demo.json. Each arm is `counterforge run configs/wardrobe.yaml` in a process
-of its own, from the code of its revision, with the packages that are installed. Core time is that of the whole machine,
-which should do nothing else.
+Prints a table, writes build/figures/bench-demo.json. Each arm is `counterforge generate configs/wardrobe.yaml` in a
+process of its own, start and end included, from the code of its revision, with the packages that are installed; or,
+with `--command run`, the whole demo, two thirds of which are a training. Core time is that of the whole machine, which
+should do nothing else.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from engine.figures import Figure, describe, machine, share, table, write_figure
 COMMAND = "bench-demo"
 HERE = Path(__file__).parents[2]
 DEMO = "configs/wardrobe.yaml"
+COUNTERFORGE = "import sys; from cluster.cli import main; sys.exit(main())"
 PICTURES, EDIT = (".jpg", ".png"), "_cf"
 
 
@@ -37,9 +39,9 @@ class Run:
     accepted: frozenset[str]
 
 
-def demo_figures(here: Path, other: Path, folder: Path, settings: Sequence[str]) -> Iterator[Figure]:
+def demo_figures(here: Path, other: Path, folder: Path, command: Sequence[str]) -> Iterator[Figure]:
     """Yield how many times as fast the demo `here` is as the `other` one, and whether both make the same."""
-    runs = [run_demo(code, folder / f"{number}", settings) for number, code in enumerate([here, other, other, here], 1)]
+    runs = [run_demo(code, folder / f"{number}", command) for number, code in enumerate([here, other, other, here], 1)]
     ours, theirs = runs[::3], runs[1:3]
     yield _times("demo.times", [run.seconds for run in ours], [run.seconds for run in theirs])
     yield _times("demo.times_by_core_time", [run.core_s for run in ours], [run.core_s for run in theirs])
@@ -55,20 +57,11 @@ def demo_figures(here: Path, other: Path, folder: Path, settings: Sequence[str])
         yield share(name, len(run.accepted), sum(EDIT in picture for picture in run.pictures))
 
 
-def run_demo(code: Path, out: Path, settings: Sequence[str]) -> Run:
+def run_demo(code: Path, out: Path, command: Sequence[str]) -> Run:
     """Run the demo of a checkout. Raises CalledProcessError with what it said, where it fails."""
     before, start = _core_seconds(), time.perf_counter()
     subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from cluster.cli import main; sys.exit(main())",
-            "run",
-            DEMO,
-            "--out",
-            str(out),
-            *settings,
-        ],
+        [sys.executable, "-c", COUNTERFORGE, *command, "--out", str(out)],
         cwd=code,
         env=os.environ | {"PYTHONPATH": str(code)},
         check=True,
@@ -106,6 +99,7 @@ def main() -> None:
     """Check the other revision out, run both, print the figures and write them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
     parser.add_argument("--against", required=True, help="a revision, such as one of before")
+    parser.add_argument("--command", choices=["generate", "run"], default="generate")
     parser.add_argument("--set", action="append", default=[], help="a setting of the run file, for both")
     options = parser.parse_args()
     settings = [part for setting in options.set for part in ("--set", setting)]
@@ -114,7 +108,7 @@ def main() -> None:
         git = ["git", "-C", str(HERE), "worktree"]
         subprocess.run([*git, "add", "--quiet", "--detach", str(other), options.against], check=True)
         try:
-            figures = list(demo_figures(HERE, other, Path(folder), settings))
+            figures = list(demo_figures(HERE, other, Path(folder), [options.command, DEMO, *settings]))
         finally:
             subprocess.run([*git, "remove", "--force", str(other)], check=True)
     print(table(figures))
