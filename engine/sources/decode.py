@@ -4,6 +4,8 @@ import io
 import struct
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,27 +36,17 @@ def to_jpeg(data: bytes) -> bytes:
     A file that already is one keeps its own bytes. Raise UnreadableItemError for anything that is not a whole image of
     at most MAX_PIXELS pixels.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on sizes and metadata: the limits are checked here
-        image = _open(data)
-        try:
-            image.seek(0)
-            image.load()
-            return data if _is_plain(image) else encode_jpeg(to_rgb(ImageOps.exif_transpose(image)))
-        except DAMAGE as error:
-            raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
+    with _opened(data) as image:
+        image.seek(0)
+        image.load()
+        return data if _is_plain(image) else encode_jpeg(to_rgb(ImageOps.exif_transpose(image)))
 
 
 def to_png(data: bytes) -> bytes:
     """Return an image as PNG of RGB, upright and without alpha (white behind it); raise UnreadableItemError."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _open(data)
-        try:
-            image.seek(0)
-            return encode_png(to_rgb(ImageOps.exif_transpose(image)))
-        except DAMAGE as error:
-            raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
+    with _opened(data) as image:
+        image.seek(0)
+        return encode_png(to_rgb(ImageOps.exif_transpose(image)))
 
 
 def is_plain_jpeg(data: bytes) -> bool:
@@ -62,13 +54,8 @@ def is_plain_jpeg(data: bytes) -> bool:
 
     Only what stands before the pixels is read.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _open(data)
-        try:
-            return _is_plain(image)
-        except DAMAGE as error:
-            raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
+    with _opened(data) as image:
+        return _is_plain(image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -86,16 +73,11 @@ def grey_pixels(data: bytes, edge: int) -> NDArray[np.uint8]:
 
     A JPEG is decoded at a fraction of its size where that is enough.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        image = _open(data)
-        try:
-            image.draft("L", (2 * edge, 2 * edge))
-            upright = ImageOps.exif_transpose(image)
-            grey = upright if upright.mode == "L" else to_rgb(upright).convert("L")
-            return np.asarray(grey.resize((edge, edge), Image.Resampling.BOX), np.uint8)
-        except DAMAGE as error:
-            raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
+    with _opened(data) as image:
+        image.draft("L", (2 * edge, 2 * edge))
+        upright = ImageOps.exif_transpose(image)
+        grey = upright if upright.mode == "L" else to_rgb(upright).convert("L")
+        return np.asarray(grey.resize((edge, edge), Image.Resampling.BOX), np.uint8)
 
 
 def encode_jpeg(image: Image.Image) -> bytes:
@@ -110,6 +92,18 @@ def encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", **PNG_SETTINGS)
     return buffer.getvalue()
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+    """Open an image, and say of what is found damaged meanwhile that it is; both are UnreadableItemErrors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on sizes and metadata: the limits are checked here
+        image = _open(data)
+        try:
+            yield image
+        except DAMAGE as error:
+            raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
 
 
 def _open(data: bytes) -> Image.Image:
