@@ -8,6 +8,7 @@ import diffusers
 import pytest
 import torch
 from test_editor import EDIT, group
+from test_slots import SAMPLERS
 from tiny_models import save_clip
 from tiny_pipelines import save_flux_kontext, save_stable_diffusion, save_stable_diffusion_xl, tiny_unet
 
@@ -25,14 +26,7 @@ from engine.stages import EarlyRejection, EditorConfig, ModelConfig, PreviewChec
 from engine.verdict import EARLY
 
 CPU = torch.device("cpu")
-DDIM = diffusers.DDIMScheduler(clip_sample=False, steps_offset=1)
-SAMPLERS = {
-    "ddim": DDIM,
-    "euler": diffusers.EulerDiscreteScheduler(),
-    "ancestral": diffusers.EulerAncestralDiscreteScheduler(),
-    "dpm": diffusers.DPMSolverMultistepScheduler(),
-    "unipc": diffusers.UniPCMultistepScheduler(),
-}
+DDIM = SAMPLERS["ddim"]
 
 
 @pytest.fixture(autouse=True)

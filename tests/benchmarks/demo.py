@@ -18,8 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
+from benchmarks.pairs import core_seconds
 from engine.figures import Figure, describe, machine, share, table, write_figures
 
 COMMAND = "bench-demo"
@@ -59,14 +58,14 @@ def demo_figures(here: Path, other: Path, folder: Path, command: Sequence[str]) 
 
 def run_demo(code: Path, out: Path, command: Sequence[str]) -> Run:
     """Run the demo of a checkout. Raises CalledProcessError with what it said, where it fails."""
-    before, start = _core_seconds(), time.perf_counter()
+    before, start = core_seconds(), time.perf_counter()
     subprocess.run(
         [sys.executable, "-c", COUNTERFORGE, *command, "--out", str(out)],
         cwd=code,
         env=os.environ | {"PYTHONPATH": str(code)},
         check=True,
     )
-    seconds, core_s = time.perf_counter() - start, _core_seconds() - before
+    seconds, core_s = time.perf_counter() - start, core_seconds() - before
     accepted = dict(_pictures(out / "shards"))
     return Run(
         seconds=seconds,
@@ -88,12 +87,6 @@ def _pictures(folder: Path) -> Iterator[tuple[str, bytes]]:
             for member in archive:
                 if member.name.endswith(PICTURES) and (file := archive.extractfile(member)) is not None:
                     yield member.name, file.read()
-
-
-def _core_seconds() -> float:
-    times = psutil.cpu_times()
-    # Workers of Ray are nice.
-    return float(times.user + times.system + times.nice)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.pairs import core_seconds
 from benchmarks.simulated import gpu_seconds, write_images
 from cluster.chaos.driver import kill_all, pool_of
 from cluster.generate import generate_run
@@ -161,21 +162,15 @@ class Watch:
         self.up_since = max(path.stat().st_mtime for path in self._meeting.iterdir())
         LOG.info("%d actors are up", self._num_actors)
         self.actor_mib = statistics.median(process.memory_full_info().uss for process in self._actors()) / 2**20
-        before = _core_seconds()
+        before = core_seconds()
         chance = random.Random(0)
         while not self._stop.wait(self._every_s):
             kill_all([chance.choice(self._actors())])
             self.kills += 1
-        self.core_s = _core_seconds() - before
+        self.core_s = core_seconds() - before
 
     def _actors(self) -> list[psutil.Process]:
         return [process for process in psutil.Process().children(recursive=True) if pool_of(process) == STAGE]
-
-
-def _core_seconds() -> float:
-    """Return the seconds that all the cores of the machine have worked, for whomever."""
-    times = psutil.cpu_times()
-    return float(sum(times) - times.idle - times.iowait)
 
 
 def _run_file(folder: Path, num_actors: int, mean_s: float) -> RunFile:
