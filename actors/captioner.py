@@ -1,17 +1,19 @@
 """Images to captions: BLIP, Florence-2, chat models that see, and vision encoder-decoders."""
 
-from collections import Counter
+from base64 import b64encode
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from PIL import Image
 
 from actors.attention import set_attention
 from actors.batching import padded_batches
 from actors.device import precision
-from actors.images import UnreadableImageError, decode_rgb
+from actors.images import UnreadableImageError, decode_rgb, encode_jpeg
 from actors.loading import (
     load_image_processor,
     load_processor,
@@ -21,12 +23,17 @@ from actors.loading import (
     model_provenance,
     resolve_model,
 )
+from actors.replies import BadReply
+from actors.served import Answer, ChatServer
 from actors.tokens import give_tokens
 from actors.untyped import Model, Processor, Tensors, Tokenizer
+from engine.config import ServerConfig
 from engine.errors import RunFileError
 from engine.sample import Json, Rejection, Sample
 from engine.stages import CaptionerConfig
 
+EMPTY = BadReply(reason="empty_caption", detail="the model answered with no words")
+JPEG_QUALITY = 95  # of a picture on its way to a server
 CHAT_PROMPT = "Describe this photo in one short sentence: the main object, its colour, and where it is."
 FLORENCE_TASK = "<CAPTION>"
 
@@ -43,21 +50,26 @@ class Dialect(Protocol):
         ...
 
 
-class Captioner:
-    """Caption sources that have no caption (all of them with `overwrite`); other samples pass untouched.
+class Describer(Protocol):
+    """Describe images; `calls` counts the captions that the model was asked for."""
 
-    `calls` counts the captions that the model was asked for.
-    """
+    calls: Counter[str]
+    provenance: dict[str, Json]
+
+    def answers(self, images: Sequence[bytes]) -> Iterator[tuple[bytes, str | BadReply]]:
+        """Yield each of the encoded images with its caption, or with why it has none."""
+        ...
+
+
+class Captioner:
+    """Caption sources that have no caption (all of them with `overwrite`); other samples pass untouched."""
 
     def __init__(self, config: CaptionerConfig, device: torch.device, *, name: str, offline: bool) -> None:
-        self.config, self.name, self.device = config, name, device
-        self.calls: Counter[str] = Counter()
-        folder = resolve_model(config.model, offline)
-        self.model, self.dialect = load_captioner(config, folder, device)
-        self.provenance: dict[str, Json] = {
-            "model": model_provenance(config.model, folder),
-            "attention": set_attention(self.model, config.attention, device),
-        }
+        self.config, self.name = config, name
+        self.model: Describer = (
+            ServedCaptions(config, config.server) if config.server else LoadedCaptions(config, device, offline)
+        )
+        self.calls = self.model.calls
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample, captioned where that was asked for; a Rejection where no caption could be had.
@@ -69,37 +81,53 @@ class Captioner:
             for sample in batch
             if sample.role == "source" and (self.config.overwrite or not sample.caption)
         }
-        images = list(dict.fromkeys(wanted.values()))
-        answers: dict[bytes, str | _Problem] = {}
-        for start in range(0, len(images), self.config.batch_size):
-            answers.update(self._answers(images[start : start + self.config.batch_size]))
+        answers = dict(self.model.answers(list(dict.fromkeys(wanted.values()))))
         for sample in batch:
             yield self._result(sample, answers[sample.image]) if sample.key in wanted else sample
 
-    def _answers(self, images: Sequence[bytes]) -> Iterator[tuple[bytes, "str | _Problem"]]:
-        """Yield each of at most one batch of encoded images with its caption, or with why it has none."""
-        readable: list[tuple[bytes, Image.Image]] = []
-        for image in images:
-            try:
-                readable.append((image, decode_rgb(image)))
-            except UnreadableImageError as error:
-                yield image, _Problem("unreadable_image", str(error))
-        for rows, count in padded_batches(readable, self.config.batch_size):
-            captions = self.captions([pixels for _, pixels in rows])
-            self.calls["captions"] += count
-            for (image, _), caption in zip(rows[:count], captions[:count], strict=True):
-                yield image, caption or _Problem("empty_caption", "the model answered with no words")
-
-    def _result(self, sample: Sample, answer: "str | _Problem") -> Sample | Rejection:
-        if isinstance(answer, str):
-            return replace(sample, caption=answer, provenance={**sample.provenance, self.name: self.provenance})
+    def _result(self, sample: Sample, answer: str | BadReply) -> Sample | Rejection:
+        caption = " ".join(answer.split()) if isinstance(answer, str) else ""
+        if caption:
+            provenance = {**sample.provenance, self.name: self.model.provenance}
+            return replace(sample, caption=caption, provenance=provenance)
+        problem = answer if isinstance(answer, BadReply) else EMPTY
         return Rejection(
             key=sample.key,
             source_key=sample.source_key,
             stage=self.name,
-            reason=answer.reason,
-            detail=answer.detail,
+            reason=problem.reason,
+            detail=problem.detail,
         )
+
+
+class LoadedCaptions:
+    """Describe images with a model that is loaded here."""
+
+    def __init__(self, config: CaptionerConfig, device: torch.device, offline: bool) -> None:
+        self.config, self.device = config, device
+        self.calls: Counter[str] = Counter()
+        folder = resolve_model(config.model, offline)
+        self.model, self.dialect = load_captioner(config, folder, device)
+        self.provenance: dict[str, Json] = {
+            "model": model_provenance(config.model, folder),
+            "attention": set_attention(self.model, config.attention, device),
+        }
+
+    def answers(self, images: Sequence[bytes]) -> Iterator[tuple[bytes, str | BadReply]]:
+        """Yield each of the encoded images with its caption, or with why it has none."""
+        size = self.config.batch_size
+        for start in range(0, len(images), size):
+            readable: list[tuple[bytes, Image.Image]] = []
+            for image in images[start : start + size]:
+                try:
+                    readable.append((image, decode_rgb(image)))
+                except UnreadableImageError as error:
+                    yield image, unreadable(error)
+            for rows, count in padded_batches(readable, size):
+                captions = self.captions([pixels for _, pixels in rows])
+                self.calls["captions"] += count
+                for (image, _), caption in zip(rows[:count], captions[:count], strict=True):
+                    yield image, caption
 
     def captions(self, images: list[Image.Image]) -> list[str]:
         """Return one caption for each image."""
@@ -110,15 +138,41 @@ class Captioner:
             output = self.model.generate(
                 **inputs, max_new_tokens=self.config.max_new_tokens, max_length=None, do_sample=False
             )
-        return [" ".join(text.split()) for text in self.dialect.texts(inputs, output, images)]
+        return self.dialect.texts(inputs, output, images)
 
 
-@dataclass(frozen=True)
-class _Problem:
-    """Say why an image has no caption, as a Rejection says it."""
+class ServedCaptions:
+    """Describe images with a model that sees, on a server, which batches them."""
 
-    reason: str
-    detail: str
+    def __init__(self, config: CaptionerConfig, server: ServerConfig) -> None:
+        self._server, self._question = ChatServer(server, config.model.name), config.prompt or CHAT_PROMPT
+        self._server.start()
+        self._settings: dict[str, Json] = {"max_tokens": config.max_new_tokens, "temperature": 0}
+        self.calls: Counter[str] = Counter()
+        self.provenance: dict[str, Json] = self._server.provenance
+
+    def answers(self, images: Sequence[bytes]) -> Iterator[tuple[bytes, str | BadReply]]:
+        """Yield each of the encoded images with its caption, or with why it has none."""
+        for image, answer in self._server.together(deque(images), self._ask):
+            if isinstance(answer, BadReply):
+                yield image, answer
+            else:
+                self.calls["captions"] += 1
+                yield image, answer.text
+
+    def _ask(self, image: bytes) -> Answer | BadReply:
+        try:
+            picture = encode_jpeg(np.asarray(decode_rgb(image)), JPEG_QUALITY)
+        except UnreadableImageError as error:
+            return unreadable(error)
+        url = f"data:image/jpeg;base64,{b64encode(picture).decode()}"
+        content: Json = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": self._question}]
+        return self._server.ask([{"role": "user", "content": content}], self._settings)
+
+
+def unreadable(error: UnreadableImageError) -> BadReply:
+    """Return why an image has no caption that is none."""
+    return BadReply(reason="unreadable_image", detail=str(error))
 
 
 def load_captioner(config: CaptionerConfig, folder: str, device: torch.device) -> tuple[Model, Dialect]:

@@ -10,6 +10,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from actors.batching import padded_batches
 from actors.device import precision
+from actors.replies import BadReply
 from actors.untyped import Model, Tokenizer
 from engine.stages import PerturberConfig
 
@@ -19,13 +20,15 @@ class Ask:
     """Ask for one text: what it follows, and the seed of its random numbers.
 
     `key` is the caller's own and names the ask. `head` is a text whose beginning the prompt shares with other prompts,
-    chosen by what is asked alone, never by who asks beside it.
+    chosen by what is asked alone, never by who asks beside it. Where a server renders the chat, the prompt is what the
+    user says in it, after `system`.
     """
 
     key: str
     prompt: str
     seed: int
     head: str = ""
+    system: str = ""
 
 
 class Writer(Protocol):
@@ -33,8 +36,8 @@ class Writer(Protocol):
 
     calls: Counter[str]
 
-    def texts(self, asks: deque[Ask]) -> Iterator[tuple[Ask, str]]:
-        """Take the asks out and yield their texts as they end; more may be put in meanwhile."""
+    def texts(self, asks: deque[Ask]) -> Iterator[tuple[Ask, str | BadReply]]:
+        """Take the asks out and yield their texts as they end, or why there is none; more may be put in meanwhile."""
         ...
 
 

@@ -3,19 +3,14 @@
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import get_args
 
 import torch
 
-from actors.attention import set_attention
+from actors.chat import ChatModel, LoadedChat, ServedChat
 from actors.generation import Ask
-from actors.loading import load_tokenizer, load_weights, model_provenance, resolve_model
 from actors.prompts import PLACEBO_INSTRUCTION, system_prompt, user_prompt
 from actors.replies import BadReply, Reply
 from actors.requests import Interview, Request, make_requests
-from actors.text_slots import make_writer
-from actors.untyped import Tokenizer
-from engine.errors import ModelError
 from engine.sample import Edit, EditKind, Json, Rejection, Sample, content_seed
 from engine.stages import PerturberConfig, SteeredPerturberConfig
 
@@ -32,32 +27,16 @@ class Perturber:
     """
 
     def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
-        from transformers import AutoModelForCausalLM
-
         self.config, self.name, self.seed = config, name, seed
-        folder = resolve_model(config.model, offline)
-        self.tokenizer = load_tokenizer(config.model, folder)
-        if not self.tokenizer.chat_template:
-            raise ModelError(f"model {config.model.name!r} has no chat template: name an instruction-tuned model")
-        if self.tokenizer.pad_token_id is None:
-            self.tokenizer.pad_token = self.tokenizer.eos_token
-        model = load_weights(AutoModelForCausalLM, config.model, folder, device)
-        self.provenance: dict[str, Json] = {
-            "model": model_provenance(config.model, folder),
-            "temperature": config.temperature,
-            "attention": set_attention(model, config.attention, device),
-        }
-        self.writer = make_writer(model, self.tokenizer, config)
-        # Of each kind a prompt that begins as all of its kind do.
-        self._heads: dict[EditKind, str] = {
-            kind: render_chat(self.tokenizer, config.model.name, system_prompt(kind, "thing"), "caption")
-            for kind in get_args(EditKind)
-        }
+        self.model: ChatModel = (
+            ServedChat(config, config.server) if config.server else LoadedChat(config, device, offline=offline)
+        )
+        self.provenance: dict[str, Json] = {**self.model.provenance, "temperature": config.temperature}
 
     @property
     def calls(self) -> Counter[str]:
         """Return what the model was asked for: texts, prompts, tokens and the useful ones among them."""
-        return self.writer.calls
+        return self.model.writer.calls
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, after a source its placebo, edits and rejections."""
@@ -91,22 +70,17 @@ class Perturber:
 
         for interview in interviews:
             put(interview)
-        for ask, text in self.writer.texts(asks):
+        for ask, text in self.model.writer.texts(asks):
             interview, request = asked.pop(ask.key)
             if interview.hear(request, text):
                 put(interview)
         return {keys: answer for interview in interviews for keys, answer in interview.settled().items()}
 
     def _wish(self, request: Request, attempt: int) -> Ask:
-        key = f"{request.keys[0]}/{self.name}/{attempt}"
-        seed = content_seed(self.seed, key)
-        return Ask(key=key, prompt=self._prompt(request), seed=seed, head=self._heads[request.kind])
-
-    def _prompt(self, request: Request) -> str:
-        source = request.source
+        source, key = request.source, f"{request.keys[0]}/{self.name}/{attempt}"
         system = system_prompt(request.kind, source.class_name, request.wanted)
         user = user_prompt(source.caption, source.class_name, request.kind)
-        return render_chat(self.tokenizer, self.config.model.name, system, user)
+        return self.model.ask(key, request.kind, system, user, content_seed(self.seed, key))
 
     def _placebo(self, source: Sample) -> Sample:
         edit = Edit(
@@ -156,23 +130,3 @@ def _unasked(source: Sample) -> BadReply:
         return BadReply(reason="caption_too_long", detail=detail)
     detail = "the source has no caption: give captions with the data, or put a captioner before this stage"
     return BadReply(reason="no_caption", detail=detail)
-
-
-def render_chat(tokenizer: Tokenizer, model_name: str, system: str, user: str) -> str:
-    """Return the prompt text; a template that knows no system message gets it at the head of the user's."""
-    from jinja2 import TemplateError
-
-    def render(messages: list[dict[str, str]]) -> str:
-        # Templates of models that can think aloud read enable_thinking; the others ignore it.
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        )
-
-    try:
-        return render([{"role": "system", "content": system}, {"role": "user", "content": user}])
-    except TemplateError:
-        pass
-    try:
-        return render([{"role": "user", "content": f"{system}\n\n{user}"}])
-    except TemplateError as error:
-        raise ModelError(f"the chat template of model {model_name!r} takes no single user message: {error}") from error

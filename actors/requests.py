@@ -130,27 +130,34 @@ class Interview:
     def __init__(self, requests: Sequence[Request], num_attempts: int) -> None:
         self._answers = Answers(requests)
         self._num_attempts = num_attempts
-        self._texts: dict[tuple[str, ...], str] = {}
+        self._heard: dict[tuple[str, ...], str | BadReply] = {}
         self.attempt = 0
         self.asked = self._answers.open_requests()
 
-    def hear(self, request: Request, text: str) -> bool:
+    def hear(self, request: Request, text: str | BadReply) -> bool:
         """Take the text for a request that is asked; say whether it was the last, so that `asked` is to be asked."""
-        self._texts[request.keys] = text
-        if len(self._texts) < len(self.asked):
+        self._heard[request.keys] = text
+        if len(self._heard) < len(self.asked):
             return False
         for item in self.asked:
-            text, source = self._texts[item.keys], item.source
-            reply = parse_reply(text, caption=source.caption, class_name=source.class_name, kind=item.kind)
-            self._answers.add(item, reply, text)
+            match self._heard[item.keys]:
+                case BadReply() as reply:
+                    self._answers.add(item, reply, "none")
+                case text:
+                    self._answers.add(item, _read(item, text), text)
         self.attempt += 1
-        self._texts = {}
+        self._heard = {}
         self.asked = self._answers.open_requests() if self.attempt < self._num_attempts else []
         return True
 
     def settled(self) -> Mapping[tuple[str, ...], Reply | BadReply]:
         """Return the answers by keys, once no more are to come."""
         return self._answers.settled()
+
+
+def _read(request: Request, text: str) -> Reply | BadReply:
+    source = request.source
+    return parse_reply(text, caption=source.caption, class_name=source.class_name, kind=request.kind)
 
 
 def _mark(request: Request, value: str) -> tuple[str, EditKind, str]:

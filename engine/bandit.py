@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from engine.stages import Config
+from engine.config import Config
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

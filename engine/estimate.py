@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from engine.config import ServerConfig
 from engine.marker import Marker, add_counts
 from engine.plan import Plan
 from engine.runfile import RunFile
@@ -201,6 +202,8 @@ def _stage(
 def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None:
     """Return the seconds of one sample on one device, from the model's name alone."""
     match config:
+        case PluginConfig() | CaptionerConfig(server=ServerConfig()) | PerturberConfig(server=ServerConfig()):
+            return None
         case EditorConfig():
             tflop, rate = _editor_tflop(config), GPU_IMAGE_RATE
         case VerifierConfig():
@@ -210,8 +213,6 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
         case PerturberConfig():
             number = sum(config.edits.values())
             tflop, rate = _language_tflop(config.model.name, config.max_new_tokens * number), GPU_TEXT_RATE
-        case PluginConfig():
-            return None
         case _:
             assert_never(config)
     if tflop is None:

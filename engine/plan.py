@@ -190,18 +190,25 @@ def make_plan(run: RunFile, store: HashStore | None = None) -> Plan:
     )
 
 
+# What of a server does not belong to what it is asked.
+WHERE_SERVED = {"url", "num_requests", "timeout_s", "key_variable"}
+
+
 def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> str:
     """Return the SHA-256 of all that decides the bytes of a shard: seed, data, shards, stages and every planned source.
 
-    Placement is left out (but for the threads of an actor), so are probe, reinforce, report and the test data. What
-    near-duplicates change is in the sources, so where there are none the digest is as without a look at them.
+    Placement and servers are left out (but for an actor's threads and a server's `extra`), so are probe, reinforce,
+    report and the test data. What near-duplicates change is in the sources, so where there are none the digest is as
+    without a look at them.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     stages = []
     for name, stage in run.stages.items():
-        config = stage.model_dump(mode="json", exclude={"placement"})
+        config = stage.model_dump(mode="json", exclude={"placement": True, "server": WHERE_SERVED})
+        if config.get("server") is None:
+            config.pop("server", None)  # as before there was any
         stages.append([name, config | {"num_threads": stage.placement.num_threads}])
     header = {
         "format": FORMAT,

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from engine.stages import Config, Placement
+from engine.config import Config
+from engine.stages import Placement
 
 ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
 

@@ -3,15 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, JsonValue, model_validator
 
+from engine.config import Config, ServerConfig
 from engine.sample import EditKind
-
-
-class Config(BaseModel):
-    """Refuse unknown fields and changes after validation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Placement(Config):
@@ -61,6 +56,7 @@ class CaptionerConfig(StageConfig):
 
     kind: Literal["captioner"] = "captioner"
     model: ModelConfig
+    server: ServerConfig | None = Field(None, description="where the model is served; default: it is loaded here")
     prompt: str | None = Field(
         None, description="text given with the image: a task token for Florence-2, a prefix for BLIP"
     )
@@ -74,6 +70,7 @@ class PerturberConfig(StageConfig):
 
     kind: Literal["perturber"] = "perturber"
     model: ModelConfig
+    server: ServerConfig | None = Field(None, description="where the model is served; default: it is loaded here")
     edits: dict[EditKind, int] = Field(
         {"background": 2, "colour": 1}, description="edits of each kind for one source; the placebo is added by itself"
     )
@@ -250,7 +247,7 @@ class PreviewingEditorConfig(EditorConfig):
     """
 
     clip: ModelConfig
-    checks: dict[str, PreviewCheck] = {}
+    checks: dict[str, PreviewCheck] = Field({})
     least: float | None = None
     cut: str | None = None
 
@@ -279,7 +276,7 @@ class PluginConfig(StageConfig):
     target: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:Class, made as Class(options, device)"
     )
-    options: dict[str, JsonValue] = {}
+    options: dict[str, JsonValue] = Field({}, description="what the class is given")
 
 
 AnyStageConfig = Annotated[

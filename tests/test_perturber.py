@@ -7,9 +7,10 @@ import pytest
 import torch
 from tiny_models import jpeg, save_language_model
 
+from actors.chat import render_chat
 from actors.device import fix_threads
 from actors.generation import Ask
-from actors.perturber import Perturber, render_chat
+from actors.perturber import Perturber
 from engine.errors import ModelError
 from engine.sample import Rejection, Sample
 from engine.stages import ModelConfig, PerturberConfig, SteeredPerturberConfig, WantedEdit
@@ -72,7 +73,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], list[tupl
 
     def start(texts: list[str]) -> list[tuple[str, int]]:
         script = Script(texts)
-        monkeypatch.setattr("actors.perturber.make_writer", lambda *_: script)
+        monkeypatch.setattr("actors.chat.make_writer", lambda *_: script)
         return script.asked
 
     return start
@@ -168,7 +169,7 @@ def test_a_stage_goes_on_after_a_batch_that_was_broken_off(folder: Path) -> None
     stage = perturber(folder, edits={"background": 3})
     expected = list(stage([source("s1")]))
     asks = deque([Ask(key="left", prompt="never written to its end", seed=1)])
-    next(stage.writer.texts(asks))
+    next(stage.model.writer.texts(asks))
     assert list(stage([source("s1")])) == expected
 
 
@@ -178,7 +179,7 @@ def test_a_template_without_system_messages_gets_one_user_message(tmp_path: Path
         "{{ messages[0]['content'] }}"
     )
     stage = perturber(save_language_model(tmp_path, template))
-    assert render_chat(stage.tokenizer, "x", "SYSTEM", "USER") == "SYSTEM\n\nUSER"
+    assert render_chat(stage.model.tokenizer, "x", "SYSTEM", "USER") == "SYSTEM\n\nUSER"
 
 
 def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:

@@ -67,6 +67,19 @@ def test_the_order_of_the_listing_changes_nothing(tmp_path: Path) -> None:
     assert again.table.equals(plan.table)
 
 
+def test_a_server_may_move_but_what_it_is_asked_may_not_change(tmp_path: Path) -> None:
+    source = table_of(tmp_path / "a.csv", {"cat": 20})
+
+    def digest(**server: object) -> str:
+        perturber = STAGES["perturber"] | ({"server": server} if server else {})
+        return make_plan(changed(run_of(source), stages=STAGES | {"perturber": perturber})).digest
+
+    here = digest(url="http://a/v1")
+    assert digest(url="http://b/v1", num_requests=3, timeout_s=1, key_variable="KEY") == here
+    assert digest(url="http://a/v1", extra={"top_p": 0.9}) != here
+    assert digest() != here
+
+
 def test_a_plan_is_the_same_for_ever(tmp_path: Path) -> None:
     rows = [
         f'"{name}/{number}, no {number % 7}.jpg",{name},"a {name} ""{number}""",'

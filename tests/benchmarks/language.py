@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from actors.captioner import Captioner
+from actors.chat import LoadedChat
 from actors.device import fix_threads
 from actors.generation import Ask, PaddedTexts, Writer
 from actors.loading import load_tokenizer, load_weights, resolve_model
@@ -115,14 +116,15 @@ def _edits() -> Iterator[Figure]:
     """Yield edits a second of one core, answers that are asked for again included, and how much slots bring there."""
     stage = Perturber(PERTURBER, CPU, name="perturber", seed=0, offline=True)
     padded = Perturber(PERTURBER, CPU, name="perturber", seed=0, offline=True)
-    assert isinstance(stage.writer, TextSlots)
-    padded.writer = Waves(stage.writer.model, stage.tokenizer, PERTURBER)
+    assert isinstance(stage.model, LoadedChat)
+    assert isinstance(stage.model.writer, TextSlots)
+    padded.model.writer = Waves(stage.model.writer.model, stage.model.tokenizer, PERTURBER)
     scenes = list(make_scenes(load_garments("heldout"), "language", NUM_SOURCES))
     samples = captioned([source(scene) for scene in scenes], scenes)
     made = list(stage(samples))
     assert made == list(padded(samples))
     num_edits = sum(isinstance(item, Sample) and item.role == "counterfactual" for item in made)
-    yield from _shares(stage.writer, padded.writer, ".shard")
+    yield from _shares(stage.model.writer, padded.model.writer, ".shard")
     yield ratio_figure(
         "language.times_padded_generate.shard",
         lambda: list(stage(samples)),
