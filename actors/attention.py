@@ -17,13 +17,15 @@ def set_attention(model: Model, kernel: AttentionKernel, device: torch.device) -
     A UNet takes attention processors, a diffusion transformer a backend, a transformers model an implementation.
     Each class ignores or lacks the others' calls: `set_attention_backend` on a UNet does nothing (diffusers 0.42.1).
     """
-    from diffusers import UNet2DConditionModel
     from transformers import PreTrainedModel
 
     if kernel == "xformers":
         _require_xformers(device)
     if isinstance(model, PreTrainedModel):
         return _set_transformers(model, kernel)
+    # Not before: an actor of a captioner or a perturber alone has no use for diffusers, which takes a second to import.
+    from diffusers import UNet2DConditionModel
+
     if isinstance(model, UNet2DConditionModel):
         return _set_unet(model, kernel, device)
     return _set_diffusion_transformer(model, kernel, device)
