@@ -105,40 +105,34 @@ def test_the_arm_that_follows_has_edits() -> None:
 
 
 @pytest.mark.slow
-def test_where_the_generation_died_it_says_so_and_goes_on_later(folder: Path, cluster: None) -> None:
-    run, rundir = begin(folder, "dead", shards=4, follow_timeout_s=4)
-    with pytest.raises(RunError, match=r"no further shard was done for 4 s, 4 of 5 are: look whether"):
+def test_where_the_generation_died_it_says_so_and_goes_on_later_until_a_leak_comes(folder: Path, cluster: None) -> None:
+    run, rundir = begin(folder, "dead", shards=3, follow_timeout_s=4, arms=["reinforced"])
+    with pytest.raises(RunError, match=r"no further shard was done for 4 s, 3 of 5 are: look whether"):
         reinforce_run(run, rundir, follow=True)
     before = lines(rundir)
-    assert [line["step"] for line in before] == [2, 4, 6]
-    commit_planned(rundir, run, 4)
-    result = reinforce_run(run, rundir, follow=True)
-    found = result["arms"]["reinforced"]["history"]
-    # The times can only come from the checkpoint.
-    assert [line["images_per_second"] for line in found[:3]] == [line["images_per_second"] for line in before]
-    assert result["follow"]["steps"] == [{"steps": 2, "num_shards": 4, "of_shards": 5}] * 3
-    assert found[-1]["step"] == STEPS
-
-
-@pytest.mark.slow
-def test_a_leak_in_a_shard_that_comes_later_is_refused_by_shard_and_key(folder: Path, cluster: None) -> None:
-    run, rundir = begin(folder, "leak", shards=2, num_workers=2, max_failures=3)
+    assert [line["step"] for line in before] == [2, 4]
+    commit_planned(rundir, run, 3)
     leaked = source_of_test_split(run, rundir)
 
     def generate() -> None:
-        wait_until(lambda: len(lines(rundir)) > 0, WAIT_S)
+        wait_until(lambda: len(lines(rundir)) > len(before), WAIT_S)
         # Made elsewhere and moved in, as the marker comes last.
         other = RunDirectory.create(str(folder / "leaking"), run, make_plan(run))
-        commit_planned(other, run, 2)
-        plant(other, 2, leaked)
-        for name in ("shards/000002.tar", "shards/000002.parquet", "done/000002.json"):
+        commit_planned(other, run, 4)
+        plant(other, 4, leaked)
+        for name in ("shards/000004.tar", "shards/000004.parquet", "done/000004.json"):
             rundir.storage.write(name, other.storage.read(name))
 
+    changes = {"follow_timeout_s": 600, "num_workers": 2, "max_failures": 3}
+    patient = run.model_copy(update={"reinforce": run.reinforce.model_copy(update=changes)})
     with (
         meanwhile(generate),
-        pytest.raises(LeakError, match=f"shard 000002, sample {leaked.key}: its source is of the test split"),
+        pytest.raises(LeakError, match=f"shard 000004, sample {leaked.key}: its source is of the test split"),
     ):
-        reinforce_run(run, rundir, follow=True)
+        reinforce_run(patient, rundir, follow=True)
+    # The times can only come from the checkpoint.
+    assert [line["step"] for line in lines(rundir)] == [2, 4, 6]
+    assert [line["images_per_second"] for line in lines(rundir)[:2]] == [line["images_per_second"] for line in before]
 
 
 @pytest.mark.slow
