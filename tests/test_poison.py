@@ -1,6 +1,6 @@
 """A sample that makes a stage raise, crash or run for ever is found, given up, and costs no other sample."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,13 +24,12 @@ def cluster() -> Iterator[None]:
         yield
 
 
-def poisoned(images: Path, how: str, key: str, sample_s: float = 60.0) -> RunFile:
-    """Tint, then poison: a group is a source, its placebo and three edits."""
+def poisoned(images: Path, options: Mapping[str, str], sample_s: float = 60.0) -> RunFile:
+    """Tint, then poison samples by their keys: a group is a source, its placebo and three edits."""
     placement = {"replicas": [1, 1], "num_cpus": 0.5}
-    options = {"how": how, "key": key}
     stages = {
         "tint": {"kind": "plugin", "target": "tiny_stages:Tint", "placement": placement},
-        "poison": {"kind": "plugin", "target": "tiny_stages:Poison", "options": options, "placement": placement},
+        "poison": {"kind": "plugin", "target": "tiny_stages:Poison", "options": dict(options), "placement": placement},
     }
     run = tint_run(write_images(images, bad=0), stages=stages)
     return RunFile.model_validate(run.model_dump() | {"limits": {"sample_s": sample_s}})
@@ -46,7 +45,7 @@ def quarantined(rundir: RunDirectory) -> list[Rejection]:
 
 @pytest.fixture
 def calm(tmp_path: Path) -> dict[str, Sample]:
-    run = poisoned(tmp_path / "images", "nothing", "never")
+    run = poisoned(tmp_path / "images", {})
     return every_sample(make_in_process(run, tmp_path / "calm", range(NUM_SHARDS)))
 
 
@@ -59,7 +58,7 @@ def test_a_sample_that_raises_is_quarantined_with_stage_reason_and_detail(
     tmp_path: Path, calm: dict[str, Sample], suffix: str
 ) -> None:
     key = victim(calm, suffix)
-    rundir = make_in_process(poisoned(tmp_path / "images", "raise", key), tmp_path / "run", range(NUM_SHARDS))
+    rundir = make_in_process(poisoned(tmp_path / "images", {key: "raise"}), tmp_path / "run", range(NUM_SHARDS))
     source_key = calm[key].source_key
     detail = "ValueError: no such colour"
     assert quarantined(rundir) == [
@@ -71,7 +70,7 @@ def test_a_sample_that_raises_is_quarantined_with_stage_reason_and_detail(
 def test_a_source_that_raises_takes_its_edits_along(tmp_path: Path, calm: dict[str, Sample]) -> None:
     key = min(calm)
     assert calm[key].role == "source"
-    rundir = make_in_process(poisoned(tmp_path / "images", "raise", key), tmp_path / "run", range(NUM_SHARDS))
+    rundir = make_in_process(poisoned(tmp_path / "images", {key: "raise"}), tmp_path / "run", range(NUM_SHARDS))
     assert {each.key: each.reason for each in quarantined(rundir)} == {
         name: "stage_error" if name == key else "no_source" for name in calm if calm[name].source_key == key
     }
@@ -79,19 +78,21 @@ def test_a_source_that_raises_takes_its_edits_along(tmp_path: Path, calm: dict[s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("how", "reason", "said"),
-    [("die", "worker_died", "out of memory, or a crash"), ("loop", "timed_out", "longer than 0.4 s, in ")],
-)
-def test_a_sample_that_ends_its_worker_is_found_and_costs_no_other(
-    tmp_path: Path, calm: dict[str, Sample], cluster: None, how: str, reason: str, said: str
+def test_samples_that_end_their_worker_are_found_and_cost_no_other(
+    tmp_path: Path, calm: dict[str, Sample], cluster: None
 ) -> None:
-    key = victim(calm, "_cf02")
-    rundir = generate(poisoned(tmp_path / "images", how, key, sample_s=0.2), tmp_path / "run")
-    (found,) = quarantined(rundir)
-    assert (found.key, found.stage, found.reason) == (key, "poison", reason)
-    assert said in found.detail
-    assert every_sample(rundir) == {name: sample for name, sample in calm.items() if name != key}
+    plan = RunDirectory.open(str(tmp_path / "calm")).plan()
+    # In shards of their own: what is said of one does not come of the other.
+    deadly, endless = (f"{plan.keys(index)[1]}_cf02" for index in (1, 2))
+    poison = {deadly: "die", endless: "loop"}
+    rundir = generate(poisoned(tmp_path / "images", poison, sample_s=0.2), tmp_path / "run")
+    found = {each.key: each for each in quarantined(rundir)}
+    assert {key: (each.stage, each.reason) for key, each in found.items()} == {
+        deadly: ("poison", "worker_died"), endless: ("poison", "timed_out")
+    }  # fmt: skip
+    assert "out of memory, or a crash" in found[deadly].detail
+    assert "longer than 0.4 s, in " in found[endless].detail
+    assert every_sample(rundir) == {name: sample for name, sample in calm.items() if name not in poison}
     assert verify_run(rundir) == []
     assert rundir.storage.list(FOLDER) == []
 

@@ -96,19 +96,18 @@ class Judge:
 
 
 class Poison:
-    """Do to itself what the options say, at the sample whose key ends as they say."""
+    """Do to itself what the options say of a sample's key."""
 
     def __init__(self, options: Mapping[str, object], device: object) -> None:
         self.options = options
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         for sample in batch:
-            if sample.key.endswith(str(self.options["key"])):
-                self._act()
+            self._act(self.options.get(sample.key))
             yield sample
 
-    def _act(self) -> None:
-        match self.options["how"]:
+    def _act(self, how: object) -> None:
+        match how:
             case "raise":
                 raise ValueError("first line\nno such colour")
             case "die":
