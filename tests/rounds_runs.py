@@ -8,11 +8,13 @@ from engine.runfile import RunFile
 DEMO = Path(__file__).parent.parent / "configs" / "wardrobe.yaml"
 
 
-def rounds_run(rounds: object = 2, *, num_sources: int = 24, per_shard: int = 6, **reinforce: object) -> RunFile:
+def rounds_run(
+    rounds: object = 2, *, num_sources: int = 24, num_validation: int = 12, per_shard: int = 6, **reinforce: object
+) -> RunFile:
     """Return the demo with a few sources, kinds that the bandit can choose among, and a few steps of training."""
     run = load_run_file(DEMO).model_dump()
     run["rounds"] = rounds
-    run["data"] |= {"num_sources": num_sources, "num_validation_sources": 12}
+    run["data"] |= {"num_sources": num_sources, "num_validation_sources": num_validation}
     run["data"]["train"]["count"] = 400
     run["data"]["test"]["count"] = run["data"]["shifted"]["count"] = 160
     run["shards"]["sources_per_shard"] = per_shard

@@ -17,6 +17,7 @@ from tiny_runs import tiny_plan
 from cluster.cli_plan import plan_lines
 from cluster.pipeline import ALL_PHASES, all_phases, open_run, run_phases
 from cluster.rounds import allocate_round, check_rounds_done, generate_round
+from cluster.session import ray_session
 from engine.allocate import Evidence, allocate
 from engine.bandit import RoundsConfig
 from engine.errors import RunDirectoryError, RunError, SourceError
@@ -270,9 +271,26 @@ def test_a_marker_without_an_allocation_says_nothing_of_it() -> None:
 
 @pytest.mark.slow
 def test_a_run_of_two_rounds_is_allocated_once_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    run = rounds_run(2)
+    small = {"num_sources": 12, "num_validation": 6, "per_shard": 3}
+    run = rounds_run(2, **small)
     rundir, plan = open_run(run, str(tmp_path / "run"))
-    run_phases(ALL_PHASES, run, rundir, plan)
+    # Held here, it serves both commands.
+    with ray_session([part for phase in all_phases(run, rundir, plan) for part in phase.needs]):
+        run_phases(ALL_PHASES, run, rundir, plan)
+        check_rounds(rundir)
+        allocation = rundir.storage.read(allocation_path(2))
+        files = {index: rundir.marker(index).files for index in rundir.done()}
+        rundir.storage.delete(marker_path(3))
+        other = rounds_run(2, **small, num_steps=5)
+        again, plan = open_run(other, str(tmp_path / "run"))
+        run_phases(("generate", "allocate"), other, again, plan)
+    assert {index: again.marker(index).files for index in again.done()} == files
+    assert again.storage.read(allocation_path(2)) == allocation
+    assert again.marker(3).allocation == hashlib.sha256(allocation).hexdigest()
+
+
+def check_rounds(rundir: RunDirectory) -> None:
+    """Hold what a whole run of two rounds has made."""
     allocation = rundir.storage.read(allocation_path(2))
     name = hashlib.sha256(allocation).hexdigest()
     assert {index: marker.allocation for index, marker in rundir.markers().items()} == {
@@ -290,12 +308,3 @@ def test_a_run_of_two_rounds_is_allocated_once_and_resumes_to_the_same_bytes(tmp
     assert all(each["edits_accuracy_after"] is not None for each in summary["rounds"])
     page = rundir.storage.read("report/index.html").decode()
     assert '<section id="rounds"' in page
-
-    files = {index: rundir.marker(index).files for index in rundir.done()}
-    rundir.storage.delete(marker_path(3))
-    other = rounds_run(2, num_steps=5)
-    again, plan = open_run(other, str(tmp_path / "run"))
-    run_phases(("generate", "allocate"), other, again, plan)
-    assert {index: again.marker(index).files for index in again.done()} == files
-    assert again.storage.read(allocation_path(2)) == allocation
-    assert again.marker(3).allocation == name
