@@ -20,7 +20,7 @@ def test_every_part_runs_at_tiny_size_and_writes_its_figures(
     monkeypatch.setenv("COUNTERFORGE_CACHE", str(tmp_path / "cache"))
     # The other editor takes the same way, and as long again: `make bench-gpu ARGS="--size tiny"` measures both.
     monkeypatch.setattr(benchmarks.bench_gpu, "subjects", lambda scale: subjects(scale)[-1:])
-    main(["--size", "tiny", "--rounds", "2", "--out", str(tmp_path)])
+    main(["--size", "tiny", "--rounds", "1", "--out", str(tmp_path)])
     figures, _ = read_figures(COMMAND, tmp_path)
     values = {figure.name: figure.value for figure in figures}
     spent = [value for key, value in values.items() if key.startswith("sdxl-tiny.spent.")]

@@ -23,7 +23,7 @@ def ratio_figure(
     num_rounds: int = NUM_ROUNDS,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Figure:
-    """Return how many times the rate of `against` the rate of `arm` is; p10 and p90 of the rounds as low and high.
+    """Return how many times the rate of `against` the rate of `arm` is; p10 and p90 of several rounds as low and high.
 
     Each round is A-B-B-A, so that a drift of the machine falls on both. `per` are the units of work that one call of
     each does. Both are called once before, for what is paid once. With `better` "lower" it is the ratio of times.
@@ -35,7 +35,7 @@ def ratio_figure(
         seconds = [_timed(call, clock) for call in (arm, against, against, arm)]
         faster = (seconds[1] + seconds[2]) / per[1] / ((seconds[0] + seconds[3]) / per[0])
         ratios.append(faster if better == "higher" else 1 / faster)
-    low, high = percentiles(ratios)
+    low, high = percentiles(ratios) if num_rounds > 1 else (None, None)
     return Figure(
         name=name, value=statistics.median(ratios), low=low, high=high, target=target,
         better=None if target is None else better, n=num_rounds, unit="times",
