@@ -111,22 +111,22 @@ def test_grouping_and_order_change_no_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_neither_more_workers_nor_shared_actors_nor_a_death_change_a_byte(session: None, tmp_path: Path) -> None:
+def test_neither_more_workers_nor_a_death_change_a_byte(session: None, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
     make_in_process(tint_run(images), tmp_path / "calm", range(NUM_SHARDS))
-    generate(tint_run(images, replicas=(2, 2), grouped=True), tmp_path / "grouped")
     # Another plan digest, but the same samples: the option says only where to remember the death.
-    generate(tint_run(images, replicas=(3, 3), tint={"die_once": str(tmp_path / "died")}), tmp_path / "killed")
+    generate(tint_run(images, replicas=(2, 2), tint={"die_once": str(tmp_path / "died")}), tmp_path / "killed")
     calm = contents(tmp_path / "calm")
     assert len([name for name in calm if name.startswith("shards") and name.endswith(".tar")]) == 4
     assert len({data for name, data in calm.items() if name.endswith(".tar")}) > 4
     assert os.path.exists(tmp_path / "died")
-    assert calm == contents(tmp_path / "grouped") == contents(tmp_path / "killed")
+    assert calm == contents(tmp_path / "killed")
 
 
 @pytest.mark.slow
-def test_the_zoo_makes_the_same_bytes_with_one_worker_and_three(session: None, tmp_path: Path) -> None:
+def test_the_zoo_makes_the_same_bytes_with_one_worker_and_two(session: None, tmp_path: Path) -> None:
     small = ["data.num_sources=6", "data.num_validation_sources=0", "shards.sources_per_shard=2"]
+    small += ["stages.editor.num_inference_steps=3"]
 
     def wardrobe(replicas: int) -> RunFile:
         placement = f"stages.editor.placement.replicas=[{replicas}, {replicas}]"
@@ -134,9 +134,9 @@ def test_the_zoo_makes_the_same_bytes_with_one_worker_and_three(session: None, t
         return load_run_file(ROOT / "configs" / "wardrobe.yaml", [*small, placement, groups])
 
     make_in_process(wardrobe(1), tmp_path / "one", [2, 0, 1])
-    generate(wardrobe(3), tmp_path / "three")
+    generate(wardrobe(2), tmp_path / "two")
     assert sum(name.endswith(".tar") and name.startswith("shards") for name in contents(tmp_path / "one")) == 3
-    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
 def test_a_shard_s_calls_are_those_made_for_it_alone(tmp_path: Path) -> None:

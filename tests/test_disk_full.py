@@ -33,7 +33,7 @@ def can_mount() -> bool:
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="this machine lets nobody mount a file system of his own")
 def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path: Path) -> None:
-    run = tint_run(write_images(tmp_path / "images"))
+    run = tint_run(write_images(tmp_path / "images"), grouped=True)
     run_file, disk, copy = tmp_path / "run.yaml", tmp_path / "disk", tmp_path / "copy"
     run_file.write_text(dump_run_file(run))
     disk.mkdir()

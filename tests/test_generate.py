@@ -33,7 +33,7 @@ def broken_run(images: Path, **options: object) -> RunFile:
 @pytest.fixture(scope="module")
 def finished(session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFile, RunDirectory]:
     folder = tmp_path_factory.mktemp("finished")
-    run = tint_run(write_images(folder / "images", bad=2))
+    run = tint_run(write_images(folder / "images", bad=2), grouped=True)
     return run, generate(run, folder / "run")
 
 

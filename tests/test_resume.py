@@ -52,7 +52,9 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 @pytest.mark.slow
 def test_paused_taken_over_and_killed_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     # Slow enough in each shard that what happens to it comes in the middle; the sleep is an option, so all have it.
-    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 0.8})
+    # One actor for both stages takes half as long to start.
+    images = write_images(tmp_path / "images")
+    run = tint_run(images, tint={"sleep_s": 0.8}, grouped=True)
     run_file, out = tmp_path / "run.yaml", tmp_path / "run"
     run_file.write_text(dump_run_file(run))
     paused = start(run_file, out)
@@ -78,14 +80,15 @@ def test_paused_taken_over_and_killed_it_ends_with_the_same_bytes(tmp_path: Path
     # Nobody has to take over from the dead.
     code, output, errors = finish(start(run_file, out))
     assert (code, f"{NUM_SHARDS}/{NUM_SHARDS} shards" in output) == (0, True), errors
-    make_in_process(run, tmp_path / "calm", range(NUM_SHARDS))
+    # Nobody sleeps there, nor do stages share an actor.
+    make_in_process(tint_run(images), tmp_path / "calm", range(NUM_SHARDS))
     assert contents(tmp_path / "calm") == contents(out)
     assert verify_run(rundir) == []
 
 
 @pytest.mark.slow
 def test_ctrl_c_is_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
-    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 0.8})
+    run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 0.8}, grouped=True)
     run_file = tmp_path / "run.yaml"
     run_file.write_text(dump_run_file(run))
     process = start(run_file, tmp_path / "run")

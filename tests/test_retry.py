@@ -38,7 +38,7 @@ def changed(run: RunFile, keep_rejected: str) -> RunFile:
 
 @pytest.mark.parametrize("keep_rejected", ["all", "metadata", "none"])
 def test_the_mended_run_has_the_bytes_of_one_without_trouble(tmp_path: Path, keep_rejected: str) -> None:
-    run = changed(tint_run(write_images(tmp_path / "images", bad=3)), keep_rejected)
+    run = changed(tint_run(write_images(tmp_path / "images", bad=3), grouped=True), keep_rejected)
     rundir = make_in_process(run, tmp_path / "run", range(NUM_SHARDS))
     mend(tmp_path / "images")
     before, after = retry_run(run, rundir, ["unreadable_image"])
@@ -53,7 +53,7 @@ def test_the_mended_run_has_the_bytes_of_one_without_trouble(tmp_path: Path, kee
 
 
 def test_the_command_says_what_became_of_each_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tint_run(write_images(tmp_path / "images", bad=1))
+    run = tint_run(write_images(tmp_path / "images", bad=1), grouped=True)
     rundir = make_in_process(run, tmp_path / "run", range(NUM_SHARDS))
     files = {index: marker.files for index, marker in rundir.markers().items()}
     mend(tmp_path / "images")
@@ -76,7 +76,7 @@ def test_without_trouble_there_is_nothing_to_do(tmp_path: Path, capsys: pytest.C
 
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[RunFile, RunDirectory]:
-    run = tint_run(write_images(tmp_path / "images", bad=1))
+    run = tint_run(write_images(tmp_path / "images", bad=1), grouped=True)
     return run, make_in_process(run, tmp_path / "run", range(NUM_SHARDS))
 
 

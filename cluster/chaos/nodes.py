@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ray._private.node import Node
 
 NUM_NODES = 2
+# Nobody looks at what the processes write, and no machine is to be asked for: two processes less for each node.
+BARE = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
 class Nodes:
@@ -43,7 +45,7 @@ class Nodes:
         }
         # Ray puts its own there with each node, which leaves with exit code 1 and no word.
         self._handler = signal.getsignal(signal.SIGTERM)
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **BARE})
         signal.signal(signal.SIGTERM, self._handler)
         self._nodes: list[Node] = []
 
@@ -59,7 +61,7 @@ class Nodes:
 
     def add(self) -> "Node":
         """Start a node and wait until the cluster knows it."""
-        node = self._cluster.add_node(**self._size)
+        node = self._cluster.add_node(**self._size, **BARE)
         signal.signal(signal.SIGTERM, self._handler)
         self._nodes.append(node)
         return node
