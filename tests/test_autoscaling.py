@@ -20,8 +20,8 @@ from engine.stages import Placement
 
 LOG = logging.getLogger(__name__)
 # A node that waits for its actor is idle too: where others have the cores, a shorter time takes it away again.
-MAX_NODES, IDLE_S = 4, 12.0
-NUM_SHARDS = 16
+MAX_NODES, IDLE_S = 2, 12.0
+NUM_SHARDS = 8
 WAIT_S = 240.0
 
 
@@ -48,7 +48,7 @@ def on_a_gpu(run: RunFile, group: Sequence[str]) -> Placement:
 
 
 @pytest.mark.slow
-def test_a_run_takes_a_cluster_from_no_gpu_to_four_and_leaves_none(
+def test_a_run_takes_a_cluster_from_no_gpu_to_two_and_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     grown = tmp_path / "grown"
@@ -58,7 +58,7 @@ def test_a_run_takes_a_cluster_from_no_gpu_to_four_and_leaves_none(
         "options": {"wait_for": str(grown)},
         "placement": {"num_cpus": 0.1, "replicas": [1, MAX_NODES]},
     }
-    run = tint_run(write_images(tmp_path / "images"), stages={"tint": tint})
+    run = tint_run(write_images(tmp_path / "images", per_class=NUM_SHARDS // 2), stages={"tint": tint})
     run = run.model_copy(update={"shards": run.shards.model_copy(update={"sources_per_shard": 1})})
     grown.touch()
     make_in_process(run, tmp_path / "here", range(NUM_SHARDS))

@@ -21,6 +21,7 @@ from finetune_run import (
 )
 from waiting import wait_until
 
+from cluster import classifiers
 from cluster.cli import main
 from cluster.follow import follow_run
 from cluster.reinforce import reinforce_run
@@ -137,10 +138,12 @@ def test_where_the_generation_died_it_says_so_and_goes_on_later_until_a_leak_com
 
 @pytest.mark.slow
 def test_the_command_trains_while_another_process_generates_on_the_same_cluster(
-    folder: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+    folder: Path, cluster: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 
+    # Classifiers are asked in this process, where they take less time to start than as actors.
+    monkeypatch.setattr(classifiers, "in_session", lambda: False)
     go_on = folder / "go_on"
     placement = {"num_cpus": 0.25}
     tint = {"kind": "plugin", "target": "tiny_stages:Tint", "options": {"wait_for": str(go_on)}, "placement": placement}

@@ -1,35 +1,17 @@
 """Test data must not be trained on: the trainer refuses it by shard and key."""
 
-import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from finetune_run import (
-    committed_run,
-    plant,
-    run_file,
-    save_images,
-    save_resnet,
-    source_of_test_split,
-    training_session,
-)
+from finetune_run import committed_run, plant, run_file, save_images, source_of_test_split
 
-from cluster import classifiers
-from cluster.arms import arm_refs, evaluate_arms
-from cluster.classifiers import ask
-from cluster.cli import main
-from cluster.generate import read_planned
-from cluster.probe import questions
-from cluster.reinforce import reinforce_run
 from engine.errors import LeakError
 from engine.inspection import inspect_shards
 from engine.recipe import inspect_shard
 from engine.reinforcing import ReinforceConfig
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
-from engine.verify import verify_run
 
 
 @pytest.fixture
@@ -85,60 +67,3 @@ def test_rejected_samples_and_placebos_are_not_counted(rundir: RunDirectory) -> 
         0, [first, refused, replace(edit, role="placebo")], {first.key: "train"}, ReinforceConfig()
     )
     assert contents.train == 0
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with training_session(1):
-        yield
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
-    run: RunFile, rundir: RunDirectory, cluster: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    leaked = source_of_test_split(run, rundir)
-    plant(rundir, 2, leaked)
-    # To everything else the shard is as good as the others.
-    assert verify_run(rundir) == []
-    assert main(["reinforce", rundir.storage.root]) == 2
-    said = capsys.readouterr().err
-    assert f"counterforge: shard 000002, sample {leaked.key}: its source is of the test split" in said
-    assert "nothing was trained: delete the shard and its marker" in said
-    assert not rundir.exists("reinforce.json")
-    assert not list(Path(rundir.storage.root).glob("models/*"))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_only_the_evaluation_opens_the_images_of_the_test_split(
-    tmp_path: Path, cluster: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = tmp_path / "images"
-    save_images(images)
-    save_resnet(tmp_path / "patient")
-    run = run_file(images, tmp_path / "patient", num_steps=2, eval_every=2)
-    rundir = committed_run(tmp_path / "run", run)
-    tested = {images / item.locator for item, _ in rundir.plan().of_split("test")}
-    # The kernel notes a read of a file that was not read for two days.
-    for path in images.rglob("*.png"):
-        os.utime(path, (path.stat().st_mtime - 2 * 86_400, path.stat().st_mtime))
-    unread = {path: path.stat().st_atime for path in images.rglob("*.png")}
-
-    def opened() -> set[Path]:
-        return {path for path, before in unread.items() if path.stat().st_atime != before}
-
-    plan = rundir.plan()
-    for index in range(plan.num_shards):
-        read_planned(run.data.train, index, plan.shard(index))
-    if not opened():
-        pytest.skip("this file system does not note when a file is read")
-    reinforce_run(run, rundir)
-    # Asked in this process, which opens what actors open and takes less time to start.
-    monkeypatch.setattr(classifiers, "in_session", lambda: False)
-    refs = arm_refs(run, rundir).values()
-    ask([question for ref in refs for question in questions(ref, ref.digest(), rundir)], "probe")
-    assert opened() == set(unread) - tested
-    evaluate_arms(run, rundir)
-    assert opened() == set(unread)

@@ -14,15 +14,31 @@ from pathlib import Path
 
 import psutil
 import pytest
-from finetune_run import CLASSES, PHRASES, committed_run, run_file, save_images, save_resnet, save_vit, training_session
+from finetune_run import (
+    CLASSES,
+    PHRASES,
+    committed_run,
+    plant,
+    run_file,
+    save_images,
+    save_resnet,
+    save_vit,
+    source_of_test_split,
+    training_session,
+)
 
 from actors.classifier import Classifier
-from cluster import reinforce
+from cluster import classifiers, reinforce
+from cluster.arms import arm_refs, evaluate_arms
+from cluster.classifiers import ask
+from cluster.cli import main
+from cluster.probe import questions
 from cluster.reinforce import reinforce_run
 from engine.errors import RunError, RunFileError
 from engine.rundir import WEAKNESS, RunDirectory
 from engine.runfile import ProbeConfig, RunFile
 from engine.stages import ModelConfig
+from engine.verify import verify_run
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = {"num_steps": 64, "eval_every": 16}
@@ -52,9 +68,19 @@ def make(folder: Path, name: str, model: str = "patient", **settings: object) ->
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path, cluster: None) -> tuple[RunFile, RunDirectory, dict]:
+def unread(folder: Path) -> dict[Path, float]:
+    """Images of which the kernel notes the next read, as none was read for two days, by the time of their last one."""
+    save_images(folder / "unread", per_class=60)
+    for path in (folder / "unread").rglob("*.png"):
+        os.utime(path, (path.stat().st_mtime - 2 * 86_400, path.stat().st_mtime))
+    return {path: path.stat().st_atime for path in (folder / "unread").rglob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, cluster: None, unread: dict[Path, float]) -> tuple[RunFile, RunDirectory, dict]:
     """One training from beginning to end, the reference for those that are killed."""
-    run, rundir = make(folder, "whole", **STEPS)
+    run = run_file(folder / "unread", folder / "patient", **STEPS)
+    rundir = committed_run(folder / "whole", run)
     return run, rundir, reinforce_run(run, rundir)
 
 
@@ -139,6 +165,45 @@ def test_the_saved_model_predicts_as_it_was_scored(whole: tuple[RunFile, RunDire
         found = classifier.predict([sample.image for sample in edits]).argmax(1)
         right = sum(int(label) == sample.label for label, sample in zip(found, edits, strict=True))
         assert right / len(edits) == result["arms"][arm]["validation_edits_accuracy"]
+
+
+@pytest.mark.slow
+def test_only_the_evaluation_opens_the_images_of_the_test_split(
+    whole: tuple[RunFile, RunDirectory, dict], unread: dict[Path, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, rundir, _ = whole
+    images = next(iter(unread)).parent.parent
+    tested = {images / item.locator for item, _ in rundir.plan().of_split("test")}
+
+    def opened() -> set[Path]:
+        return {path for path, before in unread.items() if path.stat().st_atime != before}
+
+    if not opened():
+        pytest.skip("this file system does not note when a file is read")
+    # Asked in this process, which opens what actors open and takes less time to start.
+    monkeypatch.setattr(classifiers, "in_session", lambda: False)
+    refs = arm_refs(run, rundir).values()
+    ask([question for ref in refs for question in questions(ref, ref.digest(), rundir)], "probe")
+    assert opened() == set(unread) - tested
+    evaluate_arms(run, rundir)
+    assert opened() == set(unread)
+
+
+@pytest.mark.slow
+def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
+    folder: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, rundir = make(folder, "leaking")
+    leaked = source_of_test_split(run, rundir)
+    plant(rundir, 2, leaked)
+    # To everything else the shard is as good as the others.
+    assert verify_run(rundir) == []
+    assert main(["reinforce", rundir.storage.root]) == 2
+    said = capsys.readouterr().err
+    assert f"counterforge: shard 000002, sample {leaked.key}: its source is of the test split" in said
+    assert "nothing was trained: delete the shard and its marker" in said
+    assert not rundir.exists("reinforce.json")
+    assert not list(Path(rundir.storage.root).glob("models/*"))
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from rounds_runs import rounds_run
 from tiny_runs import tiny_plan
 
+from cluster import classifiers
 from cluster.cli_plan import plan_lines
 from cluster.pipeline import ALL_PHASES, all_phases, open_run, run_phases
 from cluster.rounds import allocate_round, check_rounds_done, generate_round
@@ -270,7 +271,11 @@ def test_a_marker_without_an_allocation_says_nothing_of_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_of_two_rounds_is_allocated_once_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_of_two_rounds_is_allocated_once_and_resumes_to_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Classifiers are asked in this process, where they take less time to start than as actors.
+    monkeypatch.setattr(classifiers, "in_session", lambda: False)
     small = {"num_sources": 12, "num_validation": 6, "per_shard": 3}
     run = rounds_run(2, **small)
     rundir, plan = open_run(run, str(tmp_path / "run"))

@@ -117,12 +117,13 @@ def closed_figures(
 ) -> Iterator[Figure]:
     """Yield figure 2 and the rates behind it; a Ray session must be there.
 
-    Rounds are A-B-B-A, and what follows on itself is one run: A, BB, AA, ..., A.
+    Rounds are A-B-B-A, and what follows on itself is one run: A, BB, AA, ..., A. A single one is AA, BB.
     """
-    ours, theirs = engine(1), list[float]()
+    ours, theirs = engine(1 if num_rounds > 1 else 2), list[float]()
     for number in range(num_rounds):
         theirs += peer(2)
-        ours += engine(2 if number < num_rounds - 1 else 1)
+        if num_rounds > 1:
+            ours += engine(2 if number < num_rounds - 1 else 1)
     ratios = [(ours[at] + ours[at + 1]) / (theirs[at] + theirs[at + 1]) for at in range(0, 2 * num_rounds, 2)]
     low, high = percentiles(ratios) if num_rounds > 1 else (None, None)
     yield Figure(
