@@ -32,6 +32,7 @@ from cluster import classifiers, reinforce
 from cluster.arms import arm_refs, evaluate_arms
 from cluster.classifiers import ask
 from cluster.cli import main
+from cluster.generate import read_planned
 from cluster.probe import questions
 from cluster.reinforce import reinforce_run
 from engine.errors import RunError, RunFileError
@@ -68,19 +69,29 @@ def make(folder: Path, name: str, model: str = "patient", **settings: object) ->
 
 
 @pytest.fixture(scope="module")
-def unread(folder: Path) -> dict[Path, float]:
-    """Images of which the kernel notes the next read, as none was read for two days, by the time of their last one."""
-    save_images(folder / "unread", per_class=60)
-    for path in (folder / "unread").rglob("*.png"):
-        os.utime(path, (path.stat().st_mtime - 2 * 86_400, path.stat().st_mtime))
-    return {path: path.stat().st_atime for path in (folder / "unread").rglob("*.png")}
+def committed(folder: Path) -> tuple[RunFile, RunDirectory]:
+    save_images(folder / "own", per_class=60)
+    run = run_file(folder / "own", folder / "patient", **STEPS)
+    return run, committed_run(folder / "whole", run)
 
 
 @pytest.fixture(scope="module")
-def whole(folder: Path, cluster: None, unread: dict[Path, float]) -> tuple[RunFile, RunDirectory, dict]:
+def unread(folder: Path, committed: tuple[RunFile, RunDirectory]) -> dict[Path, float]:
+    """Images whose next read the kernel notes, as none was read for two days, with the time of their last one."""
+    for path in (folder / "own").rglob("*.png"):
+        os.utime(path, (path.stat().st_mtime - 2 * 86_400, path.stat().st_mtime))
+    return {path: path.stat().st_atime for path in (folder / "own").rglob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def whole(
+    cluster: None, committed: tuple[RunFile, RunDirectory], unread: dict[Path, float]
+) -> tuple[RunFile, RunDirectory, dict]:
     """One training from beginning to end, the reference for those that are killed."""
-    run = run_file(folder / "unread", folder / "patient", **STEPS)
-    rundir = committed_run(folder / "whole", run)
+    run, rundir = committed
+    plan = rundir.plan()
+    for index in range(plan.num_shards):
+        read_planned(run.data.train, index, plan.shard(index))
     return run, rundir, reinforce_run(run, rundir)
 
 
@@ -169,11 +180,13 @@ def test_the_saved_model_predicts_as_it_was_scored(whole: tuple[RunFile, RunDire
 
 @pytest.mark.slow
 def test_only_the_evaluation_opens_the_images_of_the_test_split(
-    whole: tuple[RunFile, RunDirectory, dict], unread: dict[Path, float], monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    whole: tuple[RunFile, RunDirectory, dict],
+    unread: dict[Path, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run, rundir, _ = whole
-    images = next(iter(unread)).parent.parent
-    tested = {images / item.locator for item, _ in rundir.plan().of_split("test")}
+    tested = {folder / "own" / item.locator for item, _ in rundir.plan().of_split("test")}
 
     def opened() -> set[Path]:
         return {path for path, before in unread.items() if path.stat().st_atime != before}
