@@ -7,7 +7,7 @@ from typing import assert_never
 
 import torch
 
-from actors.device import fix_threads, resolve_device
+from actors.device import fix_threads, keep_freed_memory, resolve_device
 from actors.loading import import_target
 from engine.errors import ModelError
 from engine.sample import Stage
@@ -28,6 +28,7 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
     """
     device = resolve_device(config.placement)
     fix_threads(config.placement.num_threads)
+    keep_freed_memory()
     match config:
         case CaptionerConfig():
             from actors.captioner import Captioner

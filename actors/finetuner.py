@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from actors.device import fix_threads, resolve_device
+from actors.device import fix_threads, keep_freed_memory, resolve_device
 from actors.finetune_arm import Arm
 from actors.finetune_data import BATCHES_AHEAD, Batch
 from actors.finetune_follow import Follower, StoppedError
@@ -264,6 +264,7 @@ def _start(task: FinetuneTask) -> Place:
     placement = task.run.reinforce.placement
     device = resolve_device(placement)
     fix_threads(placement.num_threads)
+    keep_freed_memory()
     os.environ["DS_ACCELERATOR"] = device.type
     # Where DeepSpeed compiles something after all (CPU offload), it calls the ninja beside this Python.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
