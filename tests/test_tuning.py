@@ -14,6 +14,7 @@ from tiny_pipelines import save_flux_kontext, save_stable_diffusion, save_stable
 from actors.device import fix_threads, precision
 from actors.diffusion.compiled import lay_out
 from actors.diffusion.editing import SlotDrawing
+from actors.diffusion.packed import can_pack
 from actors.editor_pipelines import load_pipeline
 from actors.loading import resolve_model
 from engine.errors import ModelError
@@ -58,7 +59,8 @@ def record(stage: object) -> dict[str, object]:
     return drawing.record
 
 
-def test_on_a_cpu_channels_last_gives_the_zoo_editor_the_same_bits() -> None:
+def test_on_a_cpu_channels_last_gives_the_zoo_editor_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.diffusion.compiled.can_pack", lambda: False)
     config = EditorConfig(model=ModelConfig(name="zoo/editor", dtype="bfloat16"))
     folder = resolve_model(config.model, offline=True)
     chance = torch.Generator().manual_seed(0)
@@ -75,6 +77,14 @@ def test_on_a_cpu_channels_last_gives_the_zoo_editor_the_same_bits() -> None:
             predicted = pipeline.unet(latents.to(pipeline.unet.dtype), times, text, return_dict=False)[0]
             found.append((encoded, pipeline.vae.decode(encoded, return_dict=False)[0], predicted.float()))
     assert all(torch.equal(one.float(), other.float()) for one, other in zip(*found, strict=True))
+
+
+@pytest.mark.skipif(not can_pack(), reason="oneDNN has no bfloat16 on this processor")
+def test_bfloat16_is_packed_where_nothing_compiles(model: Path) -> None:
+    stage = editor(model, model=ModelConfig(name=str(model), dtype="bfloat16"))
+    assert record(stage)["layout"] == "packed"
+    assert stage.pipeline.unet.conv_in.weight.is_mkldnn
+    assert lay_out(load_pipeline(stage.config, str(model), CPU)[0], stage.config.model, "default") == "channels_last"
 
 
 def test_float32_stays_as_it_is(model: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, assert_never
 
 import torch
 
+from actors.diffusion.packed import can_pack, pack
 from actors.untyped import Model, Pipeline
 from engine.stages import CompileMode, ModelConfig
 
@@ -17,8 +18,9 @@ def lay_out(pipeline: Pipeline, model: ModelConfig, mode: CompileMode) -> str:
     """Lay out the UNet and the autoencoder for their convolutions, and return the name of the layout.
 
     Convolutions in half precision want channels last: on a CPU they take half the time, with the same bits. The UNet's
-    weights are then bfloat16 too, which autocast would make of them in each call. On a GPU it pays where a compiler
-    joins what lies between the convolutions: alone, group norm knows no such layout and has everything copied.
+    weights are then bfloat16 too, which autocast would make of them in each call, and packed where nothing compiles. On
+    a GPU it pays where a compiler joins what lies between the convolutions: alone, group norm knows no such layout and
+    has everything copied.
     """
     on_cpu = pipeline.device.type == "cpu"
     if model.dtype != "bfloat16" if on_cpu else (model.dtype == "float32" or mode == "off"):
@@ -29,6 +31,9 @@ def lay_out(pipeline: Pipeline, model: ModelConfig, mode: CompileMode) -> str:
         network.to(memory_format=torch.channels_last)
         if on_cpu and mode == "off":
             _norm_contiguously(network)
+    if on_cpu and mode == "off" and can_pack():
+        pack(pipeline.unet)
+        return "packed"
     return "channels_last"
 
 

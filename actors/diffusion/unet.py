@@ -33,7 +33,8 @@ class UNet:
 
         With `deep`, one a row, the rows use what they keep, or all get it anew.
         """
-        embeddings = torch.stack([prompt.embedding for prompt in prompts])
+        # In the UNet's precision here, and not in each attention layer.
+        embeddings = torch.stack([prompt.embedding for prompt in prompts]).to(self._unet.dtype)
         added = None
         if prompts[0].pooled is not None:
             pooled = torch.stack([prompt.pooled for prompt in prompts if prompt.pooled is not None])
