@@ -1,28 +1,38 @@
-"""What a process of an actor is set to."""
+"""What the process of an actor is set to."""
 
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 FAULTS_OF_EACH_TIME = """
 import resource
 import torch
-from actors.device import keep_freed_memory
+from actors.build import build_stage
+from engine.stages import PluginConfig
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     made = [torch.ones(4 << 20) for _ in range(8)]
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-keep_freed_memory()
+build_stage(PluginConfig(target="tiny_stages:Counting"), name="count", seed=0, offline=True)
 print(*[faults() for _ in range(4)])
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to keep memory")
-def test_freed_memory_is_there_for_what_is_made_next() -> None:
-    code = [sys.executable, "-c", FAULTS_OF_EACH_TIME]
-    first, *_, last = map(int, subprocess.run(code, check=True, capture_output=True, text=True).stdout.split())
+def test_memory_that_a_stage_frees_is_there_for_what_it_makes_next() -> None:
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS_OF_EACH_TIME],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    first, *_, last = map(int, done.stdout.split())
     assert last < first / 10

@@ -33,15 +33,17 @@ class UNet:
 
         With `deep`, one a row, the rows use what they keep, or all get it anew.
         """
+        # Not unet.dtype, for which diffusers looks at all its modules: a millisecond.
+        dtype = self._unet.conv_in.weight.dtype
         # In the UNet's precision here, and not in each attention layer.
-        embeddings = torch.stack([prompt.embedding for prompt in prompts]).to(self._unet.dtype)
+        embeddings = torch.stack([prompt.embedding for prompt in prompts]).to(dtype)
         added = None
         if prompts[0].pooled is not None:
             pooled = torch.stack([prompt.pooled for prompt in prompts if prompt.pooled is not None])
             time_ids = torch.stack([prompt.time_ids for prompt in prompts if prompt.time_ids is not None])
             added = {"text_embeds": pooled, "time_ids": time_ids}
         with precision(self._model, self._device):
-            inputs = latents.to(self._unet.dtype)
+            inputs = latents.to(dtype)
             if not deep:
                 output = self._unet(
                     inputs, times, encoder_hidden_states=embeddings, added_cond_kwargs=added, return_dict=False
