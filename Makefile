@@ -44,7 +44,8 @@ proofs-probe proofs-reinforce proofs-curve proofs-rounds: $(VENV)/installed ## o
 
 CHAOS := configs/wardrobe.yaml --kills 100 --set data.num_sources=48 \
 	--set data.num_validation_sources=0 --set shards.sources_per_shard=4 \
-	--set 'groups=[[captioner,perturber],[editor,verifier]]' --set 'stages.editor.placement.replicas=[1,1]'
+	--set 'groups=[[captioner,perturber],[editor,verifier]]' --set 'stages.editor.placement.replicas=[1,1]' \
+	--set stages.editor.unet_rows=16
 
 chaos: $(VENV)/installed ## kill drivers, workers and nodes of a small run and compare every byte; hours on two cores
 	$(BIN)/counterforge chaos $(CHAOS)
