@@ -7,7 +7,7 @@ from typing import assert_never
 
 import torch
 
-from actors.device import fix_threads, keep_freed_memory, resolve_device
+from actors.device import resolve_device, set_up_process
 from actors.loading import import_target
 from engine.errors import ModelError
 from engine.sample import Stage
@@ -27,8 +27,7 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
     `seed` is the run's; `offline` forbids asking a model hub. Raises ModelError or PlacementError.
     """
     device = resolve_device(config.placement)
-    fix_threads(config.placement.num_threads)
-    keep_freed_memory()
+    set_up_process(config.placement.num_threads)
     match config:
         case CaptionerConfig():
             from actors.captioner import Captioner

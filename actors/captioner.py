@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -30,10 +30,13 @@ from actors.untyped import Model, Processor, Tensors, Tokenizer
 from engine.config import ServerConfig
 from engine.errors import RunFileError
 from engine.sample import Json, Rejection, Sample
+from engine.shard import image_extension
 from engine.stages import CaptionerConfig
 
 EMPTY = BadReply(reason="empty_caption", detail="the model answered with no words")
-JPEG_QUALITY = 95  # of a picture on its way to a server
+# What a run's own pictures are; others become JPEG on their way to a server.
+SENT_AS_THEY_ARE: Mapping[str | None, str] = {".jpg": "image/jpeg", ".png": "image/png"}
+JPEG_QUALITY = 95
 CHAT_PROMPT = "Describe this photo in one short sentence: the main object, its colour, and where it is."
 FLORENCE_TASK = "<CAPTION>"
 
@@ -86,17 +89,13 @@ class Captioner:
             yield self._result(sample, answers[sample.image]) if sample.key in wanted else sample
 
     def _result(self, sample: Sample, answer: str | BadReply) -> Sample | Rejection:
-        caption = " ".join(answer.split()) if isinstance(answer, str) else ""
-        if caption:
-            provenance = {**sample.provenance, self.name: self.model.provenance}
-            return replace(sample, caption=caption, provenance=provenance)
-        problem = answer if isinstance(answer, BadReply) else EMPTY
+        if isinstance(answer, str):
+            if caption := " ".join(answer.split()):
+                provenance = {**sample.provenance, self.name: self.model.provenance}
+                return replace(sample, caption=caption, provenance=provenance)
+            answer = EMPTY
         return Rejection(
-            key=sample.key,
-            source_key=sample.source_key,
-            stage=self.name,
-            reason=problem.reason,
-            detail=problem.detail,
+            key=sample.key, source_key=sample.source_key, stage=self.name, reason=answer.reason, detail=answer.detail
         )
 
 
@@ -162,10 +161,12 @@ class ServedCaptions:
 
     def _ask(self, image: bytes) -> Answer | BadReply:
         try:
-            picture = encode_jpeg(np.asarray(decode_rgb(image)), JPEG_QUALITY)
+            pixels = decode_rgb(image)
         except UnreadableImageError as error:
             return unreadable(error)
-        url = f"data:image/jpeg;base64,{b64encode(picture).decode()}"
+        kind = SENT_AS_THEY_ARE.get(image_extension(image))
+        sent = image if kind else encode_jpeg(np.asarray(pixels), JPEG_QUALITY)
+        url = f"data:{kind or 'image/jpeg'};base64,{b64encode(sent).decode()}"
         content: Json = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": self._question}]
         return self._server.ask([{"role": "user", "content": content}], self._settings)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from actors.batching import padded_batches
-from actors.device import fix_threads, keep_freed_memory, precision, resolve_device
+from actors.device import precision, resolve_device, set_up_process
 from actors.images import decode_rgb
 from actors.loading import import_target, load_image_processor, load_weights, model_digest, resolve_model
 from actors.preprocessing import Preprocessing
@@ -37,8 +37,7 @@ class Classifier:
     """
 
     def __init__(self, config: ProbeConfig, classes: Sequence[str], offline: bool = False) -> None:
-        fix_threads(config.placement.num_threads)
-        keep_freed_memory()
+        set_up_process(config.placement.num_threads)
         self.classes = tuple(classes)
         self.batch_size = config.batch_size
         self.digest = classifier_digest(config, offline)

@@ -37,6 +37,12 @@ def fix_threads(num_threads: int) -> None:
     torch.backends.cudnn.deterministic = True
 
 
+def set_up_process(num_threads: int) -> None:
+    """Set the process of an actor or a training to what it keeps to its end: its threads, and the memory it frees."""
+    fix_threads(num_threads)
+    keep_freed_memory()
+
+
 def keep_freed_memory() -> None:
     """Have this process keep the memory that it frees, for what it asks for next; elsewhere than on glibc do nothing.
 

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from actors.device import fix_threads, keep_freed_memory, resolve_device
+from actors.device import resolve_device, set_up_process
 from actors.finetune_arm import Arm
 from actors.finetune_data import BATCHES_AHEAD, Batch
 from actors.finetune_follow import Follower, StoppedError
@@ -263,8 +263,7 @@ def _start(task: FinetuneTask) -> Place:
     """Make this process ready for DeepSpeed, which reads the environment when it is imported."""
     placement = task.run.reinforce.placement
     device = resolve_device(placement)
-    fix_threads(placement.num_threads)
-    keep_freed_memory()
+    set_up_process(placement.num_threads)
     os.environ["DS_ACCELERATOR"] = device.type
     # Where DeepSpeed compiles something after all (CPU offload), it calls the ninja beside this Python.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 ROWS_HASHED_AT_ONCE = 65_536
+# What of a server does not belong to what it is asked.
+WHERE_SERVED = {"url", "num_requests", "timeout_s", "key_variable"}
 
 logger = logging.getLogger(__name__)
 
@@ -188,10 +190,6 @@ def make_plan(run: RunFile, store: HashStore | None = None) -> Plan:
         table=table,
         near_duplicates=found,
     )
-
-
-# What of a server does not belong to what it is asked.
-WHERE_SERVED = {"url", "num_requests", "timeout_s", "key_variable"}
 
 
 def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> str:

@@ -1,5 +1,6 @@
 """Models on a server: one that runs, transformers' own, and one that has every trouble that a server can have."""
 
+import base64
 import json
 import os
 import subprocess
@@ -296,6 +297,7 @@ def test_an_image_that_cannot_be_read_is_not_sent(scripted: Callable) -> None:
     assert bad.reason == "unreadable_image"
     (image, question) = server.requests[-1]["messages"][0]["content"]
     assert image["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/")
+    assert base64.b64decode(image["image_url"]["url"].partition(",")[2]) == jpeg()
     assert "Describe this photo" in question["text"]
     assert stage.calls == {"captions": 1}
 
