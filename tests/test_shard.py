@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import math
+import random
 import subprocess
 import tarfile
 from dataclasses import replace
@@ -127,6 +128,16 @@ def test_the_json_has_one_form_whatever_it_holds() -> None:
         for name in ("attributes", "scores", "provenance", "reasons"):
             text = json.loads(record)[name]
             assert text == dump_json(json.loads(text))
+
+
+@pytest.mark.parametrize("exponent", range(-12, 22))
+def test_a_score_is_written_as_python_writes_it(exponent: int) -> None:
+    chance = random.Random(exponent)
+    # All written at once, and each alone: one hard number must not change how its neighbours are written.
+    scores = {f"score-{number:03}": chance.uniform(-1, 1) * 10**exponent for number in range(200)}
+    for some in (scores, *({name: value} for name, value in scores.items())):
+        record = json.loads(sample_to_json(replace(group()[2], scores=some)))
+        assert record["scores"] == dump_json(some)
 
 
 def test_samples_that_share_a_mapping_have_the_bytes_of_those_that_do_not() -> None:
