@@ -29,7 +29,7 @@ from actors.tokens import give_tokens
 from actors.untyped import Model, Processor, Tensors, Tokenizer
 from engine.config import ServerConfig
 from engine.errors import RunFileError
-from engine.sample import Json, Rejection, Sample
+from engine.sample import ImageBytes, Json, Rejection, Sample
 from engine.shard import image_extension
 from engine.stages import CaptionerConfig
 
@@ -59,7 +59,7 @@ class Describer(Protocol):
     calls: Counter[str]
     provenance: dict[str, Json]
 
-    def answers(self, images: Sequence[bytes]) -> Iterator[tuple[bytes, str | BadReply]]:
+    def answers(self, images: Sequence[ImageBytes]) -> Iterator[tuple[ImageBytes, str | BadReply]]:
         """Yield each of the encoded images with its caption, or with why it has none."""
         ...
 
@@ -112,11 +112,11 @@ class LoadedCaptions:
             "attention": set_attention(self.model, config.attention, device),
         }
 
-    def answers(self, images: Sequence[bytes]) -> Iterator[tuple[bytes, str | BadReply]]:
+    def answers(self, images: Sequence[ImageBytes]) -> Iterator[tuple[ImageBytes, str | BadReply]]:
         """Yield each of the encoded images with its caption, or with why it has none."""
         size = self.config.batch_size
         for start in range(0, len(images), size):
-            readable: list[tuple[bytes, Image.Image]] = []
+            readable: list[tuple[ImageBytes, Image.Image]] = []
             for image in images[start : start + size]:
                 try:
                     readable.append((image, decode_rgb(image)))
@@ -150,7 +150,7 @@ class ServedCaptions:
         self.calls: Counter[str] = Counter()
         self.provenance: dict[str, Json] = self._server.provenance
 
-    def answers(self, images: Sequence[bytes]) -> Iterator[tuple[bytes, str | BadReply]]:
+    def answers(self, images: Sequence[ImageBytes]) -> Iterator[tuple[ImageBytes, str | BadReply]]:
         """Yield each of the encoded images with its caption, or with why it has none."""
         for image, answer in self._server.together(deque(images), self._ask):
             if isinstance(answer, BadReply):
@@ -159,7 +159,7 @@ class ServedCaptions:
                 self.calls["captions"] += 1
                 yield image, answer.text
 
-    def _ask(self, image: bytes) -> Answer | BadReply:
+    def _ask(self, image: ImageBytes) -> Answer | BadReply:
         try:
             pixels = decode_rgb(image)
         except UnreadableImageError as error:

@@ -18,6 +18,7 @@ from actors.loading import import_target, load_image_processor, load_weights, mo
 from actors.preprocessing import Preprocessing
 from engine.errors import ModelError
 from engine.runfile import ProbeConfig
+from engine.sample import ImageBytes
 from engine.stages import ModelConfig
 
 Probabilities = NDArray[np.float32]
@@ -41,7 +42,7 @@ class Classifier:
         self.classes = tuple(classes)
         self.batch_size = config.batch_size
         self.digest = classifier_digest(config, offline)
-        self._predict: Callable[[Sequence[bytes], int], Probabilities]
+        self._predict: Callable[[Sequence[ImageBytes], int], Probabilities]
         if config.model is not None:
             device = resolve_device(config.placement)
             self._predict = _Checkpoint(config.model, self.classes, device, offline)
@@ -49,7 +50,7 @@ class Classifier:
             assert config.callable is not None  # the schema asks for exactly one of the two
             self._predict = _Function(config.callable, self.classes)
 
-    def predict(self, images: Sequence[bytes]) -> Probabilities:
+    def predict(self, images: Sequence[ImageBytes]) -> Probabilities:
         """Return probabilities (num_images, num_classes) for encoded images; raises UnreadableImageError."""
         rows = [np.empty((0, len(self.classes)), np.float32)]
         for batch, count in padded_batches(images, self.batch_size):
@@ -121,7 +122,7 @@ class _Checkpoint:
         names = {int(index): name for index, name in self.model.config.id2label.items()}
         self.columns = match_classes(names, classes, config.name)
 
-    def __call__(self, images: Sequence[bytes], batch_size: int) -> Probabilities:
+    def __call__(self, images: Sequence[ImageBytes], batch_size: int) -> Probabilities:
         pixels = _filled([self.preprocessing.pixels(image) for image in images], batch_size)
         inputs = self.preprocessing.inputs(np.stack(pixels), self.device)
         with torch.inference_mode(), precision(self.config, self.device):
@@ -138,7 +139,7 @@ class _Function:
         self.num_classes = len(classes)
         self.function = import_function(target)
 
-    def __call__(self, images: Sequence[bytes], batch_size: int) -> Probabilities:
+    def __call__(self, images: Sequence[ImageBytes], batch_size: int) -> Probabilities:
         answer = np.asarray(self.function(_filled([decode_rgb(image) for image in images], batch_size)), np.float32)
         wanted = (batch_size, self.num_classes)
         if answer.shape != wanted:

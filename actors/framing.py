@@ -16,6 +16,7 @@ from torch import nn
 
 from actors.images import decode_rgb
 from actors.untyped import Processor
+from engine.sample import ImageBytes
 from engine.sources.decode import MAX_PIXELS
 
 Rgb = NDArray[np.uint8]  # (height, width, 3)
@@ -44,7 +45,7 @@ class Framing:
         """Return what an image processor makes of an image, to the bit; it may be a part of a larger array."""
         return self._cropped(_resized(rgb, self._target(*rgb.shape[:2]), self.resample))
 
-    def of_encoded(self, image: bytes) -> Rgb:
+    def of_encoded(self, image: ImageBytes) -> Rgb:
         """Return the same of an encoded image; raises UnreadableImageError.
 
         A JPEG of twice the size or more is decoded at a fraction of it, and the result is close: photographs differ by

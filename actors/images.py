@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from engine.sample import ImageBytes
 from engine.sources.decode import PNG_SETTINGS
 
 # Below this edge a colour edge is a large part of the picture, and half-resolution colour shows.
@@ -20,7 +21,7 @@ class UnreadableImageError(Exception):
     """Report bytes that are no image; about one sample, so a stage turns it into a Rejection."""
 
 
-def decode_rgb(data: bytes) -> Image.Image:
+def decode_rgb(data: ImageBytes) -> Image.Image:
     """Return the RGB image that the bytes encode; raises UnreadableImageError."""
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -11,6 +11,7 @@ from torch import Tensor
 from actors.framing import Framing, framings
 from actors.images import decode_rgb
 from actors.untyped import Processor
+from engine.sample import ImageBytes
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
@@ -47,7 +48,7 @@ class Preprocessing:
         """Return whether `pixels` are uint8."""
         return bool(self._options)
 
-    def pixels(self, image: bytes) -> Pixels:
+    def pixels(self, image: ImageBytes) -> Pixels:
         """Return the resized and cropped pixels (channels, height, width) of an encoded image.
 
         They may be a view of a larger array. Raises UnreadableImageError.

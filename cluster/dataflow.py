@@ -1,20 +1,16 @@
-"""One shard on its way through Ray Data. The only place that turns Arrow blocks into samples and back.
+"""One shard on its way through Ray Data. The only place that turns blocks into shards and back.
 
 A shard is one row of one block: its samples, its rejections, its seconds. Ray may split and merge blocks between rows,
 never within one, so no setting of Ray can tear a shard apart.
 """
 
-import copyreg
-import io
-import pickle
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
-import numpy as np
-import pyarrow as pa
+import pandas as pd
 import ray.data
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
@@ -49,42 +45,18 @@ NUM_INIT_DEATHS = 5
 # A shard that was begun so often without an end is worked on in parts. The first deaths may be those of machines.
 WHOLE_ATTEMPTS = 2
 
-# A shard pickled without its images, and its images one after the other. As JSON a sample took 40 us to write and 30 to
-# read, pickled it takes 7 and 7: as long as a copy of its image.
-SHARD_SCHEMA = pa.schema({"row": pa.large_binary(), "images": pa.large_list(pa.large_binary())})
+
+def to_block(row: ShardRow) -> pd.DataFrame:
+    """Return a shard as a block of one row, in which Ray keeps it as the object that it is."""
+    return pd.DataFrame({"shard": pd.Series([row], dtype=object)})
 
 
-def to_block(row: ShardRow) -> pa.Table:
-    """Return a shard as an Arrow table of one row."""
-    pickled, images = io.BytesIO(), list[pickle.PickleBuffer]()
-    pickler = pickle.Pickler(pickled, pickle.HIGHEST_PROTOCOL, buffer_callback=images.append)
-    pickler.dispatch_table = copyreg.dispatch_table | {Sample: _beside_its_image}
-    pickler.dump(row)
-    columns = [_binaries([pickled.getvalue()]), pa.LargeListArray.from_arrays([0, len(images)], _binaries(images))]
-    return pa.table(columns, schema=SHARD_SCHEMA)
-
-
-def from_block(block: pa.Table) -> ShardRow:
-    """Return the shard in an Arrow table of one row."""
-    if block.num_rows != 1:
-        raise RunError(
-            f"a block holds {block.num_rows} shards, there must be exactly one: this is a bug in the dataflow"
-        )
-    (row,), (images,) = block["row"], block["images"]
-    shard: ShardRow = pickle.loads(row.as_buffer(), buffers=images.as_py())  # nosec B301 # by a worker of this run
-    return shard
-
-
-def _beside_its_image(sample: Sample) -> tuple[Callable[..., object], tuple[type], dict[str, object]]:
-    """Reduce a sample as pickle does, with its image as a buffer that may travel beside it."""
-    return object.__new__, (Sample,), vars(sample) | {"image": pickle.PickleBuffer(sample.image)}
-
-
-def _binaries(pieces: Sequence[bytes | pickle.PickleBuffer]) -> pa.Array:
-    """Return an Arrow array of the pieces. Arrow itself takes three times as long for a list of bytes."""
-    ends = np.cumsum([0, *(memoryview(piece).nbytes for piece in pieces)], dtype=np.int64)
-    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(pieces))]
-    return pa.Array.from_buffers(pa.large_binary(), len(pieces), buffers)
+def from_block(block: pd.DataFrame) -> ShardRow:
+    """Return the shard in a block of one row."""
+    if len(block) != 1:
+        raise RunError(f"a block holds {len(block)} shards, there must be exactly one: this is a bug in the dataflow")
+    row: ShardRow = block["shard"].iloc[0]
+    return row
 
 
 Read = Callable[[], ShardRow]
@@ -146,7 +118,7 @@ class StageGroup:
             # Raised at the first shard instead: an error in a constructor makes Ray start the actor again and again.
             self.failure = error
 
-    def __call__(self, block: pa.Table) -> pa.Table:
+    def __call__(self, block: pd.DataFrame) -> pd.DataFrame:
         """Return the block with its samples processed."""
         if self.failure is not None:
             raise self.failure
@@ -240,12 +212,12 @@ def run_dataflow(
             _commit_block,
             fn_kwargs={"commit": commit},
             batch_size=1,
-            batch_format="pyarrow",
+            batch_format="pandas",
             compute=ray.data.TaskPoolStrategy(),
             num_cpus=IO_CPUS,
         )
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            yield from (Marker.from_json(data, "of a commit") for data in batch["marker"].to_pylist())
+        for batch in dataset.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):
+            yield from (Marker.from_json(data, "of a commit") for data in batch["marker"])
 
 
 def data_context() -> ray.data.DataContext:
@@ -266,16 +238,16 @@ def data_context() -> ray.data.DataContext:
     return context
 
 
-def _read_block(shard: int, read: Read) -> list[pa.Table]:
+def _read_block(shard: int, read: Read) -> list[pd.DataFrame]:
     with Naming(f"the reading of shard {shard}"):
         return [to_block(read())]
 
 
-def _commit_block(block: pa.Table, commit: Callable[[ShardRow], Marker]) -> pa.Table:
+def _commit_block(block: pd.DataFrame, commit: Callable[[ShardRow], Marker]) -> pd.DataFrame:
     """Commit a shard in a task, and hand back its marker alone."""
     row = from_block(block)
     with Naming(f"the commit of shard {row.shard}"):
-        return pa.table({"marker": [commit(row).to_json()]})
+        return pd.DataFrame({"marker": [commit(row).to_json()]})
 
 
 def _is_transient(error: Exception) -> bool:
@@ -290,7 +262,7 @@ def _with_group(dataset: ray.data.Dataset, run: RunFile, group: Sequence[str], s
         named,
         fn_constructor_kwargs={"run": run, "group": tuple(group), "storage": storage},
         batch_size=1,
-        batch_format="pyarrow",
+        batch_format="pandas",
         compute=actor_pool(low, high),
         num_cpus=placement.num_cpus,
         num_gpus=placement.num_gpus or None,

@@ -10,7 +10,7 @@ from engine.errors import ShardError
 from engine.marker import Counts, FileRecord, Marker, versions
 from engine.run_info import Images
 from engine.rundir import RunDirectory, marker_path, quarantine_path, rejected_path, rows_path, shard_path
-from engine.sample import Rejection, Sample, sort_groups
+from engine.sample import ImageBytes, Rejection, Sample, sort_groups
 from engine.shard import dump_json, encode_shard, image_extension
 from engine.sources.decode import to_jpeg, to_png
 from engine.sources.item import UnreadableItemError
@@ -175,7 +175,7 @@ def _write_files(rundir: RunDirectory, index: int, outcome: Outcome) -> dict[str
     rejected = [sample for sample in outcome.rejected if not is_early(sample.verdict)] if keep != "none" else []
     lines = "".join(dump_json(asdict(rejection)) + "\n" for rejection in outcome.quarantined)
     rows = candidate_table(sort_groups([*outcome.accepted, *outcome.rejected]), index)
-    contents: list[tuple[str, bytes | Iterator[bytes], int]] = [
+    contents: list[tuple[str, bytes | Iterator[ImageBytes], int]] = [
         (rejected_path(index), encode_shard(rejected, images=keep == "all"), len(rejected)),
         (quarantine_path(index), lines.encode(), len(outcome.quarantined)),
         (rows_path(index), encode_candidates(rows), rows.num_rows),

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+# Encoded, such as a JPEG. A view is one of memory that others read too: `bytes(image)` is a copy of one's own.
+ImageBytes = bytes | memoryview
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 Role = Literal["source", "placebo", "counterfactual"]
@@ -44,7 +46,8 @@ class Verdict:
 class Sample:
     """Hold one image on its way through the pipeline.
 
-    `image` is encoded (JPEG, PNG, ...) and empty until the editor has made it. `key` is unique in the run and has no
+    `image` is encoded (JPEG, PNG, ...) and empty until the editor has made it; from one actor to the next it becomes a
+    read-only view, which is not copied. `key` is unique in the run and has no
     dots; a source has key == source_key. `label` indexes the run's classes and `class_name` is its name. `attributes`
     are the user's own (group-by columns). `scores` are finite numbers or NaN where a score is undefined.
     """
@@ -52,7 +55,7 @@ class Sample:
     key: str
     source_key: str
     role: Role
-    image: bytes
+    image: ImageBytes
     label: int
     class_name: str
     split: Split

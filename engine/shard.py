@@ -16,7 +16,7 @@ from json.encoder import encode_basestring as quoted
 import orjson
 
 from engine.errors import ShardError
-from engine.sample import Edit, Json, Sample, Verdict
+from engine.sample import Edit, ImageBytes, Json, Sample, Verdict
 
 BLOCK_BYTES = 512
 RECORD_BYTES = 20 * BLOCK_BYTES
@@ -27,6 +27,7 @@ KEY = re.compile(r"^[A-Za-z0-9_-]{1,95}$")
 JPEG_MAGIC = b"\xff\xd8\xff"
 # A PNG's first chunk is its header, and 16 bytes on are the bits of a colour and the kind: 8 and 2, as those of RGB.
 PNG_MAGIC, PNG_RGB = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\x08\x02"
+PNG_START = len(PNG_MAGIC) + 8 + len(PNG_RGB)
 # The fields of a header between name and size, size and checksum, and after that: mode 0644 and owner 0; the time; type
 # "0", no link name, "ustar" 00, no owner names, no device, no prefix.
 HEADER_OWNER = b"0000644\0000000000\0000000000\0"
@@ -42,7 +43,7 @@ JSON = json.JSONEncoder(
 )
 
 
-def encode_shard(samples: Iterable[Sample], *, images: bool = True) -> Iterator[bytes]:
+def encode_shard(samples: Iterable[Sample], *, images: bool = True) -> Iterator[ImageBytes]:
     """Check the samples, then return the tar in pieces, ready for `Storage.write`, members in the order of the samples.
 
     Raises ShardError for a key that other readers would cut or for an image that is neither JPEG nor PNG of RGB.
@@ -55,8 +56,8 @@ def encode_shard(samples: Iterable[Sample], *, images: bool = True) -> Iterator[
             )
         if images and image_extension(sample.image) is None:
             raise ShardError(
-                f"sample {sample.key}: the image is neither JPEG nor PNG of 8-bit RGB, it begins {sample.image[:4]!r}: "
-                "encode it anew first"
+                f"sample {sample.key}: the image is neither JPEG nor PNG of 8-bit RGB, it begins "
+                f"{bytes(sample.image[:4])!r}: encode it anew first"
             )
     return _pieces(wanted, images)
 
@@ -170,11 +171,12 @@ class JsonTexts:
         return known[1]
 
 
-def image_extension(image: bytes) -> str | None:
+def image_extension(image: ImageBytes) -> str | None:
     """Return .jpg or .png for encoded bytes that begin as JPEG or as a PNG of 8-bit RGB does; None for others."""
-    if image.startswith(JPEG_MAGIC):
+    start = bytes(image[:PNG_START])
+    if start.startswith(JPEG_MAGIC):
         return ".jpg"
-    if image.startswith(PNG_MAGIC) and image.startswith(PNG_RGB, len(PNG_MAGIC) + 8):
+    if start.startswith(PNG_MAGIC) and start.endswith(PNG_RGB):
         return ".png"
     return None
 
@@ -196,7 +198,7 @@ def _samples(data: bytes) -> Iterator[Sample]:
         raise ValueError("the end is missing")
 
 
-def _pieces(samples: Sequence[Sample], images: bool) -> Iterator[bytes]:
+def _pieces(samples: Sequence[Sample], images: bool) -> Iterator[ImageBytes]:
     texts, size = JsonTexts(), 0
     for sample in samples:
         key, label, record = sample.key.encode("ascii"), b"%d" % sample.label, sample_to_json(sample, texts)
@@ -207,7 +209,7 @@ def _pieces(samples: Sequence[Sample], images: bool) -> Iterator[bytes]:
         size += len(before) + len(after)
         if images:
             image, padding = sample.image, -len(sample.image) % BLOCK_BYTES
-            extension = b".png" if image.startswith(PNG_MAGIC) else b".jpg"
+            extension = (image_extension(image) or "").encode()
             yield before + _header(key, sum_of_key, extension, len(image))
             yield image
             yield ZEROS[:padding] + after

@@ -65,7 +65,7 @@ class Storage:
         with self._failures(path, "read"), self._open(path) as stream:
             return hash_file(stream.read)
 
-    def write(self, path: str, data: bytes | Iterable[bytes], *, synced: bool = True) -> StoredFile:
+    def write(self, path: str, data: bytes | Iterable[bytes | memoryview], *, synced: bool = True) -> StoredFile:
         """Write or replace a file, all or nothing, and return its hash; `data` may come in pieces, made on the way.
 
         Local: temporary name in the same folder, fsync, rename, fsync of the folder. Object store: one upload, which
@@ -149,7 +149,7 @@ class Storage:
         selector = pyarrow.fs.FileSelector(f"{self._base}/{folder}".rstrip("/"), allow_not_found=True)
         yield from (info.base_name for info in self._remote.get_file_info(selector))
 
-    def _upload(self, path: str, pieces: Iterable[bytes]) -> StoredFile:
+    def _upload(self, path: str, pieces: Iterable[bytes | memoryview]) -> StoredFile:
         assert self._remote is not None
         # No `with`: leaving one by an exception would complete the upload of a torn file (apache/arrow#40502).
         stream = self._remote.open_output_stream(f"{self._base}/{path}")
@@ -159,7 +159,7 @@ class Storage:
 
     @contextmanager
     def _temporary(
-        self, path: str, pieces: Iterable[bytes], *, synced: bool = True
+        self, path: str, pieces: Iterable[bytes | memoryview], *, synced: bool = True
     ) -> Iterator[tuple[Path, Path, StoredFile]]:
         """Yield a finished temporary file, its final name and its hash; the folder is synced after the body."""
         final = self.local_path(path)

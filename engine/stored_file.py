@@ -22,7 +22,7 @@ class StoredFile:
     size_bytes: int
 
 
-def send(pieces: Iterable[bytes], write: Callable[[memoryview], object]) -> StoredFile:
+def send(pieces: Iterable[bytes | memoryview], write: Callable[[memoryview], object]) -> StoredFile:
     """Write all the pieces in their order, and return the hash of the whole.
 
     A thread writes while the next pieces are made and hashed. It gets the interpreter for its next block while this
@@ -57,7 +57,7 @@ def _finish(block: memoryview, written: Future[object]) -> None:
         SPARE.append(block.obj)
 
 
-def _blocks(pieces: Iterable[bytes]) -> Iterator[memoryview]:
+def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
     """Yield the pieces in blocks: each call would wait anew for the interpreter, which the maker of pieces holds."""
     block, filled = _memory(), 0
     for piece in pieces:

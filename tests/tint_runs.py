@@ -1,6 +1,7 @@
 """Runs of the plugin stages in tiny_stages over real images on disk, with a Ray session of their own."""
 
 import io
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,7 +85,7 @@ def make_in_process(run: RunFile, out: Path, order: Sequence[int]) -> RunDirecto
     for index in order:
         block = to_block(read_planned(run.data.train, index, plan.shard(index)))
         for group in groups:
-            block = group(block)
+            block = group(pickle.loads(pickle.dumps(block, pickle.HIGHEST_PROTOCOL)))
         commit_row(rundir, from_block(block))
     return rundir
 

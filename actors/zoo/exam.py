@@ -14,7 +14,7 @@ from actors.images import decode_rgb, encode_jpeg
 from actors.zoo.pictures import to_tensor
 from actors.zoo.train_backbone import ATTRIBUTES, Sighted, attributes, seen
 from engine.figures import Figure
-from engine.sample import Sample
+from engine.sample import ImageBytes, Sample
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes, render
 
@@ -57,16 +57,16 @@ class Exam:
         """Return for each attribute whether the judge is right about the unedited composites: the ceiling."""
         return self.right([sample.image for sample in self.samples], self.scenes)
 
-    def right(self, images: Sequence[bytes], truth: Sequence[Scene]) -> dict[str, Bools]:
+    def right(self, images: Sequence[ImageBytes], truth: Sequence[Scene]) -> dict[str, Bools]:
         """Return for each attribute whether the judge sees in the images what the scenes say, (n,)."""
         found, true = self.found(images), attributes(truth)
         return {name: found[name] == true[name].numpy() for name in ATTRIBUTES}
 
-    def found(self, images: Sequence[bytes]) -> dict[str, NDArray[np.intp]]:
+    def found(self, images: Sequence[ImageBytes]) -> dict[str, NDArray[np.intp]]:
         """Return the index of what the judge sees of each attribute in encoded images, (n,)."""
         return seen(self.judge, pixels(images))
 
-    def distance(self, before: Sequence[bytes], after: Sequence[bytes]) -> Floats:
+    def distance(self, before: Sequence[ImageBytes], after: Sequence[ImageBytes]) -> Floats:
         """Return how different pairs of images look at each place, (n, 64, 64).
 
         As LPIPS (Zhang et al. 2018) without its learned weights, in the judge's features: the squared difference of
@@ -81,13 +81,13 @@ class Exam:
             maps.append(torch.cat(large, 1).mean(1).double().numpy())
         return np.concatenate(maps)
 
-    def features(self, images: Sequence[bytes]) -> list[torch.Tensor]:
+    def features(self, images: Sequence[ImageBytes]) -> list[torch.Tensor]:
         """Return the judge's feature maps of encoded images, one (n, channels, edge, edge) for each stage."""
         with torch.no_grad():
             states = self.judge.backbone(to_tensor(pixels(images), CPU), output_hidden_states=True).hidden_states
         return list(states[1:])
 
-    def pooled(self, images: Sequence[bytes], stage: int = -1) -> Floats:
+    def pooled(self, images: Sequence[ImageBytes], stage: int = -1) -> Floats:
         """Return the judge's features of one of its stages, the last by default, averaged over places, (n, width)."""
         parts = [self.features(images[start : start + 250])[stage].mean((2, 3)) for start in range(0, len(images), 250)]
         return torch.cat(parts).double().numpy()
@@ -117,7 +117,7 @@ def picture(scene: Scene) -> bytes:
     return encode_jpeg(render(scene, load_garments("heldout"))[0], JPEG_QUALITY)
 
 
-def pixels(images: Sequence[bytes]) -> NDArray[np.uint8]:
+def pixels(images: Sequence[ImageBytes]) -> NDArray[np.uint8]:
     """Return encoded images as (n, 64, 64, 3) uint8."""
     return np.stack([np.asarray(decode_rgb(image)) for image in images])
 

@@ -23,7 +23,7 @@ from actors.zoo.exam import (
 from actors.zoo.language import edit_instructions
 from engine.errors import RunError
 from engine.figures import Figure, share
-from engine.sample import Edit, EditKind, Sample
+from engine.sample import Edit, EditKind, ImageBytes, Sample
 from engine.stages import EditorConfig
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption
@@ -54,7 +54,7 @@ class Edited:
     """Hold edits of one kind: what each picture should show now, and the pictures that the editor made, JPEG."""
 
     scenes: list[Scene]
-    images: list[bytes]
+    images: list[ImageBytes]
 
 
 class EditorExam:
@@ -172,7 +172,7 @@ class EditorExam:
             if other != attribute:
                 yield share(f"{name}.{other}_kept", int(right[other].sum()), n, target)
 
-    def _distance_figures(self, kind: str, images: Sequence[bytes], masks: np.ndarray) -> Iterator[Figure]:
+    def _distance_figures(self, kind: str, images: Sequence[ImageBytes], masks: np.ndarray) -> Iterator[Figure]:
         """Yield the perceptual distance to the source inside and outside the garment's mask."""
         distance = self.exam.distance([sample.image for sample in self.exam.samples[: len(images)]], images)
         for where, weight in (("inside", masks), ("outside", 1 - masks)):
@@ -199,7 +199,7 @@ class EditorExam:
             true = self.exam.pooled(self._true_backgrounds, stage)
             yield kernel_figure(f"{name}.true_to_true", true[:half], true[half:])
 
-    def _realism(self, name: str, images: Sequence[bytes], stage: int) -> Figure:
+    def _realism(self, name: str, images: Sequence[ImageBytes], stage: int) -> Figure:
         # Edits of one half against true composites of the other: no picture meets its own truth.
         half = len(images) // 2
         true = self.exam.pooled(self._true_backgrounds[half:], stage)
@@ -252,7 +252,7 @@ def mean_figure(name: str, values: np.ndarray, unit: str = "LPIPS-like") -> Figu
     return bootstrapped(name, lambda rows: float(values[rows].mean()), len(values), unit=unit)
 
 
-def drawn_sheet(rows: Sequence[tuple[bytes, bytes, bytes]], columns: int = 5, edge: int = 96) -> bytes:
+def drawn_sheet(rows: Sequence[tuple[ImageBytes, ImageBytes, ImageBytes]], columns: int = 5, edge: int = 96) -> bytes:
     """Return a PNG of triples (source, placebo, edit), `columns` of them side by side."""
     gap = 12
     height = -(-len(rows) // columns)

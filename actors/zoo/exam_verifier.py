@@ -12,7 +12,7 @@ from actors.verifier import Verifier
 from actors.zoo.exam import CPU, JPEG_QUALITY, Bools, Exam, Floats, bootstrapped, captioned, picture
 from actors.zoo.exam_editor import Edited, edit_of, targets
 from engine.figures import Figure, share
-from engine.sample import EditKind, Sample
+from engine.sample import EditKind, ImageBytes, Sample
 from engine.stages import VerifierConfig
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import Scene
@@ -108,7 +108,7 @@ def _image(rng: np.random.Generator, wrong: str, scene: Scene, goal: Scene) -> b
 
 
 def _judged(
-    exam: Exam, config: VerifierConfig, kind: EditKind, goals: Sequence[Scene], images: Sequence[bytes]
+    exam: Exam, config: VerifierConfig, kind: EditKind, goals: Sequence[Scene], images: Sequence[ImageBytes]
 ) -> tuple[Bools, Floats]:
     stage = Verifier(config, CPU, name="verifier", offline=True)
     sources = captioned(exam.samples, exam.scenes)

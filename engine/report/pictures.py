@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.report.rows import Picture, Row
-from engine.sample import Sample
+from engine.sample import ImageBytes, Sample
 
 MAX_EDGE = 256
 # A contact sheet, in pixels: one picture, the gap beside it, the captions and a caption's line below it, the header.
@@ -15,7 +15,7 @@ CELL, GAP, LABEL, LINE, HEADER = 144, 14, 52, 16, 30
 INK, SOFT_INK, PAPER, RIGHT_INK, WRONG_INK = "#1b1f24", "#565d66", "#ffffff", "#17643f", "#a12d1b"
 
 
-def data_uri(image: bytes, max_edge: int = MAX_EDGE) -> str:
+def data_uri(image: ImageBytes, max_edge: int = MAX_EDGE) -> str:
     """Return an encoded image as a data URI, made smaller where an edge is longer than `max_edge` pixels."""
     with Image.open(io.BytesIO(image)) as opened:
         kind, small = opened.format, max(opened.size) <= max_edge

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from engine.sample import ImageBytes
 from engine.sources.item import UnreadableItemError
 
 # Photograph formats only: Pillow's others start programs (EPS) or parse documents (PDF, PSD, WMF).
@@ -30,7 +31,7 @@ DAMAGE = (
 )
 
 
-def to_jpeg(data: bytes) -> bytes:
+def to_jpeg(data: ImageBytes) -> bytes:
     """Return a baseline RGB JPEG of the first frame, upright and without alpha (white behind it).
 
     A file that already is one keeps its own bytes. Raise UnreadableItemError for anything that is not a whole image of
@@ -39,17 +40,17 @@ def to_jpeg(data: bytes) -> bytes:
     with _opened(data) as image:
         image.seek(0)
         image.load()
-        return data if _is_plain(image) else encode_jpeg(to_rgb(ImageOps.exif_transpose(image)))
+        return bytes(data) if _is_plain(image) else encode_jpeg(to_rgb(ImageOps.exif_transpose(image)))
 
 
-def to_png(data: bytes) -> bytes:
+def to_png(data: ImageBytes) -> bytes:
     """Return an image as PNG of RGB, upright and without alpha (white behind it); raise UnreadableItemError."""
     with _opened(data) as image:
         image.seek(0)
         return encode_png(to_rgb(ImageOps.exif_transpose(image)))
 
 
-def is_plain_jpeg(data: bytes) -> bool:
+def is_plain_jpeg(data: ImageBytes) -> bool:
     """Return whether `to_jpeg` keeps these bytes if they can be decoded; raise UnreadableItemError where they cannot.
 
     Only what stands before the pixels is read.
@@ -95,7 +96,7 @@ def encode_png(image: Image.Image) -> bytes:
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[Image.Image]:
+def _opened(data: ImageBytes) -> Iterator[Image.Image]:
     """Open an image, and say of what is found damaged meanwhile that it is; both are UnreadableItemErrors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes and metadata: the limits are checked here
@@ -106,12 +107,12 @@ def _opened(data: bytes) -> Iterator[Image.Image]:
             raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: ImageBytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise UnreadableItemError(
-            "unreadable_image", f"not an image: {len(data)} bytes, starting {data[:8]!r}"
+            "unreadable_image", f"not an image: {len(data)} bytes, starting {bytes(data[:8])!r}"
         ) from error
     except Image.DecompressionBombError as error:
         raise UnreadableItemError("too_large", str(error)) from error
