@@ -55,6 +55,15 @@ def keep_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, -1)
 
 
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a tensor of the CPU on a device.
+
+    A GPU reads it when it comes to it, from memory that it can read by itself: `to` would wait until the GPU has done
+    all that it was given, and then leave it without work.
+    """
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 def weights_dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
     """Return the dtype that the weights are loaded in; on a CPU that is always float32 (see `precision`)."""
     if device.type == "cpu":

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from actors.device import upload
 from actors.diffusion.editing import SlotDrawing, why_no_slots
 from actors.diffusion.previews import PreviewModels
 from actors.editor_batches import PipelineDrawing
@@ -145,11 +146,13 @@ class Editor:
 
     def _mixed(self, job: Job, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return a picture with what it keeps of its source: (3, size, size)."""
-        image = to_tensor([job.frame]).to(edited.device)
+        if not self.config.keep_detail and job.mask is None:
+            return edited
+        image = to_tensor([job.frame], edited.device)
         if self.config.keep_detail:
-            lossy = reconstructed[job.sample.source_key].to(edited.device)
+            lossy = upload(reconstructed[job.sample.source_key], edited.device)
             edited = with_detail(edited[None], image, lossy[None])[0]
-        return edited if job.mask is None else torch.where(job.mask.to(edited.device) > 0, edited, image[0])
+        return edited if job.mask is None else torch.where(upload(job.mask, edited.device) > 0, edited, image[0])
 
     def _finished(self, job: Job, image: bytes | None) -> Sample | Rejection:
         if image is None:

@@ -7,6 +7,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from actors.device import upload
+
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
@@ -34,7 +38,7 @@ def fit(image: Image.Image, size: int) -> Frame:
     return Frame(pixels=pixels, top=top, left=left, height=height, width=width)
 
 
-def to_tensor(frames: list[Frame]) -> torch.Tensor:
+def to_tensor(frames: list[Frame], device: torch.device = CPU) -> torch.Tensor:
     """Return the squares as (num_frames, 3, size, size), float32 in [0, 1]."""
-    pixels = np.stack([frame.pixels for frame in frames])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(np.stack([frame.pixels for frame in frames]))
+    return upload(pixels, device).permute(0, 3, 1, 2).float() / 255

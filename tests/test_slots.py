@@ -179,3 +179,27 @@ def test_inverted_latents_lead_back_the_nearer_the_more_steps_there_are(denoiser
         return float((found.latents - there.latents).abs().mean() / there.latents.abs().mean())
 
     assert lost(100) < 0.5 * lost(10) < 1
+
+
+@pytest.mark.gpu
+def test_a_tick_waits_for_no_gpu(denoiser: Denoiser) -> None:
+    def there(row: Row) -> Row:
+        return Row(
+            weight=row.weight, prompt=Prompt(embedding=row.prompt.embedding.cuda()), condition=row.condition.cuda()
+        )
+
+    orders = [
+        replace(item, latents=item.latents.cuda(), guided=(*map(there, item.guided),), plain=(*map(there, item.plain),))
+        for item in mixture()
+    ]
+    on_gpu = Denoiser()
+    on_gpu.unet.cuda()
+    # Once before, for what is made at a first call.
+    run(on_gpu, orders[:1])
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = run(on_gpu, orders)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for key, latents in run(denoiser, list(mixture())).items():
+        assert float((found[key].cpu() - latents).abs().max()) < 1e-3 * float(latents.abs().max())

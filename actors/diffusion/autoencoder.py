@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from actors.batching import padded_batches
+from actors.device import upload
 from actors.diffusion.fitting import Fitted
 from actors.untyped import Model, Pipeline
 
@@ -28,7 +29,7 @@ class Encoded:
         if self.deviation is None:
             return self.mean
         noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
-        return self.mean + self.deviation * noise.to(self.mean.device)
+        return self.mean + self.deviation * upload(noise, self.mean.device)
 
 
 class Autoencoder:
@@ -66,7 +67,7 @@ class Autoencoder:
         """Return what becomes of pictures (num_pictures, 3, height, width) in [0, 1]."""
         found: list[Encoded] = []
         for batch, count in padded_batches(list(pictures), self.batch_size):
-            pixels = (2 * torch.stack(batch) - 1).to(self._device, self._vae.dtype)
+            pixels = upload(2 * torch.stack(batch) - 1, self._device).to(self._vae.dtype)
             output = self._vae.encode(pixels)
             # Tiny autoencoders are certain, the others give a distribution.
             if hasattr(output, "latents"):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 
-from actors.device import precision
+from actors.device import precision, upload
 from actors.diffusion.autoencoder import Autoencoder
 from actors.diffusion.orders import Orders, Source
 from actors.diffusion.previews import PreviewModels, Previews
@@ -195,7 +195,7 @@ class SlotDrawing:
             # In [-1, 1], where the pipelines of diffusers blank it, what is redrawn is 0: grey.
             blanked = torch.where(redrawn < 0.5, pictures, torch.full_like(pictures, 0.5))
             hidden = self._vae.encode(blanked) if self._orders.extra_channels else [None] * len(found)
-        small = F.interpolate(redrawn, size=found[0].mean.shape[-2:]).to(self._device)
+        small = upload(F.interpolate(redrawn, size=found[0].mean.shape[-2:]), self._device)
         for key, one, two, mask in zip(new, found, hidden, small, strict=True):
             self._sources[key] = Source(encoded=one, masked=two, mask=mask)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from actors.device import upload
 from actors.diffusion.autoencoder import Autoencoder, Encoded
 from actors.diffusion.prompts import Prompts
 from actors.diffusion.slots import Kept, Order, Row
@@ -84,7 +85,7 @@ class Orders:
         clean = torch.zeros_like(source.encoded.mean)
         if not pure_noise or keeps:
             clean = self._vae.scaled(source.encoded.draw(generator))
-        noise = torch.randn(clean.shape, generator=generator).to(clean.device)
+        noise = upload(torch.randn(clean.shape, generator=generator), clean.device)
         if inverted is None:
             inverted = trajectory.start[0] * clean + trajectory.start[1] * noise
         rows, plain = self._rows(job, settings, self._condition(source, generator))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from actors.batching import padded_batches
 from actors.clip import Clip
-from actors.device import precision, weights_dtype
+from actors.device import precision, upload, weights_dtype
 from actors.diffusion.autoencoder import Autoencoder
 from actors.diffusion.slots import DATA, Order, SlotBatcher
 from actors.diffusion.solvers import DATA_1, LATENTS, NAMES, Level
@@ -222,7 +222,7 @@ def _masked(square: torch.Tensor, job: Job) -> torch.Tensor:
     """Return a preview with what inpainting keeps of its source."""
     if job.mask is None:
         return square
-    return torch.where(job.mask.to(square.device) > 0, square, to_tensor([job.frame])[0].to(square.device))
+    return torch.where(upload(job.mask, square.device) > 0, square, to_tensor([job.frame], square.device)[0])
 
 
 def _picture(square: torch.Tensor, frame: Frame) -> Image.Image:

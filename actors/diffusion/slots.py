@@ -7,7 +7,9 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
+from actors.device import upload
 from actors.diffusion.deep_features import Deep
 from actors.diffusion.trajectory import Trajectory
 
@@ -128,6 +130,8 @@ class SlotBatcher:
     makes one step; a slot that is done makes room at once. Unused rows repeat the last one, so that all calls have one
     shape and a result does not depend on its neighbours. `judge` is asked about `judge_batch` previews at a time.
 
+    Nothing in a tick waits for a GPU: the next one is under way to it before this one is done.
+
     With a `deep_cache_interval` above 1 a slot keeps deep features for so many steps; all the slots of a tick then make
     theirs anew or none does. `calls` counts ticks, and rows that were run, useful, and useful on kept features.
     """
@@ -209,12 +213,10 @@ class SlotBatcher:
         states = torch.stack([slot.state for slot in slots])
         owners = [index for index, _ in padded]
         scales = [slots[index].order.trajectory.input_scales[slots[index].step] for index in owners]
-        inputs = states[owners, 0] * _column(scales, states)
+        inputs = states[:, 0][_numbers(owners, states)] * _column(scales, states)
         if padded[0][1].condition is not None:
             inputs = torch.cat([inputs, torch.stack([row.condition for _, row in padded])], dim=1)  # type: ignore[misc]  # all rows have one or none has
-        times = torch.tensor(
-            [slots[index].order.trajectory.times[slots[index].step] for index in owners], device=states.device
-        )
+        times = _numbers([slots[index].order.trajectory.times[slots[index].step] for index in owners], states)
         outputs = self.denoise(inputs, times, [row.prompt for _, row in padded], *self._deep(slots))
         _advance(slots, states, _guided(slots, outputs, [row.weight for _, row in rows]))
 
@@ -241,18 +243,17 @@ def _guided(slots: Sequence[Slot], outputs: torch.Tensor, weights: Sequence[floa
     """
     weighted = outputs[: len(weights)] * _column(weights, outputs)
     starts = np.cumsum([0, *(len(slot.rows) for slot in slots[:-1])])
-    result = weighted[starts.tolist()]
+    result = weighted[_numbers(starts, outputs)]
     for offset in range(1, max(len(slot.rows) for slot in slots)):
-        more = [index for index, slot in enumerate(slots) if len(slot.rows) > offset]
-        result[more] = result[more] + weighted[(starts[more] + offset).tolist()]
+        more = np.array([index for index, slot in enumerate(slots) if len(slot.rows) > offset])
+        places = _numbers(more, outputs)
+        result[places] = result[places] + weighted[_numbers(starts[more] + offset, outputs)]
     return result
 
 
 def _advance(slots: Sequence[Slot], states: torch.Tensor, outputs: torch.Tensor) -> None:
     """Make each slot's step: its table's sums of what it kept, the output and fresh noise."""
-    table = torch.tensor(
-        np.array([slot.order.trajectory.table[slot.step] for slot in slots]), dtype=torch.float32, device=states.device
-    )
+    table = _numbers([slot.order.trajectory.table[slot.step] for slot in slots], states).float()
     latents, last, data_1, data_2 = states.unbind(1)
     terms = [latents, outputs, last, data_1, data_2, _noise(slots, states)]
     after, data, corrected = (torch.zeros_like(latents) for _ in range(3))
@@ -278,7 +279,7 @@ def _noise(slots: Sequence[Slot], states: torch.Tensor) -> torch.Tensor | None:
         torch.randn(shape, generator=slot.order.generator) if wants else torch.zeros(shape)
         for slot, wants in zip(slots, wanted, strict=True)
     ]
-    return torch.stack(drawn).to(states.device)
+    return upload(torch.stack(drawn), states.device)
 
 
 def _with_source(slots: Sequence[Slot], latents: torch.Tensor) -> torch.Tensor:
@@ -296,5 +297,10 @@ def _with_source(slots: Sequence[Slot], latents: torch.Tensor) -> torch.Tensor:
 
 
 def _column(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-    """Return (num_values, 1, 1, 1)."""
-    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None, None, None]
+    """Return (num_values, 1, 1, 1), float32."""
+    return _numbers(values, like).float()[:, None, None, None]
+
+
+def _numbers(values: ArrayLike, like: torch.Tensor) -> torch.Tensor:
+    """Return float64 or int64 numbers where another tensor is."""
+    return upload(torch.from_numpy(np.array(values)), like.device)
