@@ -1,9 +1,13 @@
-"""Batches of one fixed shape, so that a row's result does not depend on how many neighbours it has."""
+"""Batches of one fixed shape, so that a row's result does not depend on how many neighbours it has, made ahead."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 Row = TypeVar("Row")
+Item = TypeVar("Item")
 
 
 def padded_batches(rows: Sequence[Row], size: int) -> Iterator[tuple[list[Row], int]]:
@@ -12,3 +16,12 @@ def padded_batches(rows: Sequence[Row], size: int) -> Iterator[tuple[list[Row], 
         batch = list(rows[start : start + size])
         count = len(batch)
         yield batch + [batch[-1]] * (size - count), count
+
+
+def ahead(items: Iterator[Item], count: int) -> Generator[Item]:
+    """Yield the same items, the next `count` of them prepared by a thread meanwhile."""
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
+        waiting = deque(pool.submit(lambda: list(itertools.islice(items, 1))) for _ in range(count))
+        while item := waiting.popleft().result():
+            waiting.append(pool.submit(lambda: list(itertools.islice(items, 1))))
+            yield item[0]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from actors.batching import padded_batches
-from actors.device import precision
+from actors.device import precision, upload
 from actors.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
 from actors.tokens import give_tokens
 from engine.errors import ModelError
@@ -36,13 +36,17 @@ class Clip:
         self.tokenizer = load_tokenizer(model, folder)
         self.provenance: dict[str, Json] = model_provenance(model, folder)
 
-    def images(self, images: Sequence[Image.Image]) -> list[NDArray[np.float32]]:
-        """Return one embedding for each image."""
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """Return what the model sees of an image (3, height, width); threads may call it."""
+        return torch.as_tensor(self.image_processor(images=image, return_tensors="pt")["pixel_values"][0])
+
+    def images(self, images: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
+        """Return one embedding for each image, given as `pixels` has it."""
         result: list[NDArray[np.float32]] = []
         for batch, count in padded_batches(images, self.batch_size):
-            pixels = self.image_processor(images=batch, return_tensors="pt")["pixel_values"]
+            pixels = upload(torch.stack(batch), self.device).to(self.model.dtype)
             with torch.inference_mode(), precision(self.config, self.device):
-                output = self.model.get_image_features(pixel_values=pixels.to(self.device, self.model.dtype))
+                output = self.model.get_image_features(pixel_values=pixels)
             result.extend(_unit_rows(output.pooler_output)[:count])
         return result
 

@@ -6,20 +6,16 @@ What is shuffled says where an image lies; from a local disk it is read when its
 import itertools
 import json
 import random
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
+from actors.batching import ahead
 from engine.emphasis import EditCell
 from engine.held_out import is_of_share
 from engine.recipe import ShardContents, refuse_leak
 from engine.rundir import RunDirectory, shard_path
 from engine.sample import Sample, Split, content_seed
 from engine.shard_walk import Image, Shard
-
-Item = TypeVar("Item")
 
 SHUFFLED_SAMPLES = 2048
 
@@ -122,12 +118,3 @@ def read_validation_edits(rundir: RunDirectory, contents: Sequence[ShardContents
     walks = (rundir.walk_shard(shard.shard) for shard in contents if shard.validation)
     found = ((entry.sample(), entry.image) for walk in walks for entry in walk)
     return [each for each in found if (each[0].role, each[0].split) == ("counterfactual", "validation")]
-
-
-def ahead(items: Iterator[Item], count: int) -> Generator[Item]:
-    """Yield the same items, the next `count` of them prepared by a thread meanwhile."""
-    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as pool:
-        waiting = deque(pool.submit(lambda: list(itertools.islice(items, 1))) for _ in range(count))
-        while item := waiting.popleft().result():
-            waiting.append(pool.submit(lambda: list(itertools.islice(items, 1))))
-            yield item[0]

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from actors.batching import ahead
 from actors.device import resolve_device, set_up_process
 from actors.finetune_arm import Arm
 from actors.finetune_data import BATCHES_AHEAD, Batch
@@ -28,7 +29,7 @@ from actors.finetune_images import RunImages
 from actors.finetune_model import Patient, Weights, interpolated
 from actors.finetune_score import ValidationImages, mark_images
 from actors.finetune_state import ArmRecord, Entry, FinetuneTask, Progress, Rank
-from actors.finetune_stream import Place, ahead
+from actors.finetune_stream import Place
 from engine.errors import RunFileError, UserError
 from engine.gate import Gate, Score
 from engine.recipe import batch_share, precision_name, steps_allowed, steps_between_looks

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from actors.batching import ahead
 from actors.clip import Clip
 from actors.images import UnreadableImageError, decode_rgb
 from engine.sample import Edit, Json, Rejection, Sample
@@ -24,6 +26,16 @@ class Look:
     contrast: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Hold what CLIP sees of an image (3, height, width) and its contrast, or what is wrong with it."""
+
+    key: str
+    pixels: torch.Tensor | None = None
+    contrast: float = math.nan
+    problem: str = ""
+
+
 class Verifier:
     """Add scores to every sample and a verdict to every edit; nothing is dropped.
 
@@ -35,6 +47,7 @@ class Verifier:
     def __init__(self, config: VerifierConfig, device: torch.device, *, name: str, offline: bool) -> None:
         self.config, self.name = config, name
         self.clip = Clip(config.model, device, batch_size=config.batch_size, offline=offline)
+        self.num_threads = max(1, int(config.placement.num_cpus))
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample with scores, each edit with a verdict; a Rejection for bytes that are no image."""
@@ -53,19 +66,29 @@ class Verifier:
                 yield self._judged(sample, sample.edit, look, source, texts)
 
     def _looks(self, samples: Sequence[Sample]) -> tuple[dict[str, Look], dict[str, str]]:
-        """Return by key what is seen, and what is wrong with bytes that are no image; decodes a batch at a time."""
+        """Return by key what is seen, and what is wrong with bytes that are no image.
+
+        While the model looks at a batch, threads decode and resize the next one.
+        """
         looks: dict[str, Look] = {}
         broken: dict[str, str] = {}
-        for start in range(0, len(samples), self.config.batch_size):
-            images: dict[str, Image.Image] = {}
-            for sample in samples[start : start + self.config.batch_size]:
-                try:
-                    images[sample.key] = decode_rgb(sample.image)
-                except UnreadableImageError as error:
-                    broken[sample.key] = str(error)
-            for (key, image), embedding in zip(images.items(), self.clip.images(list(images.values())), strict=True):
-                looks[key] = Look(embedding=embedding, contrast=contrast(image))
+        starts = range(0, len(samples), self.config.batch_size)
+        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="images") as pool:
+            batches = (list(pool.map(self._prepared, samples[start:][: self.config.batch_size])) for start in starts)
+            for batch in ahead(batches, 1):
+                broken.update((each.key, each.problem) for each in batch if each.problem)
+                seen = [each for each in batch if each.pixels is not None]
+                embeddings = self.clip.images([each.pixels for each in seen if each.pixels is not None])
+                for each, embedding in zip(seen, embeddings, strict=True):
+                    looks[each.key] = Look(embedding=embedding, contrast=each.contrast)
         return looks, broken
+
+    def _prepared(self, sample: Sample) -> "Prepared":
+        try:
+            image = decode_rgb(sample.image)
+        except UnreadableImageError as error:
+            return Prepared(key=sample.key, problem=str(error))
+        return Prepared(key=sample.key, pixels=self.clip.pixels(image), contrast=contrast(image))
 
     def _judged_source(self, sample: Sample, look: Look | None, texts: "Texts") -> Sample:
         scores = {

@@ -15,6 +15,7 @@ import torch
 from finetune_run import CLASSES, SIZE, committed_run, run_file, save_images, save_resnet, save_vit
 from PIL import Image
 
+from actors.batching import ahead
 from actors.finetune_data import DecodedImages, Loading, RealImages, TrainingImages
 from actors.finetune_lora import adapted, merged
 from actors.finetune_model import (
@@ -26,7 +27,7 @@ from actors.finetune_model import (
     prepare_batch_norm,
 )
 from actors.finetune_state import ArmRecord, Entry, Point, Progress
-from actors.finetune_stream import Counterfactuals, Place, StreamedEdit, ahead
+from actors.finetune_stream import Counterfactuals, Place, StreamedEdit
 from actors.images import decode_rgb
 from actors.loading import load_image_processor
 from actors.preprocessing import Preprocessing

@@ -13,7 +13,7 @@ from actors.device import fix_threads
 from actors.verifier import Verifier, contrast, directional
 from engine.errors import ModelError
 from engine.sample import Edit, Rejection, Sample
-from engine.stages import ModelConfig, VerifierConfig
+from engine.stages import ModelConfig, Placement, VerifierConfig
 from engine.verdict import verdict_reasons
 
 CPU = torch.device("cpu")
@@ -102,6 +102,14 @@ def test_scores_do_not_depend_on_neighbours(folder: Path) -> None:
         assert isinstance(one, Sample)
         assert isinstance(other, Sample)
         assert repr(one.scores) == repr(other.scores)
+
+
+def test_scores_do_not_depend_on_the_threads_that_decode(folder: Path) -> None:
+    batch = [sample for number in range(7) for sample in group(str(number))]
+    batch[4] = replace(batch[4], image=b"no image")
+    alone, many = (list(verifier(folder, placement=Placement(num_cpus=num_cpus))(batch)) for num_cpus in (0.5, 4))
+    assert [sample.key for sample in alone] == [sample.key for sample in batch]
+    assert list(map(repr, alone)) == list(map(repr, many))
 
 
 def test_a_black_picture_is_turned_down_by_name(folder: Path) -> None:

@@ -22,9 +22,10 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
+from actors.batching import ahead
 from actors.device import fix_threads
 from actors.finetune_data import BATCHES_AHEAD, Batch, RealImages, TrainingImages
-from actors.finetune_stream import Counterfactuals, Place, ahead
+from actors.finetune_stream import Counterfactuals, Place
 from actors.images import encode_jpeg
 from actors.preprocessing import Preprocessing
 from benchmarks.pairs import ratio_figure
