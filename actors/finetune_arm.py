@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from actors.device import upload
 from actors.finetune_augment import blurred, cutmixed
 from actors.finetune_data import Batch
 from actors.finetune_lora import adapted, merged
@@ -154,7 +155,7 @@ class Arm:
         return logits.float()
 
     def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        labels = torch.from_numpy(batch.labels).to(self._engine.device)
+        labels = upload(torch.from_numpy(batch.labels), self._engine.device)
         inputs = self._inputs(batch.pixels)
         if self._name == "cutmix":
             inputs, partners, shares = cutmixed(inputs, generator)
@@ -164,7 +165,7 @@ class Arm:
             return mixed_cross_entropy(logits, labels, partners, shares)
         known = self._known(inputs[: batch.num_real])
         targets = labels
-        source, edit = torch.from_numpy(batch.pairs).to(self._engine.device).T
+        source, edit = upload(torch.from_numpy(batch.pairs), self._engine.device).T
         if self._config.soft_labels and known is not None:
             targets = soft_targets(labels, known, source, edit, self._config.soft_labels)
         loss = nn.functional.cross_entropy(logits, targets)

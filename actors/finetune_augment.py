@@ -7,6 +7,8 @@ smooth images and the background in sharp ones, and then nothing is cured where 
 import torch
 from torch import Tensor, nn
 
+from actors.device import upload
+
 MIN_SIGMA = 0.05  # pixels; less leaves an image as it is
 
 
@@ -27,8 +29,8 @@ def cutmixed(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
     box = (rows[:, :, None] & columns[:, None, :])[:, None]
     shares = 1 - box.float().mean((1, 2, 3))
     device = images.device
-    partners = partners.to(device)
-    return torch.where(box.to(device), images[partners], images), partners, shares.to(device)
+    partners = upload(partners, device)
+    return torch.where(upload(box, device), images[partners], images), partners, upload(shares, device)
 
 
 def _sides(length: int, cut: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -54,7 +56,7 @@ def blurred(images: Tensor, max_blur: float, generator: torch.Generator) -> Tens
 def gaussian_blurred(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
     """Return images (n, channels, height, width), each blurred by its own `sigmas` (n,) pixels, over 2 radius + 1."""
     count, channels, height, _ = images.shape
-    sigmas = sigmas.clamp(min=MIN_SIGMA).to(images.device)
+    sigmas = upload(sigmas.clamp(min=MIN_SIGMA), images.device)
     offsets = torch.arange(-radius, radius + 1, device=images.device)
     kernels = torch.exp(-(offsets**2) / (2 * sigmas[:, None] ** 2))
     kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0).to(images.dtype)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from actors.device import upload
 from actors.framing import Framing, framings
 from actors.images import decode_rgb
 from actors.untyped import Processor
@@ -62,7 +63,7 @@ class Preprocessing:
         tensor = torch.from_numpy(pixels).to(device, non_blocking=True)
         # Bytes that have their channels last in memory are put in order on the device, where it costs least.
         tensor = tensor.to(torch.float32, memory_format=torch.contiguous_format)
-        return (tensor * self._scale - self._mean.to(device)) / self._std.to(device)
+        return (tensor * self._scale - upload(self._mean, device)) / upload(self._std, device)
 
     def _processed(self, image: Image.Image) -> Pixels:
         output = self.processor(images=image, return_tensors="np", **self._options)
