@@ -2,9 +2,11 @@
 
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from engine.stages import Placement
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -16,6 +18,18 @@ def padded_batches(rows: Sequence[Row], size: int) -> Iterator[tuple[list[Row], 
         batch = list(rows[start : start + size])
         count = len(batch)
         yield batch + [batch[-1]] * (size - count), count
+
+
+def prepared_batches(
+    rows: Sequence[Row], size: int, prepare: Callable[[Row], Item], placement: Placement
+) -> Iterator[list[Item]]:
+    """Yield what `prepare` makes of the rows, `size` at a time; threads are at the next ones while these are used.
+
+    There is a thread for each core of the placement: what they make is decoded and resized images, no sums.
+    """
+    with ThreadPoolExecutor(max(1, int(placement.num_cpus)), thread_name_prefix="prepare") as pool:
+        batches = (list(pool.map(prepare, rows[start : start + size])) for start in range(0, len(rows), size))
+        yield from ahead(batches, 1)
 
 
 def ahead(items: Iterator[Item], count: int) -> Generator[Item]:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from actors.attention import set_attention
-from actors.batching import padded_batches
+from actors.batching import padded_batches, prepared_batches
 from actors.device import precision
 from actors.images import UnreadableImageError, decode_rgb, encode_jpeg
 from actors.loading import (
@@ -115,13 +115,9 @@ class LoadedCaptions:
     def answers(self, images: Sequence[ImageBytes]) -> Iterator[tuple[ImageBytes, str | BadReply]]:
         """Yield each of the encoded images with its caption, or with why it has none."""
         size = self.config.batch_size
-        for start in range(0, len(images), size):
-            readable: list[tuple[ImageBytes, Image.Image]] = []
-            for image in images[start : start + size]:
-                try:
-                    readable.append((image, decode_rgb(image)))
-                except UnreadableImageError as error:
-                    yield image, unreadable(error)
+        for batch in prepared_batches(images, size, _read, self.config.placement):
+            yield from ((image, found) for image, found in batch if isinstance(found, BadReply))
+            readable = [(image, found) for image, found in batch if not isinstance(found, BadReply)]
             for rows, count in padded_batches(readable, size):
                 captions = self.captions([pixels for _, pixels in rows])
                 self.calls["captions"] += count
@@ -160,15 +156,21 @@ class ServedCaptions:
                 yield image, answer.text
 
     def _ask(self, image: ImageBytes) -> Answer | BadReply:
-        try:
-            pixels = decode_rgb(image)
-        except UnreadableImageError as error:
-            return unreadable(error)
+        _, pixels = _read(image)
+        if isinstance(pixels, BadReply):
+            return pixels
         kind = SENT_AS_THEY_ARE.get(image_extension(image))
         sent = image if kind else encode_jpeg(np.asarray(pixels), JPEG_QUALITY)
         url = f"data:{kind or 'image/jpeg'};base64,{b64encode(sent).decode()}"
         content: Json = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": self._question}]
         return self._server.ask([{"role": "user", "content": content}], self._settings)
+
+
+def _read(image: ImageBytes) -> tuple[ImageBytes, Image.Image | BadReply]:
+    try:
+        return image, decode_rgb(image)
+    except UnreadableImageError as error:
+        return image, unreadable(error)
 
 
 def unreadable(error: UnreadableImageError) -> BadReply:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from actors.batching import prepared_batches
 from actors.device import upload
 from actors.diffusion.editing import SlotDrawing, why_no_slots
 from actors.diffusion.previews import PreviewModels
@@ -83,11 +84,9 @@ class Editor:
         sources = [sample for sample in batch if sample.role == "source" and sample.key in needed]
         frames: dict[str, Frame] = {}
         why: dict[str, str] = {}
-        for source in sources:
-            try:
-                frames[source.key] = fit(decode_rgb(source.image), self.size)
-            except UnreadableImageError as error:
-                why[source.key] = str(error)
+        for part in prepared_batches(sources, self.config.batch_size, self._framed, self.config.placement):
+            frames.update((key, found) for key, found in part if isinstance(found, Frame))
+            why.update((key, found) for key, found in part if isinstance(found, str))
         masks = self._redraw_masks([source for source in sources if source.key in frames], frames)
         for sample in wanted:
             frame, mask = frames.get(sample.source_key), masks.get(sample.source_key)
@@ -101,6 +100,12 @@ class Editor:
                 results[sample.key] = self._rejection(sample, "no_mask", self._mask_detail(sample, mask))
             elif sample.edit is not None:
                 yield Job(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
+
+    def _framed(self, source: Sample) -> tuple[str, Frame | str]:
+        try:
+            return source.key, fit(decode_rgb(source.image), self.size)
+        except UnreadableImageError as error:
+            return source.key, str(error)
 
     def _mask_detail(self, sample: Sample, mask: torch.Tensor) -> str:
         nothing_redrawn = float(mask.mean()) == 0

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.batching import ahead
+from actors.batching import prepared_batches
 from actors.clip import Clip
 from actors.images import UnreadableImageError, decode_rgb
 from engine.sample import Edit, Json, Rejection, Sample
@@ -47,7 +46,6 @@ class Verifier:
     def __init__(self, config: VerifierConfig, device: torch.device, *, name: str, offline: bool) -> None:
         self.config, self.name = config, name
         self.clip = Clip(config.model, device, batch_size=config.batch_size, offline=offline)
-        self.num_threads = max(1, int(config.placement.num_cpus))
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample with scores, each edit with a verdict; a Rejection for bytes that are no image."""
@@ -66,21 +64,15 @@ class Verifier:
                 yield self._judged(sample, sample.edit, look, source, texts)
 
     def _looks(self, samples: Sequence[Sample]) -> tuple[dict[str, Look], dict[str, str]]:
-        """Return by key what is seen, and what is wrong with bytes that are no image.
-
-        While the model looks at a batch, threads decode and resize the next one.
-        """
+        """Return by key what is seen, and what is wrong with bytes that are no image."""
         looks: dict[str, Look] = {}
         broken: dict[str, str] = {}
-        starts = range(0, len(samples), self.config.batch_size)
-        with ThreadPoolExecutor(self.num_threads, thread_name_prefix="images") as pool:
-            batches = (list(pool.map(self._prepared, samples[start:][: self.config.batch_size])) for start in starts)
-            for batch in ahead(batches, 1):
-                broken.update((each.key, each.problem) for each in batch if each.problem)
-                seen = [each for each in batch if each.pixels is not None]
-                embeddings = self.clip.images([each.pixels for each in seen if each.pixels is not None])
-                for each, embedding in zip(seen, embeddings, strict=True):
-                    looks[each.key] = Look(embedding=embedding, contrast=each.contrast)
+        for batch in prepared_batches(samples, self.config.batch_size, self._prepared, self.config.placement):
+            broken.update((each.key, each.problem) for each in batch if each.problem)
+            seen = [each for each in batch if each.pixels is not None]
+            embeddings = self.clip.images([each.pixels for each in seen if each.pixels is not None])
+            for each, embedding in zip(seen, embeddings, strict=True):
+                looks[each.key] = Look(embedding=embedding, contrast=each.contrast)
         return looks, broken
 
     def _prepared(self, sample: Sample) -> "Prepared":

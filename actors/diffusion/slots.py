@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from actors.device import upload
 from actors.diffusion.deep_features import Deep
-from actors.diffusion.trajectory import Trajectory
+from actors.diffusion.trajectory import Trajectory, table_sums
 
 # What a slot keeps between steps, by their names in the solvers: latents, last, data_1, data_2.
 NUM_KEPT = 4
@@ -255,13 +255,7 @@ def _advance(slots: Sequence[Slot], states: torch.Tensor, outputs: torch.Tensor)
     """Make each slot's step: its table's sums of what it kept, the output and fresh noise."""
     table = _numbers([slot.order.trajectory.table[slot.step] for slot in slots], states).float()
     latents, last, data_1, data_2 = states.unbind(1)
-    terms = [latents, outputs, last, data_1, data_2, _noise(slots, states)]
-    after, data, corrected = (torch.zeros_like(latents) for _ in range(3))
-    for line, total in enumerate((after, data, corrected)):
-        for column, term in enumerate(terms):
-            if term is not None:
-                # A product and a sum, each rounded by itself: alike wherever in a batch a value stands.
-                total += table[:, line, column, None, None, None] * term
+    after, data, corrected = table_sums(table, [latents, outputs, last, data_1, data_2, _noise(slots, states)])
     kept = torch.stack([_with_source(slots, after), corrected, data, data_1], dim=1)
     for slot, state in zip(slots, kept, strict=True):
         slot.state = state

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from actors.diffusion.solvers import (
@@ -57,6 +58,22 @@ class Trajectory:
     def needs_noise(self) -> NDArray[np.bool_]:
         """Return (num_steps,): whether a step draws fresh noise."""
         return cast(NDArray[np.bool_], self.table[:, 0, NAMES.index("noise")] != 0)
+
+
+def table_sums(table: torch.Tensor, terms: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+    """Return the sums of each line of a table (num_edits, 3, 6), a step's of each edit, over terms of solvers.NAMES.
+
+    Terms and sums are (num_edits, channels, height, width); one that no edit needs is None.
+    """
+    present = [(column, term) for column, term in enumerate(terms) if term is not None]
+    sums = []
+    for line in range(table.shape[1]):
+        total = torch.zeros_like(present[0][1])
+        for column, term in present:
+            # A product and a sum, each rounded by itself: alike wherever in a batch a value stands.
+            total += table[:, line, column, None, None, None] * term
+        sums.append(total)
+    return sums
 
 
 def why_not(scheduler: Model) -> str | None:
