@@ -4,14 +4,14 @@ import hashlib
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.batching import padded_batches
+from actors.batching import prepared_batches
 from actors.device import precision, resolve_device, set_up_process
 from actors.images import decode_rgb
 from actors.loading import import_target, load_image_processor, load_weights, model_digest, resolve_model
@@ -22,7 +22,6 @@ from engine.sample import ImageBytes
 from engine.stages import ModelConfig
 
 Probabilities = NDArray[np.float32]
-Decoded = TypeVar("Decoded")
 
 # Rows of a function's answer may miss 1 by this much: some round, or work in half precision.
 SUM_TOLERANCE = 1e-2
@@ -42,7 +41,8 @@ class Classifier:
         self.classes = tuple(classes)
         self.batch_size = config.batch_size
         self.digest = classifier_digest(config, offline)
-        self._predict: Callable[[Sequence[ImageBytes], int], Probabilities]
+        self._placement = config.placement
+        self._predict: _Checkpoint | _Function
         if config.model is not None:
             device = resolve_device(config.placement)
             self._predict = _Checkpoint(config.model, self.classes, device, offline)
@@ -53,8 +53,9 @@ class Classifier:
     def predict(self, images: Sequence[ImageBytes]) -> Probabilities:
         """Return probabilities (num_images, num_classes) for encoded images; raises UnreadableImageError."""
         rows = [np.empty((0, len(self.classes)), np.float32)]
-        for batch, count in padded_batches(images, self.batch_size):
-            rows.append(self._predict(batch[:count], len(batch))[:count])
+        for batch in prepared_batches(images, self.batch_size, self._predict.read, self._placement):
+            filled = batch + [batch[-1]] * (self.batch_size - len(batch))
+            rows.append(self._predict(filled)[: len(batch)])
         return np.concatenate(rows)
 
 
@@ -122,8 +123,10 @@ class _Checkpoint:
         names = {int(index): name for index, name in self.model.config.id2label.items()}
         self.columns = match_classes(names, classes, config.name)
 
-    def __call__(self, images: Sequence[ImageBytes], batch_size: int) -> Probabilities:
-        pixels = _filled([self.preprocessing.pixels(image) for image in images], batch_size)
+    def read(self, image: ImageBytes) -> Any:  # noqa: ANN401 whatever a call takes
+        return self.preprocessing.pixels(image)
+
+    def __call__(self, pixels: Sequence[Any]) -> Probabilities:
         inputs = self.preprocessing.inputs(np.stack(pixels), self.device)
         with torch.inference_mode(), precision(self.config, self.device):
             logits = self.model(inputs.to(self.model.dtype)).logits
@@ -139,9 +142,12 @@ class _Function:
         self.num_classes = len(classes)
         self.function = import_function(target)
 
-    def __call__(self, images: Sequence[ImageBytes], batch_size: int) -> Probabilities:
-        answer = np.asarray(self.function(_filled([decode_rgb(image) for image in images], batch_size)), np.float32)
-        wanted = (batch_size, self.num_classes)
+    def read(self, image: ImageBytes) -> Any:  # noqa: ANN401 whatever a call takes
+        return decode_rgb(image)
+
+    def __call__(self, images: list[Any]) -> Probabilities:
+        answer = np.asarray(self.function(images), np.float32)
+        wanted = (len(images), self.num_classes)
         if answer.shape != wanted:
             self._refuse(f"returned an array of shape {answer.shape}, wanted {wanted}: images by classes")
         if not np.isfinite(answer).all():
@@ -153,11 +159,6 @@ class _Function:
 
     def _refuse(self, what: str) -> None:
         raise ModelError(f"probe.callable {self.target!r} {what}")
-
-
-def _filled(decoded: list[Decoded], batch_size: int) -> list[Decoded]:
-    """Return a whole batch: the filling is the last image again, decoded once."""
-    return decoded + [decoded[-1]] * (batch_size - len(decoded))
 
 
 def _plain(name: str) -> str:
