@@ -1,6 +1,6 @@
 """What it takes to hand an image from one actor to the next: through Ray, as a run does it and as PIL images.
 
-Our arm is all that lies between the samples of one actor and those of the next: shard to Arrow block, into Ray's store,
+Our arm is all that lies between the samples of one actor and those of the next: shard to block, into Ray's store,
 out of it, block to samples, with JPEGs of 65 KB and all that is known of them. The other is a list of decoded images of
 512 x 512, as pipelines hand them on that return them. Both on memory that the store has used before.
 """
