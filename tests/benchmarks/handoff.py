@@ -5,6 +5,7 @@ out of it, block to samples, with JPEGs of 65 KB and all that is known of them. 
 512 x 512, as pipelines hand them on that return them. Both on memory that the store has used before.
 """
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ NUM_SOURCES, NUM_PICTURES, EDGE = 32, 32, 512
 NUM_CALLS = 5
 # Of an actor one shard is at work, one waits for it and one has just left.
 NUM_HELD = 3
-STORE_BYTES, PIECE_BYTES = 1 << 30, 1 << 26
+STORE_BYTES = 2 << 30
 
 
 def handoff_figures(folder: Path) -> Iterator[Figure]:
@@ -45,7 +46,7 @@ def handoff_figures(folder: Path) -> Iterator[Figure]:
         theirs, bare = _often(lambda: _through_ray(pictures)), _often(lambda: _through_ray(encoded))
         assert ours() == row
         assert all(map(_alike, theirs(), pictures))
-        _use_store()
+        _use_store(row)
         yield ratio_figure("handoff.times_pil_list", ours, theirs, 60.0, per=per)
         copied = _often(lambda: np.copyto(target, source))
         yield ratio_figure("handoff.times_memcpy", ours, copied, 3.0, better="lower")
@@ -72,8 +73,7 @@ def _alike(one: Image.Image, other: Image.Image) -> bool:
     return one.tobytes() == other.tobytes()
 
 
-def _use_store() -> None:
+def _use_store(row: ShardRow) -> None:
     """Have the store use its memory once: what it never used takes four times as long to write into."""
-    piece = np.zeros(PIECE_BYTES, np.uint8)
-    held = [ray.put(piece) for _ in range(STORE_BYTES // PIECE_BYTES)]
-    ray.get(held)
+    block = to_block(row)
+    ray.get([ray.put(block) for _ in range(STORE_BYTES // sys.getsizeof(row))])
