@@ -13,9 +13,7 @@ class Placement(Config):
     """Say where the actors of a stage run. Never part of a stage's logic."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where num_gpus > 0, else the CPU")
-    num_cpus: float = Field(
-        1.0, ge=0, description="CPU cores of one actor; each reads images in a thread"
-    )
+    num_cpus: float = Field(1.0, ge=0, description="CPU cores of one actor; each reads images in a thread")
     num_gpus: float = Field(0.0, ge=0, description="GPUs for one actor; a fraction shares one GPU")
     replicas: tuple[int, int] = Field((1, 1), description="smallest and largest number of actors [min, max]")
     num_threads: int = Field(
