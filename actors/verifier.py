@@ -80,7 +80,7 @@ class Verifier:
             image = decode_rgb(sample.image)
         except UnreadableImageError as error:
             return Prepared(key=sample.key, problem=str(error))
-        return Prepared(key=sample.key, pixels=self.clip.pixels(image), contrast=contrast(image))
+        return Prepared(key=sample.key, pixels=self.clip.pixels([image])[0], contrast=contrast(image))
 
     def _judged_source(self, sample: Sample, look: Look | None, texts: "Texts") -> Sample:
         scores = {

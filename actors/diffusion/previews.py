@@ -145,7 +145,7 @@ class Previews:
         return self._vae.decode([self._vae.unscaled(each) for each in latents])
 
     def _looks(self, pictures: Sequence[Image.Image]) -> list[Look]:
-        embeddings = self._models.clip.images([self._models.clip.pixels(picture) for picture in pictures])
+        embeddings = self._models.clip.images(self._models.clip.pixels(list(pictures)))
         return [
             Look(embedding=embedding, contrast=contrast(picture))
             for embedding, picture in zip(embeddings, pictures, strict=True)
