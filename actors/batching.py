@@ -6,8 +6,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from engine.stages import Placement
-
 Row = TypeVar("Row")
 Item = TypeVar("Item")
 
@@ -21,13 +19,13 @@ def padded_batches(rows: Sequence[Row], size: int) -> Iterator[tuple[list[Row], 
 
 
 def prepared_batches(
-    rows: Sequence[Row], size: int, prepare: Callable[[Row], Item], placement: Placement
+    rows: Sequence[Row], size: int, prepare: Callable[[Row], Item], num_threads: int
 ) -> Iterator[list[Item]]:
     """Yield what `prepare` makes of the rows, `size` at a time; threads are at the next ones while these are used.
 
-    There is a thread for each core of the placement: what they make is decoded and resized images, no sums.
+    What threads make is decoded and resized images, no sums: no byte depends on their number.
     """
-    with ThreadPoolExecutor(max(1, int(placement.num_cpus)), thread_name_prefix="prepare") as pool:
+    with ThreadPoolExecutor(num_threads, thread_name_prefix="prepare") as pool:
         batches = (list(pool.map(prepare, rows[start : start + size])) for start in range(0, len(rows), size))
         yield from ahead(batches, 1)
 

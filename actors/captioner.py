@@ -12,7 +12,7 @@ from PIL import Image
 
 from actors.attention import set_attention
 from actors.batching import padded_batches, prepared_batches
-from actors.device import precision
+from actors.device import num_readers, precision
 from actors.images import UnreadableImageError, decode_rgb, encode_jpeg
 from actors.loading import (
     load_image_processor,
@@ -115,7 +115,7 @@ class LoadedCaptions:
     def answers(self, images: Sequence[ImageBytes]) -> Iterator[tuple[ImageBytes, str | BadReply]]:
         """Yield each of the encoded images with its caption, or with why it has none."""
         size = self.config.batch_size
-        for batch in prepared_batches(images, size, _read, self.config.placement):
+        for batch in prepared_batches(images, size, _read, num_readers(self.config.placement)):
             yield from ((image, found) for image, found in batch if isinstance(found, BadReply))
             readable = [(image, found) for image, found in batch if not isinstance(found, BadReply)]
             for rows, count in padded_batches(readable, size):

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.batching import prepared_batches
-from actors.device import precision, resolve_device, set_up_process
+from actors.batching import padded_batches, prepared_batches
+from actors.device import num_readers, precision, resolve_device, set_up_process
 from actors.images import decode_rgb
 from actors.loading import import_target, load_image_processor, load_weights, model_digest, resolve_model
 from actors.preprocessing import Preprocessing
@@ -41,7 +41,7 @@ class Classifier:
         self.classes = tuple(classes)
         self.batch_size = config.batch_size
         self.digest = classifier_digest(config, offline)
-        self._placement = config.placement
+        self._num_readers = num_readers(config.placement)
         self._predict: _Checkpoint | _Function
         if config.model is not None:
             device = resolve_device(config.placement)
@@ -53,9 +53,9 @@ class Classifier:
     def predict(self, images: Sequence[ImageBytes]) -> Probabilities:
         """Return probabilities (num_images, num_classes) for encoded images; raises UnreadableImageError."""
         rows = [np.empty((0, len(self.classes)), np.float32)]
-        for batch in prepared_batches(images, self.batch_size, self._predict.read, self._placement):
-            filled = batch + [batch[-1]] * (self.batch_size - len(batch))
-            rows.append(self._predict(filled)[: len(batch)])
+        for batch in prepared_batches(images, self.batch_size, self._predict.read, self._num_readers):
+            # Filled up when it is read: the last image is decoded once.
+            rows += [self._predict(filled)[:count] for filled, count in padded_batches(batch, self.batch_size)]
         return np.concatenate(rows)
 
 

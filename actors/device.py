@@ -26,6 +26,11 @@ def resolve_device(placement: Placement) -> torch.device:
     return torch.device("cuda")
 
 
+def num_readers(placement: Placement) -> int:
+    """Return how many threads read images: one for each core of a placement."""
+    return max(1, int(placement.num_cpus))
+
+
 def fix_threads(num_threads: int) -> None:
     """Fix the threads of this process, and have CUDA choose the same algorithms each time: bytes depend on both.
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from actors.batching import prepared_batches
-from actors.device import upload
+from actors.device import num_readers, upload
 from actors.diffusion.editing import SlotDrawing, why_no_slots
 from actors.diffusion.previews import PreviewModels
 from actors.editor_batches import PipelineDrawing
@@ -84,7 +84,8 @@ class Editor:
         sources = [sample for sample in batch if sample.role == "source" and sample.key in needed]
         frames: dict[str, Frame] = {}
         why: dict[str, str] = {}
-        for part in prepared_batches(sources, self.config.batch_size, self._framed, self.config.placement):
+        readers = num_readers(self.config.placement)
+        for part in prepared_batches(sources, self.config.batch_size, self._framed, readers):
             frames.update((key, found) for key, found in part if isinstance(found, Frame))
             why.update((key, found) for key, found in part if isinstance(found, str))
         masks = self._redraw_masks([source for source in sources if source.key in frames], frames)

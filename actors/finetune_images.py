@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from actors.device import resolve_device
+from actors.device import num_readers, resolve_device
 from actors.finetune_data import DecodedImages, Loading, RealImages, TrainingImages
 from actors.finetune_model import Patient
 from actors.finetune_score import ValidationImages
@@ -47,9 +47,7 @@ class RunImages:
             )
         # Decoding gives the same pixels in any number of threads.
         placement = task.run.reinforce.placement
-        self._loading = Loading(
-            num_threads=max(1, int(placement.num_cpus)), is_pinned=resolve_device(placement).type == "cuda"
-        )
+        self._loading = Loading(num_threads=num_readers(placement), is_pinned=resolve_device(placement).type == "cuda")
         by_split = self._items()
         held = by_split["validation"][:MAX_VALIDATION_IMAGES]
         source = open_source(task.run.data.train)

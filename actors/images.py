@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from engine.sample import ImageBytes
-from engine.sources.decode import PNG_SETTINGS
+from engine.sources.decode import PNG_SETTINGS, not_an_image
 
 # Below this edge a colour edge is a large part of the picture, and half-resolution colour shows.
 FULL_COLOUR_BELOW = 256
@@ -27,8 +27,8 @@ def decode_rgb(data: ImageBytes) -> Image.Image:
         with Image.open(io.BytesIO(data)) as image:
             return image.convert("RGB")
     except UnidentifiedImageError as error:
-        # Pillow's words name an address in memory, and quarantined samples are the same bytes on every machine.
-        raise UnreadableImageError(f"not an image: {len(data)} bytes, starting {bytes(data[:8])!r}") from error
+        # Quarantined samples are the same bytes on every machine.
+        raise UnreadableImageError(not_an_image(data)) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from actors.batching import prepared_batches
 from actors.clip import Clip
+from actors.device import num_readers
 from actors.images import UnreadableImageError, decode_rgb
 from engine.sample import Edit, Json, Rejection, Sample
 from engine.stages import VerifierConfig
@@ -25,16 +26,6 @@ class Look:
     contrast: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """Hold what CLIP sees of an image (3, height, width) and its contrast, or what is wrong with it."""
-
-    key: str
-    pixels: torch.Tensor | None = None
-    contrast: float = math.nan
-    problem: str = ""
-
-
 class Verifier:
     """Add scores to every sample and a verdict to every edit; nothing is dropped.
 
@@ -46,6 +37,7 @@ class Verifier:
     def __init__(self, config: VerifierConfig, device: torch.device, *, name: str, offline: bool) -> None:
         self.config, self.name = config, name
         self.clip = Clip(config.model, device, batch_size=config.batch_size, offline=offline)
+        self._num_readers = num_readers(config.placement)
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample with scores, each edit with a verdict; a Rejection for bytes that are no image."""
@@ -67,20 +59,21 @@ class Verifier:
         """Return by key what is seen, and what is wrong with bytes that are no image."""
         looks: dict[str, Look] = {}
         broken: dict[str, str] = {}
-        for batch in prepared_batches(samples, self.config.batch_size, self._prepared, self.config.placement):
-            broken.update((each.key, each.problem) for each in batch if each.problem)
-            seen = [each for each in batch if each.pixels is not None]
-            embeddings = self.clip.images([each.pixels for each in seen if each.pixels is not None])
-            for each, embedding in zip(seen, embeddings, strict=True):
-                looks[each.key] = Look(embedding=embedding, contrast=each.contrast)
+        for batch in prepared_batches(samples, self.config.batch_size, self._prepared, self._num_readers):
+            broken.update((key, found) for key, found in batch if isinstance(found, str))
+            seen = {key: found for key, found in batch if not isinstance(found, str)}
+            embeddings = self.clip.images([pixels for pixels, _ in seen.values()])
+            for (key, (_, grey)), embedding in zip(seen.items(), embeddings, strict=True):
+                looks[key] = Look(embedding=embedding, contrast=grey)
         return looks, broken
 
-    def _prepared(self, sample: Sample) -> "Prepared":
+    def _prepared(self, sample: Sample) -> tuple[str, tuple[torch.Tensor, float] | str]:
+        """Return what CLIP sees of an image and its contrast, or what is wrong with it."""
         try:
             image = decode_rgb(sample.image)
         except UnreadableImageError as error:
-            return Prepared(key=sample.key, problem=str(error))
-        return Prepared(key=sample.key, pixels=self.clip.pixels([image])[0], contrast=contrast(image))
+            return sample.key, str(error)
+        return sample.key, (self.clip.pixels([image])[0], contrast(image))
 
     def _judged_source(self, sample: Sample, look: Look | None, texts: "Texts") -> Sample:
         scores = {

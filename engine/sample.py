@@ -47,9 +47,9 @@ class Sample:
     """Hold one image on its way through the pipeline.
 
     `image` is encoded (JPEG, PNG, ...) and empty until the editor has made it; from one actor to the next it becomes a
-    read-only view, which is not copied. `key` is unique in the run and has no
-    dots; a source has key == source_key. `label` indexes the run's classes and `class_name` is its name. `attributes`
-    are the user's own (group-by columns). `scores` are finite numbers or NaN where a score is undefined.
+    read-only view, which is not copied. `key` is unique in the run and has no dots; a source has key == source_key.
+    `label` indexes the run's classes and `class_name` is its name. `attributes` are the user's own (group-by columns).
+    `scores` are finite numbers or NaN where a score is undefined.
     """
 
     key: str

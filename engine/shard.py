@@ -197,7 +197,7 @@ def _samples(data: bytes) -> Iterator[Sample]:
             members[extension] = data[member.offset_data : member.offset_data + member.size]
             if len(members[extension]) < member.size:
                 raise ValueError(f"{member.name} is cut off")
-            end = member.offset_data + member.size + -member.size % BLOCK_BYTES
+            end = member.offset_data + whole_blocks(member.size)
             if extension == "json":
                 yield sample_from_json(members["json"], members.get("jpg") or members.get("png", b""))
                 members = {}
@@ -218,14 +218,15 @@ def _pieces(samples: Sequence[Sample], extensions: Sequence[str | None]) -> Iter
             yield b"".join([*before, _header(key, sum_of_key, extension, len(image))])
             yield image
             yield b"".join([ZEROS[: -len(image) % BLOCK_BYTES], *after])
-            size += _whole_blocks(len(image)) + BLOCK_BYTES
+            size += whole_blocks(len(image)) + BLOCK_BYTES
         else:
             yield b"".join([*before, *after])
-        size += 3 * BLOCK_BYTES + _whole_blocks(len(record))
+        size += 3 * BLOCK_BYTES + whole_blocks(len(record))
     yield bytes(2 * BLOCK_BYTES + -(size + 2 * BLOCK_BYTES) % RECORD_BYTES)
 
 
-def _whole_blocks(size_bytes: int) -> int:
+def whole_blocks(size_bytes: int) -> int:
+    """Return how many bytes so many take in a tar, header apart."""
     return size_bytes + -size_bytes % BLOCK_BYTES
 
 

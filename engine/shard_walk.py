@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 
 from engine.errors import RunError, ShardError
 from engine.sample import Sample
-from engine.shard import BLOCK_BYTES, RECORD_BYTES, sample_from_json
+from engine.shard import BLOCK_BYTES, RECORD_BYTES, sample_from_json, whole_blocks
 from engine.storage import Storage
 
 # What stands between two images, the JSON of a sample and the headers around it, is read at once.
@@ -88,10 +88,10 @@ class Shard:
             extension = b".png" if head.startswith(key + b".png", 2 * BLOCK_BYTES) else b".jpg"
             image_size = _member_size(head, 2 * BLOCK_BYTES, key + extension)
             image_at = offset + HEAD_BYTES
-            record_at = image_at + image_size + -image_size % BLOCK_BYTES
+            record_at = image_at + whole_blocks(image_size)
             record_size = _member_size(read(record_at, BLOCK_BYTES), 0, key + b".json")
             record = read(record_at + BLOCK_BYTES, record_size)
-            offset = record_at + BLOCK_BYTES + record_size + -record_size % BLOCK_BYTES
+            offset = record_at + BLOCK_BYTES + whole_blocks(record_size)
             if len(record) < record_size:
                 raise ValueError("the end is missing")
             yield Entry(

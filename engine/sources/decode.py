@@ -59,6 +59,11 @@ def is_plain_jpeg(data: ImageBytes) -> bool:
         return _is_plain(image)
 
 
+def not_an_image(data: ImageBytes) -> str:
+    """Return what to say of bytes that are no image; Pillow's own words name an address in memory."""
+    return f"not an image: {len(data)} bytes, starting {bytes(data[:8])!r}"
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return 8-bit RGB: 16-bit and floating values scaled, alpha composited on white."""
     if image.mode.startswith("I") or image.mode == "F":
@@ -111,9 +116,7 @@ def _open(data: ImageBytes) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise UnreadableItemError(
-            "unreadable_image", f"not an image: {len(data)} bytes, starting {bytes(data[:8])!r}"
-        ) from error
+        raise UnreadableItemError("unreadable_image", not_an_image(data)) from error
     except Image.DecompressionBombError as error:
         raise UnreadableItemError("too_large", str(error)) from error
     except DAMAGE as error:
