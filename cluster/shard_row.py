@@ -1,13 +1,16 @@
 """One shard between two stages, and how it travels: its pictures untouched, beside what is known of them."""
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
+from typing import TypeVar
 
-from engine.sample import Rejection, Sample
+from engine.sample import Edit, Rejection, Sample, Verdict
 
 KNOWN = [each.name for each in fields(Sample) if each.name != "image"]
+NESTED = [(name, kind, [each.name for each in fields(kind)]) for name, kind in (("edit", Edit), ("verdict", Verdict))]
+Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +31,14 @@ class ShardRow:
     calls: dict[str, int] = field(default_factory=dict)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Callable[..., "ShardRow"], tuple[object, ...]]:
-        """Reduce the shard to images and the rest, which is pickled by columns: one by one samples take twice as long.
+        """Reduce the shard to images and the rest, which is pickled by columns: as objects it takes four times as long.
 
         Only protocol 5, which is Ray's, has buffers.
         """
-        columns = [*zip(*map(attrgetter(*KNOWN), self.samples), strict=True)]
+        columns = dict(zip(KNOWN, zip(*map(attrgetter(*KNOWN), self.samples), strict=True), strict=False))
+        for name, _, names in NESTED:
+            values_of = attrgetter(*names)
+            columns[name] = tuple(record and values_of(record) for record in columns.get(name, ()))
         known = pickle.dumps((vars(self) | {"samples": ()}, columns), pickle.HIGHEST_PROTOCOL)
         return _restored, (known, [pickle.PickleBuffer(sample.image) for sample in self.samples])
 
@@ -43,9 +49,19 @@ class ShardRow:
 
 def _restored(known: bytes, images: Sequence[object]) -> ShardRow:
     row, columns = pickle.loads(known)  # nosec B301 # by a worker of this run
-    samples = []
-    for image, values in zip(images, zip(*columns, strict=True), strict=True):
-        sample = object.__new__(Sample)
-        vars(sample).update(zip(KNOWN, values, strict=True), image=memoryview(image))  # type: ignore[arg-type]
-        samples.append(sample)
-    return ShardRow(**row | {"samples": samples})
+    for name, kind, names in NESTED:
+        columns[name] = _records(kind, names, columns[name])
+    columns["image"] = [memoryview(image) for image in images]  # type: ignore[arg-type]
+    return ShardRow(**row | {"samples": _records(Sample, [*columns], zip(*columns.values(), strict=True))})
+
+
+def _records(kind: type[Record], names: Sequence[str], rows: Iterable[Sequence[object] | None]) -> list[Record | None]:
+    """Return records, None where there are no values; their constructors would set each frozen field by itself."""
+    records: list[Record | None] = []
+    for values in rows:
+        record = None
+        if values is not None:
+            record = object.__new__(kind)
+            vars(record).update(zip(names, values, strict=True))
+        records.append(record)
+    return records
