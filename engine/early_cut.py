@@ -130,8 +130,12 @@ def saved_share(editor: EditorConfig, early: EarlyRejection, dropped: float) -> 
     steps = editor.num_inference_steps
     if editor.method != "instruct":
         steps = max(1, int(steps * editor.strength))
-    until = max(1, round(early.after * steps))
-    return dropped * max(steps - until, 0) / steps - early.ahead / steps - PREVIEW_COST
+    return dropped * max(steps - steps_before(early, steps), 0) / steps - early.ahead / steps - PREVIEW_COST
+
+
+def steps_before(early: EarlyRejection, num_steps: int) -> int:
+    """Return after how many of its `num_steps` steps an edit's preview is judged."""
+    return max(1, int(round(early.after * num_steps, DIGITS)))
 
 
 def _spread(name: str, edits: Sequence[Previewed]) -> float:

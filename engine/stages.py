@@ -117,7 +117,7 @@ class EarlyRejection(Config):
     """
 
     after: float = Field(
-        0.05, gt=0, lt=1, description="the share of an edit's steps, at least one, after which its preview is judged"
+        0.05, gt=0, lt=1, description="the share of an edit's steps, rounded down to one or more, before its preview"
     )
     ahead: int = Field(
         3,

@@ -7,7 +7,16 @@ from bisect import bisect_left
 
 import pytest
 
-from engine.early_cut import FoundCut, Previewed, allowed_below, effective_number, find_cut, margin, saved_share
+from engine.early_cut import (
+    FoundCut,
+    Previewed,
+    allowed_below,
+    effective_number,
+    find_cut,
+    margin,
+    saved_share,
+    steps_before,
+)
 from engine.stages import EarlyRejection, EditorConfig, ModelConfig, PreviewCheck, VerifierConfig
 from engine.statistics import binomial_tail
 
@@ -125,6 +134,11 @@ def test_what_is_saved_counts_the_steps_that_previews_take() -> None:
     assert saved_share(EDITOR, EarlyRejection(after=0.1, ahead=2), 0.7) == pytest.approx(0.7 * 0.9 - 0.1 - 0.05)
     img2img = EDITOR.model_copy(update={"method": "img2img", "strength": 0.5})
     assert saved_share(img2img, EarlyRejection(after=0.1, ahead=2), 0.7) == pytest.approx(0.7 * 0.9 - 0.2 - 0.05)
+
+
+@pytest.mark.parametrize(("num_steps", "before"), [(4, 1), (20, 1), (30, 1), (39, 1), (40, 2), (100, 5)])
+def test_a_preview_comes_as_early_as_its_share_of_the_steps_allows(num_steps: int, before: int) -> None:
+    assert steps_before(EarlyRejection(after=0.05), num_steps) == before
 
 
 def test_the_cut_depends_on_the_edits_and_not_on_their_order() -> None:

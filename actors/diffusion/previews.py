@@ -20,7 +20,7 @@ from actors.editor_jobs import Job
 from actors.loading import model_errors, model_provenance, resolve_model
 from actors.untyped import Model
 from actors.verifier import Look, Texts, contrast, edit_scores
-from engine.early_cut import margin
+from engine.early_cut import margin, steps_before
 from engine.sample import Json
 from engine.stages import EarlyRejection, ModelConfig, PreviewingEditorConfig
 
@@ -109,7 +109,7 @@ class Previews:
 
     def after(self, order: Order) -> int | None:
         """Return after how many of its steps an edit is judged; None where never, as a placebo or one of one step."""
-        steps = max(1, round(self._early.after * order.trajectory.num_steps))
+        steps = steps_before(self._early, order.trajectory.num_steps)
         return steps if order.key in self._jobs and steps < order.trajectory.num_steps else None
 
     def __call__(self, orders: Sequence[Order], states: torch.Tensor) -> list[bool]:

@@ -18,7 +18,7 @@ from actors.images import encode_jpeg
 from actors.zoo.exam_editor import edit_of, targets
 from benchmarks.pairs import ratio_figure
 from engine.early import early_editor, steer_pilot
-from engine.early_cut import PREVIEW, FoundCut, Previewed, find_cut
+from engine.early_cut import PREVIEW, FoundCut, Previewed, find_cut, steps_before
 from engine.figures import Figure, share
 from engine.load import load_run_file
 from engine.runfile import RunFile
@@ -109,7 +109,7 @@ def _limit(run: RunFile) -> float:
     found = early_editor(run)
     assert found is not None
     _, _, early = found
-    until = max(1, round(early.after * STEPS))
+    until = steps_before(early, STEPS)
     return STEPS / (YIELD * (STEPS + early.ahead) + (1 - YIELD) * (until + early.ahead))
 
 
