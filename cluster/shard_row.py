@@ -31,7 +31,7 @@ class ShardRow:
     calls: dict[str, int] = field(default_factory=dict)
 
     def __reduce_ex__(self, protocol: object) -> tuple[Callable[..., "ShardRow"], tuple[object, ...]]:
-        """Reduce the shard to images and the rest, which is pickled by columns: as objects it takes four times as long.
+        """Reduce the shard to images and the rest, which is pickled by columns, in half the time that objects take.
 
         Only protocol 5, which is Ray's, has buffers.
         """
@@ -62,6 +62,6 @@ def _records(kind: type[Record], names: Sequence[str], rows: Iterable[Sequence[o
         record = None
         if values is not None:
             record = object.__new__(kind)
-            vars(record).update(zip(names, values, strict=True))
+            record.__dict__.update(zip(names, values, strict=False))
         records.append(record)
     return records

@@ -41,7 +41,7 @@ YIELD = 0.3
 SEVERITIES = (0.2, 0.4, 0.6, 0.8)
 KINDS: tuple[EditKind, ...] = ("background", "colour")
 PILOT_SOURCES = 640
-NUM_ROUNDS, SOURCES_A_ROUND = 7, 64
+NUM_ROUNDS, SOURCES_A_ROUND = 15, 64
 NAME = "early.times_accepted_per_second"
 
 
