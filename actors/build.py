@@ -1,15 +1,11 @@
 """From a stage's configuration to the stage: the one place that knows every kind.
 
-Each kind is imported where it is wanted: a stage of one's own does not wait for transformers.
+Each kind is imported where it is wanted: a stage of one's own does not wait for transformers, nor for torch.
 """
 
 from typing import assert_never
 
-import torch
-
-from actors.device import resolve_device, set_up_process
-from actors.loading import import_target
-from engine.errors import ModelError
+from actors.plugins import load_plugin
 from engine.sample import Stage
 from engine.stages import (
     AnyStageConfig,
@@ -26,6 +22,10 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
 
     `seed` is the run's; `offline` forbids asking a model hub. Raises ModelError or PlacementError.
     """
+    if isinstance(config, PluginConfig):
+        return load_plugin(config, name=name)
+    from actors.device import resolve_device, set_up_process
+
     device = resolve_device(config.placement)
     set_up_process(config.placement.num_threads)
     match config:
@@ -45,21 +45,5 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
             from actors.verifier import Verifier
 
             return Verifier(config, device, name=name, offline=offline)
-        case PluginConfig():
-            return load_plugin(config, device, name=name)
         case _:
             assert_never(config)
-
-
-def load_plugin(config: PluginConfig, device: torch.device, *, name: str) -> Stage:
-    """Return `target` (package.module:Class) made as Class(options, device)."""
-    remedy = "it must be installed, or its folder on PYTHONPATH, on every machine of the run"
-    maker = import_target(config.target, f"stages.{name}.target", "class", remedy)
-    stage = maker(dict(config.options), device)
-    if not callable(stage):
-        raise ModelError(
-            f"stages.{name}.target: {config.target} makes a {type(stage).__name__}, which cannot be called: "
-            "a stage is called with samples and yields samples and rejections"
-        )
-    made: Stage = stage
-    return made

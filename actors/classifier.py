@@ -14,7 +14,8 @@ from PIL import Image
 from actors.batching import padded_batches, prepared_batches
 from actors.device import num_readers, precision, resolve_device, set_up_process
 from actors.images import decode_rgb
-from actors.loading import import_target, load_image_processor, load_weights, model_digest, resolve_model
+from actors.loading import load_image_processor, load_weights, model_digest, resolve_model
+from actors.plugins import import_target
 from actors.preprocessing import Preprocessing
 from engine.errors import ModelError
 from engine.runfile import ProbeConfig

@@ -1,15 +1,12 @@
 """Model references: from a name in the run file to a folder on disk, and from a folder to a loaded model."""
 
 import hashlib
-import importlib
-import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -39,24 +36,6 @@ UNREAD_PATTERNS = [
     *("*.fp16.safetensors", "*.non_ema.safetensors", "*ema_only*"),
     *("safety_checker/*", "original/*", "onnx/*", "openvino/*"),
 ]
-
-
-def import_target(target: str, field: str, kind: str, remedy: str) -> Callable[..., Any]:
-    """Return what `package.module:name` names; raises ModelError that names the field, what the module has, a remedy.
-
-    `kind` is "class" or "function"; any callable will do.
-    """
-    module_name, _, name = target.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ModelError(f"{field} {target!r}: cannot import {module_name!r} ({error}): {remedy}") from error
-    found = getattr(module, name, None)
-    if callable(found):
-        return cast(Callable[..., Any], found)
-    fits = inspect.isclass if kind == "class" else inspect.isfunction
-    known = sorted(key for key, value in vars(module).items() if fits(value) and not key.startswith("_"))
-    raise ModelError(f"{field} {target!r}: {module_name} has no {kind} {name!r}, it has {known}")
 
 
 def resolve_model(model: ModelConfig, offline: bool) -> str:

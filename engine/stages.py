@@ -274,7 +274,8 @@ class PluginConfig(StageConfig):
 
     kind: Literal["plugin"] = "plugin"
     target: str = Field(
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$", description="package.module:Class, made as Class(options, device)"
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="package.module:Class, made as Class(options, device), its device 'cpu' or 'cuda'",
     )
     options: dict[str, JsonValue] = Field({}, description="what the class is given")
 

@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from tint_runs import tint_run, write_images
 from tiny_models import jpeg, save_clip, save_encoder_decoder, save_language_model
 from tiny_pipelines import save_stable_diffusion
 
@@ -11,6 +15,7 @@ from actors.editor import Editor
 from actors.perturber import Perturber
 from actors.verifier import Verifier
 from engine.errors import ModelError, PlacementError
+from engine.load import dump_run_file
 from engine.sample import Rejection, Sample
 from engine.stages import (
     CaptionerConfig,
@@ -102,7 +107,29 @@ def test_a_placement_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPat
 def test_a_plugin_gets_its_options_and_device() -> None:
     stage = build(PluginConfig(target="my_stages:Stamp", options={"word": "hello"}))
     assert stage.options == {"word": "hello"}  # type: ignore[attr-defined]
-    assert stage.device == torch.device("cpu")  # type: ignore[attr-defined]
+    assert stage.device == "cpu"  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("plugin")
+def test_a_plugin_of_torch_has_its_threads_and_none_has_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    build(PluginConfig(target="my_stages:Stamp", placement=Placement(num_threads=2)))
+    assert torch.get_num_threads() == 2
+    with pytest.raises(PlacementError, match="CUDA is not available"):
+        build(PluginConfig(target="my_stages:Stamp", placement=Placement(num_gpus=0.5)))
+
+
+def test_an_actor_of_plugins_without_torch_imports_none(tmp_path: Path) -> None:
+    run = tint_run(write_images(tmp_path / "images"), grouped=True)
+    (tmp_path / "run.yaml").write_text(dump_run_file(run))
+    script = (
+        "import sys; from cluster.dataflow import StageGroup; from engine.load import load_run_file; "
+        "group = StageGroup(load_run_file(sys.argv[1]), ['tint', 'judge']); "
+        "assert group.failure is None and not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    tests = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run.yaml")], env=environment, check=True)
 
 
 @pytest.mark.usefixtures("plugin")
