@@ -31,7 +31,7 @@ def load_plugin(config: PluginConfig, *, name: str) -> Stage:
 def _device(config: PluginConfig) -> str:
     """Return the device of a plugin, with the process set up where torch is there or a GPU is asked for."""
     placement = config.placement
-    if "torch" not in sys.modules and placement.device != "cuda" and not placement.num_gpus:
+    if "torch" not in sys.modules and not placement.num_gpus:
         return "cpu"
     from actors.device import resolve_device, set_up_process
 

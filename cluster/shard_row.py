@@ -62,6 +62,6 @@ def _records(kind: type[Record], names: Sequence[str], rows: Iterable[Sequence[o
         record = None
         if values is not None:
             record = object.__new__(kind)
-            record.__dict__.update(zip(names, values, strict=False))
+            record.__dict__.update(zip(names, values, strict=True))
         records.append(record)
     return records

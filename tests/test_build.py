@@ -111,7 +111,7 @@ def test_a_plugin_gets_its_options_and_device() -> None:
 
 
 @pytest.mark.usefixtures("plugin")
-def test_a_plugin_of_torch_has_its_threads_and_none_has_a_gpu_that_is_not_there(tmp_path: Path) -> None:
+def test_a_plugin_of_torch_has_its_threads_and_none_has_a_gpu_that_is_not_there() -> None:
     torch.set_num_threads(1)
     build(PluginConfig(target="my_stages:Stamp", placement=Placement(num_threads=2)))
     assert torch.get_num_threads() == 2

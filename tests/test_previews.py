@@ -271,7 +271,7 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
         mask_model=ModelConfig(name="unused") if inpaints else None,
         batch_size=2,
         num_inference_steps=10,
-        early_rejection=EarlyRejection(after=0.34),
+        early_rejection=EarlyRejection(after=0.3),
         checks={"image": PreviewCheck(floor=2.0, spread=1.0)},
         least=0.0,
     )
