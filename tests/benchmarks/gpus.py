@@ -2,7 +2,8 @@
 
 A process an actor sleeps where it would wait for its GPU, so two cores can feed many. All that is not sleep is loss:
 starting tasks, moving shards, reading and committing them, the tail in which some actors have nothing left to do. The
-clock starts when all actors are up, as the models of a real run are loaded once, and stops at the last marker.
+clock starts when all actors are up, as the models of a real run are loaded once, and stops at the last marker. An actor
+takes a few seconds to be up, as if it loaded a model: its shards are read meanwhile, as in a real run.
 
 Without any loss the actors would still not end together: `possible` is the efficiency of actors that take the shards
 of the same run, in their order, and need no time between them.
@@ -38,8 +39,9 @@ STAGE = "gpu"
 SOURCES_PER_SHARD = 4
 SPREAD = 0.3
 ACTOR_CPUS = 0.05
+LOAD_S = 5.0
 # More than there are: reads, commits and the actors wait most of the time.
-SESSION_CPUS = 12
+SESSION_CPUS = 6
 LOOK_S = 0.2
 
 
@@ -174,7 +176,7 @@ class Watch:
 
 
 def _run_file(folder: Path, num_actors: int, mean_s: float) -> RunFile:
-    options = {"mean_s": mean_s, "spread": SPREAD, "num_actors": num_actors}
+    options = {"load_s": LOAD_S, "mean_s": mean_s, "spread": SPREAD, "num_actors": num_actors}
     options |= {name: str(folder / name) for name in ("meeting", "waits")}
     return RunFile.model_validate(
         {

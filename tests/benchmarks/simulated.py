@@ -25,9 +25,9 @@ def gpu_seconds(source_key: str, mean_s: float, spread: float) -> float:
 class SimulatedGpu:
     """Edit no pixel: sleep for the shard's GPU seconds, then yield each source with one edit of it.
 
-    Options: `mean_s`, `spread`, a folder `meeting` in which the actors wait for one another, as none starts to work
-    before `num_actors` of them are there, and a folder `waits`, to which each writes how long it had no shard at work
-    between two of them.
+    Options: `load_s`, the seconds it takes to start, `mean_s`, `spread`, a folder `meeting` in which the actors wait for
+    one another, as none starts to work before `num_actors` of them are there, and a folder `waits`, to which each
+    writes how long it had no shard at work between two of them.
     """
 
     def __init__(self, options: Mapping[str, object], device: object) -> None:
@@ -35,6 +35,7 @@ class SimulatedGpu:
         self._meeting, self._num_actors = Path(str(options["meeting"])), int(str(options["num_actors"]))
         self._waits = Path(str(options["waits"])) / str(os.getpid())
         self._ended: float | None = None
+        time.sleep(float(str(options["load_s"])))
         (self._meeting / str(os.getpid())).touch()
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample]:
