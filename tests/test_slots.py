@@ -128,6 +128,26 @@ def test_long_edits_first_leaves_few_rows_empty(denoiser: Denoiser) -> None:
     assert batcher.calls["useful_rows"] / batcher.calls["rows"] > 0.97
 
 
+@pytest.mark.parametrize(("count", "num_rows"), [(11, 4), (23, 8)])
+def test_the_last_edits_take_turns_so_that_no_row_is_empty(denoiser: Denoiser, count: int, num_rows: int) -> None:
+    orders = [order(seed, num_steps=8) for seed in range(count)]
+    batcher = SlotBatcher(denoise=denoiser, num_rows=num_rows)
+    results = list(batcher.run(deque(orders)))
+    assert batcher.calls["useful_rows"] == 8 * count
+    assert batcher.calls["ticks"] == -(-8 * count // num_rows)
+    for item in results:
+        assert torch.equal(run(denoiser, [item.order], num_rows)[item.order.key], item.latents)
+
+
+def test_the_last_edits_take_turns_where_many_are_dropped(denoiser: Denoiser) -> None:
+    orders = [replace(order(seed, num_steps=12), preview_after=1) for seed in range(32)]
+    batcher = SlotBatcher(
+        denoise=denoiser, num_rows=4, judge=lambda some, _: [int(item.key[5:]) % 3 == 0 for item in some], judge_batch=4
+    )
+    assert sum(item.latents is not None for item in batcher.run(deque(orders))) == 11
+    assert batcher.calls["useful_rows"] / batcher.calls["rows"] > 0.97
+
+
 def test_guidance_outside_its_interval_costs_no_row(denoiser: Denoiser) -> None:
     guided = order(1, num_steps=10, scale=5.0)
     batcher = SlotBatcher(denoise=denoiser, num_rows=2)

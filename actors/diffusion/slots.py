@@ -127,10 +127,10 @@ class SlotBatcher:
     """Bring orders to their ends, any mixture at once, in UNet calls of `num_rows` rows.
 
     A tick gives rows to slots in the order of their coming as long as there are some, and each slot that got its rows
-    makes one step; a slot that is done makes room at once. Unused rows repeat the last one, so that all calls have one
-    shape and a result does not depend on its neighbours. `judge` is asked about `judge_batch` previews at a time.
-
-    Nothing in a tick waits for a GPU: the next one is under way to it before this one is done.
+    makes one step; a slot that is done makes room at once. The last ones take turns and end together, or rows would be
+    of no use then (McNaughton 1959). Unused rows repeat the last one, so that all calls have one shape and a result
+    does not depend on its neighbours. `judge` is asked about `judge_batch` previews at a time. Nothing in a tick waits
+    for a GPU: the next one is under way to it before this one is done.
 
     With a `deep_cache_interval` above 1 a slot keeps deep features for so many steps; all the slots of a tick then make
     theirs anew or none does. `calls` counts ticks, and rows that were run, useful, and useful on kept features.
@@ -144,10 +144,7 @@ class SlotBatcher:
     calls: Counter[str] = field(default_factory=Counter)
 
     def run(self, orders: deque[Order]) -> Iterator[Result]:
-        """Take the orders from the left and yield a result for each as it ends; more may be added meanwhile.
-
-        Give long ones first, for few rows to be empty at the end.
-        """
+        """Take the orders from the left, long ones first, and yield a result for each as it ends; more may be added."""
         slots: list[Slot] = []
         while True:
             chosen = self._fill(slots, orders)
@@ -167,9 +164,10 @@ class SlotBatcher:
         """Take orders in until their rows fill a call to the last one, and return the slots that make a step."""
         for slot in slots:
             slot.is_parked = slot.is_parked or (self.judge is not None and slot.wants_preview)
-        chosen = self._chosen(slots)
-        # Twice as many as can be run: among so many there is one that fits into what is left.
-        while orders and _num_rows(chosen) < self.num_rows and len(slots) < 2 * self.num_rows + self.judge_batch:
+        chosen = self._chosen(slots, orders)
+        # Twice as many as can be run: among so many there is one that fits into what is left, and the last ones all.
+        most = 2 * self.num_rows + self.judge_batch
+        while orders and len(slots) < most and (_num_rows(chosen) < self.num_rows or len(slots) + len(orders) <= most):
             order = orders.popleft()
             if max(len(order.guided), len(order.plain)) > self.num_rows:
                 raise ValueError(f"an order needs {len(order.guided)} rows, a call has {self.num_rows}")
@@ -177,7 +175,7 @@ class SlotBatcher:
             state[0] = order.latents
             state[DATA] = 0 if order.data is None else order.data
             slots.append(Slot(order=order, state=state))
-            chosen = self._chosen(slots)
+            chosen = self._chosen(slots, orders)
         return chosen
 
     def _judged(self, parked: Sequence[Slot], slots: list[Slot]) -> Iterator[Result]:
@@ -192,8 +190,10 @@ class SlotBatcher:
                 slots.remove(slot)
                 yield Result(order=slot.order, latents=None, num_steps=slot.step)
 
-    def _chosen(self, slots: Sequence[Slot]) -> list[Slot]:
-        """Return the slots that make a step: first come, first served, and who fits into what is left."""
+    def _chosen(self, slots: Sequence[Slot], orders: Sequence[Order]) -> list[Slot]:
+        """Return the slots that make a step: the first, at the end those with most to do, and who fits beside them."""
+        if not orders:
+            slots = sorted(slots, key=lambda slot: slot.step - slot.order.trajectory.num_steps)
         kinds: dict[bool, list[Slot]] = {True: [], False: []}
         left = dict.fromkeys(kinds, self.num_rows)
         for slot in slots:

@@ -25,8 +25,8 @@ def gpu_seconds(source_key: str, mean_s: float, spread: float) -> float:
 class SimulatedGpu:
     """Edit no pixel: sleep for the shard's GPU seconds, then yield each source with one edit of it.
 
-    Options: `load_s`, the seconds it takes to start, `mean_s`, `spread`, a folder `meeting` in which the actors wait for
-    one another, as none starts to work before `num_actors` of them are there, and a folder `waits`, to which each
+    Options: `load_s`, the seconds it takes to start, `mean_s`, `spread`, a folder `meeting` in which the actors wait
+    for one another, as none starts to work before `num_actors` of them are there, and a folder `waits`, to which each
     writes how long it had no shard at work between two of them.
     """
 
