@@ -33,6 +33,9 @@ ENVIRONMENT = {
     # Ray's C++ side writes an E line to the terminal for each actor pool (ray#53727); real failures are exceptions.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+# What Ray starts beside each session: an autoscaler, a reader of logs for the driver, a server for the dashboard. On one
+# machine, with logs and dashboard off, they are of no use, and starting and ending them takes four seconds of two cores.
+NEEDLESS = ("start_monitor", "start_log_monitor", "start_api_server")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +190,7 @@ def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> Non
         metrics = {"_metrics_export_port": config.metrics_port, "_system_config": report}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with _quiet_start():
+            with _quiet_start(), _lean_start():
                 ray.init(
                     address="local",
                     num_cpus=local_cpus(phases, num_cores()),
@@ -230,6 +233,21 @@ def _join(address: str) -> None:
             f"cannot join a Ray cluster at {address}: {str(error).splitlines()[0]} Start one with `ray start --head`, "
             "give RAY_AUTH_TOKEN if it asks for a token, or leave --address out to run on this machine alone"
         ) from error
+
+
+@contextmanager
+def _lean_start() -> Iterator[None]:
+    """Leave out what is NEEDLESS. Ray has no setting for that (2.60); one that knows these names no more starts all."""
+    from ray._private.node import Node
+
+    kept = {name: getattr(Node, name) for name in NEEDLESS if hasattr(Node, name)}
+    for name in kept:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, start in kept.items():
+            setattr(Node, name, start)
 
 
 @contextmanager

@@ -56,6 +56,8 @@ def hold_and_look() -> None:
         actor = ray.remote(num_cpus=0)(Actor).remote()
         worker = psutil.Process(ray.get(actor.pid.remote()))
         assert worker in psutil.Process().children(recursive=True)
+        commands = [" ".join(each.cmdline()) for each in psutil.Process().children(recursive=True)]
+        assert not [each for each in commands if "monitor.py" in each or "dashboard.py" in each]
         addresses = listening()
         assert {"gcs_server", "raylet", worker.name()} <= set(addresses)
         assert [each for some in addresses.values() for each in some if not each.startswith(LOOPBACK)] == []
