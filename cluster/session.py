@@ -33,8 +33,8 @@ ENVIRONMENT = {
     # Ray's C++ side writes an E line to the terminal for each actor pool (ray#53727); real failures are exceptions.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-# What Ray starts beside each session: an autoscaler, a reader of logs for the driver, a server for the dashboard. On one
-# machine, with logs and dashboard off, they are of no use, and starting and ending them takes four seconds of two cores.
+# What Ray starts beside each session: an autoscaler, a reader of logs for the driver, a server for the dashboard. On
+# one machine, with logs and dashboard off, they are of no use, and their start and end take two cores four seconds.
 NEEDLESS = ("start_monitor", "start_log_monitor", "start_api_server")
 
 
