@@ -127,10 +127,10 @@ class SlotBatcher:
     """Bring orders to their ends, any mixture at once, in UNet calls of `num_rows` rows.
 
     A tick gives rows to slots in the order of their coming as long as there are some, and each slot that got its rows
-    makes one step; a slot that is done makes room at once. The last ones take turns and end together, or rows would be
-    of no use then (McNaughton 1959). Unused rows repeat the last one, so that all calls have one shape and a result
-    does not depend on its neighbours. `judge` is asked about `judge_batch` previews at a time. Nothing in a tick waits
-    for a GPU: the next one is under way to it before this one is done.
+    makes one step; a slot that is done makes room at once. The last ones take turns and end together, or more and more
+    rows would be empty (McNaughton 1959). Unused rows repeat the last one, so that all calls have one shape and a
+    result does not depend on its neighbours. `judge` is asked about `judge_batch` previews at a time. Nothing in a tick
+    waits for a GPU: the next one is under way to it before this one is done.
 
     With a `deep_cache_interval` above 1 a slot keeps deep features for so many steps; all the slots of a tick then make
     theirs anew or none does. `calls` counts ticks, and rows that were run, useful, and useful on kept features.
