@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from actors.answers import BadReply
 from actors.attention import set_attention
 from actors.batching import padded_batches, prepared_batches
 from actors.device import num_readers, precision
@@ -23,7 +24,6 @@ from actors.loading import (
     model_provenance,
     resolve_model,
 )
-from actors.replies import BadReply
 from actors.served import Answer, ChatServer
 from actors.tokens import give_tokens
 from actors.untyped import Model, Processor, Tensors, Tokenizer

@@ -10,9 +10,9 @@ import torch
 
 from actors.device import weights_dtype
 from actors.loading import model_errors, quiet
-from actors.prompts import PLACEBO_INSTRUCTION
 from actors.untyped import Model, Pipeline
 from engine.errors import ModelError
+from engine.sample import PLACEBO_INSTRUCTION
 from engine.stages import EditorConfig
 
 PipelineKind = Literal["pix2pix", "kontext", "klein", "img2img", "inpaint"]

@@ -8,9 +8,9 @@ from typing import Protocol
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from actors.answers import BadReply
 from actors.batching import padded_batches
 from actors.device import precision
-from actors.replies import BadReply
 from actors.untyped import Model, Tokenizer
 from engine.stages import PerturberConfig
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import torch
 
+from actors.answers import BadReply
 from actors.chat import ChatModel, LoadedChat, ServedChat
 from actors.generation import Ask
-from actors.prompts import PLACEBO_INSTRUCTION, system_prompt, user_prompt
-from actors.replies import BadReply, Reply
+from actors.prompts import system_prompt, user_prompt
+from actors.replies import Reply
 from actors.requests import Interview, Request, make_requests
-from engine.sample import Edit, EditKind, Json, Rejection, Sample, content_seed
+from engine.sample import PLACEBO_INSTRUCTION, Edit, EditKind, Json, Rejection, Sample, content_seed
 from engine.stages import PerturberConfig, SteeredPerturberConfig
 
 # One caption of 10,000 characters makes every row of its batch as long: the demo's model took 216 s for 21 sources.

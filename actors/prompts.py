@@ -25,9 +25,6 @@ Example for the caption "a photo of a red bicycle on a road", class "bicycle", c
 # A system message, because the zoo's language model reads the user's alone and was trained on its exact form.
 WANTED = 'This time "after" should be "{wanted}", unless that is not plausible here.'
 
-# What a placebo asks of an editor that follows instructions.
-PLACEBO_INSTRUCTION = "keep the picture as it is"
-
 BACKGROUND_EXAMPLE = (
     '{"before": "a road", "after": "a sandy beach", "caption": "a photo of a red bicycle on a sandy beach", '
     '"instruction": "put the bicycle on a sandy beach"}'

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from actors.answers import BadReply
 from engine.outside import loads_outside
 from engine.sample import EditKind
 
@@ -23,14 +24,6 @@ class Reply:
     after: str
     caption: str
     instruction: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class BadReply:
-    """Say why an answer was turned down: `reason` is counted, `detail` is for a person."""
-
-    reason: str
-    detail: str
 
 
 def parse_reply(text: str, *, caption: str, class_name: str, kind: EditKind) -> Reply | BadReply:

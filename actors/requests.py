@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actors.replies import BadReply, Reply, count_phrase, parse_reply, plain
+from actors.answers import BadReply
+from actors.replies import Reply, count_phrase, parse_reply, plain
 from engine.sample import EditKind, Sample, content_seed
 from engine.stages import PerturberConfig, SteeredPerturberConfig, WantedEdit
 

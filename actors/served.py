@@ -11,8 +11,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
 
+from actors.answers import BadReply
 from actors.generation import Ask
-from actors.replies import BadReply
 from engine.config import ServerConfig
 from engine.errors import ModelError, ModelUnavailableError
 from engine.sample import Json

@@ -187,13 +187,14 @@ def _storage() -> Iterator[Check]:
 
 
 def _zoo() -> Iterator[Check]:
-    folder = Path(__file__).parent.parent / "actors" / "zoo" / "models"
+    from actors.zoo import MODELS_FOLDER
+
     for name in ZOO:
-        weights = sum(path.stat().st_size for path in (folder / name).rglob("*.safetensors"))
+        weights = sum(path.stat().st_size for path in (MODELS_FOLDER / name).rglob("*.safetensors"))
         yield Check(
             name=f"zoo/{name}",
             state="ok" if weights else "missing",
-            detail=_size(weights) if weights else f"no weights in {folder / name}",
+            detail=_size(weights) if weights else f"no weights in {MODELS_FOLDER / name}",
             remedy="" if weights else "install from a checkout, or train it: make zoo",
         )
 

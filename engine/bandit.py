@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from engine.config import Config
+from engine.rounds_config import RoundsConfig
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -17,18 +16,6 @@ Bools = NDArray[np.bool_]
 PRIOR_STRENGTH = 8.0
 NUM_DRAWS = 1000
 TOLERANCE = 1e-9
-
-
-class RoundsConfig(Config):
-    """Make the edits of train sources in rounds: each goes where the classifier is weak after the round before."""
-
-    count: int = Field(1, ge=1, description="number of rounds; 1: every edit as stages.<perturber>.edits says")
-    floor: float = Field(
-        0.1, ge=0, le=1, description="least share of a class's edits that each listed kind keeps, weak or not"
-    )
-    cap: float = Field(
-        0.25, gt=0, le=1, description="most of a class's edits that one value at one severity gets, however weak"
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from engine.attempts import FOLDER as ATTEMPTS
 from engine.marker import FileRecord
-from engine.repartition import read_samples
+from engine.run_samples import read_samples
 from engine.rundir import QUARANTINE, REJECTED, SHARDS, WRITTEN, RunDirectory
 from engine.verify import verify_run
 

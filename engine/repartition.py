@@ -7,20 +7,20 @@ would have made with these thresholds, and shards that are still to be made can 
 
 from dataclasses import replace
 
-from engine.candidates import sample_of
 from engine.commit import Outcome, commit_outcome
 from engine.early import FOLDER as EARLY_CUTS
 from engine.errors import SelectionError, ShardError
 from engine.marker import Marker
 from engine.plan import plan_digest
 from engine.rounds import FOLDER as ROUNDS
+from engine.run_samples import read_samples
 from engine.rundir import RunDirectory, marker_path
 from engine.runfile import RunFile
 from engine.sample import Sample
 from engine.selection import judge, thresholds_of
 from engine.stages import VerifierConfig
 from engine.storage import Storage
-from engine.verdict import EARLY, is_early
+from engine.verdict import is_early
 from engine.verify import verify_shard
 
 
@@ -51,21 +51,6 @@ def open_selection(rundir: RunDirectory, run: RunFile, out: str) -> RunDirectory
         for name in rundir.storage.list(folder, ".json"):
             selected.storage.write(f"{folder}/{name}", rundir.storage.read(f"{folder}/{name}"))
     return selected
-
-
-def read_samples(source: RunDirectory, index: int) -> list[Sample]:
-    """Return every sample of a shard, those whose pixels were not kept, or never were, without image."""
-    accepted = source.read_shard(index)
-    if source.info.keep_rejected == "none":
-        return [*accepted, *_turned_down(source, index)]
-    samples = [*accepted, *source.read_rejected(index)]
-    if EARLY in source.marker(index).counts.rejected:
-        samples += [sample for sample in _turned_down(source, index) if is_early(sample.verdict)]
-    return samples
-
-
-def _turned_down(source: RunDirectory, index: int) -> list[Sample]:
-    return [sample_of(row) for row in source.read_rows(index).to_pylist() if not row["accepted"]]
 
 
 def select_shard(source: RunDirectory, selected: RunDirectory, run: RunFile, index: int) -> Marker:

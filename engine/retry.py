@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from engine.commit import Outcome, check_whole, commit_outcome, partition
 from engine.errors import SelectionError, ShardError
 from engine.marker import Marker, versions
-from engine.repartition import read_samples
+from engine.run_samples import read_samples
 from engine.rundir import RETRIES, RunDirectory, marker_path
 from engine.sample import Json, Rejection, Sample
 

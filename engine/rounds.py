@@ -7,9 +7,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, cast
 
-from engine.bandit import RoundsConfig
 from engine.errors import RunDirectoryError, SourceError
 from engine.plan import Plan
+from engine.rounds_config import RoundsConfig
 from engine.rundir import RunDirectory
 from engine.runfile import RunFile
 from engine.sample import EditKind

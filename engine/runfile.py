@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from engine.bandit import RoundsConfig
 from engine.config import Config
 from engine.credentials import refuse_credentials
 from engine.reinforcing import ReinforceConfig
+from engine.rounds_config import RoundsConfig
 from engine.stages import AnyStageConfig, ModelConfig, PerturberConfig, Placement, check_early_rejection
 
 STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"

@@ -15,6 +15,9 @@ EditKind = Literal[
     "background", "colour", "object", "weather", "lighting", "domain", "viewpoint", "adjective", "placebo"
 ]
 
+# The instruction of a placebo: what an editor that follows instructions is asked for.
+PLACEBO_INSTRUCTION = "keep the picture as it is"
+
 ROLES: tuple[Role, ...] = ("source", "placebo", "counterfactual")
 
 

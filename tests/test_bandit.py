@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from engine.bandit import RoundsConfig, beliefs, promise, within_limits
+from engine.bandit import beliefs, promise, within_limits
+from engine.rounds_config import RoundsConfig
 
 LEVELS = [np.zeros(4, np.int64)]
 ALL = np.arange(4)

@@ -34,8 +34,9 @@ from engine.labels import LabelRow, match_labels
 from engine.load import dump_run_file, load_run_file
 from engine.marker import Counts, Marker, add_counts
 from engine.plan import make_plan
-from engine.repartition import open_selection, read_samples, select_shard
+from engine.repartition import open_selection, select_shard
 from engine.retry import Retry, commit_retried
+from engine.run_samples import read_samples
 from engine.rundir import RunDirectory, marker_path, shard_path
 from engine.runfile import RunFile
 from engine.sample import Sample

@@ -16,9 +16,8 @@ from actors.editor_detail import with_detail
 from actors.editor_frames import fit
 from actors.editor_pipelines import effective_settings
 from actors.images import decode_rgb, encode_jpeg
-from actors.prompts import PLACEBO_INSTRUCTION
 from engine.errors import ModelError, RunFileError
-from engine.sample import Edit, Rejection, Sample
+from engine.sample import PLACEBO_INSTRUCTION, Edit, Rejection, Sample
 from engine.stages import EditorConfig, ModelConfig
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import caption, make_scenes, render

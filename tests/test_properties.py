@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from actors.replies import KEYS, BadReply, Reply, parse_reply
+from actors.answers import BadReply
+from actors.replies import KEYS, Reply, parse_reply
 from engine.errors import RunFileError, ShardError
 from engine.load import load_run_file, parse_override
 from engine.load_problems import describe_problems

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from actors.answers import BadReply
 from actors.prompts import system_prompt, user_prompt
-from actors.replies import BadReply, Reply, parse_reply
+from actors.replies import Reply, parse_reply
 from engine.sample import EditKind
 
 CAPTION = "a photo of a red sneaker on grass"

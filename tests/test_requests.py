@@ -7,7 +7,8 @@ from itertools import permutations
 
 import pytest
 
-from actors.replies import BadReply, Reply
+from actors.answers import BadReply
+from actors.replies import Reply
 from actors.requests import Answers, Interview, Request, draw_edits, make_requests
 from engine.sample import Sample
 from engine.stages import ModelConfig, PerturberConfig, SteeredPerturberConfig, WantedEdit

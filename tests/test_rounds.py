@@ -20,12 +20,12 @@ from cluster.pipeline import ALL_PHASES, all_phases, open_run, run_phases
 from cluster.rounds import allocate_round, check_rounds_done, generate_round
 from cluster.session import ray_session
 from engine.allocate import Evidence, allocate
-from engine.bandit import RoundsConfig
 from engine.errors import RunDirectoryError, RunError, SourceError
 from engine.marker import Counts, Marker
 from engine.pairs import Pairs, read_pairs
 from engine.plan import make_plan
 from engine.rounds import allocation_path, perturber_of, read_allocation, read_allocations, shards_by_round
+from engine.rounds_config import RoundsConfig
 from engine.rundir import RunDirectory, marker_path
 from engine.runfile import RunFile
 from engine.stages import SteeredPerturberConfig

@@ -5,9 +5,9 @@ import json
 import pyarrow as pa
 import pytest
 
-from engine.bandit import RoundsConfig
 from engine.report.view_rounds import rounds_summary, rounds_view
 from engine.rounds import Allocation, CellShare
+from engine.rounds_config import RoundsConfig
 
 CONFIG = RoundsConfig(count=2, floor=0.1, cap=0.25)
 TRAINED = {

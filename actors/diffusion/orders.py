@@ -12,8 +12,8 @@ from actors.diffusion.slots import Kept, Order, Row
 from actors.diffusion.trajectory import Trajectory, invert_ddim, make_trajectory, steps_of_strength
 from actors.editor_jobs import Job
 from actors.editor_pipelines import PipelineKind, effective_settings
-from actors.prompts import PLACEBO_INSTRUCTION
 from actors.untyped import Pipeline
+from engine.sample import PLACEBO_INSTRUCTION
 from engine.stages import EditorConfig
 
 

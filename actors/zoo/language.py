@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from actors.prompts import PLACEBO_INSTRUCTION
+from engine.sample import PLACEBO_INSTRUCTION
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, with_article
 

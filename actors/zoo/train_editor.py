@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from actors.prompts import PLACEBO_INSTRUCTION
 from actors.zoo.edit_pairs import DISTILLATION_SHARES, SHARES, draw_edits, editor_families, editor_latents
 from actors.zoo.language import MAX_TOKENS, TEXT_WIDTH, clip_text_config, clip_tokenizer
 from actors.zoo.pictures import garments_of
 from actors.zoo.train_decoder import load_decoded_vae
 from actors.zoo.train_vae import LATENT_CHANNELS
 from actors.zoo.training import Recipe, Workshop, averaged, train
+from engine.sample import PLACEBO_INSTRUCTION
 from engine.wardrobe.scene import Scene
 
 BASE_RECIPE = Recipe(name="editor_base", num_steps=19000, learning_rate=5e-4, weight_decay=1e-2)

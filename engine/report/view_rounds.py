@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.bandit import RoundsConfig
 from engine.report.charts import share_bar
 from engine.report.words import DASH, count, percent
 from engine.rounds import Allocation, CellShare
+from engine.rounds_config import RoundsConfig
 
 View = dict[str, Any]
 NUM_CELLS = 8
