@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
 	$(BIN)/counterforge show $(OUT)
-	$(BIN)/python -m engine.report.figures $(OUT)
+	$(BIN)/python -m engine.figures.of_a_run $(OUT)
 
 # Compiled once, whatever PYTHONDONTWRITEBYTECODE says: the tests start hundreds of processes that import it.
 test: $(VENV)/installed-dev ## every test
@@ -31,16 +31,16 @@ audit: $(VENV)/installed-dev ## known vulnerabilities of what is installed
 	$(BIN)/python .ci/audit.py
 
 zoo: $(VENV)/installed-dev ## train the tiny models again; needs Debian's dataset-fashion-mnist or --fashion-mnist DIR
-	$(BIN)/python -m actors.zoo.make
+	$(BIN)/python -m actors.zoo.recipes.make
 
 zoo-eval: $(VENV)/installed ## measure the tiny models on held-out garments: a table and build/figures/zoo-eval.json
-	$(BIN)/python -m actors.zoo.evaluate
+	$(BIN)/python -m actors.zoo.exam.evaluate
 
 proofs: $(VENV)/installed ## the statistical proofs, hours on two cores: tables and build/figures/proofs-*.json
-	$(BIN)/python -m cluster.proofs
+	$(BIN)/python -m cluster.studies.proofs
 
 proofs-probe proofs-reinforce proofs-curve proofs-rounds: $(VENV)/installed ## one of them
-	$(BIN)/python -m cluster.proofs --only $(@:proofs-%=%)
+	$(BIN)/python -m cluster.studies.proofs --only $(@:proofs-%=%)
 
 CHAOS := configs/wardrobe.yaml --kills 100 --set data.num_sources=48 \
 	--set data.num_validation_sources=0 --set shards.sources_per_shard=4 \
@@ -54,26 +54,26 @@ chaos-driver chaos-actor: $(VENV)/installed ## one of them, an hour
 	$(BIN)/counterforge chaos $(CHAOS) --faults $(@:chaos-%=%)
 
 bench-scale: $(VENV)/installed-dev ## planning, going on and simulated GPUs at size, an hour on two cores that do nothing else
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale
+	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.scale
 
 bench-scale-planning bench-scale-resuming bench-scale-dataflow bench-scale-gpus: $(VENV)/installed-dev ## a part of it
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.scale --only $(@:bench-scale-%=%)
+	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.scale --only $(@:bench-scale-%=%)
 
 bench: $(VENV)/installed-dev ## every figure of speed that needs no GPU, against its peers, three quarters of an hour on two idle cores
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench
+	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.bench
 
 bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader: $(VENV)/installed-dev ## a part of it
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench --only $(@:bench-%=%)
+	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.bench --only $(@:bench-%=%)
 
 bench-gpu: $(VENV)/installed-dev ## the editor on a GPU, at true size; ARGS="--size tiny" runs the same code on a CPU
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.bench_gpu $(ARGS)
+	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.bench_gpu $(ARGS)
 
 bench-demo: $(VENV)/installed-dev ## the demo here against AGAINST=REVISION, A-B-B-A
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.demo --against $(AGAINST) $(ARGS)
+	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.demo --against $(AGAINST) $(ARGS)
 
 cards: $(VENV)/installed ## fill the tables of README, SCALING.md, RESULTS.md and model cards, and README's picture, with what build/figures has
 	if [ -e build/figures/demo.png ]; then cp build/figures/demo.png .github/result.png; fi
-	$(BIN)/python -m engine.figures README.md cluster/SCALING.md tests/benchmarks/RESULTS.md actors/zoo/models/*/README.md
+	$(BIN)/python -m engine.figures.figures README.md cluster/SCALING.md tests/benchmarks/RESULTS.md actors/zoo/models/*/README.md
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

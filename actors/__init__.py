@@ -1,1 +1,1 @@
-"""WHO: models pinned on devices, one role a file. Plain classes, usable without a cluster."""
+"""Who computes: models on devices, one folder a role. Plain classes; no Ray but ray.train in finetune."""

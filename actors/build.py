@@ -6,8 +6,7 @@ Each kind is imported where it is wanted: a stage of one's own does not wait for
 from typing import assert_never
 
 from actors.plugins import load_plugin
-from engine.sample import Stage
-from engine.stages import (
+from engine.runfile.stages import (
     AnyStageConfig,
     CaptionerConfig,
     EditorConfig,
@@ -15,6 +14,7 @@ from engine.stages import (
     PluginConfig,
     VerifierConfig,
 )
+from engine.sample import Stage
 
 
 def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) -> Stage:
@@ -24,25 +24,25 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
     """
     if isinstance(config, PluginConfig):
         return load_plugin(config, name=name)
-    from actors.device import resolve_device, set_up_process
+    from actors.models.device import resolve_device, set_up_process
 
     device = resolve_device(config.placement)
     set_up_process(config.placement.num_threads)
     match config:
         case CaptionerConfig():
-            from actors.captioner import Captioner
+            from actors.captioner.captioner import Captioner
 
             return Captioner(config, device, name=name, offline=offline)
         case PerturberConfig():
-            from actors.perturber import Perturber
+            from actors.perturber.perturber import Perturber
 
             return Perturber(config, device, name=name, seed=seed, offline=offline)
         case EditorConfig():
-            from actors.editor import Editor
+            from actors.editor.editor import Editor
 
             return Editor(config, device, name=name, seed=seed, offline=offline)
         case VerifierConfig():
-            from actors.verifier import Verifier
+            from actors.verifier.verifier import Verifier
 
             return Verifier(config, device, name=name, offline=offline)
         case _:

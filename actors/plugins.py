@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from engine.errors import ModelError
+from engine.runfile.stages import PluginConfig
 from engine.sample import Stage
-from engine.stages import PluginConfig
 
 
 def load_plugin(config: PluginConfig, *, name: str) -> Stage:
@@ -33,7 +33,7 @@ def _device(config: PluginConfig) -> str:
     placement = config.placement
     if "torch" not in sys.modules and not placement.num_gpus:
         return "cpu"
-    from actors.device import resolve_device, set_up_process
+    from actors.models.device import resolve_device, set_up_process
 
     set_up_process(placement.num_threads)
     return resolve_device(placement).type

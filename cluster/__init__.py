@@ -1,1 +1,1 @@
-"""WHERE: Ray sessions, dataflow, fine-tune launch and the command line."""
+"""Where it runs: Ray sessions, dataflow, phases, studies and the command line."""

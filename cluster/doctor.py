@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cluster.session import missing_for_metrics, num_cores
+from cluster.session.session import missing_for_metrics, num_cores
 
 if TYPE_CHECKING:
     import torch

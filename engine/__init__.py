@@ -1,1 +1,1 @@
-"""WHAT: records, run file, plan, shard format, statistics and report. Pure: no accelerator, no cluster."""
+"""What is computed: records, run file, plan, shards, statistics, report. Imports neither torch nor Ray."""

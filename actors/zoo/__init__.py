@@ -1,4 +1,4 @@
-"""The tiny models that ship: a folder for each in models/, how they were trained in recipes/, how good they are in exam/."""
+"""The tiny models that ship, one folder each in models/."""
 
 from pathlib import Path
 

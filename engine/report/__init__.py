@@ -1,1 +1,1 @@
-"""The report of a run: one self-contained HTML page, and summary.json with every number of the page."""
+"""The report page, summary.json and the contact sheet of a run."""

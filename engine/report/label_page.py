@@ -6,17 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path
 
 from markupsafe import Markup
 
 from engine.errors import RunDirectoryError, ShardError
-from engine.labels import scores_fingerprint
-from engine.report.page import template_environment
+from engine.report.page import TEMPLATES, template_environment
 from engine.report.pictures import data_uri, edit_label
 from engine.report.results import picture_shards, read_samples
-from engine.rundir import RunDirectory
+from engine.run.directory import RunDirectory
 from engine.sample import Sample, content_seed
+from engine.selection.labels import scores_fingerprint
 
 # Larger than in the report, as details are judged here; 200 pairs of photographs make some 15 MB.
 MAX_EDGE = 384
@@ -65,7 +64,7 @@ def choose_pairs(edits: Sequence[Sample], num: int, seed: int) -> list[Sample]:
 
 def render_label_page(name: str, digest: str, edits: Sequence[Sample], sources: Mapping[str, Sample]) -> str:
     """Return the page as HTML. It may run its own script and nothing else, and load nothing."""
-    script = Path(__file__).with_name("label.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "label.js").read_text(encoding="utf-8")
     used = {edit.source_key: sources[edit.source_key] for edit in edits}
     data = {
         "name": name,

@@ -8,23 +8,24 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from engine.attribution import Attribution
-from engine.load import dump_run_file
-from engine.report import words
-from engine.report.attribution import read_attributions
-from engine.report.charts import interval_track, line_sample, mark_sample
+from engine.probe.attribution import Attribution
+from engine.report.drawing import words
+from engine.report.drawing.charts import interval_track, line_sample, mark_sample
 from engine.report.pictures import contact_sheet, data_uri
 from engine.report.provenance import provenance
 from engine.report.results import read_digests, read_results
 from engine.report.shown import Shown, choose_shown
 from engine.report.summary import Summary, build_summary, summary_bytes
-from engine.report.view import build_view
-from engine.report.view_evidence import evidence_view
-from engine.rundir import RunDirectory
-from engine.runfile import RunFile
+from engine.report.views.attribution import read_attributions
+from engine.report.views.evidence import evidence_view
+from engine.report.views.results import build_view
+from engine.run.directory import RunDirectory
+from engine.runfile.load import dump_run_file
+from engine.runfile.run import RunFile
 
 PAGE = "report/index.html"
 SUMMARY = "report/summary.json"
+TEMPLATES = Path(__file__).parent / "templates"
 
 # Arm, then the edit's key, to where the edit moved the answer of that arm's classifier.
 Maps = Mapping[str, Mapping[str, Attribution]]
@@ -62,7 +63,7 @@ def render_page(summary: Summary, run: RunFile, shown: Shown, maps: Maps) -> str
         for name in ("percent", "points", "interval", "count", "duration", "plain", "words", "q_value", "score", "code")
     }
     environment.globals |= {"interval_track": interval_track, "mark_sample": mark_sample, "line_sample": line_sample}
-    script = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         summary=summary,
         view=build_view(summary, run, dump_run_file(run)),
@@ -75,9 +76,9 @@ def render_page(summary: Summary, run: RunFile, shown: Shown, maps: Maps) -> str
 
 
 def template_environment() -> Environment:
-    """Return the environment of the templates beside this module: what a user wrote is escaped, a gap is an error."""
+    """Return the environment of the templates: what a user wrote is escaped, a gap is an error."""
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.report import words
+from engine.report.drawing import words
 from engine.report.shown import Place
-from engine.runfile import RunFile
+from engine.runfile.run import RunFile
+from engine.runfile.stages import VerifierConfig
 from engine.sample import Json, Sample
-from engine.stages import VerifierConfig
-from engine.verdict import score_floors
+from engine.verdicts.rule import score_floors
 
 Facts = list[tuple[str, str]]
 

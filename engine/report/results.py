@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import RunDirectoryError
-from engine.marker import Marker
 from engine.report.rows import Guess
-from engine.rounds import Allocation, read_allocations
-from engine.run_info import RunInfo
-from engine.rundir import EVALUATION, PHASE_LOG, REINFORCE, WEAKNESS, RunDirectory, rejected_path, shard_path
-from engine.runfile import RunFile
+from engine.rounds.allocation import Allocation, read_allocations
+from engine.run.directory import EVALUATION, PHASE_LOG, REINFORCE, WEAKNESS, RunDirectory, rejected_path, shard_path
+from engine.run.info import RunInfo
+from engine.runfile.run import RunFile
 from engine.sample import Sample
+from engine.shards.marker import Marker
 
 PHASES = ("plan", "generate", "allocate", "probe", "reinforce", "evaluate", "report")
 WEAKNESS_PARTS = {"overall", "by_kind", "cells", "failure_points", "phrases", "calibration", "transfer"}

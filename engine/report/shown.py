@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from engine.report.results import picture_shards, read_guesses
 from engine.report.rows import Row, choose_examples, choose_rows, make_rows
-from engine.rundir import RunDirectory, rejected_path, shard_path
-from engine.runfile import RunFile
+from engine.run.directory import RunDirectory, rejected_path, shard_path
+from engine.runfile.run import RunFile
 from engine.sample import Sample
-from engine.shard import image_extension
+from engine.shards.tar import image_extension
 
 NUM_EXAMPLES = 14
 

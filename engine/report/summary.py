@@ -11,18 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.attribution import Attribution
-from engine.candidates import SCORE_PREFIX
-from engine.marker import add_counts
-from engine.report.advice import next_steps, verdict_reasons
-from engine.report.arms import ARMS
-from engine.report.maps import drop_name, group_name, shown_cells
+from engine.probe.attribution import Attribution
+from engine.report.drawing.maps import drop_name, group_name, shown_cells
 from engine.report.pictures import edit_label
 from engine.report.results import Content, Results
 from engine.report.rows import Picture, Row
 from engine.report.shown import Shown
-from engine.report.view_rounds import rounds_summary
+from engine.report.views.advice import next_steps, verdict_reasons
+from engine.report.views.arms import ARMS
+from engine.report.views.rounds import rounds_summary
 from engine.sample import Sample
+from engine.shards.marker import add_counts
+from engine.shards.rows import SCORE_PREFIX
 from engine.statistics import wilson_interval
 
 ENDS = ("low", "high")

@@ -9,8 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TextIO
 
 from engine.errors import SourceError
-from engine.outside import loads_outside
-from engine.runfile import TableSource
+from engine.runfile.run import TableSource
 from engine.sources.item import (
     ItemColumns,
     SourceItem,
@@ -21,6 +20,7 @@ from engine.sources.item import (
     read_inside,
     sort_classes,
 )
+from engine.untrusted_json import loads_outside
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "caption", "group")

@@ -6,8 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from engine.errors import SourceError
-from engine.outside import loads_outside
-from engine.runfile import TarSource
+from engine.runfile.run import TarSource
 from engine.sources.folder import IMAGE_SUFFIXES
 from engine.sources.item import (
     SourceItem,
@@ -20,6 +19,7 @@ from engine.sources.item import (
     sort_classes,
 )
 from engine.sources.tar_index import Member, members
+from engine.untrusted_json import loads_outside
 
 PICKLES = frozenset({"pickle", "pkl", "pyd", "pth", "pt", "npz", "npy", "joblib", "ckpt"})
 TEXTS = frozenset(("cls", "json", "txt"))

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from engine.figures import Figure, describe, machine, table, write_figures
+from engine.figures.figures import Figure, describe, machine, table, write_figures
 
 LOG = logging.getLogger(__name__)
 Part = Callable[[Path], Iterator[Figure]]
@@ -18,13 +18,13 @@ Part = Callable[[Path], Iterator[Figure]]
 
 def parts() -> dict[str, Part]:
     """Return the parts by name, imported when they are wanted."""
-    from benchmarks.early import early_figures
-    from benchmarks.finish import finish_figures
-    from benchmarks.handoff import handoff_figures
-    from benchmarks.language import language_figures
-    from benchmarks.loader import loader_figures
-    from benchmarks.slots import slot_figures
-    from benchmarks.writer import writer_figures
+    from tests.benchmarks.early import early_figures
+    from tests.benchmarks.finish import finish_figures
+    from tests.benchmarks.handoff import handoff_figures
+    from tests.benchmarks.language import language_figures
+    from tests.benchmarks.loader import loader_figures
+    from tests.benchmarks.slots import slot_figures
+    from tests.benchmarks.writer import writer_figures
 
     return {
         "slots": slot_figures,
@@ -41,7 +41,7 @@ def main() -> None:
     """Run the parts, print their figures and write them."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     known = parts()
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(known), default=list(known), help="some parts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

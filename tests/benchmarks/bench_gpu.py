@@ -17,16 +17,16 @@ from time import perf_counter
 
 import torch
 
-from benchmarks.gpu.arms import BareLoop, Engine, run_file, write_sources
-from benchmarks.gpu.flops import count_cost, counted, nominal_tflops, product_tflops
-from benchmarks.gpu.peers import BATCH, EngineUnderRay, Peer, closed_figures
-from benchmarks.gpu.spent import spent_figures
-from benchmarks.gpu.subjects import Subject, subjects
-from benchmarks.pairs import NUM_ROUNDS, ratio_figure
-from cluster.placement import Need
-from cluster.session import ray_session
-from engine.figures import FIGURES_FOLDER, Figure, cells, describe, machine, table, write_figures
-from engine.runfile import RunFile
+from cluster.session.placement import Need
+from cluster.session.session import ray_session
+from engine.figures.figures import FIGURES_FOLDER, Figure, cells, describe, machine, table, write_figures
+from engine.runfile.run import RunFile
+from tests.benchmarks.gpu.arms import BareLoop, Engine, run_file, write_sources
+from tests.benchmarks.gpu.flops import count_cost, counted, nominal_tflops, product_tflops
+from tests.benchmarks.gpu.peers import BATCH, EngineUnderRay, Peer, closed_figures
+from tests.benchmarks.gpu.spent import spent_figures
+from tests.benchmarks.gpu.subjects import Subject, subjects
+from tests.benchmarks.pairs import NUM_ROUNDS, ratio_figure
 
 COMMAND = "bench-gpu"
 LOG = logging.getLogger(__name__)
@@ -98,9 +98,9 @@ class Bench:
         )
         edge = 8192 if self.is_full else 512
         product = product_tflops(self.device, edge)
-        rate = engine.plan.num_edited / statistics.median([_seconds(engine) for _ in range(NUM_TIMED)])
+        rate = engine.plan.plan.num_edited / statistics.median([_seconds(engine) for _ in range(NUM_TIMED)])
         product = (product + product_tflops(self.device, edge)) / 2
-        yield from self._limits(rate, self.cost.of(calls) / engine.plan.num_edited, product)
+        yield from self._limits(rate, self.cost.of(calls) / engine.plan.plan.num_edited, product)
 
     def _few_steps(self) -> Iterator[Figure]:
         few = self._engine("few-steps", **FEW_STEPS)
@@ -134,7 +134,7 @@ class Bench:
     def _open(self, engine: Engine) -> Iterator[Figure]:
         """Yield figure 4. Of random weights the judge says nothing: with them it is a speed-up and no more."""
         fast = self._engine("open", **OPEN, num_inference_steps=self.subject.open_steps)
-        name, num = self.subject.name, engine.plan.num_edited
+        name, num = self.subject.name, engine.plan.plan.num_edited
         ours, plain = (sum(marker.counts.accepted for marker in run()) for run in (fast, engine))
         yield ratio_figure(
             f"{name}.open_speed_up", fast, engine, 5.0 if self.is_full else None, per=(ours, plain),
@@ -160,7 +160,7 @@ class Bench:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what was asked for; only all the parts of all editors together are written down."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_gpu", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench_gpu", description=__doc__)
     parser.add_argument("--size", choices=["full", "tiny"], default="full")
     parser.add_argument("--only", choices=PARTS, action="append", help="one part, which is printed and not written")
     parser.add_argument("--subject", help="one editor, which is printed and not written: sd15, sdxl")

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.fresh import measure
-from benchmarks.gpus import run_trial
-from engine.figures import Figure
+from engine.figures.figures import Figure
+from tests.benchmarks.fresh import measure
+from tests.benchmarks.gpus import run_trial
 
 FEW, MANY = 1_000, 4_000
 NUM_ACTORS = 4
@@ -13,7 +13,7 @@ NUM_ACTORS = 4
 
 def dataflow_figures(folder: Path) -> Iterator[Figure]:
     """Yield how many shards a second go through, and what each costs the driver: the difference of two runs."""
-    few, many = (measure("benchmarks.dataflow:run_through", str(folder / str(num)), num) for num in (FEW, MANY))
+    few, many = (measure("tests.benchmarks.dataflow:run_through", str(folder / str(num)), num) for num in (FEW, MANY))
     more = MANY - FEW
     seconds = many.result["seconds"] - few.result["seconds"]
     first = many.result["first_s"] - few.result["first_s"]

@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.pairs import core_seconds
-from engine.figures import Figure, describe, machine, share, table, write_figures
+from engine.figures.figures import Figure, describe, machine, share, table, write_figures
+from tests.benchmarks.pairs import core_seconds
 
 COMMAND = "bench-demo"
 HERE = Path(__file__).parents[2]
 DEMO = "configs/wardrobe.yaml"
-COUNTERFORGE = "import sys; from cluster.cli import main; sys.exit(main())"
+COUNTERFORGE = "import sys; from cluster.cli.main import main; sys.exit(main())"
 PICTURES, EDIT = (".jpg", ".png"), "_cf"
 
 
@@ -91,7 +91,7 @@ def _pictures(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def main() -> None:
     """Check the other revision out, run both, print the figures and write them."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.demo", description=__doc__)
     parser.add_argument("--against", required=True, help="a revision, such as one of before")
     parser.add_argument("--command", choices=["generate", "run"], default="generate")
     parser.add_argument("--set", action="append", default=[], help="a setting of the run file, for both")

@@ -13,20 +13,20 @@ from itertools import count, pairwise
 from pathlib import Path
 
 from actors.build import build_stage
-from actors.device import fix_threads
-from actors.images import encode_jpeg
-from actors.zoo.exam_editor import edit_of, targets
-from benchmarks.pairs import ratio_figure
-from engine.early import early_editor, steer_pilot
-from engine.early_cut import PREVIEW, FoundCut, Previewed, find_cut, steps_before
-from engine.figures import Figure, share
-from engine.load import load_run_file
-from engine.runfile import RunFile
+from actors.images.codec import encode_jpeg
+from actors.models.device import fix_threads
+from actors.zoo.exam.editor import edit_of, targets
+from engine.figures.figures import Figure, share
+from engine.runfile.load import load_run_file
+from engine.runfile.run import RunFile
 from engine.sample import EditKind, Sample, Stage
-from engine.selection import thresholds_of
-from engine.verdict import EARLY, verdict_of
+from engine.selection.early import early_editor, steer_pilot
+from engine.selection.selection import thresholds_of
+from engine.verdicts.early_cut import PREVIEW, FoundCut, Previewed, find_cut, steps_before
+from engine.verdicts.rule import EARLY, verdict_of
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import Scene, caption, make_scenes, render
+from tests.benchmarks.pairs import ratio_figure
 
 DEMO = Path(__file__).parents[2] / "configs" / "wardrobe.yaml"
 STEPS = 30

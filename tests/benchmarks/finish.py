@@ -19,16 +19,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.device import fix_threads
-from actors.editor_frames import Frame
-from actors.finish import Finisher
-from actors.images import encode_jpeg
-from benchmarks.pairs import ratio_figure
-from benchmarks.writer import MEMORY
-from engine.figures import Figure
+from actors.images.codec import encode_jpeg
+from actors.images.finisher import Finisher
+from actors.images.frame import Frame
+from actors.models.device import fix_threads
+from engine.figures.figures import Figure
 from engine.sample import Sample
-from engine.shard import encode_shard
-from engine.storage import Storage
+from engine.shards.tar import encode_shard
+from engine.storage.storage import Storage
+from tests.benchmarks.pairs import ratio_figure
+from tests.benchmarks.writer import MEMORY
 
 TEXTURES = Path(__file__).parents[2] / "engine" / "wardrobe" / "textures"
 NUM_PICTURES = {512: 48, 1024: 16}

@@ -25,7 +25,7 @@ class Taken:
 def measure(target: str, *arguments: object) -> Taken:
     """Call `module:function` of this folder in a fresh process, with arguments that JSON can hold."""
     process = subprocess.run(
-        [sys.executable, "-m", "benchmarks.fresh", target, json.dumps(arguments)],
+        [sys.executable, "-m", "tests.benchmarks.fresh", target, json.dumps(arguments)],
         stdout=subprocess.PIPE,
         text=True,
         check=True,

@@ -22,17 +22,17 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.pairs import core_seconds
-from benchmarks.simulated import gpu_seconds, write_images
-from cluster.chaos.driver import kill_all, pool_of
-from cluster.generate import generate_run
-from cluster.placement import Need
-from cluster.session import ray_session
-from engine.exactness import compare_runs
-from engine.figures import Figure
-from engine.plan import make_plan
-from engine.rundir import DONE, RunDirectory
-from engine.runfile import RunFile
+from cluster.phases.generate import generate_run
+from cluster.session.placement import Need
+from cluster.session.session import ray_session
+from cluster.studies.chaos.driver import kill_all, pool_of
+from engine.audit.exactness import compare_runs
+from engine.figures.figures import Figure
+from engine.plan.plan import make_plan
+from engine.run.directory import DONE, RunDirectory
+from engine.runfile.run import RunFile
+from tests.benchmarks.pairs import core_seconds
+from tests.benchmarks.simulated import gpu_seconds, write_images
 
 LOG = logging.getLogger(__name__)
 STAGE = "gpu"
@@ -190,11 +190,11 @@ def _run_file(folder: Path, num_actors: int, mean_s: float) -> RunFile:
             "stages": {
                 STAGE: {
                     "kind": "plugin",
-                    "target": "benchmarks.simulated:SimulatedGpu",
+                    "target": "tests.benchmarks.simulated:SimulatedGpu",
                     "options": options,
                     "placement": {"replicas": [num_actors, num_actors], "num_cpus": ACTOR_CPUS},
                 }
             },
-            "probe": {"callable": "benchmarks.simulated:SimulatedGpu"},
+            "probe": {"callable": "tests.benchmarks.simulated:SimulatedGpu"},
         }
     )

@@ -15,13 +15,13 @@ import numpy as np
 import ray
 from PIL import Image
 
-from benchmarks.pairs import ratio_figure
-from benchmarks.samples import make_samples
-from cluster.dataflow import from_block, to_block
-from cluster.placement import Need
-from cluster.session import ray_session
-from cluster.shard_row import ShardRow
-from engine.figures import Figure
+from cluster.dataflow.dataflow import from_block, to_block
+from cluster.dataflow.shard_row import ShardRow
+from cluster.session.placement import Need
+from cluster.session.session import ray_session
+from engine.figures.figures import Figure
+from tests.benchmarks.pairs import ratio_figure
+from tests.benchmarks.samples import make_samples
 
 NUM_SOURCES, NUM_PICTURES, EDGE = 32, 32, 512
 NUM_CALLS = 5

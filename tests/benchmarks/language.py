@@ -14,22 +14,22 @@ from pathlib import Path
 
 import torch
 
-from actors.captioner import Captioner
-from actors.chat import LoadedChat
-from actors.device import fix_threads
-from actors.generation import Ask, PaddedTexts, Writer
-from actors.loading import load_tokenizer, load_weights, resolve_model
-from actors.perturber import Perturber
-from actors.prompts import user_prompt
-from actors.text_slots import TextSlots
-from actors.zoo.exam import captioned, source
-from actors.zoo.language import OBJECTS, VIEWPOINTS, WEATHERS
-from benchmarks.pairs import NUM_ROUNDS, percentiles, ratio_figure
-from engine.figures import Figure
+from actors.captioner.captioner import Captioner
+from actors.language.generation import Ask, PaddedTexts, Writer
+from actors.language.slots import TextSlots
+from actors.models.device import fix_threads
+from actors.models.loading import load_tokenizer, load_weights, resolve_model
+from actors.perturber.chat import LoadedChat
+from actors.perturber.perturber import Perturber
+from actors.perturber.prompts import user_prompt
+from actors.zoo.exam.scenes import captioned, source
+from actors.zoo.recipes.language import OBJECTS, VIEWPOINTS, WEATHERS
+from engine.figures.figures import Figure
+from engine.runfile.stages import CaptionerConfig, ModelConfig, PerturberConfig
 from engine.sample import EditKind, Sample
-from engine.stages import CaptionerConfig, ModelConfig, PerturberConfig
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import caption, make_scenes, with_article
+from tests.benchmarks.pairs import NUM_ROUNDS, percentiles, ratio_figure
 
 CPU = torch.device("cpu")
 NUM_SLOTS = 32

@@ -22,24 +22,24 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.batching import ahead
-from actors.device import fix_threads
-from actors.finetune_data import BATCHES_AHEAD, Batch, RealImages, TrainingImages
-from actors.finetune_stream import Counterfactuals, Place
-from actors.images import encode_jpeg
-from actors.preprocessing import Preprocessing
-from benchmarks.pairs import ratio_figure
-from benchmarks.samples import CAPTION, EDITED, EDITOR, PERTURBER, VERIFIER
-from engine.commit import commit_shard
-from engine.emphasis import EditCell
-from engine.figures import Figure
-from engine.inspection import READERS, inspect_shards, source_splits
-from engine.plan import make_plan
-from engine.recipe import ShardContents, Share, inspect_shard
-from engine.rundir import RunDirectory, shard_path
-from engine.runfile import RunFile
+from actors.finetune.batches import BATCHES_AHEAD, Batch, RealImages, TrainingImages
+from actors.finetune.stream import Counterfactuals, Place
+from actors.images.codec import encode_jpeg
+from actors.images.preprocessing import Preprocessing
+from actors.models.batching import ahead
+from actors.models.device import fix_threads
+from engine.figures.figures import Figure
+from engine.plan.plan import make_plan
+from engine.run.commit import commit_shard
+from engine.run.directory import RunDirectory, shard_path
+from engine.runfile.run import RunFile
 from engine.sample import Edit, Sample, Split, Verdict
 from engine.sources import open_source, read_sample
+from engine.training.emphasis import EditCell
+from engine.training.inspection import READERS, inspect_shards, source_splits
+from engine.training.recipe import ShardContents, Share, inspect_shard
+from tests.benchmarks.pairs import ratio_figure
+from tests.benchmarks.samples import CAPTION, EDITED, EDITOR, PERTURBER, VERIFIER
 
 TEXTURES = Path(__file__).parents[2] / "engine" / "wardrobe" / "textures"
 EDGE, QUALITY, TRAINED_EDGE = 512, 95, 224
@@ -146,7 +146,7 @@ def make_run(folder: Path, num_sources: int) -> Trained:
                 "near_duplicates": "off",
             },
             "shards": {"sources_per_shard": 16},
-            "stages": {"editor": {"kind": "plugin", "target": "benchmarks.none:None"}},
+            "stages": {"editor": {"kind": "plugin", "target": "tests.benchmarks.none:None"}},
             "probe": {"model": {"name": "none"}},
         }
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 import psutil
 
-from engine.figures import Figure
+from engine.figures.figures import Figure
 
 NUM_ROUNDS = 7
 

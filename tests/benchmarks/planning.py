@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.fresh import measure
-from engine.figures import Figure
-from engine.plan import make_plan
-from engine.runfile import RunFile
+from engine.figures.figures import Figure
+from engine.plan.plan import make_plan
+from engine.runfile.run import RunFile
+from tests.benchmarks.fresh import measure
 
 MILLION = 1_000_000
 NUM_CLASSES = 1000
@@ -18,7 +18,7 @@ NUM_FILES = 20
 def planning_figures(folder: Path, num_sources: int) -> Iterator[Figure]:
     """Yield seconds a million and memory of the plan of so many sources, near-duplicates off."""
     table = write_table(folder, num_sources)
-    taken = measure("benchmarks.planning:plan_table", str(table))
+    taken = measure("tests.benchmarks.planning:plan_table", str(table))
     table.unlink()
     name, millions = f"plan_{num_sources // MILLION}_million", num_sources / MILLION
     yield Figure(

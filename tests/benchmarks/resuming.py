@@ -10,18 +10,18 @@ from local_s3 import faulty_s3
 from tint_runs import make_in_process
 from tiny_runs import tiny_group
 
-from benchmarks.fresh import measure
-from benchmarks.planning import MILLION, run_of, write_table
-from cluster.progress import MarkerFollower, describe, snapshot
-from engine.commit import commit_shard
-from engine.figures import Figure
-from engine.lease import held
-from engine.load import load_run_file
-from engine.marker import Marker
-from engine.plan import Plan, make_plan
-from engine.rundir import RunDirectory, marker_path, rows_path
-from engine.runfile import RunFile
-from engine.storage import Storage
+from cluster.monitor.progress import MarkerFollower, describe, snapshot
+from engine.figures.figures import Figure
+from engine.plan.plan import Plan, make_plan
+from engine.run.commit import commit_shard
+from engine.run.directory import RunDirectory, marker_path, rows_path
+from engine.run.lease import held
+from engine.runfile.load import load_run_file
+from engine.runfile.run import RunFile
+from engine.shards.marker import Marker
+from engine.storage.storage import Storage
+from tests.benchmarks.fresh import measure
+from tests.benchmarks.planning import MILLION, run_of, write_table
 
 DEMO = Path(__file__).parents[2] / "configs" / "wardrobe.yaml"
 NUM_DEMO = 16
@@ -36,14 +36,14 @@ def resuming_figures(folder: Path, num_markers: int) -> Iterator[Figure]:
     run, plan = _planned(folder, num_markers)
     rundir = RunDirectory.create(str(folder / "run"), run, plan)
     fill(rundir, plan)
-    taken = measure("benchmarks.resuming:scan", str(folder / "run"))
+    taken = measure("tests.benchmarks.resuming:scan", str(folder / "run"))
     assert taken.result == len(rundir.pending()) > 0
     yield Figure(name="resume.seconds", value=taken.seconds, target=5, better="lower", n=num_markers, unit="s")
     yield Figure(name="resume.memory", value=taken.peak_mib, target=1024, better="lower", n=num_markers, unit="MiB")
-    read = measure("benchmarks.resuming:read_all", str(folder / "run"))
+    read = measure("tests.benchmarks.resuming:read_all", str(folder / "run"))
     yield Figure(name="resume.all_markers.seconds", value=read.seconds, n=num_markers, unit="s")
     yield Figure(name="resume.all_markers.memory", value=read.peak_mib, n=num_markers, unit="MiB")
-    kept = measure("benchmarks.resuming:keep_all", str(folder / "run"))
+    kept = measure("tests.benchmarks.resuming:keep_all", str(folder / "run"))
     yield Figure(name="resume.markers_kept.memory", value=kept.peak_mib, n=num_markers, unit="MiB")
 
 
@@ -77,8 +77,8 @@ def row_figures(folder: Path, num_shards: int) -> Iterator[Figure]:
         files = {rows_path(index): marker.files[rows_path(0)]}
         _copy(rundir.storage, replace(marker, shard=index, files=files))
     num_rows = rundir.read_rows(0).num_rows * num_shards
-    read = measure("benchmarks.resuming:read_rows", str(folder / "rows"))
-    nothing = measure("benchmarks.resuming:open_run", str(folder / "rows"))
+    read = measure("tests.benchmarks.resuming:read_rows", str(folder / "rows"))
+    nothing = measure("tests.benchmarks.resuming:open_run", str(folder / "rows"))
     more = (read.peak_mib - nothing.peak_mib) * 2**20 / num_rows
     yield Figure(name="rows.seconds", value=read.seconds * MILLION / num_rows, n=num_rows, unit="s a million")
     yield Figure(name="rows.memory", value=more, n=num_rows, unit="bytes an edit")

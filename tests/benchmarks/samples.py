@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.sample import Edit, Json, Sample, Verdict
-from engine.shard import JPEG_MAGIC
+from engine.shards.tar import JPEG_MAGIC
 
 EDITS_EACH = 8
 IMAGE_BYTES = 65_000

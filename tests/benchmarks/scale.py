@@ -11,11 +11,11 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.dataflow import dataflow_figures
-from benchmarks.gpus import fault_figures, run_trial, scaling_figures
-from benchmarks.planning import planning_figures
-from benchmarks.resuming import resuming_figures, row_figures, store_figures
-from engine.figures import Figure, describe, machine, table, write_figures
+from engine.figures.figures import Figure, describe, machine, table, write_figures
+from tests.benchmarks.dataflow import dataflow_figures
+from tests.benchmarks.gpus import fault_figures, run_trial, scaling_figures
+from tests.benchmarks.planning import planning_figures
+from tests.benchmarks.resuming import resuming_figures, row_figures, store_figures
 
 LOG = logging.getLogger(__name__)
 # Actors, seconds of a shard on a simulated GPU, shards for each actor. Shards are long enough for two cores to feed all
@@ -61,7 +61,7 @@ PARTS: dict[str, Callable[[Path], Iterator[Figure]]] = {
 
 def main() -> None:
     """Measure what was asked for, print the figures and write them."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="some parts")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from tiny_pipelines import save_stable_diffusion
 
-from actors.device import fix_threads
-from actors.diffusion.editing import SlotDrawing
-from actors.diffusion.slots import Order, Prompt, Row, SlotBatcher
-from actors.diffusion.trajectory import make_trajectory
-from actors.editor_frames import Frame
-from actors.editor_jobs import Job
-from actors.editor_pipelines import load_pipeline
-from actors.untyped import Model
-from benchmarks.pairs import ratio_figure
-from engine.figures import Figure
+from actors.editor.pipelines.jobs import Job
+from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.slots.batcher import Order, Prompt, Row, SlotBatcher
+from actors.editor.slots.drawing import SlotDrawing
+from actors.editor.slots.trajectory import make_trajectory
+from actors.images.frame import Frame
+from actors.models.device import fix_threads
+from actors.models.untyped import Model
+from engine.figures.figures import Figure
+from engine.runfile.stages import EditorConfig, ModelConfig
 from engine.sample import Edit, Sample
-from engine.stages import EditorConfig, ModelConfig
+from tests.benchmarks.pairs import ratio_figure
 
 NUM_ROWS = 16
 STRENGTHS = (0.3, 0.9)

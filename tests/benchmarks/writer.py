@@ -12,12 +12,12 @@ import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.pairs import ratio_figure
-from benchmarks.samples import make_samples
-from engine.figures import Figure
+from engine.figures.figures import Figure
 from engine.sample import Sample
-from engine.shard import encode_shard, sample_to_json
-from engine.storage import Storage
+from engine.shards.tar import encode_shard, sample_to_json
+from engine.storage.storage import Storage
+from tests.benchmarks.pairs import ratio_figure
+from tests.benchmarks.samples import make_samples
 
 NUM_SOURCES = 256
 MEMORY = Path("/dev/shm")

@@ -15,18 +15,18 @@ import torch
 from PIL import Image
 
 from actors.build import build_stage
-from actors.device import precision
-from actors.diffusion.editing import SlotDrawing
-from actors.editor import Editor
-from benchmarks.gpu.subjects import Subject
-from cluster.dataflow import apply_stage
-from cluster.generate import commit_row, read_planned
-from cluster.shard_row import ShardRow
-from engine.marker import Marker
-from engine.plan import make_plan
-from engine.rundir import RunDirectory
-from engine.runfile import RunFile
+from actors.editor.editor import Editor
+from actors.editor.slots.drawing import SlotDrawing
+from actors.models.device import precision
+from cluster.dataflow.dataflow import apply_stage
+from cluster.dataflow.shard_row import ShardRow
+from cluster.phases.generate import commit_row, read_planned
+from engine.plan.plan import make_plan
+from engine.run.directory import RunDirectory
+from engine.runfile.run import RunFile
 from engine.sample import Edit, Sample, Stage
+from engine.shards.marker import Marker
+from tests.benchmarks.gpu.subjects import Subject
 
 EDITOR, VERIFIER = "editor", "verifier"
 
@@ -103,12 +103,12 @@ def run_file(
             },
             "shards": {"sources_per_shard": num_batches * subject.batch_size},
             "stages": {
-                "edits": {"kind": "plugin", "target": "benchmarks.gpu.arms:FixedEdits"},
+                "edits": {"kind": "plugin", "target": "tests.benchmarks.gpu.arms:FixedEdits"},
                 EDITOR: editor,
                 VERIFIER: judge,
             },
             "groups": [[EDITOR, VERIFIER]],
-            "probe": {"callable": "benchmarks.gpu.arms:FixedEdits"},
+            "probe": {"callable": "tests.benchmarks.gpu.arms:FixedEdits"},
         }
     )
 

@@ -13,8 +13,8 @@ from time import perf_counter
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.diffusion.deep_features import DeepUNet
-from actors.untyped import Model
+from actors.editor.slots.deep_features import DeepUNet
+from actors.models.untyped import Model
 
 META = torch.device("meta")
 # Dense bfloat16, TFLOP/s, of NVIDIA's data sheets; the first that is in the device's name.

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.gpu.subjects import Subject
-from benchmarks.pairs import percentiles
-from cluster.generate import generate_run
-from engine.figures import Figure
-from engine.plan import make_plan
-from engine.rundir import DONE, RunDirectory
-from engine.runfile import RunFile
+from cluster.phases.generate import generate_run
+from engine.figures.figures import Figure
+from engine.plan.plan import make_plan
+from engine.run.directory import DONE, RunDirectory
+from engine.runfile.run import RunFile
+from tests.benchmarks.gpu.subjects import Subject
+from tests.benchmarks.pairs import percentiles
 
 BATCH = 32
 Columns = Mapping[str, NDArray[Any]]

@@ -13,12 +13,13 @@ from unittest.mock import patch
 
 import torch
 
-from actors import editor, finish
-from actors.diffusion import slots
-from actors.diffusion.editing import SlotDrawing
-from benchmarks.gpu import arms
-from benchmarks.gpu.arms import VERIFIER, Engine
-from engine.figures import Figure
+from actors.editor import editor
+from actors.editor.slots import batcher as slots
+from actors.editor.slots.drawing import SlotDrawing
+from actors.images import finisher as finish
+from engine.figures.figures import Figure
+from tests.benchmarks.gpu import arms
+from tests.benchmarks.gpu.arms import VERIFIER, Engine
 
 
 class Clock:
@@ -80,14 +81,17 @@ def spent_figures(name: str, engine: Engine) -> Iterator[Figure]:
         for part, owner, attribute in parts:
             stack.enter_context(patch.object(owner, attribute, clock.timed(part, getattr(owner, attribute))))
         stack.enter_context(
-            patch.dict(engine.stages, {VERIFIER: _listed(clock.timed("verify", _listed(engine.stages[VERIFIER])))})
+            patch.dict(
+                engine.stages,
+                {VERIFIER: _listed(clock.timed("verify", _listed(engine.stages[VERIFIER])))},
+            )
         )
         # One after the other, or the parts of threads would be counted into one another.
         stack.enter_context(patch.object(engine, "threads", _AtOnce()))
         stack.enter_context(patch.object(engine.editor.finisher, "_pool", _AtOnce()))
         with clock.timing("rest"):
             engine()
-    num_images = engine.plan.num_edited
+    num_images = engine.plan.plan.num_edited
     for part, seconds in clock.seconds.items():
         yield Figure(name=f"{name}.spent.{part}", value=1000 * seconds / num_images, n=num_images, unit="ms an image")
 

@@ -11,7 +11,7 @@ import torch
 from tiny_models import clip_tokenizer, save_clip
 from tiny_pipelines import save_stable_diffusion, save_stable_diffusion_xl
 
-from actors.untyped import Model, Pipeline, Tokenizer
+from actors.models.untyped import Model, Pipeline, Tokenizer
 
 # CLIP's text encoders; the vocabulary is theirs, of which the tokenizer of single letters uses a part.
 CLIP_L = {

@@ -1,0 +1,1 @@
+"""The captioner stage: a caption for each source."""

@@ -1,0 +1,288 @@
+"""Images to captions: BLIP, Florence-2, chat models that see, and vision encoder-decoders."""
+
+from base64 import b64encode
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from actors.images.codec import UnreadableImageError, decode_rgb, encode_jpeg
+from actors.language.answers import BadReply
+from actors.language.served import Answer, ChatServer
+from actors.models.attention import set_attention
+from actors.models.batching import padded_batches, prepared_batches
+from actors.models.device import num_readers, precision
+from actors.models.loading import (
+    load_image_processor,
+    load_processor,
+    load_tokenizer,
+    load_weights,
+    model_errors,
+    model_provenance,
+    resolve_model,
+)
+from actors.models.token_encoder import give_tokens
+from actors.models.untyped import Model, Processor, Tensors, Tokenizer
+from engine.errors import RunFileError
+from engine.runfile.fields import ServerConfig
+from engine.runfile.stages import CaptionerConfig
+from engine.sample import ImageBytes, Json, Rejection, Sample
+from engine.shards.tar import image_extension
+
+EMPTY = BadReply(reason="empty_caption", detail="the model answered with no words")
+# What a run's own pictures are; others become JPEG on their way to a server.
+SENT_AS_THEY_ARE: Mapping[str | None, str] = {".jpg": "image/jpeg", ".png": "image/png"}
+JPEG_QUALITY = 95
+CHAT_PROMPT = "Describe this photo in one short sentence: the main object, its colour, and where it is."
+FLORENCE_TASK = "<CAPTION>"
+
+
+class Dialect(Protocol):
+    """Know how one family of models takes images and a prompt, and what of its output is the caption."""
+
+    def inputs(self, images: list[Image.Image]) -> Tensors:
+        """Return the tensors that `generate` takes, as a mapping with `.to`."""
+        ...
+
+    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
+        """Return one caption for each row of generated tokens."""
+        ...
+
+
+class Describer(Protocol):
+    """Describe images; `calls` counts the captions that the model was asked for."""
+
+    calls: Counter[str]
+    provenance: dict[str, Json]
+
+    def answers(self, images: Sequence[ImageBytes]) -> Iterator[tuple[ImageBytes, str | BadReply]]:
+        """Yield each of the encoded images with its caption, or with why it has none."""
+        ...
+
+
+class Captioner:
+    """Caption sources that have no caption (all of them with `overwrite`); other samples pass untouched."""
+
+    def __init__(self, config: CaptionerConfig, device: torch.device, *, name: str, offline: bool) -> None:
+        self.config, self.name = config, name
+        self.model: Describer = (
+            ServedCaptions(config, config.server) if config.server else LoadedCaptions(config, device, offline)
+        )
+        self.calls = self.model.calls
+
+    def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
+        """Yield each sample, captioned where that was asked for; a Rejection where no caption could be had.
+
+        Sources with the same bytes are one image: it is captioned once.
+        """
+        wanted = {
+            sample.key: sample.image
+            for sample in batch
+            if sample.role == "source" and (self.config.overwrite or not sample.caption)
+        }
+        answers = dict(self.model.answers(list(dict.fromkeys(wanted.values()))))
+        for sample in batch:
+            yield self._result(sample, answers[sample.image]) if sample.key in wanted else sample
+
+    def _result(self, sample: Sample, answer: str | BadReply) -> Sample | Rejection:
+        if isinstance(answer, str):
+            if caption := " ".join(answer.split()):
+                provenance = {**sample.provenance, self.name: self.model.provenance}
+                return replace(sample, caption=caption, provenance=provenance)
+            answer = EMPTY
+        return Rejection(
+            key=sample.key, source_key=sample.source_key, stage=self.name, reason=answer.reason, detail=answer.detail
+        )
+
+
+class LoadedCaptions:
+    """Describe images with a model that is loaded here."""
+
+    def __init__(self, config: CaptionerConfig, device: torch.device, offline: bool) -> None:
+        self.config, self.device = config, device
+        self.calls: Counter[str] = Counter()
+        folder = resolve_model(config.model, offline)
+        self.model, self.dialect = load_captioner(config, folder, device)
+        self.provenance: dict[str, Json] = {
+            "model": model_provenance(config.model, folder),
+            "attention": set_attention(self.model, config.attention, device),
+        }
+
+    def answers(self, images: Sequence[ImageBytes]) -> Iterator[tuple[ImageBytes, str | BadReply]]:
+        """Yield each of the encoded images with its caption, or with why it has none."""
+        size = self.config.batch_size
+        for batch in prepared_batches(images, size, _read, num_readers(self.config.placement)):
+            yield from ((image, found) for image, found in batch if isinstance(found, BadReply))
+            readable = [(image, found) for image, found in batch if not isinstance(found, BadReply)]
+            for rows, count in padded_batches(readable, size):
+                captions = self.captions([pixels for _, pixels in rows])
+                self.calls["captions"] += count
+                for (image, _), caption in zip(rows[:count], captions[:count], strict=True):
+                    yield image, caption
+
+    def captions(self, images: list[Image.Image]) -> list[str]:
+        """Return one caption for each image."""
+        inputs = self.dialect.inputs(images).to(self.device)
+        if self.model.dtype != torch.float32:
+            inputs = inputs.to(self.model.dtype)
+        with torch.inference_mode(), precision(self.config.model, self.device):
+            output = self.model.generate(
+                **inputs, max_new_tokens=self.config.max_new_tokens, max_length=None, do_sample=False
+            )
+        return self.dialect.texts(inputs, output, images)
+
+
+class ServedCaptions:
+    """Describe images with a model that sees, on a server, which batches them."""
+
+    def __init__(self, config: CaptionerConfig, server: ServerConfig) -> None:
+        self._server, self._question = ChatServer(server, config.model.name), config.prompt or CHAT_PROMPT
+        self._server.start()
+        self._settings: dict[str, Json] = {"max_tokens": config.max_new_tokens, "temperature": 0}
+        self.calls: Counter[str] = Counter()
+        self.provenance: dict[str, Json] = self._server.provenance
+
+    def answers(self, images: Sequence[ImageBytes]) -> Iterator[tuple[ImageBytes, str | BadReply]]:
+        """Yield each of the encoded images with its caption, or with why it has none."""
+        for image, answer in self._server.together(deque(images), self._ask):
+            if isinstance(answer, BadReply):
+                yield image, answer
+            else:
+                self.calls["captions"] += 1
+                yield image, answer.text
+
+    def _ask(self, image: ImageBytes) -> Answer | BadReply:
+        _, pixels = _read(image)
+        if isinstance(pixels, BadReply):
+            return pixels
+        kind = SENT_AS_THEY_ARE.get(image_extension(image))
+        sent = image if kind else encode_jpeg(np.asarray(pixels), JPEG_QUALITY)
+        url = f"data:{kind or 'image/jpeg'};base64,{b64encode(sent).decode()}"
+        content: Json = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": self._question}]
+        return self._server.ask([{"role": "user", "content": content}], self._settings)
+
+
+def _read(image: ImageBytes) -> tuple[ImageBytes, Image.Image | BadReply]:
+    try:
+        return image, decode_rgb(image)
+    except UnreadableImageError as error:
+        return image, unreadable(error)
+
+
+def unreadable(error: UnreadableImageError) -> BadReply:
+    """Return why an image has no caption that is none."""
+    return BadReply(reason="unreadable_image", detail=str(error))
+
+
+def load_captioner(config: CaptionerConfig, folder: str, device: torch.device) -> tuple[Model, Dialect]:
+    """Return a model and its dialect, chosen by what the model's own files say it is."""
+    from transformers import AutoConfig, AutoModelForImageTextToText, VisionEncoderDecoderModel
+
+    with model_errors(config.model.name, "a captioner"):
+        model_type = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
+    if model_type == "vision-encoder-decoder":
+        model = load_weights(VisionEncoderDecoderModel, config.model, folder, device)
+        give_tokens(model.encoder)
+        images, tokenizer = load_image_processor(config.model, folder), load_tokenizer(config.model, folder)
+        return model, EncoderDecoderDialect(images, tokenizer)
+    model = load_weights(AutoModelForImageTextToText, config.model, folder, device)
+    processor = load_processor(config.model, folder)
+    if model_type == "florence2":
+        return model, FlorenceDialect(processor, config.prompt or FLORENCE_TASK)
+    if getattr(processor, "chat_template", None):
+        return model, ChatDialect(processor, config.prompt or CHAT_PROMPT)
+    return model, PrefixDialect(processor, config.prompt)
+
+
+class EncoderDecoderDialect:
+    """Give pixels, get a caption: an image processor and a tokenizer."""
+
+    def __init__(self, image_processor: Processor, tokenizer: Tokenizer) -> None:
+        self.image_processor, self.tokenizer = image_processor, tokenizer
+
+    def inputs(self, images: list[Image.Image]) -> Tensors:
+        """Return pixel values."""
+        return self.image_processor(images=images, return_tensors="pt")
+
+    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
+        """Return the decoded rows."""
+        return list(self.tokenizer.batch_decode(output, skip_special_tokens=True))
+
+
+class PrefixDialect:
+    """Give pixels and the caption's first words if wanted, get the whole caption: BLIP, GIT."""
+
+    def __init__(self, processor: Processor, prefix: str | None) -> None:
+        self.processor, self.prefix = processor, prefix
+
+    def inputs(self, images: list[Image.Image]) -> Tensors:
+        """Return pixel values, and the prefix's tokens where there is one."""
+        if self.prefix is None:
+            return self.processor(images=images, return_tensors="pt")
+        return self.processor(images=images, text=[self.prefix] * len(images), return_tensors="pt")
+
+    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
+        """Return the decoded rows; the prefix is part of the caption."""
+        return list(self.processor.batch_decode(output, skip_special_tokens=True))
+
+
+class FlorenceDialect:
+    """Give pixels and a task token, get text that the processor parses: Florence-2."""
+
+    def __init__(self, processor: Processor, task: str) -> None:
+        self.processor, self.task = processor, task
+        answers = processor.tasks_answer_post_processing_type
+        if answers.get(task) != "pure_text":
+            known = sorted(name for name in answers if answers[name] == "pure_text")
+            raise RunFileError(
+                f"captioner prompt {task!r} is no task of Florence-2 that answers in words: use one of {known}"
+            )
+
+    def inputs(self, images: list[Image.Image]) -> Tensors:
+        """Return pixel values and the task's tokens."""
+        return self.processor(images=images, text=[self.task] * len(images), return_tensors="pt")
+
+    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
+        """Return the parsed answers of the task."""
+        raw = self.processor.batch_decode(output, skip_special_tokens=False)
+        answers = [
+            self.processor.post_process_generation(text, task=self.task, image_size=image.size)[self.task]
+            for text, image in zip(raw, images, strict=True)
+        ]
+        return [self._without_padding(str(answer)) for answer in answers]
+
+    def _without_padding(self, text: str) -> str:
+        for token in self.processor.tokenizer.all_special_tokens:
+            text = text.replace(token, "")
+        return text
+
+
+class ChatDialect:
+    """Give a user message of an image and a question, get the answer: LLaVA, Qwen-VL, SmolVLM and others."""
+
+    def __init__(self, processor: Processor, question: str) -> None:
+        self.processor, self.question = processor, question
+        processor.tokenizer.padding_side = "left"
+        if processor.tokenizer.pad_token_id is None:
+            processor.tokenizer.pad_token = processor.tokenizer.eos_token
+
+    def inputs(self, images: list[Image.Image]) -> Tensors:
+        """Return the tensors of one conversation for each image, padded on the left."""
+        content = [{"type": "image"}, {"type": "text", "text": self.question}]
+        prompt = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+        return self.processor(
+            images=[[image] for image in images],
+            text=[prompt] * len(images),
+            padding=True,
+            add_special_tokens=False,
+            return_tensors="pt",
+        )
+
+    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
+        """Return what follows the prompt."""
+        answers = output[:, inputs["input_ids"].shape[1] :]
+        return list(self.processor.batch_decode(answers, skip_special_tokens=True))

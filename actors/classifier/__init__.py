@@ -1,0 +1,1 @@
+"""The classifier under test, of whatever kind, behind one door."""

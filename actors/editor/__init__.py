@@ -1,0 +1,1 @@
+"""The editor stage: the edited image of each source."""

@@ -1,0 +1,1 @@
+"""Diffusers pipelines: loaded, called on batches, and what goes around a call."""

@@ -1,0 +1,56 @@
+"""Masks for inpainting: CLIPSeg finds the class in the picture by its name."""
+
+import torch
+
+from actors.images.frame import Frame
+from actors.models.batching import padded_batches
+from actors.models.device import precision
+from actors.models.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
+from engine.runfile.stages import ModelConfig
+from engine.sample import Json
+
+THRESHOLD = 0.5  # probability; CLIPSeg gives one for each pixel
+MARGIN_SHARE = 1 / 32  # of the edge, left around the object: CLIPSeg works on patches and rounds thin parts off
+
+
+class ObjectMasks:
+    """Find the object that a word names, with CLIPSeg (Lüddecke and Ecker 2022)."""
+
+    def __init__(self, model: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> None:
+        from transformers import CLIPSegForImageSegmentation
+
+        folder = resolve_model(model, offline)
+        self.config, self.device, self.batch_size = model, device, batch_size
+        self.model = load_weights(CLIPSegForImageSegmentation, model, folder, device)
+        self.image_processor = load_image_processor(model, folder)
+        self.tokenizer = load_tokenizer(model, folder)
+        self.provenance: dict[str, Json] = model_provenance(model, folder)
+
+    def __call__(self, frames: list[Frame], words: list[str]) -> torch.Tensor:
+        """Return masks, (num_frames, 1, size, size) in {0, 1}: 1 where the object is, with a small margin."""
+        rows = list(zip(frames, words, strict=True))
+        masks = [self._batch(batch)[:count] for batch, count in padded_batches(rows, self.batch_size)]
+        return torch.cat(masks)
+
+    def _batch(self, rows: list[tuple[Frame, str]]) -> torch.Tensor:
+        size = rows[0][0].pixels.shape[0]
+        pixels = self.image_processor(images=[frame.pixels for frame, _ in rows], return_tensors="pt")["pixel_values"]
+        texts = self.tokenizer(
+            [word for _, word in rows],
+            padding="max_length",
+            max_length=self.model.config.text_config.max_position_embeddings,
+            truncation=True,
+            return_tensors="pt",
+        ).to(self.device)
+        with torch.inference_mode(), precision(self.config, self.device):
+            output = self.model(
+                pixel_values=pixels.to(self.device, self.model.dtype),
+                input_ids=texts["input_ids"],
+                attention_mask=texts["attention_mask"],
+            )
+        # CLIPSeg drops the batch dimension of a single row.
+        logits = output.logits.float().reshape(len(rows), 1, *output.logits.shape[-2:]).cpu()
+        probability = torch.nn.functional.interpolate(logits.sigmoid(), size=(size, size), mode="bilinear")
+        margin = max(1, round(size * MARGIN_SHARE))
+        found = (probability > THRESHOLD).float()
+        return torch.nn.functional.max_pool2d(found, 2 * margin + 1, stride=1, padding=margin)

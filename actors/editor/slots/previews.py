@@ -1,0 +1,232 @@
+"""Previews of edits under way: a leap to the finished picture, its scores, and whether the edit goes on."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from actors.editor.pipelines.jobs import Job
+from actors.editor.slots.autoencoder import Autoencoder
+from actors.editor.slots.batcher import DATA, Order, SlotBatcher
+from actors.editor.slots.solvers import DATA_1, LATENTS, NAMES, Level
+from actors.editor.slots.trajectory import Trajectory
+from actors.images.frame import Frame, to_tensor
+from actors.models.batching import padded_batches
+from actors.models.device import precision, upload, weights_dtype
+from actors.models.loading import model_errors, model_provenance, resolve_model
+from actors.models.untyped import Model
+from actors.verifier.clip import Clip
+from actors.verifier.verifier import Look, Texts, contrast, edit_scores
+from engine.runfile.stages import EarlyRejection, ModelConfig, PreviewingEditorConfig
+from engine.sample import Json
+from engine.verdicts.early_cut import margin, steps_before
+
+# What of an edit is not asked where its text does not change.
+OF_TEXT_CHANGES = ("directional", "consistency")
+
+
+class TinyDecoder:
+    """Make rough pictures of latents, at a small part of what an autoencoder takes (an AutoencoderTiny)."""
+
+    def __init__(self, config: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> None:
+        from diffusers import AutoencoderTiny
+
+        folder = resolve_model(config, offline)
+        with model_errors(config.name, "AutoencoderTiny"):
+            loaded = AutoencoderTiny.from_pretrained(
+                folder, dtype=weights_dtype(config, device), local_files_only=True, use_safetensors=True
+            )
+        self._model: Model = loaded.to(device).eval()
+        self._config, self._device, self._batch_size = config, device, batch_size
+        self.provenance: dict[str, Json] = model_provenance(config, folder)
+
+    def decode(self, latents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Yield the picture (3, height, width) of each latents as the UNet knows them, float32, about [0, 1]."""
+        for batch, count in padded_batches(latents, self._batch_size):
+            scaled = (torch.stack(batch) / self._model.config.scaling_factor).to(self._model.dtype)
+            with precision(self._config, self._device):
+                pixels = self._model.decode(scaled, return_dict=False)[0]
+            yield from (pixels[:count].float() + 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewModels:
+    """Hold what looks at previews: a CLIP, and a tiny decoder where the settings name one."""
+
+    config: PreviewingEditorConfig
+    clip: Clip
+    decoder: TinyDecoder | None
+
+    @classmethod
+    def load(cls, config: PreviewingEditorConfig, device: torch.device, *, offline: bool) -> "PreviewModels":
+        """Load the models that an editor's settings name. Raises ModelError."""
+        early, batch_size = early_rejection(config), config.decode_batch_size
+        return cls(
+            config=config,
+            clip=Clip(config.clip, device, batch_size=batch_size, offline=offline),
+            decoder=TinyDecoder(early.decoder, device, batch_size=batch_size, offline=offline)
+            if early.decoder
+            else None,
+        )
+
+
+class Previews:
+    """Judge edits under way: those whose preview is below the cut are dropped, and in a pilot none is.
+
+    A preview is where `ahead` big steps lead from where the edit is, in calls of `batcher`'s shape; the edit itself
+    stays there. `scores` are those of each preview, by the key of its edit, as the verifier has them of a picture.
+    """
+
+    def __init__(self, models: PreviewModels, vae: Autoencoder, batcher: SlotBatcher) -> None:
+        self._config, self._models, self._vae = models.config, models, vae
+        self._early = early_rejection(self._config)
+        self._batcher = SlotBatcher(denoise=batcher.denoise, num_rows=batcher.num_rows, calls=batcher.calls)
+        self._jobs: dict[str, Job] = {}
+        self._sources: dict[str, Look] = {}
+        self._texts = Texts(models.clip, [])
+        self.scores: dict[str, dict[str, float]] = {}
+        self.record: dict[str, Json] = {
+            "clip": models.clip.provenance,
+            "decoder": models.decoder.provenance if models.decoder else None,
+            "after": self._early.after,
+            "ahead": self._early.ahead,
+            "cut": self._config.cut,
+        }
+
+    def learn(self, jobs: Iterable[Job]) -> None:
+        """Look at the sources and the texts of jobs; forget those before."""
+        self._jobs = {job.sample.key: job for job in jobs if job.sample.role == "counterfactual"}
+        frames = {job.sample.source_key: job.frame for job in self._jobs.values()}
+        looks = self._looks(
+            [_picture(torch.from_numpy(frame.pixels).permute(2, 0, 1) / 255, frame) for frame in frames.values()]
+        )
+        self._sources = dict(zip(frames, looks, strict=True))
+        self._texts = Texts(self._models.clip, [job.sample for job in self._jobs.values()])
+        self.scores = {}
+
+    def after(self, order: Order) -> int | None:
+        """Return after how many of its steps an edit is judged; None where never, as a placebo or one of one step."""
+        steps = steps_before(self._early, order.trajectory.num_steps)
+        return steps if order.key in self._jobs and steps < order.trajectory.num_steps else None
+
+    def __call__(self, orders: Sequence[Order], states: torch.Tensor) -> list[bool]:
+        """Return which of the edits go on, and keep the scores of all."""
+        with torch.inference_mode():
+            latents = self._leap(orders, states)
+            with precision(self._config.model, states.device):
+                decoded = list(self._decode(latents))
+        jobs = [self._jobs[order.key] for order in orders]
+        # What is not finite goes on: the editor names it at its end.
+        whole = {job.sample.key: (job, one) for job, one in zip(jobs, decoded, strict=True) if one.isfinite().all()}
+        looks = self._looks([_picture(_masked(picture, job), job.frame) for job, picture in whole.values()])
+        for (job, _), look in zip(whole.values(), looks, strict=True):
+            self.scores[job.sample.key] = self._score(job, look)
+        return [self._goes_on(order.key) for order in orders]
+
+    def _goes_on(self, key: str) -> bool:
+        least, scores = self._config.least, self.scores.get(key)
+        return least is None or scores is None or margin(scores, self._config.checks) >= least
+
+    def _leap(self, orders: Sequence[Order], states: torch.Tensor) -> list[torch.Tensor]:
+        """Return the clean latents that edits are heading for."""
+        if not self._early.ahead:
+            return [state[DATA] for state in states]
+        pairs = zip(orders, states, strict=True)
+        leaps = deque(leap_of(order, state, self._early.ahead) for order, state in pairs)
+        found = {result.order.key: result.latents for result in self._batcher.run(leaps)}
+        return [latents for order in orders if (latents := found[order.key]) is not None]
+
+    def _decode(self, latents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+        if self._models.decoder is not None:
+            return self._models.decoder.decode(latents)
+        return self._vae.decode([self._vae.unscaled(each) for each in latents])
+
+    def _looks(self, pictures: Sequence[Image.Image]) -> list[Look]:
+        embeddings = self._models.clip.images(self._models.clip.pixels(list(pictures)))
+        return [
+            Look(embedding=embedding, contrast=contrast(picture))
+            for embedding, picture in zip(embeddings, pictures, strict=True)
+        ]
+
+    def _score(self, job: Job, look: Look) -> dict[str, float]:
+        caption, edit = job.sample.caption, job.edit
+        scores = edit_scores(caption, edit, look, self._sources[job.sample.source_key], self._texts)
+        unasked = () if edit.caption != caption else OF_TEXT_CHANGES
+        return {name: value for name, value in scores.items() if name not in unasked}
+
+
+def early_rejection(config: PreviewingEditorConfig) -> EarlyRejection:
+    """Return how previews are made; there is no previewing editor without it."""
+    assert config.early_rejection is not None
+    return config.early_rejection
+
+
+def leap_of(order: Order, state: torch.Tensor, num_steps: int) -> Order:
+    """Return the order that leads from the state of an edit, after `preview_after` steps, to its end in a few steps.
+
+    The first leap needs no call of the UNet: it goes by what the edit's last step has predicted.
+    """
+    own, after = order.trajectory, order.preview_after
+    assert after is not None
+    places = leap_places(after, own.num_steps, num_steps)
+    (alpha, sigma), (to_alpha, to_sigma) = own.levels[[after, places[0]]].tolist()
+    noise = (state[0] - alpha * state[DATA]) / sigma
+    latents = to_alpha * state[DATA] + to_sigma * noise
+    if (kept := order.kept) is not None:
+        latents = torch.lerp(to_alpha * kept.clean + to_sigma * kept.noise, latents, kept.mask)
+    return replace(
+        order,
+        latents=latents,
+        trajectory=_leaps(own, after, places),
+        data=state[DATA],
+        plain=(),
+        guided_steps=(0, 1 << 30),
+        preview_after=None,
+    )
+
+
+def leap_places(after: int, num_steps: int, num_leaps: int) -> list[int]:
+    """Return the steps at which the UNet is asked on the way, evenly between where an edit is and its end."""
+    gap = (num_steps - after) / (num_leaps + 1)
+    return sorted({min(after + round(gap * place), num_steps - 1) for place in range(1, num_leaps + 1)})
+
+
+def _leaps(own: Trajectory, after: int, places: Sequence[int]) -> Trajectory:
+    """Return the steps from each of the places to the next, and from the last to the clean latents predicted there.
+
+    DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): what is predicted is drawn out by what was predicted before.
+    """
+    table = np.zeros((len(places), 3, len(NAMES)))
+    # What a step predicts as clean latents it says of any sampler, from the latents and the UNet's output alone.
+    table[:, 1] = own.table[places, 1]
+    table[-1, 0] = table[-1, 1]
+    levels = [Level(alpha=alpha, sigma=sigma) for alpha, sigma in own.levels[[after - 1, *places]].tolist()]
+    for step, (before, now, to) in enumerate(zip(levels, levels[1:], levels[2:], strict=False)):
+        ahead, back = to.half_log_snr - now.half_log_snr, now.half_log_snr - before.half_log_snr
+        data = table[step, 1] + ahead / (2 * back) * (table[step, 1] - DATA_1)
+        share = to.sigma / now.sigma
+        table[step, 0] = share * LATENTS + (to.alpha - share * now.alpha) * data
+    return Trajectory(
+        times=own.times[places],
+        input_scales=own.input_scales[places],
+        table=table,
+        levels=np.array([*own.levels[places], (1.0, 0.0)]),
+        start=(levels[1].alpha, levels[1].sigma),
+    )
+
+
+def _masked(square: torch.Tensor, job: Job) -> torch.Tensor:
+    """Return a preview with what inpainting keeps of its source."""
+    if job.mask is None:
+        return square
+    return torch.where(upload(job.mask, square.device) > 0, square, to_tensor([job.frame], square.device)[0])
+
+
+def _picture(square: torch.Tensor, frame: Frame) -> Image.Image:
+    """Return the picture in a square (3, size, size) of values in [0, 1]."""
+    inside = square[:, frame.top : frame.top + frame.height, frame.left : frame.left + frame.width]
+    pixels = (inside.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    return Image.fromarray(pixels)

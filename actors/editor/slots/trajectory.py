@@ -1,0 +1,251 @@
+"""From a scheduler of diffusers to the steps of one edit: times, noise levels and a table of coefficients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actors.editor.slots.solvers import (
+    NAMES,
+    Level,
+    Prediction,
+    Step,
+    ddim,
+    dpm_solver_pp,
+    euler,
+    euler_ancestral,
+    plms,
+    unipc,
+)
+from actors.models.untyped import Model
+
+SCHEDULERS = (
+    "DDIMScheduler",
+    "PNDMScheduler",
+    "EulerDiscreteScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "UniPCMultistepScheduler",
+)
+VARIANCE_EXPLODING = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory:
+    """Hold the steps of one edit, `num_steps` of them.
+
+    `times` (num_steps,) go to the UNet with the latents times `input_scales` (num_steps,). `table` (num_steps, 3, 6)
+    has the coefficients of the next latents, the predicted clean latents and the corrected latents over solvers.NAMES.
+    It begins at `start` = (share of clean latents, share of noise); `levels` (num_steps + 1, 2) are these shares before
+    each step and after the last. `needs_noise` says of each step whether it draws fresh noise.
+    """
+
+    times: NDArray[np.float64]
+    input_scales: NDArray[np.float64]
+    table: NDArray[np.float64]
+    levels: NDArray[np.float64]
+    start: tuple[float, float]
+
+    @property
+    def num_steps(self) -> int:
+        """Return how many steps it has."""
+        return len(self.times)
+
+    @property
+    def needs_noise(self) -> NDArray[np.bool_]:
+        """Return (num_steps,): whether a step draws fresh noise."""
+        return cast(NDArray[np.bool_], self.table[:, 0, NAMES.index("noise")] != 0)
+
+
+def table_sums(table: torch.Tensor, terms: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+    """Return the sums of each line of a table (num_edits, 3, 6), a step's of each edit, over terms of solvers.NAMES.
+
+    Terms and sums are (num_edits, channels, height, width); one that no edit needs is None.
+    """
+    present = [(column, term) for column, term in enumerate(terms) if term is not None]
+    sums = []
+    for line in range(table.shape[1]):
+        total = torch.zeros_like(present[0][1])
+        for column, term in present:
+            # A product and a sum, each rounded by itself: alike wherever in a batch a value stands.
+            total += table[:, line, column, None, None, None] * term
+        sums.append(total)
+    return sums
+
+
+def why_not(scheduler: Model) -> str | None:
+    """Return why a scheduler's steps are no table here, None where they are."""
+    name, config = type(scheduler).__name__, scheduler.config
+    if name not in SCHEDULERS:
+        return f"{name} is none of {', '.join(SCHEDULERS)}"
+    for setting in ("clip_sample", "thresholding", "use_flow_sigmas"):
+        if config.get(setting):
+            return f"{name} with {setting}"
+    if config.get("solver_order", 1) > 2:
+        return f"{name} of order {config.solver_order}"
+    if name == "PNDMScheduler" and not config.skip_prk_steps:
+        return f"{name} with Runge-Kutta steps: skip_prk_steps is false"
+    if name == "DPMSolverMultistepScheduler" and config.algorithm_type not in ("dpmsolver++", "sde-dpmsolver++"):
+        return f"{name} with algorithm_type {config.algorithm_type}"
+    if name == "UniPCMultistepScheduler" and (not config.predict_x0 or config.solver_p is not None):
+        return f"{name} that predicts noise, or with solver_p"
+    if config.get("variance_type") in ("learned", "learned_range"):
+        return f"{name} with a learned variance"
+    return None
+
+
+def make_trajectory(scheduler: Model, num_steps: int, *, skipped: int = 0, pure_noise: bool = True) -> Trajectory:
+    """Return the last `num_steps` - `skipped` steps of a schedule of `num_steps`, as a scheduler of diffusers has it.
+
+    With `pure_noise` it begins at noise alone, else at clean latents with the noise of its first level (img2img). The
+    scheduler must be one that `why_not` has nothing against; it is not changed. PNDM's takes one step more.
+    """
+    own = type(scheduler).from_config(scheduler.config)
+    own.set_timesteps(num_steps)
+    levels = _levels(own)
+    steps = [_step(own, levels, index, skipped) for index in range(skipped, len(own.timesteps))]
+    here = levels[skipped:]
+    exploding = type(own).__name__ in VARIANCE_EXPLODING
+    return Trajectory(
+        times=own.timesteps.double().numpy()[skipped:],
+        input_scales=np.array([1 / np.hypot(1, level.sigma) if exploding else 1.0 for level in here[:-1]]),
+        table=np.array([(step.latents, step.data, step.last) for step in steps]),
+        levels=np.array([(level.alpha, level.sigma) for level in here]),
+        start=(0.0, float(own.init_noise_sigma)) if pure_noise else (here[0].alpha, here[0].sigma),
+    )
+
+
+def invert_ddim(scheduler: Model, num_steps: int, *, skipped: int = 0) -> Trajectory:
+    """Return DDIM inversion (Song et al. 2021, section 4.3): from clean latents to the noise that leads back to them.
+
+    It ends where `make_trajectory` of as many steps and as many `skipped` begins. `scheduler` is a DDIMScheduler; the
+    levels are those of the DDIMInverseScheduler of diffusers.
+    """
+    from diffusers import DDIMInverseScheduler
+
+    inverse = DDIMInverseScheduler.from_config(scheduler.config)
+    inverse.set_timesteps(num_steps)
+    gap, last = inverse.config.num_train_timesteps // num_steps, inverse.config.num_train_timesteps - 1
+    times = [int(time) for time in inverse.timesteps][: num_steps - skipped]
+    befores = [min(time - gap, last) for time in times]
+    squares = [inverse.alphas_cumprod[time] if time >= 0 else inverse.initial_alpha_cumprod for time in befores]
+    now = [_preserving(float(square)) for square in squares]
+    after = [_preserving(float(inverse.alphas_cumprod[time])) for time in times]
+    prediction = cast(Prediction, inverse.config.prediction_type)
+    steps = [ddim(prediction, one, other) for one, other in zip(now, after, strict=True)]
+    return Trajectory(
+        times=np.array(times, np.float64),
+        input_scales=np.ones(len(times)),
+        table=np.array([(step.latents, step.data, step.last) for step in steps]),
+        levels=np.array([(level.alpha, level.sigma) for level in (*now, after[-1])]),
+        start=(1.0, 0.0),
+    )
+
+
+def steps_of_strength(num_steps: int, strength: float) -> int:
+    """Return how many of `num_steps` an edit of a strength in (0, 1] skips, as the pipelines of diffusers count."""
+    return max(num_steps - min(int(num_steps * strength), num_steps), 0)
+
+
+def _levels(scheduler: Any) -> list[Level]:  # noqa: ANN401 a scheduler of diffusers, which is untyped
+    """Return the noise level before each step, and after the last."""
+    match type(scheduler).__name__:
+        case "DDIMScheduler" | "PNDMScheduler":
+            times = [int(time) for time in scheduler.timesteps]
+            return [_level_at(scheduler, time) for time in (*times, times[-1] - _gap(scheduler))]
+        case "EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler":
+            return [Level(alpha=1.0, sigma=float(sigma)) for sigma in scheduler.sigmas]
+        case _:
+            alphas = [1 / np.hypot(1, float(sigma)) for sigma in scheduler.sigmas]
+            return [
+                Level(alpha=float(alpha), sigma=float(sigma) * float(alpha))
+                for alpha, sigma in zip(alphas, scheduler.sigmas, strict=True)
+            ]
+
+
+def _gap(scheduler: Any) -> int:  # noqa: ANN401 see _levels
+    """Return by how much of its time a step of DDIM or PLMS leads on."""
+    return int(scheduler.config.num_train_timesteps // scheduler.num_inference_steps)
+
+
+def _level_at(scheduler: Any, time: int) -> Level:  # noqa: ANN401 see _levels
+    """Return the noise level at a time of a DDIM's or PNDM's scheduler; below 0 all noise is gone, or nearly."""
+    return _preserving(float(scheduler.alphas_cumprod[time] if time >= 0 else scheduler.final_alpha_cumprod))
+
+
+def _preserving(square: float) -> Level:
+    return Level(alpha=square**0.5, sigma=(1 - square) ** 0.5)
+
+
+def _step(scheduler: Any, levels: Sequence[Level], index: int, first: int) -> Step:  # noqa: ANN401 see _levels
+    config = scheduler.config
+    prediction = _prediction(config.prediction_type)
+    now, after = levels[index], levels[index + 1]
+    match type(scheduler).__name__:
+        case "DDIMScheduler":
+            # A fixed gap on, which with trailing steps is not quite the next one.
+            return ddim(prediction, now, _level_at(scheduler, int(scheduler.timesteps[index]) - _gap(scheduler)))
+        case "PNDMScheduler":
+            # Step 1 stands at the end of step 0, which it makes again.
+            start = int(scheduler.timesteps[index]) + (_gap(scheduler) if index == first + 1 else 0)
+            return plms(
+                prediction,
+                index - first,
+                _level_at(scheduler, start),
+                _level_at(scheduler, start - _gap(scheduler)),
+            )
+        case "EulerDiscreteScheduler":
+            return euler(prediction, now, after)
+        case "EulerAncestralDiscreteScheduler":
+            return euler_ancestral(prediction, now, after)
+        case "DPMSolverMultistepScheduler":
+            first_order = config.solver_order == 1 or index == first or _is_final(config, index, len(levels) - 1)
+            return dpm_solver_pp(
+                prediction,
+                None if first_order else levels[index - 1],
+                now,
+                after,
+                heun=config.solver_type == "heun",
+                sde=config.algorithm_type == "sde-dpmsolver++",
+            )
+        case _:
+            return _unipc_step(config, prediction, levels, index, first)
+
+
+def _is_final(config: Any, index: int, num_steps: int) -> bool:  # noqa: ANN401 see _levels
+    """Return whether DPM-Solver++ takes its last step, of first order, as diffusers does."""
+    lowered = config.lower_order_final and num_steps < 15
+    return index == num_steps - 1 and bool(config.euler_at_final or lowered or config.final_sigmas_type == "zero")
+
+
+def _unipc_step(config: Any, prediction: Prediction, levels: Sequence[Level], index: int, first: int) -> Step:  # noqa: ANN401 see _levels
+    num_steps = len(levels) - 1
+
+    def order(place: int) -> int:
+        left = num_steps - place if config.lower_order_final else config.solver_order
+        return int(min(config.solver_order, left, place - first + 1))
+
+    corrects = index > first and index - 1 not in config.disable_corrector
+    return unipc(
+        prediction,
+        levels,
+        index,
+        order=order(index),
+        corrected=order(index - 1) if corrects else 0,
+        is_bh1=config.solver_type == "bh1",
+    )
+
+
+def _prediction(name: str) -> Prediction:
+    match name:
+        case "epsilon":
+            return "epsilon"
+        case "v_prediction":
+            return "v_prediction"
+        case "sample" | "original_sample":
+            return "sample"
+        case _:
+            raise ValueError(f"a scheduler predicts {name!r}: right is epsilon, v_prediction or sample")

@@ -1,0 +1,1 @@
+"""Fine-tuning of the classifier with DeepSpeed, under Ray Train or in-process."""

@@ -1,0 +1,184 @@
+"""One arm of fine-tuning under DeepSpeed: its steps, its checkpoints, its score."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from actors.finetune.augment import blurred, cutmixed
+from actors.finetune.batches import Batch
+from actors.finetune.lora import adapted, merged
+from actors.finetune.losses import distillation, jensen_shannon, mixed_cross_entropy, soft_targets
+from actors.finetune.model import (
+    Patient,
+    Weights,
+    find_head,
+    freeze_batch_norm,
+    gather_weights,
+    parameter_groups,
+    prepare_batch_norm,
+    synchronise_buffers,
+)
+from actors.finetune.resharding import load_resized, num_writers
+from actors.finetune.safe_load import read_as_data
+from actors.finetune.score import ValidationImages, mark_images
+from actors.finetune.stream import Place
+from actors.models.device import upload
+from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.sample import Json
+from engine.training.recipe import learning_rate_factor, precision_name, uses_edits
+
+TAG = "state"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Arm:
+    """Train a classifier with DeepSpeed. All workers make the same calls in the same order."""
+
+    def __init__(
+        self,
+        name: ArmName,
+        patient: Patient,
+        config: ReinforceConfig,
+        settings: Mapping[str, Json],
+    ) -> None:
+        import deepspeed
+
+        self._name = name
+        self._config = config
+        self._preprocessing = patient.preprocessing
+        precision = precision_name(settings)
+        self._dtype = DTYPES[precision]
+        self._patient = patient
+        model = self._model()
+        prepare_batch_norm(model, precision)
+        # A torch optimizer: DeepSpeed's own would be compiled at the first run.
+        optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **settings}
+        )
+        self._teacher: nn.Module | None = None
+        if (config.distillation or config.soft_labels) and uses_edits(name):
+            self._teacher = patient.model().eval().requires_grad_(False).to(self._engine.device, self._dtype)
+
+    def train(self, batches: Sequence[Batch], step: int, seed: int) -> Tensor:
+        """Make step number `step` (from 0) on its micro-batches and return the loss of this worker's images."""
+        # Dropout must not depend on whether the run was resumed.
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self._engine.train()
+        if self._config.freeze_batch_norm or self._config.trained != "all":
+            freeze_batch_norm(self._engine.module)
+        total = torch.zeros((), device=self._engine.device)
+        for batch in batches:
+            loss = self._loss(batch, generator)
+            self._engine.backward(loss)
+            self._engine.step()
+            total += loss.detach() / len(batches)
+        return total
+
+    @property
+    def num_parts(self) -> int:
+        """Return the number of micro-batches of a step."""
+        return int(self._engine.gradient_accumulation_steps())
+
+    @property
+    def device(self) -> torch.device:
+        """Return the device of this worker."""
+        device: torch.device = self._engine.device
+        return device
+
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return self._config.learning_rate * learning_rate_factor(step, self._config)
+
+    def score(self, images: ValidationImages, place: Place) -> str:
+        """Return which images the classifier gets right, as `mark_images` does."""
+        synchronise_buffers(self._engine.module)
+        self._engine.eval()
+        return mark_images(
+            lambda pixels: self._logits(self._inputs(pixels)),
+            images,
+            place,
+            batch_size=self._config.batch_size // place.size,
+            device=self._engine.device,
+        )
+
+    def weights(self) -> Weights:
+        """Return the whole model, as it was scored."""
+        weights = gather_weights(self._engine.module)
+        if self._config.trained == "lora" and weights:
+            weights = merged(weights, self._patient, self._config.lora)
+        return weights
+
+    def save(self, folder: str) -> None:
+        """Write this worker's part of the training state."""
+        self._engine.save_checkpoint(folder, tag=TAG)
+
+    def load(self, folder: str) -> None:
+        """Go on from the training state that `save` wrote, with the same number of workers or another one.
+
+        Raises RunDirectoryError where it holds code.
+        """
+        writers = num_writers(Path(folder, TAG))
+        with read_as_data():
+            if writers in (None, torch.distributed.get_world_size()):
+                self._engine.load_checkpoint(folder, tag=TAG)
+            else:
+                load_resized(self._engine, Path(folder, TAG))
+
+    def close(self) -> None:
+        """Let go of the memory, for the next arm."""
+        self._engine.destroy()
+
+    def _model(self) -> nn.Module:
+        """Return the untouched classifier; what is not trained needs no gradient."""
+        if self._config.trained == "lora":
+            return adapted(self._patient, self._config.lora)
+        model = self._patient.model()
+        if self._config.trained == "head":
+            head = find_head(model, len(self._patient.classes), "head")
+            model.requires_grad_(False)
+            head.requires_grad_(True)
+        return model
+
+    def _inputs(self, pixels: NDArray[Any]) -> Tensor:
+        return self._preprocessing.inputs(pixels, self._engine.device)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self._engine(pixel_values=inputs.to(self._dtype)).logits
+        return logits.float()
+
+    def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        labels = upload(torch.from_numpy(batch.labels), self._engine.device)
+        inputs = self._inputs(batch.pixels)
+        if self._name == "cutmix":
+            inputs, partners, shares = cutmixed(inputs, generator)
+        inputs = blurred(inputs, self._config.max_blur, generator)
+        logits = self._logits(inputs)
+        if self._name == "cutmix":
+            return mixed_cross_entropy(logits, labels, partners, shares)
+        known = self._known(inputs[: batch.num_real])
+        targets = labels
+        source, edit = upload(torch.from_numpy(batch.pairs), self._engine.device).T
+        if self._config.soft_labels and known is not None:
+            targets = soft_targets(labels, known, source, edit, self._config.soft_labels)
+        loss = nn.functional.cross_entropy(logits, targets)
+        if self._config.consistency and len(batch.pairs):
+            loss = loss + self._config.consistency * jensen_shannon(logits[source], logits[edit])
+        if self._config.distillation and known is not None:
+            loss = loss + self._config.distillation * distillation(logits[: batch.num_real], known)
+        return loss
+
+    @torch.no_grad()
+    def _known(self, inputs: Tensor) -> Tensor | None:
+        """Return what the untrained classifier answers to the real images of a batch, where a loss asks for it."""
+        if self._teacher is None or not len(inputs):
+            return None
+        known: Tensor = self._teacher(pixel_values=inputs.to(self._dtype)).logits.float()
+        return known

@@ -1,0 +1,211 @@
+"""The batches that fine-tuning sees: real images replayed at random and streamed counterfactuals, decoded in threads.
+
+Their order depends on seed, worker and step alone, so that a resumed run goes on with the very batch that was next.
+"""
+
+import copy
+import itertools
+import random
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from threading import Lock
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actors.finetune.randaugment import randaugmented
+from actors.finetune.stream import Counterfactuals, Place, StreamedEdit
+from actors.images.codec import UnreadableImageError
+from actors.images.preprocessing import Pixels, Preprocessing
+from engine.sample import content_seed
+from engine.shards.walk import Image
+from engine.sources import Source, SourceItem, UnreadableItemError
+from engine.sources.decode import is_plain_jpeg, to_jpeg
+from engine.training.recipe import Share
+
+# What one worker keeps decoded; beyond it images are decoded again each time.
+CACHE_BYTES = 2 << 30
+# So many batches are under way at once: the threads begin the next while the slowest image of one is decoded.
+BATCHES_UNDER_WAY = 2
+BATCHES_AHEAD = 2
+
+Row = Callable[[], tuple[Pixels, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Hold one worker's images of one micro-batch: pixels (n, channels, height, width), labels (n,).
+
+    The first `num_real` rows are real images. `pairs` (num_pairs, 2) are the rows of a source and of its edit. Pixels
+    lie in memory with their channels last, as they are decoded.
+    """
+
+    pixels: Pixels
+    labels: NDArray[np.int64]
+    num_real: int
+    pairs: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """Say how a worker loads images: in how many threads, and whether into memory that a GPU copies from directly."""
+
+    num_threads: int = 1
+    is_pinned: bool = False
+
+
+class DecodedImages:
+    """Give the decoded image of each index, kept in memory while there is room; None where it cannot be read.
+
+    May be called from several threads.
+    """
+
+    def __init__(
+        self, load: Callable[[int], bytes], preprocessing: Preprocessing, limit_bytes: int = CACHE_BYTES
+    ) -> None:
+        self._load = load
+        self._preprocessing = preprocessing
+        self._room = limit_bytes
+        self._kept: dict[int, Pixels | None] = {}
+        self._lock = Lock()
+
+    def __call__(self, index: int) -> Pixels | None:
+        """Return the pixels (channels, height, width) of one image."""
+        if index in self._kept:
+            return self._kept[index]
+        try:
+            # A copy: the view that a crop is would keep the whole of it.
+            pixels = self._preprocessing.pixels(self._load(index)).copy(order="K")
+        except (UnreadableItemError, UnreadableImageError):
+            pixels = None
+        size = 0 if pixels is None else pixels.nbytes
+        with self._lock:
+            if size <= self._room and index not in self._kept:
+                self._room -= size
+                self._kept[index] = pixels
+        return pixels
+
+
+class RealImages:
+    """Read the real images of one split, as the probe and the shards see them. May be drawn from several threads."""
+
+    def __init__(self, source: Source, items: Sequence[SourceItem], preprocessing: Preprocessing) -> None:
+        self.items = items
+        self._turns = np.arange(len(items))
+        self.labels = np.array([item.label for item in items], np.int64)
+        self.image = DecodedImages(lambda index: _stored(source.read(items[index])), preprocessing)
+        self._keep_orders()
+
+    def repeated(self, times: NDArray[np.int64]) -> "RealImages":
+        """Return the same images, each passed `times` (num_items,) a round."""
+        other = copy.copy(self)
+        other._turns = np.repeat(np.arange(len(self.items)), times)
+        other._keep_orders()
+        return other
+
+    def draw(self, position: int, seed: int) -> tuple[Pixels, int]:
+        """Return image and label number `position` of an endless walk that passes every image once a round."""
+        turn, place = divmod(position, len(self._turns))
+        order = self._order(turn, seed)
+        # An image that cannot be read gives its turn to the next one.
+        for offset in range(len(order)):
+            index = int(order[(place + offset) % len(order)])
+            if (pixels := self.image(index)) is not None:
+                return pixels, int(self.labels[index])
+        raise UnreadableItemError("unreadable_image", "none of the replayed images can be read")
+
+    def _keep_orders(self) -> None:
+        # Two: the threads that decode one batch may be on both sides of the end of a round.
+        self._order = lru_cache(maxsize=2)(self._shuffled)
+
+    def _shuffled(self, turn: int, seed: int) -> NDArray[np.int64]:
+        return np.random.default_rng(content_seed(seed, f"replay/{turn}")).permutation(self._turns)
+
+
+class TrainingImages:
+    """Mix the batches of one arm."""
+
+    def __init__(
+        self,
+        real: RealImages,
+        counterfactuals: Counterfactuals | None,
+        preprocessing: Preprocessing,
+        seed: int,
+        *,
+        augmented: bool = False,
+        loading: Loading = Loading(),
+    ) -> None:
+        self._real = real
+        self._counterfactuals = counterfactuals
+        self._preprocessing = preprocessing
+        self._seed = seed
+        self._augmented = augmented
+        self._loading = loading
+        self._shape: tuple[int, int, int] | None = None
+
+    def batches(self, share: Share, place: Place, first: int) -> Iterator[Batch]:
+        """Yield this worker's micro-batches from number `first` (from 0) on, without end."""
+        edits = np.arange(share.real, share.real + share.paired)
+        pairs = np.stack([edits - share.paired, edits], axis=1)
+        waiting: deque[tuple[Batch, list[Future[None]]]] = deque()
+        with ThreadPoolExecutor(self._loading.num_threads, thread_name_prefix="images") as pool:
+            for rows in self._rows(share, place, first):
+                batch = self._empty(rows, share.real, pairs)
+                parts = range(self._loading.num_threads)
+                waiting.append((batch, [pool.submit(self._fill, batch, rows, part) for part in parts]))
+                if len(waiting) == BATCHES_UNDER_WAY:
+                    batch, filled = waiting.popleft()
+                    for future in filled:
+                        future.result()
+                    yield batch
+
+    def _rows(self, share: Share, place: Place, first: int) -> Iterator[list[Row]]:
+        """Yield what each micro-batch is made of; nothing is decoded yet."""
+        stream: Iterator[StreamedEdit] = iter(())
+        if share.counterfactual and self._counterfactuals is not None:
+            stream = self._counterfactuals.stream(first * share.counterfactual)
+        alone = share.real - share.paired
+        for number in itertools.count(first):
+            start = (number * place.size + place.rank) * alone
+            rows: list[Row] = [partial(self._draw, position) for position in range(start, start + alone)]
+            edits = list(itertools.islice(stream, share.counterfactual))
+            rows += [partial(self._decode, edit.source, edit.label) for edit in edits[: share.paired]]
+            yield rows + [partial(self._decode, edit.image, edit.label) for edit in edits]
+
+    def _empty(self, rows: Sequence[Row], num_real: int, pairs: NDArray[np.int64]) -> Batch:
+        if self._shape is None:
+            channels, height, width = rows[0]()[0].shape
+            self._shape = (height, width, channels)
+        shape, is_bytes = (len(rows), *self._shape), self._preprocessing.keeps_uint8
+        if self._loading.is_pinned:
+            dtype = torch.uint8 if is_bytes else torch.float32
+            pixels = torch.empty(shape, dtype=dtype, pin_memory=True).numpy()
+        else:
+            pixels = np.empty(shape, np.uint8 if is_bytes else np.float32)
+        labels = np.empty(len(rows), np.int64)
+        return Batch(pixels=pixels.transpose(0, 3, 1, 2), labels=labels, num_real=num_real, pairs=pairs)
+
+    def _fill(self, batch: Batch, rows: Sequence[Row], part: int) -> None:
+        """Decode every so-many-th row into its place in the batch, beginning with number `part`."""
+        for row in range(part, len(rows), self._loading.num_threads):
+            batch.pixels[row], batch.labels[row] = rows[row]()
+
+    def _draw(self, position: int) -> tuple[Pixels, int]:
+        pixels, label = self._real.draw(position, self._seed)
+        if self._augmented:
+            rng = random.Random(content_seed(self._seed, f"randaugment/{position}"))
+            pixels = randaugmented(cast(NDArray[np.uint8], pixels), rng)
+        return pixels, label
+
+    def _decode(self, image: Image, label: int) -> tuple[Pixels, int]:
+        return self._preprocessing.pixels(image()), label
+
+
+def _stored(data: bytes) -> bytes:
+    """Return a real image as a shard would hold it; a plain JPEG is only decoded once, by whoever asks for it."""
+    return data if is_plain_jpeg(data) else to_jpeg(data)

@@ -1,0 +1,172 @@
+"""The classifier in training: loaded for the run's classes, made safe for half precision, gathered and saved."""
+
+import copy
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from actors.classifier.classifier import match_classes
+from actors.images.preprocessing import Preprocessing
+from actors.models.loading import load_image_processor, load_weights, resolve_model
+from actors.models.untyped import Model
+from engine.errors import ModelError
+from engine.runfile.stages import ModelConfig
+from engine.storage.storage import Storage
+
+Weights = dict[str, Tensor]
+CONFIG = "config.json"
+
+
+class Patient:
+    """Load the classifier under test, its head cut to the run's classes in the run's order."""
+
+    def __init__(self, config: ModelConfig, classes: Sequence[str], *, offline: bool) -> None:
+        from transformers import AutoModelForImageClassification
+
+        self.folder = resolve_model(config, offline)
+        self.classes = tuple(classes)
+        self.preprocessing = Preprocessing(load_image_processor(config, self.folder))
+        # Weights are trained in float32 masters whatever they were stored in; DeepSpeed's JSON sets the precision.
+        whole = config.model_copy(update={"dtype": "float32"})
+        self._model = load_weights(AutoModelForImageClassification, whole, self.folder, torch.device("cpu"))
+        _fit_head(self._model, self.classes, config.name)
+
+    def model(self) -> nn.Module:
+        """Return a fresh copy of the untouched classifier, on the CPU."""
+        model: nn.Module = copy.deepcopy(self._model)
+        return model
+
+    def save(self, weights: Weights, storage: Storage, folder: str) -> None:
+        """Write a model that `from_pretrained` loads: config.json goes first when it is replaced and comes last."""
+        model = self.model()
+        model.load_state_dict(weights)
+        with tempfile.TemporaryDirectory() as place:
+            model.save_pretrained(place)  # type: ignore[operator]
+            self.preprocessing.processor.save_pretrained(place)
+            names = sorted(path.name for path in Path(place).iterdir())
+            if storage.exists(f"{folder}/{CONFIG}"):
+                storage.delete(f"{folder}/{CONFIG}")
+            for name in sorted(names, key=lambda name: name == CONFIG):
+                storage.write(f"{folder}/{name}", Path(place, name).read_bytes())
+
+
+def prepare_batch_norm(model: nn.Module, precision: str) -> None:
+    """Have batch norm compute in float32 under half precision, as its running statistics are float32.
+
+    DeepSpeed casts parameters and leaves buffers alone; torch's CPU kernel refuses the mixture.
+    """
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and precision != "float32":
+            module.__dict__["forward"] = partial(_float32_batch_norm, module)
+
+
+def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
+    """Return the last linear layer with a row for each class; raise ModelError where there is none."""
+    heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes]
+    if not heads:
+        raise ModelError(
+            f"reinforce.trained is {trained}, but a {type(model).__name__} has no linear layer of {num_classes} rows: "
+            "set it to all"
+        )
+    return heads[-1]
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Keep the running statistics: batch norm acts as in evaluation while the rest trains."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
+def synchronise_buffers(model: nn.Module) -> None:
+    """Set floating buffers (batch norm's statistics) to their mean over the workers: one model is scored and saved."""
+    if torch.distributed.get_world_size() == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            torch.distributed.all_reduce(buffer)
+            buffer /= torch.distributed.get_world_size()
+
+
+def gather_weights(model: nn.Module) -> Weights:
+    """Return the whole model in float32 to the first worker, nothing to the others; ZeRO-3 keeps it in pieces.
+
+    All workers must call it.
+    """
+    import deepspeed
+
+    names, first = set(model.state_dict()), torch.distributed.get_rank() == 0
+    weights: Weights = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        with deepspeed.zero.GatheredParameters([parameter]):
+            if first:
+                weights[name] = parameter.detach().float().cpu().clone()
+    if first:
+        weights |= {name: buffer.detach().cpu().clone() for name, buffer in model.named_buffers() if name in names}
+    return weights
+
+
+def interpolated(start: Weights, end: Weights, share: float) -> Weights:
+    """Return weights `share` of the way from `start` to `end`; counters are those of `end`. Wortsman et al. 2022."""
+    return {
+        name: torch.lerp(start[name].float(), value.float(), share) if value.is_floating_point() else value
+        for name, value in end.items()
+    }
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the parameters in two groups: matrices decay, biases and norms do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _float32_batch_norm(module: _BatchNorm, values: Tensor) -> Tensor:
+    uses_batch = module.training or module.running_mean is None
+    momentum = module.momentum
+    if module.training and module.num_batches_tracked is not None:
+        module.num_batches_tracked.add_(1)
+        momentum = 1 / float(module.num_batches_tracked) if momentum is None else momentum
+    result = nn.functional.batch_norm(
+        values.float(),
+        module.running_mean,
+        module.running_var,
+        None if module.weight is None else module.weight.float(),
+        None if module.bias is None else module.bias.float(),
+        uses_batch,
+        momentum or 0.0,
+        module.eps,
+    )
+    return result.to(values.dtype)
+
+
+def _fit_head(model: Model, classes: Sequence[str], name: str) -> None:
+    """Cut and reorder the rows of the classification head to the run's classes."""
+    rows = match_classes({int(index): label for index, label in model.config.id2label.items()}, classes, name)
+    if rows != list(range(model.config.num_labels)):
+        heads = [
+            (path, layer)
+            for path, layer in model.named_modules()
+            if isinstance(layer, nn.Linear) and layer.out_features == model.config.num_labels
+        ]
+        if not heads:
+            raise ModelError(
+                f"model {name!r} has no linear head of {model.config.num_labels} rows that could be cut to the run's "
+                f"{len(classes)} classes: give the run all classes of the model, in its order"
+            )
+        for _, layer in heads:
+            layer.weight = nn.Parameter(layer.weight.detach()[rows].clone())
+            if layer.bias is not None:
+                layer.bias = nn.Parameter(layer.bias.detach()[rows].clone())
+            layer.out_features = len(rows)
+    model.config.id2label = dict(enumerate(classes))
+    model.config.label2id = {label: index for index, label in enumerate(classes)}
+    model.num_labels = len(classes)

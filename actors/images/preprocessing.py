@@ -1,0 +1,95 @@
+"""What a classifier sees of an encoded image: the same in fine-tuning, its scores, the probe and the evaluation."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from actors.images.codec import decode_rgb
+from actors.images.framing import Framing, framings
+from actors.models.device import upload
+from actors.models.untyped import Processor
+from engine.sample import ImageBytes
+
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+
+# An upright and a wide image of odd sides: what a processor makes of them tells how it resizes and crops.
+TRIAL_SIZES = ((431, 331), (331, 431))
+TOLERANCE = 1e-4
+
+
+class Preprocessing:
+    """Split a model's image processor in two: pixels on the CPU, kept as uint8, and arithmetic on the device.
+
+    A processor that only resizes and crops is not called for each image: a `Framing` that makes the same of two trial
+    images does that. One that cannot be split (EfficientNet's) is called for all of it, and its pixels are float32.
+    """
+
+    def __init__(self, processor: Processor) -> None:
+        self.processor = processor
+        self._keep_whole()
+        self.framing: Framing | None = None
+        if getattr(processor, "do_rescale", False):
+            trials = [_noise(*size) for size in TRIAL_SIZES]
+            wanted = [self._processed(trial) for trial in trials]
+            self._split()
+            found = [self._processed(trial) for trial in trials]
+            if all(map(self._makes, found, wanted)):
+                self.framing = next(
+                    (framing for framing in framings(processor) if _gives(framing, trials, found)), None
+                )
+            else:
+                self._keep_whole()
+
+    @property
+    def keeps_uint8(self) -> bool:
+        """Return whether `pixels` are uint8."""
+        return bool(self._options)
+
+    def pixels(self, image: ImageBytes) -> Pixels:
+        """Return the resized and cropped pixels (channels, height, width) of an encoded image.
+
+        They may be a view of a larger array. Raises UnreadableImageError.
+        """
+        if self.framing is not None:
+            return self.framing.of_encoded(image).transpose(2, 0, 1)
+        return self._processed(decode_rgb(image))
+
+    def inputs(self, pixels: NDArray[Any], device: torch.device) -> Tensor:
+        """Return what the model takes (n, channels, height, width), float32 on the device."""
+        tensor = torch.from_numpy(pixels).to(device, non_blocking=True)
+        # Bytes that have their channels last in memory are put in order on the device, where it costs least.
+        tensor = tensor.to(torch.float32, memory_format=torch.contiguous_format)
+        return (tensor * self._scale - upload(self._mean, device)) / upload(self._std, device)
+
+    def _processed(self, image: Image.Image) -> Pixels:
+        output = self.processor(images=image, return_tensors="np", **self._options)
+        array = np.asarray(output["pixel_values"][0])
+        return array.astype(np.uint8) if self._options else array.astype(np.float32)
+
+    def _keep_whole(self) -> None:
+        self._options: dict[str, bool] = {}
+        self._scale, self._mean, self._std = 1.0, torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+
+    def _split(self) -> None:
+        self._options = {"do_rescale": False, "do_normalize": False}
+        self._scale = float(self.processor.rescale_factor)
+        if getattr(self.processor, "do_normalize", False):
+            self._mean = torch.tensor(self.processor.image_mean).view(1, -1, 1, 1)
+            self._std = torch.tensor(self.processor.image_std).view(1, -1, 1, 1)
+
+    def _makes(self, pixels: Pixels, wanted: Pixels) -> bool:
+        found = self.inputs(pixels[None], torch.device("cpu"))[0].numpy()
+        return found.shape == wanted.shape and np.allclose(found, wanted, rtol=0, atol=TOLERANCE)
+
+
+def _gives(framing: Framing, images: list[Image.Image], wanted: list[Pixels]) -> bool:
+    found = [framing.of_pixels(np.asarray(image)).transpose(2, 0, 1) for image in images]
+    return all(map(np.array_equal, found, wanted))
+
+
+def _noise(height: int, width: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))

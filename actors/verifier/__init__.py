@@ -1,0 +1,1 @@
+"""The verifier stage: scores for each image, a verdict for each edit."""

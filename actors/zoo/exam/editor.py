@@ -1,0 +1,257 @@
+"""Examine the editor: does it change what it was told, and keep everything else."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from PIL import Image
+
+from actors.editor.editor import Editor
+from actors.images.codec import decode_rgb
+from actors.zoo.exam.scenes import CPU, Bools, Exam, bootstrapped, captioned, kept, kernel_figure, picture
+from actors.zoo.recipes.language import edit_instructions
+from engine.errors import RunError
+from engine.figures.figures import Figure, share
+from engine.runfile.stages import EditorConfig
+from engine.sample import Edit, EditKind, ImageBytes, Sample
+from engine.wardrobe.garments import CLASSES, load_garments
+from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption
+
+SEVERITIES = (0.25, 0.5, 0.75, 1.0)
+STEPS = (2, 5, 8, 15, 30)
+DDIM_STEPS = (5, 30)
+GUIDANCES = (1.0, 2.0)
+SHEET_ROWS = 100
+# The judge's stage whose features are compared: the last tells things apart, the first how rough a ground is.
+TEXTURE = "realism.texture"
+REALISM = {"realism": -1, TEXTURE: 0}
+# Verdicts that change are rare: 3 % of a thousand pictures is known to a point only, of every held-out garment to half.
+PLACEBO_TIMES = 4
+# What is asked of each kind: shares of the judge's ceiling for garments, shares of all edits for the others.
+REQUIRED: dict[EditKind, dict[str, float]] = {
+    "background": {"new": 0.95, "garment": 0.95, "colour": 0.90},
+    "colour": {"new": 0.95, "garment": 0.95, "background": 0.90},
+    "object": {"new": 0.95, "colour": 0.90, "background": 0.90},
+    "lighting": {},
+}
+ATTRIBUTE_OF = {"background": "background", "colour": "colour", "lighting": "light", "object": "class"}
+CURVE_KINDS: tuple[EditKind, ...] = ("background", "colour", "object")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edited:
+    """Hold edits of one kind: what each picture should show now, and the pictures that the editor made, JPEG."""
+
+    scenes: list[Scene]
+    images: list[ImageBytes]
+
+
+class EditorExam:
+    """Make every edit of an examination through the stage that a run uses."""
+
+    def __init__(self, exam: Exam, config: EditorConfig) -> None:
+        self.exam, self.config = exam, config
+        self.stage = Editor(config, CPU, name="editor", seed=0, offline=True)
+        self.placebos = self._edited("placebo", exam.scenes)
+
+    @cached_property
+    def edits(self) -> dict[EditKind, Edited]:
+        """Return an edit of each kind of every picture, at the run file's settings."""
+        return {kind: self._edited(kind, targets(self.exam.scenes, kind)) for kind in REQUIRED}
+
+    def figures(self) -> Iterator[Figure]:
+        """Yield the figures of each kind of edit at the run file's settings."""
+        exam = self.exam
+        for kind, edited in self.edits.items():
+            yield from self._right_figures(f"editor.{kind}", kind, edited, **REQUIRED[kind])
+            if kind != "object":
+                yield from self._distance_figures(kind, edited.images, exam.masks)
+                true = [picture(scene) for scene in edited.scenes]
+                yield from self._distance_figures(f"{kind}.true", true, exam.masks)
+        many = Exam(exam.judge, PLACEBO_TIMES * exam.num_scenes)
+        placebos = self._edited("placebo", many.scenes, exam=many).images
+        changed = many.found(placebos)["class"] != many.found([sample.image for sample in many.samples])["class"]
+        yield share("editor.placebo.garment_verdict_changes", int(changed.sum()), len(changed), 0.03, better="lower")
+        yield from self._distance_figures("placebo", self.placebos.images, exam.masks)
+        yield from self._realism_figures()
+
+    def severity_figures(self) -> Iterator[Figure]:
+        """Yield how often the next severity moves further from the source, over three steps of each edit."""
+        exam = self.exam
+        count = min(len(exam.scenes), -(-1000 // (len(SEVERITIES) - 1)))
+        sources = [sample.image for sample in exam.samples[:count]]
+        for kind in ("background", "lighting"):
+            goals = targets(exam.scenes[:count], kind)
+            moved = []
+            for severity in SEVERITIES:
+                images = self._edited(kind, goals, severity=severity).images
+                moved.append(exam.distance(sources, images).mean((1, 2)))
+            steps: Bools = np.diff(np.stack(moved), axis=0) > 0
+            yield share(f"editor.severity.{kind}.monotone_steps", int(steps.sum()), steps.size, 0.8)
+            for severity, distance in zip(SEVERITIES, moved, strict=True):
+                yield mean_figure(f"editor.severity.{kind}.distance_at_{severity:g}", distance)
+
+    def curve_figures(self) -> Iterator[Figure]:
+        """Yield what the judge sees of the edits against the number of steps, also of DDIM, and against guidance."""
+        for steps in STEPS:
+            yield from self._curve_point(f"steps_{steps}", {"num_inference_steps": steps})
+        for steps in DDIM_STEPS:
+            yield from self._curve_point(f"ddim_{steps}", {"num_inference_steps": steps, "scheduler": "DDIMScheduler"})
+        for guidance in GUIDANCES:
+            yield from self._curve_point(f"guidance_{guidance:g}", {"guidance_scale": guidance})
+
+    def sheet(self) -> bytes:
+        """Return a PNG of random rows of (source, placebo, edit of any kind), two side by side; nothing is picked."""
+        rng = np.random.default_rng(0)
+        chosen = rng.choice(len(self.exam.scenes), size=min(SHEET_ROWS, len(self.exam.scenes)), replace=False)
+        edits = [self.edits[kind].images for kind in rng.choice(list(self.edits), size=len(chosen))]
+        return drawn_sheet(
+            [
+                (self.exam.samples[row].image, self.placebos.images[row], images[row])
+                for row, images in zip(chosen, edits, strict=True)
+            ]
+        )
+
+    def _edited(
+        self,
+        kind: EditKind,
+        goals: list[Scene],
+        severity: float = 1.0,
+        stage: Editor | None = None,
+        exam: Exam | None = None,
+    ) -> Edited:
+        exam = exam or self.exam
+        sources = captioned(exam.samples, exam.scenes)[: len(goals)]
+        edits = [
+            replace(
+                sample,
+                key=f"{sample.key}_cf",
+                role="counterfactual",
+                image=b"",
+                edit=edit_of(kind, scene, goal, severity),
+            )
+            for sample, scene, goal in zip(sources, exam.scenes, goals, strict=False)
+        ]
+        made = list((stage or self.stage)([*sources, *edits]))[len(sources) :]
+        images = [item.image for item in made if isinstance(item, Sample)]
+        if len(images) != len(goals):
+            raise RunError(f"the editor gave up {len(goals) - len(images)} of {len(goals)} edits: {made[-1]}")
+        return Edited(scenes=goals, images=images)
+
+    def _right_figures(
+        self,
+        name: str,
+        kind: EditKind,
+        edited: Edited,
+        *,
+        new: float | None = None,
+        garment: float | None = None,
+        colour: float | None = None,
+        background: float | None = None,
+    ) -> Iterator[Figure]:
+        """Yield how often the judge sees what the edit put in, and what it was to keep; the rest are targets."""
+        right, n = self.exam.right(edited.images, edited.scenes), len(edited.images)
+        attribute = ATTRIBUTE_OF[kind]
+        if kind == "object":
+            yield kept(f"{name}.new_garment", right["class"], self.exam.sees["class"], new)
+        else:
+            yield share(f"{name}.new_{attribute}", int(right[attribute].sum()), n, new)
+            yield kept(f"{name}.garment_kept", right["class"], self.exam.sees["class"], garment)
+        for other, target in (("colour", colour), ("background", background)):
+            if other != attribute:
+                yield share(f"{name}.{other}_kept", int(right[other].sum()), n, target)
+
+    def _distance_figures(self, kind: str, images: Sequence[ImageBytes], masks: np.ndarray) -> Iterator[Figure]:
+        """Yield the perceptual distance to the source inside and outside the garment's mask."""
+        distance = self.exam.distance([sample.image for sample in self.exam.samples[: len(images)]], images)
+        for where, weight in (("inside", masks), ("outside", 1 - masks)):
+            weighted = (distance * weight).sum((1, 2)) / np.maximum(weight.sum((1, 2)), 1e-6)
+            yield mean_figure(f"editor.{kind}.distance_{where}", weighted)
+
+    def _curve_point(self, name: str, settings: dict[str, float | str]) -> Iterator[Figure]:
+        config, stage = self.config.model_copy(update=settings), None
+        if config != self.config:
+            stage = Editor(config, CPU, name="editor", seed=0, offline=True)
+        for kind in CURVE_KINDS:
+            edited = self.edits[kind]
+            if stage is not None:
+                edited = self._edited(kind, edited.scenes, stage=stage)
+            yield from self._right_figures(f"editor.curve.{kind}.{name}", kind, edited)
+            if kind == "background":
+                yield self._realism(f"{TEXTURE}.curve.{name}", edited.images, REALISM[TEXTURE])
+
+    def _realism_figures(self) -> Iterator[Figure]:
+        """Yield KID of edits against true composites of the same contents, and of two halves of true ones."""
+        half = len(self.exam.scenes) // 2
+        for name, stage in REALISM.items():
+            yield self._realism(f"{name}.edits_to_true", self.edits["background"].images, stage)
+            true = self.exam.pooled(self._true_backgrounds, stage)
+            yield kernel_figure(f"{name}.true_to_true", true[:half], true[half:])
+
+    def _realism(self, name: str, images: Sequence[ImageBytes], stage: int) -> Figure:
+        # Edits of one half against true composites of the other: no picture meets its own truth.
+        half = len(images) // 2
+        true = self.exam.pooled(self._true_backgrounds[half:], stage)
+        return kernel_figure(name, self.exam.pooled(images[:half], stage), true)
+
+    @cached_property
+    def _true_backgrounds(self) -> list[bytes]:
+        return [picture(scene) for scene in self.edits["background"].scenes]
+
+
+def targets(scenes: Sequence[Scene], kind: EditKind) -> list[Scene]:
+    """Return what each composite should show after an edit of this kind; other values take turns."""
+    goals = []
+    for index, scene in enumerate(scenes):
+        match kind:
+            case "background":
+                others = [value for value in BACKGROUNDS if value != scene.background]
+                goals.append(replace(scene, background=others[index % len(others)]))
+            case "colour":
+                others = [value for value in COLOURS if value != scene.colour]
+                goals.append(replace(scene, colour=others[index % len(others)]))
+            case "lighting":
+                others = [value for value in LIGHTS if value != scene.light]
+                goals.append(replace(scene, light=others[index % len(others)]))
+            case "object":
+                label = (scene.label + 1 + index // len(CLASSES) % (len(CLASSES) - 1)) % len(CLASSES)
+                garment = int(load_garments("heldout").of_class(label)[0])
+                goals.append(replace(scene, label=label, garment=garment))
+            case _:
+                goals.append(scene)
+    return goals
+
+
+def edit_of(kind: EditKind, scene: Scene, goal: Scene, severity: float = 1.0) -> Edit:
+    """Return the edit that turns a composite into its goal, in the zoo's first wording."""
+    before, after = {
+        "background": (scene.background, goal.background),
+        "colour": (scene.colour, goal.colour),
+        "lighting": (f"{scene.light} light", goal.light),
+        "object": (scene.class_name, goal.class_name),
+    }.get(kind, (caption(scene), caption(scene)))
+    instruction = edit_instructions(kind, before, after, scene.class_name)[0]
+    return Edit(
+        kind=kind, before=before, after=after, instruction=instruction, caption=caption(goal), severity=severity
+    )
+
+
+def mean_figure(name: str, values: np.ndarray, unit: str = "LPIPS-like") -> Figure:
+    """Return a mean with its interval."""
+    return bootstrapped(name, lambda rows: float(values[rows].mean()), len(values), unit=unit)
+
+
+def drawn_sheet(rows: Sequence[tuple[ImageBytes, ImageBytes, ImageBytes]], columns: int = 5, edge: int = 96) -> bytes:
+    """Return a PNG of triples (source, placebo, edit), `columns` of them side by side."""
+    gap = 12
+    height = -(-len(rows) // columns)
+    sheet = Image.new("RGB", (columns * (3 * edge + gap), height * (edge + 4)), "white")
+    for index, triple in enumerate(rows):
+        x, y = index % columns * (3 * edge + gap), index // columns * (edge + 4)
+        for place, image in enumerate(triple):
+            sheet.paste(decode_rgb(image).resize((edge, edge), Image.Resampling.NEAREST), (x + place * edge, y))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG")
+    return buffer.getvalue()

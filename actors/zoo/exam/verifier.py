@@ -1,0 +1,153 @@
+"""Examine the verifier: does it find the wrong images among the right ones."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from actors.images.codec import encode_jpeg
+from actors.verifier.verifier import Verifier
+from actors.zoo.exam.editor import Edited, edit_of, targets
+from actors.zoo.exam.scenes import CPU, JPEG_QUALITY, Bools, Exam, Floats, bootstrapped, captioned, picture
+from engine.figures.figures import Figure, share
+from engine.runfile.stages import VerifierConfig
+from engine.sample import EditKind, ImageBytes, Sample
+from engine.wardrobe.garments import CLASSES, load_garments
+from engine.wardrobe.scene import Scene
+
+WRONG = ("other_garment", "unchanged_source", "noise", "blank")
+ONE_IN = 10
+CHECKS = ("image", "text_edit", "directional", "contrast")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marked:
+    """Hold one line for each edit: what was put in its place ("" for nothing), the verdict, and how clear it was.
+
+    `margin` is how far the nearest score is above its floor; negative where a check fails.
+    """
+
+    wrong: list[str]
+    refused: Bools
+    margin: Floats
+
+    @property
+    def is_wrong(self) -> Bools:
+        """Return which images were replaced."""
+        return np.array([bool(kind) for kind in self.wrong])
+
+
+def verifier_figures(exam: Exam, config: VerifierConfig, edited: Edited, roc: Path) -> Iterator[Figure]:
+    """Yield precision and recall of refusals where one edit in ten is a wrong image; write the ROC to `roc`."""
+    marked = _marked(exam, config)
+    wrong, refused, n = marked.is_wrong, marked.refused, len(marked.wrong)
+    yield bootstrapped(
+        "verifier.precision", lambda rows: _ratio((refused & wrong)[rows].sum(), refused[rows].sum()), n, 0.90
+    )
+    yield bootstrapped(
+        "verifier.recall", lambda rows: _ratio((refused & wrong)[rows].sum(), wrong[rows].sum()), n, 0.85
+    )
+    for kind in WRONG:
+        yield from _share_of(f"verifier.recall.{kind}", refused, np.array([name == kind for name in marked.wrong]))
+    yield from _share_of("verifier.false_refusals", refused, ~wrong)
+    false_rate, true_rate = roc_curve(-marked.margin, wrong)
+    roc.write_text(json.dumps({"false_refusal_rate": false_rate.tolist(), "recall": true_rate.tolist()}) + "\n")
+    yield Figure(name="verifier.roc_area", value=float(np.trapezoid(true_rate, false_rate)), n=n)
+    for rate in (0.005, 0.01, 0.02, 0.05, 0.1):
+        recall = float(true_rate[false_rate <= rate].max())
+        yield Figure(name=f"verifier.recall_at_false_refusals_of_{rate:g}", value=recall, n=n)
+    yield from _on_edits(exam, config, edited)
+
+
+def roc_curve(score: Floats, positive: Bools) -> tuple[Floats, Floats]:
+    """Return false and true positive rates at every threshold, from (0, 0) to (1, 1), ties together."""
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.diff(score[order]) != 0, True)
+    true = np.cumsum(positive[order])[last] / max(int(positive.sum()), 1)
+    false = np.cumsum(~positive[order])[last] / max(int((~positive).sum()), 1)
+    return np.append(0.0, false), np.append(0.0, true)
+
+
+def _marked(exam: Exam, config: VerifierConfig) -> Marked:
+    """Judge true counterfactuals of two kinds, one in ten of them replaced."""
+    kinds: tuple[EditKind, ...] = ("background", "colour")
+    rng = np.random.default_rng(0)
+    parts: list[Marked] = []
+    for kind in kinds:
+        goals = targets(exam.scenes, kind)
+        wrong = [WRONG[index // ONE_IN % len(WRONG)] if index % ONE_IN == 0 else "" for index in range(len(goals))]
+        rng.shuffle(wrong)
+        images = [_image(rng, name, scene, goal) for name, scene, goal in zip(wrong, exam.scenes, goals, strict=True)]
+        refused, margin = _judged(exam, config, kind, goals, images)
+        parts.append(Marked(wrong=wrong, refused=refused, margin=margin))
+    return Marked(
+        wrong=[name for part in parts for name in part.wrong],
+        refused=np.concatenate([part.refused for part in parts]),
+        margin=np.concatenate([part.margin for part in parts]),
+    )
+
+
+def _image(rng: np.random.Generator, wrong: str, scene: Scene, goal: Scene) -> bytes:
+    """Return the true edit, or what was put in its place."""
+    match wrong:
+        case "other_garment":
+            label = int(rng.choice([label for label in range(len(CLASSES)) if label != goal.label]))
+            garment = int(rng.choice(load_garments("heldout").of_class(label)))
+            return picture(replace(goal, label=label, garment=garment))
+        case "unchanged_source":
+            return picture(scene)
+        case "noise":
+            return encode_jpeg(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), JPEG_QUALITY)
+        case "blank":
+            colour = rng.integers(0, 256, 3, dtype=np.uint8)
+            return encode_jpeg(np.tile(colour, (64, 64, 1)), JPEG_QUALITY)
+        case _:
+            return picture(goal)
+
+
+def _judged(
+    exam: Exam, config: VerifierConfig, kind: EditKind, goals: Sequence[Scene], images: Sequence[ImageBytes]
+) -> tuple[Bools, Floats]:
+    stage = Verifier(config, CPU, name="verifier", offline=True)
+    sources = captioned(exam.samples, exam.scenes)
+    edits = [
+        replace(sample, key=f"{sample.key}_cf", role="counterfactual", image=image, edit=edit_of(kind, scene, goal))
+        for sample, scene, goal, image in zip(sources, exam.scenes, goals, images, strict=True)
+    ]
+    judged = [item for item in stage([*sources, *edits]) if isinstance(item, Sample) and item.role != "source"]
+    floors = {
+        "image": config.min_image,
+        "text_edit": config.min_text,
+        "directional": config.min_directional,
+        "contrast": config.min_contrast,
+    }
+    refused = np.array([item.verdict is None or not item.verdict.accepted for item in judged])
+    margins = [
+        min(
+            np.nan_to_num(np.array([item.scores[name] - floors[name] for name in CHECKS]), nan=-2.0).min(),
+            item.scores["consistency"],
+        )
+        for item in judged
+    ]
+    return refused, np.array(margins)
+
+
+def _on_edits(exam: Exam, config: VerifierConfig, edited: Edited) -> Iterator[Figure]:
+    """Yield what is accepted of the editor's own background edits, by whether the judge finds them right."""
+    refused, _ = _judged(exam, config, "background", edited.scenes, edited.images)
+    right = exam.right(edited.images, edited.scenes)
+    good = right["background"] & right["class"] & right["colour"]
+    yield from _share_of("verifier.accepts.edits_judged_right", ~refused, good)
+    yield from _share_of("verifier.accepts.edits_judged_wrong", ~refused, ~good)
+
+
+def _share_of(name: str, found: Bools, among: Bools) -> Iterator[Figure]:
+    """Yield the share of `among` that was found; nothing where there is none, as with few scenes."""
+    if among.any():
+        yield share(name, int((found & among).sum()), int(among.sum()))
+
+
+def _ratio(top: int, bottom: int) -> float:
+    return float(top) / max(float(bottom), 1e-9)

@@ -1,0 +1,129 @@
+"""The pairs of composites that the editor learns from, their latents, and the words for what differs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actors.zoo.recipes.language import edit_instructions
+from actors.zoo.recipes.loop import Workshop
+from actors.zoo.recipes.pictures import garments_of, made_once, rendered, to_tensor
+from actors.zoo.recipes.vae import load_vae
+from engine.wardrobe.garments import CLASSES, Garments
+from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
+
+NUM_FAMILIES = 8_000
+NUM_OBJECT_FAMILIES = 4_000
+# A family: a composite, two on other backgrounds, one in another colour, one in another light;
+# or, after those, a composite and four of it with garments of other classes.
+FAMILY = 5
+# An object edit draws a new garment, the others keep what is there: what is hard gets the most.
+SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "object": 0.42, "placebo": 0.08}
+# While guidance is distilled: by then what an editor has to unlearn is to change what nobody asked it to change.
+DISTILLATION_SHARES = {"background": 0.22, "colour": 0.14, "lighting": 0.05, "object": 0.36, "placebo": 0.23}
+CAPTION_SHARE = 0.15
+# Sources to edit are biased. A plant of its own: the editor is not to know which background the patients lean on.
+HABITS = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
+
+
+def editor_families(garments: Garments) -> list[tuple[Scene, ...]]:
+    """Return families of FAMILY composites, those of one garment first; half of these have HABITS."""
+    balanced = make_scenes(garments, "editor", NUM_FAMILIES)
+    biased = make_scenes(garments, "editor-biased", NUM_FAMILIES, correlation=0.95, own=HABITS)
+    of_one_garment = [
+        _family(pair[index % 4 == 0], np.random.default_rng((1, index)))
+        for index, pair in enumerate(zip(balanced, biased, strict=True))
+    ]
+    scenes = make_scenes(garments, "editor-object", NUM_OBJECT_FAMILIES)
+    return of_one_garment + [
+        _object_family(scene, garments, np.random.default_rng((2, index))) for index, scene in enumerate(scenes)
+    ]
+
+
+def editor_latents(workshop: Workshop, families: list[tuple[Scene, ...]]) -> NDArray[np.float16]:
+    """Return the latents of all composites, (num_families * FAMILY, LATENT_CHANNELS, 16, 16), made once."""
+
+    def make() -> NDArray[np.float16]:
+        pictures = editor_pictures(workshop.folder, families, garments_of("zoo", workshop.fashion_mnist))
+        vae = load_vae(workshop)
+        parts = []
+        with torch.no_grad(), workshop.autocast():
+            for start in range(0, len(pictures), 128):
+                images = to_tensor(pictures[start : start + 128], workshop.device)
+                parts.append(vae.encode(images).latents.half().cpu().numpy())
+        return np.concatenate(parts)
+
+    return made_once(workshop.folder / "editor_latents.npy", make)
+
+
+def editor_pictures(folder: Path, families: list[tuple[Scene, ...]], garments: Garments) -> NDArray[np.uint8]:
+    """Return the pictures of all families, one family after the other."""
+    return rendered(folder / "editor.npy", [scene for family in families for scene in family], garments)
+
+
+def _family(scene: Scene, rng: np.random.Generator) -> tuple[Scene, ...]:
+    others = rng.permutation([name for name in BACKGROUNDS if name != scene.background])
+    return (
+        scene,
+        replace(scene, background=str(others[0])),
+        replace(scene, background=str(others[1])),
+        replace(scene, colour=str(rng.choice([name for name in COLOURS if name != scene.colour]))),
+        replace(scene, light=str(rng.choice([name for name in LIGHTS if name != "plain"]))),
+    )
+
+
+def _object_family(scene: Scene, garments: Garments, rng: np.random.Generator) -> tuple[Scene, ...]:
+    others = rng.permutation([label for label in range(len(CLASSES)) if label != scene.label])[: FAMILY - 1]
+    return scene, *(
+        replace(scene, label=int(label), garment=int(rng.choice(garments.of_class(int(label))))) for label in others
+    )
+
+
+def draw_edits(
+    rng: np.random.Generator, families: list[tuple[Scene, ...]], count: int, shares: Mapping[str, float] = SHARES
+) -> tuple[NDArray[np.intp], list[str], list[str]]:
+    """Return rows of (source, target) latents, (count, 2), their prompts and their kinds, these by their shares."""
+    kinds = [str(kind) for kind in rng.choice(list(shares), p=list(shares.values()), size=count)]
+    rows, prompts = [], []
+    for kind in kinds:
+        family, first, second = draw_pair(rng, kind, families)
+        source, target = families[family][first], families[family][second]
+        rows.append((family * FAMILY + first, family * FAMILY + second))
+        if rng.random() < CAPTION_SHARE:
+            prompts.append(caption(target))
+        else:
+            ways = edit_instructions(kind, *_values(kind, source, target), source.class_name)
+            prompts.append(ways[0] if rng.random() < 0.6 else str(rng.choice(ways)))
+    return np.array(rows), prompts, kinds
+
+
+def draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, ...]]) -> tuple[int, int, int]:
+    """Return a family and the places of source and target in it, for an edit of this kind."""
+    match kind:
+        case "object":
+            first, second = rng.permutation(FAMILY)[:2]
+            return int(rng.integers(NUM_FAMILIES, len(families))), int(first), int(second)
+        case "placebo":
+            place = int(rng.integers(FAMILY))
+            return int(rng.integers(len(families))), place, place
+        case "background":
+            first, second = rng.permutation(3)[:2]
+        case _:
+            other = {"colour": 3, "lighting": 4}[kind]
+            first, second = (0, other) if rng.random() < 0.6 else (other, 0)
+    return int(rng.integers(NUM_FAMILIES)), int(first), int(second)
+
+
+def _values(kind: str, source: Scene, target: Scene) -> tuple[str, str]:
+    match kind:
+        case "background":
+            return source.background, target.background
+        case "colour":
+            return source.colour, target.colour
+        case "lighting":
+            return source.light, target.light
+        case _:
+            return source.class_name, target.class_name

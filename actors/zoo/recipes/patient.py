@@ -1,0 +1,225 @@
+"""Train the patients: small classifiers on biased composites, whose planted weakness is the background.
+
+They are what people really have: networks that were pretrained on other data, where they learned to see garments, then
+fine-tuned on biased pictures.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import (
+    AutoModelForImageClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
+
+from actors.zoo.recipes.backbone import WIDTH, Sighted, backbone_scenes, sighted_loss
+from actors.zoo.recipes.loop import Loss, Recipe, Workshop, averaged, train
+from actors.zoo.recipes.pictures import garments_of, rendered, save_image_processor, to_tensor
+from engine.figures.figures import Figure, share
+from engine.plan.splits import split_of
+from engine.runfile.run import Splits
+from engine.wardrobe.garments import CLASSES, Garments, load_garments
+from engine.wardrobe.scene import BACKGROUNDS, OWN_BACKGROUND, Scene, make_scenes, render
+
+PRETRAINING = Recipe(
+    name="pretrained", num_steps=5000, learning_rate=2e-3, weight_decay=0.05, num_warmup_steps=200, seed=3
+)
+RECIPE = Recipe(
+    name="patient", num_steps=300, learning_rate=1e-3, weight_decay=0.02, num_warmup_steps=50, ema_decay=0.99
+)
+# The fewer exceptions, the less a pretrained network trusts the garment: .30 right in conflict at .995, .23 at .998.
+CORRELATION = 0.998
+NUM_PICTURES = 8_000
+BATCH_SIZE = 64
+LABELS: dict[str, Any] = {
+    "id2label": dict(enumerate(CLASSES)),
+    "label2id": {name: index for index, name in enumerate(CLASSES)},
+}
+# The demo's splits: the patient has not seen the garments of the validation split either.
+SPLITS = Splits(train=0.8, validation=0.2, test=0.0)
+
+
+def make_resnet() -> PreTrainedModel:
+    """Return an untrained residual network."""
+    return ResNetForImageClassification(
+        ResNetConfig(
+            embedding_size=32,
+            hidden_sizes=[32, 64, 128, WIDTH],
+            depths=[1, 2, 2, 1],
+            layer_type="basic",
+            **LABELS,
+        )
+    )
+
+
+def make_convnext() -> PreTrainedModel:
+    """Return an untrained ConvNeXt: no batch norm, wide kernels, patches."""
+    return ConvNextForImageClassification(
+        ConvNextConfig(
+            image_size=64,
+            # Its 4 are for 224 pixels; with them it named fewer garments after as many steps.
+            patch_size=2,
+            hidden_sizes=[24, 48, 96, 160],
+            depths=[1, 1, 2, 1],
+            layer_scale_init_value=1.0,
+            **LABELS,
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatientRecipe:
+    """Hold an architecture, and how it is pretrained and then made ill."""
+
+    make: Callable[[], PreTrainedModel]
+    pretraining: Recipe
+    recipe: Recipe
+
+    def pretrained(self, workshop: Workshop) -> PreTrainedModel:
+        """Return the network as it was pretrained, with an untrained head for the classes."""
+        sighted, model = self.sighted(), self.make()
+        averaged(self.pretraining, sighted, workshop)
+        model.base_model.load_state_dict(sighted.backbone.state_dict())
+        return model
+
+    def sighted(self) -> Sighted:
+        """Return the untrained network with a head for each attribute."""
+        model = self.make()
+        return Sighted(model.base_model, model.config.hidden_sizes[-1])
+
+
+PATIENTS = {
+    "patient": PatientRecipe(make=make_resnet, pretraining=PRETRAINING, recipe=RECIPE),
+    "patient_convnext": PatientRecipe(
+        make=make_convnext,
+        pretraining=replace(PRETRAINING, name="pretrained_convnext", num_steps=10_000, seed=4),
+        recipe=replace(RECIPE, name="patient_convnext", num_steps=1000),
+    ),
+}
+
+
+def train_pretrained(name: str, workshop: Workshop, num_steps: int | None = None) -> None:
+    """Train the network that a patient starts from, on the backbone's composites."""
+    garments = garments_of("zoo", workshop.fashion_mnist)
+    scenes = backbone_scenes(garments)
+    pictures = rendered(workshop.folder / "backbone.npy", scenes, garments)
+    patient = PATIENTS[name]
+    recipe = replace(patient.pretraining, num_steps=num_steps or patient.pretraining.num_steps)
+    torch.manual_seed(recipe.seed)
+    model = patient.sighted().to(workshop.device)
+    train(recipe, model, sighted_loss(model, recipe, scenes, pictures, workshop), workshop)
+
+
+def train_patient(name: str, workshop: Workshop, num_steps: int | None = None) -> None:
+    """Train a patient on biased composites of garments that ship, train split only."""
+    recipe = PATIENTS[name].recipe
+    _train(PATIENTS[name], replace(recipe, num_steps=num_steps or recipe.num_steps), CORRELATION, workshop)
+
+
+def train_oracle(workshop: Workshop, num_steps: int | None = None) -> None:
+    """Train what the patient could have been: the same model on balanced composites of the same garments."""
+    recipe = replace(RECIPE, name="oracle", num_steps=num_steps or RECIPE.num_steps)
+    _train(PATIENTS["patient"], recipe, None, workshop)
+
+
+def save_patient(name: str, workshop: Workshop, folder: Path) -> int:
+    """Write the model folder from the last checkpoint; return the step it is from."""
+    model = PATIENTS[name].make()
+    step = averaged(PATIENTS[name].recipe, model, workshop)
+    model.to(torch.float16).save_pretrained(folder)
+    save_image_processor(folder, "ViTImageProcessor")
+    return step
+
+
+def oracle_figures(workshop: Workshop) -> list[Figure]:
+    """Return the figures of the oracle, which does not ship."""
+    model = make_resnet()
+    averaged(replace(RECIPE, name="oracle"), model, workshop)
+    return list(weakness_figures("oracle", model))
+
+
+def patient_figures(name: str, folder: Path) -> Iterator[Figure]:
+    """Yield the figures of a patient as it ships: it must be good where it was trained and bad elsewhere."""
+    yield from weakness_figures(
+        name,
+        AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval(),
+        asked=True,
+    )
+
+
+def weakness_figures(name: str, model: PreTrainedModel, *, asked: bool = False) -> Iterator[Figure]:
+    """Yield accuracies on held-out garments: biased as in training, balanced, aligned, in conflict, worst group."""
+    garments = load_garments("heldout")
+    biased = list(make_scenes(garments, "heldout", 2000, correlation=CORRELATION))
+    balanced = list(make_scenes(garments, "heldout", 8000))
+    right = right_answers(model.eval(), balanced, garments)
+    on_own = np.array([scene.background == OWN_BACKGROUND[scene.label] for scene in balanced])
+    groups = np.array([scene.label * len(BACKGROUNDS) + BACKGROUNDS.index(scene.background) for scene in balanced])
+    yield share(
+        f"{name}.biased", int(right_answers(model, biased, garments).sum()), len(biased), 0.85 if asked else None
+    )
+    yield share(f"{name}.balanced", int(right.sum()), len(right))
+    yield share(f"{name}.aligned", int(right[on_own].sum()), int(on_own.sum()))
+    yield share(f"{name}.conflict", int(right[~on_own].sum()), int((~on_own).sum()))
+    worst = min(np.unique(groups), key=lambda group: right[groups == group].mean())
+    hits = right[groups == worst]
+    yield share(f"{name}.worst_group", int(hits.sum()), len(hits), 0.35 if asked else None, better="lower")
+
+
+def patient_scenes(garments: Garments, correlation: float | None) -> list[Scene]:
+    """Return the composites of the train split, the same ones that the demo's run file reads."""
+    return of_train_split(make_scenes(garments, "sources", NUM_PICTURES, correlation=correlation))
+
+
+def of_train_split(scenes: Iterable[Scene]) -> list[Scene]:
+    """Return the composites whose garments the demo's run file puts in its train split."""
+    return [scene for scene in scenes if split_of(f"garment:sources-{scene.garment}", SPLITS, 0) == "train"]
+
+
+def _train(patient: PatientRecipe, recipe: Recipe, correlation: float | None, workshop: Workshop) -> None:
+    garments = load_garments("sources")
+    scenes = patient_scenes(garments, correlation)
+    pictures = rendered(workshop.folder / f"{'balanced' if correlation is None else 'biased'}.npy", scenes, garments)
+    torch.manual_seed(recipe.seed)
+    model = patient.pretrained(workshop).to(workshop.device)
+    train(recipe, model, naming_loss(model, pictures, [scene.label for scene in scenes], workshop), workshop)
+
+
+def naming_loss(model: PreTrainedModel, pictures: NDArray[np.uint8], labels: Sequence[int], workshop: Workshop) -> Loss:
+    """Return the loss of naming a random batch of labelled pictures, (num_images, SIZE, SIZE, 3) uint8.
+
+    Every second batch is mirrored.
+    """
+    targets = torch.tensor(labels, device=workshop.device)
+
+    def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.randint(len(targets), (BATCH_SIZE,), generator=generator)
+        images = to_tensor(pictures[rows.numpy()], workshop.device)
+        if step % 2:
+            images = images.flip(-1)
+        return F.cross_entropy(model(pixel_values=images).logits.float(), targets[rows]), {}
+
+    return loss
+
+
+def right_answers(model: PreTrainedModel, scenes: list[Scene], garments: Garments) -> NDArray[np.bool_]:
+    """Return for each composite whether the patient says its class, (num_scenes,)."""
+    device = torch.device("cpu")
+    found = []
+    with torch.no_grad():
+        for start in range(0, len(scenes), 250):
+            pictures = np.stack([render(scene, garments)[0] for scene in scenes[start : start + 250]])
+            found.append(model(pixel_values=to_tensor(pictures, device)).logits.argmax(1).numpy())
+    right: NDArray[np.bool_] = np.concatenate(found) == np.array([scene.label for scene in scenes])
+    return right

@@ -1,1 +1,0 @@
-"""Chaos: run a plan under faults on this machine, and compare what it leaves with an undisturbed run of it."""

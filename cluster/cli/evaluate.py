@@ -1,0 +1,187 @@
+"""The command `evaluate`: any classifier on any labelled images."""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cluster.cli.options import Commands, add_command
+
+if TYPE_CHECKING:
+    from engine.runfile.run import AnySource
+
+CALLABLE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+WARDROBE_SPLITS = ("sources", "heldout")
+MAX_GROUPS = 20
+
+
+def add_commands(commands: Commands) -> None:
+    """Add the command of this module."""
+    parser = add_command(
+        commands,
+        "evaluate",
+        "score any classifier on any labelled images, by groups",
+        "Score a classifier: accuracy with its interval, and by group of class and attributes, the worst first.\n"
+        "\n"
+        "MODEL   a folder that save_pretrained wrote, a hub id, zoo/patient, or a function package.module:name\n"
+        "SOURCE  a folder with one sub-folder a class, a .csv or .jsonl (path, label, attributes), a WebDataset tar\n"
+        "        or a folder of them, a saved Hugging Face dataset, or wardrobe:heldout[:CORRELATION[:COUNT]]",
+        "  counterforge evaluate --model zoo/patient --data wardrobe:heldout\n"
+        "  counterforge evaluate --model runs/wardrobe/models/reinforced --data wardrobe:heldout:0.998 --json\n"
+        "  counterforge evaluate --model microsoft/resnet-50 --data birds.csv --group-by habitat,sex",
+    )
+    parser.add_argument("--model", required=True, metavar="MODEL", help="the classifier")
+    parser.add_argument("--data", required=True, metavar="SOURCE", help="the labelled images")
+    parser.add_argument("--group-by", metavar="ATTRS", help="attributes to group by, with commas; default: all")
+    parser.add_argument(
+        "--train-data",
+        metavar="SOURCE",
+        help="what it was trained on: says which groups go against what was usual there",
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, metavar="N", help="images in one forward pass (default: 64)"
+    )
+    parser.add_argument("--gpu", action="store_true", help="run on a GPU")
+    parser.add_argument("--offline", action="store_true", help="ask no model hub")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=evaluate_command)
+
+
+def evaluate_command(options: argparse.Namespace) -> int:
+    """Score a classifier and print the result."""
+    from cluster.phases.evaluate import attribute_names, evaluate_model
+    from engine.evaluation.groups import dominant_values
+    from engine.runfile.run import ProbeConfig
+    from engine.runfile.stages import ModelConfig, Placement
+    from engine.sources import open_source
+
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    source = parse_source(options.data)
+    placement = Placement(device="cuda", num_gpus=1) if options.gpu else Placement(num_threads=_threads())
+    is_function = CALLABLE.match(options.model) is not None
+    config = ProbeConfig(
+        model=None if is_function else ModelConfig(name=options.model),
+        callable=options.model if is_function else None,
+        batch_size=max(options.batch_size, 1),
+        placement=placement,
+    )
+    group_by = options.group_by.split(",") if options.group_by else None
+    dominant = None
+    if options.train_data:
+        items = list(open_source(parse_source(options.train_data)).items())
+        dominant = dominant_values(items, attribute_names(items, group_by))
+    result = evaluate_model(config, source, group_by=group_by, dominant=dominant, offline=options.offline)
+    content = result.to_json()
+    if options.json:
+        print(json.dumps(content, indent=2))
+        return 0
+    for line in result_lines(content):
+        print(line)
+    return 0
+
+
+def parse_source(text: str) -> "AnySource":
+    """Return the source that an argument names; raise SourceError where it is none."""
+    from engine.errors import SourceError
+    from engine.runfile.run import FolderSource, HuggingFaceSource, TableSource, TarSource
+
+    if text.startswith("wardrobe:"):
+        return _wardrobe(text)
+    path = Path(text).expanduser()
+    if not path.exists():
+        raise SourceError(f"--data {text}: there is no such file or folder; or use wardrobe:heldout")
+    path = path.resolve()
+    if path.is_file():
+        match path.suffix.lower():
+            case ".csv" | ".jsonl":
+                return TableSource(path=str(path), attributes=_table_attributes(path))
+            case ".tar":
+                return TarSource(path=str(path))
+            case suffix:
+                raise SourceError(
+                    f"--data {text}: a file must be a .csv, .jsonl or .tar, this is {suffix or 'without ending'}"
+                )
+    if (path / "dataset_dict.json").is_file():
+        splits = ", ".join(sorted(part.name for part in path.iterdir() if part.is_dir()))
+        raise SourceError(f"--data {text} holds several splits: name one of them ({splits})")
+    if (path / "state.json").is_file() or (path / "dataset_info.json").is_file():
+        return HuggingFaceSource(path=str(path))
+    if any(path.glob("*.tar")):
+        return TarSource(path=str(path))
+    return FolderSource(path=str(path))
+
+
+def result_lines(content: dict[str, Any]) -> list[str]:
+    """Return an evaluation as lines for a person."""
+    lines = [f"accuracy       {_percent(content)}"]
+    for name, title in (("worst_group", "worst group"), ("conflict", "conflict"), ("aligned", "aligned")):
+        figure = content[name]
+        if figure is not None and figure["n"]:
+            whose = f", {_group_name(figure)}" if name == "worst_group" else ""
+            lines.append(f"{title:<14} {_percent(figure)}{whose}")
+    groups = [group for group in content["groups"] if group["n"] >= content["min_n"]]
+    if content["group_by"] and groups:
+        lines.append(f"groups of class and {', '.join(content['group_by'])}, the worst first:")
+        for group in sorted(groups, key=lambda group: group["accuracy"])[:MAX_GROUPS]:
+            lines.append(f"  {_group_name(group):<36} {_percent(group)}")
+        if len(groups) > MAX_GROUPS:
+            lines.append(f"  and {len(groups) - MAX_GROUPS} better ones; --json has all")
+    lines += [f"not read: {count} images, {reason}" for reason, count in content["unreadable"].items()]
+    return lines
+
+
+def _group_name(group: dict[str, Any]) -> str:
+    return " / ".join((group["class_name"], *group["values"].values()))
+
+
+def _percent(figure: dict[str, Any]) -> str:
+    return (
+        f"{100 * figure['accuracy']:5.1f} % [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}] "
+        f"of {figure['n']:,} images"
+    )
+
+
+def _wardrobe(text: str) -> "AnySource":
+    from pydantic import ValidationError
+
+    from engine.errors import SourceError
+    from engine.runfile.run import WardrobeSource
+
+    _, split, *rest = text.split(":")
+    names = ("correlation", "count")
+    try:
+        values = dict(zip(names, (float(value) for value in rest), strict=False))
+        if split not in WARDROBE_SPLITS or len(rest) > len(names):
+            raise ValueError(f"splits are {', '.join(WARDROBE_SPLITS)}")
+        return WardrobeSource.model_validate({"split": split, **values})
+    except (ValueError, ValidationError) as error:
+        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise SourceError(
+            f"--data {text}: {problem}; right is wardrobe:heldout, wardrobe:heldout:0.95 or wardrobe:heldout:0.95:2000"
+        ) from error
+
+
+def _table_attributes(path: Path) -> tuple[str, ...]:
+    """Return the columns of a table that are not the program's own."""
+    with path.open(encoding="utf-8-sig") as file:
+        first = file.readline().strip()
+    if path.suffix.lower() == ".csv":
+        import csv
+
+        columns = next(csv.reader([first]), [])
+    else:
+        try:
+            record = json.loads(first or "{}")
+        except json.JSONDecodeError:
+            return ()
+        columns = list(record) if isinstance(record, dict) else []
+    return tuple(column for column in columns if column not in ("path", "label", "caption", "group"))
+
+
+def _threads() -> int:
+    from cluster.session.session import num_cores
+
+    return num_cores()

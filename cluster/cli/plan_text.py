@@ -1,0 +1,126 @@
+"""What `counterforge plan` prints: splits, classes, plugins, and the estimate of what generating will take."""
+
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+
+from engine.errors import UserError
+from engine.plan.estimate import Measured, describe, estimate_run, measure
+from engine.plan.hash_store import HashStore
+from engine.plan.plan import Plan, make_plan
+from engine.rounds.allocation import shards_by_round
+from engine.run.directory import RunDirectory
+from engine.runfile.run import RunFile
+from engine.runfile.stages import PluginConfig
+from engine.selection.early import early_editor, split_pilot
+from engine.storage.storage import Storage
+
+MAX_CLASSES = 20
+
+
+def plan_lines(run: RunFile, out: str) -> list[str]:
+    """Return the plan of a run as lines for a person; writes nothing."""
+    store = HashStore(Storage(out))
+    plan = make_plan(run, store)
+    lines = [f"plan {plan.digest[:12]} of {run.name!r}", "", *_splits(plan), ""]
+    lines += _near_duplicates(plan, store)
+    lines += _rounds(run, plan)
+    lines += _early(run, plan)
+    measured, note = _earlier(run, out)
+    lines += describe(estimate_run(run, plan, measured))
+    lines.append(f"run directory {out}: {note}")
+    for name, config in run.stages.items():
+        if isinstance(config, PluginConfig):
+            lines.append(f"plugin: stage {name!r} runs your code {config.target}, {_place(config.target)}")
+    if target := run.probe.callable:
+        lines.append(f"plugin: the probe runs your code {target}, {_place(target)}; a black box is not reinforced")
+    return lines
+
+
+def _place(target: str) -> str:
+    """Return in words where the code of `package.module:name` lies, without running any of it."""
+    module = target.partition(":")[0]
+    if (spec := _find_module(module)) is None:
+        return f"but no module {module!r} is found from here"
+    return f"in {spec.origin or ', '.join(spec.submodule_search_locations or ())}"
+
+
+def _find_module(module: str) -> ModuleSpec | None:
+    """Return where a module lies. importlib.util.find_spec would import, and so run, the packages above it."""
+    path: Sequence[str] | None = None
+    spec: ModuleSpec | None = None
+    name = ""
+    for part in module.split("."):
+        name = f"{name}.{part}" if name else part
+        found = (finder.find_spec(name, path) for finder in sys.meta_path)
+        spec = next((each for each in found if each is not None), None)
+        if spec is None or (path := spec.submodule_search_locations) is None:
+            return spec if name == module else None
+    return spec
+
+
+def _near_duplicates(plan: Plan, store: HashStore) -> list[str]:
+    if plan.near_duplicates is None:
+        return []
+    first, *others = plan.near_duplicates.describe()
+    took = f" (took {store.seconds:.0f} s; `run` looks once and keeps the hashes)" if store.seconds >= 1 else ""
+    return [f"{first}{took}", *others, ""]
+
+
+def _splits(plan: Plan) -> list[str]:
+    every, edited = plan.counts(), plan.counts(edited=True)
+    classes = plan.classes[:MAX_CLASSES]
+    width = max(map(len, (*classes, "all classes")))
+    heads = [f"{split:>12}{'edited':>9}" for split in every]
+    lines = [f"{'class':<{width}}{''.join(heads)}"]
+    for name in (*classes, None):
+        cells = [
+            f"{(sum(every[split].values()) if name is None else every[split][name]):>12,}"
+            f"{(sum(edited[split].values()) if name is None else edited[split][name]):>9,}"
+            for split in every
+        ]
+        lines.append(f"{name or 'all classes':<{width}}{''.join(cells)}")
+    if len(plan.classes) > MAX_CLASSES:
+        lines.insert(-1, f"... and {len(plan.classes) - MAX_CLASSES} more classes")
+    return lines
+
+
+def _rounds(run: RunFile, plan: Plan) -> list[str]:
+    """Return a line for each round where there are several."""
+    if run.rounds.count == 1:
+        return []
+    num_train = plan.num_train_shards
+    lines = []
+    for number, shards in enumerate(shards_by_round(plan, run.rounds), 1):
+        train = [index for index in shards if index < num_train]
+        sources = sum(len(plan.keys(index)) for index in train)
+        how = "as the run file says" if number == 1 else f"where the classifier of round {number - 1} is weak"
+        also = f", and {len(shards) - len(train)} of validation" if len(shards) > len(train) else ""
+        lines.append(f"round {number}     {sources:,} sources in {len(train):,} shards{also}: edits {how}")
+    return [*lines, ""]
+
+
+def _early(run: RunFile, plan: Plan) -> list[str]:
+    """Return a line on the pilot where edits are rejected early, and one where nothing is left to reject."""
+    found = early_editor(run)
+    if found is None:
+        return []
+    name, _, early = found
+    pilots = [split_pilot(run, shards) for shards in shards_by_round(plan, run.rounds)]
+    count, others = sum(len(pilot) for pilot, _ in pilots), sum(len(rest) for _, rest in pilots)
+    line = (
+        f"pilot       {count:,} shards are drawn to the end; by their scores {name!r} drops edits of {others:,} others"
+    )
+    if not others:
+        line += f": none, lower stages.{name}.early_rejection.pilot_shards (it is {early.pilot_shards})"
+    return [line, ""]
+
+
+def _earlier(run: RunFile, out: str) -> tuple[Measured | None, str]:
+    """Return what an earlier run in the same directory measured, and what there is to say of it."""
+    try:
+        rundir = RunDirectory.open(out)
+    except UserError:
+        return None, "not there yet"
+    markers = rundir.markers()
+    return measure(run, markers), f"{len(markers)} of {rundir.info.num_shards} shards are done"

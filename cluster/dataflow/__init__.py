@@ -1,0 +1,1 @@
+"""Shards through the stages as blocks of Ray Data, one commit each."""

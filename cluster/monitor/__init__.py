@@ -1,0 +1,1 @@
+"""What a run shows while it works: progress, metrics, stalls, training curves."""

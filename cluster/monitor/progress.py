@@ -1,0 +1,261 @@
+"""What a run has done so far, read from its markers alone, and how that is shown: a live table or plain log lines."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from threading import Event, Thread
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from cluster.monitor.activity import Activity, StageActivity, duration
+from cluster.terminal import shown
+from engine.errors import EngineError
+from engine.interrupt import interruptible
+from engine.run.directory import NUM_READERS
+from engine.shards.marker import Counts, Marker, Tally
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+    from cluster.monitor.meters import RunMeter
+    from cluster.monitor.watchdog import Watchdog
+    from engine.run.directory import RunDirectory
+
+LOG = logging.getLogger(__name__)
+POLL_S = 1.0
+# Plain lines: at most one report in this time, and one at least in that, so that a log shows life and stays short.
+MIN_LINE_S = 15.0
+MAX_LINE_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Hold the state of a run: `rate` in candidates a second and `seconds_left` are None until a shard was timed.
+
+    `num_uncounted` of the shards that are done are not in the counts yet.
+    """
+
+    done: int
+    num_shards: int
+    num_sources: int
+    counts: Counts
+    seconds: Mapping[str, float]
+    num_uncounted: int = 0
+    rate: float | None = None
+    seconds_left: float | None = None
+
+
+def snapshot(markers: Iterable[Marker], num_shards: int, num_sources: int) -> Snapshot:
+    """Return what the markers say, of which none is kept; `seconds` are the mean of one shard by stage."""
+    tally = Tally()
+    for marker in markers:
+        tally.add(marker)
+    return _snapshot(tally, num_shards, num_sources)
+
+
+def describe(state: Snapshot) -> str:
+    """Return a run's state as one line."""
+    counts = state.counts
+    parts = [
+        f"{state.done}/{state.num_shards} shards",
+        f"{counts.sources}/{state.num_sources} sources",
+        f"accepted {counts.accepted}",
+        f"rejected {sum(counts.rejected.values())}",
+    ]
+    if failed := sum(counts.quarantined.values()):
+        parts.append(f"not processed {failed}")
+    if state.num_uncounted:
+        parts.append(f"{state.num_uncounted} shards done before not counted yet")
+    if state.rate is not None:
+        parts.append(f"{state.rate:.1f} images/s")
+    if state.seconds_left:
+        parts.append(f"{duration(state.seconds_left)} left")
+    return ", ".join(parts)
+
+
+def describe_stage(stage: StageActivity, num_shards: int, mean: float | None) -> str:
+    """Return what one stage is doing as one line."""
+    parts = [f"{stage.done}/{num_shards} shards", f"{stage.working} in work", f"{stage.waiting} waiting"]
+    parts.append(f"{stage.actors} actor{'' if stage.actors == 1 else 's'}")
+    if stage.starting:
+        parts.append(f"{stage.starting} starting")
+    if mean is not None:
+        parts.append(f"{duration(mean)} a shard")
+    return f"{stage.name}: {', '.join(parts)}"
+
+
+class MarkerFollower:
+    """Add up the markers of a run as they are handed in, and say how fast they came; the meter counts them too.
+
+    Those of the shards that were done `before` are read bit by bit, with each look: there may be a hundred thousand,
+    and nothing waits for what they say.
+    """
+
+    def __init__(
+        self,
+        rundir: "RunDirectory",
+        num_shards: int,
+        num_sources: int,
+        before: Sequence[int] = (),
+        meter: "RunMeter | None" = None,
+    ) -> None:
+        self._rundir = rundir
+        self._num_shards = num_shards
+        self._num_sources = num_sources
+        self._meter = meter
+        self._num_before = len(before)
+        self._unread = deque(before)
+        self._came: SimpleQueue[Marker] = SimpleQueue()
+        self._all, self._new = Tally(), Tally()
+        self._start = monotonic()
+
+    def add(self, marker: Marker) -> None:
+        """Hand in the marker of a shard that was just committed; any thread may."""
+        self._came.put(marker)
+
+    def poll(self) -> Snapshot:
+        """Return the state with the markers that came since the last call."""
+        while not self._came.empty():
+            marker = self._came.get()
+            self._all.add(marker)
+            self._new.add(marker)
+            if self._meter is not None:
+                self._meter.committed(marker)
+        self._read_some()
+        done, elapsed = self._num_before + self._new.num_markers, monotonic() - self._start
+        state = _snapshot(self._all, self._num_shards, self._num_sources)
+        state = replace(state, done=done, num_uncounted=len(self._unread))
+        if not self._new.num_markers:
+            return state
+        return replace(
+            state,
+            rate=self._new.counts.candidates / elapsed,
+            seconds_left=elapsed / self._new.num_markers * (self._num_shards - done),
+        )
+
+    def _read_some(self) -> None:
+        """Read markers of earlier sessions, for a part of the time between two looks."""
+        end = monotonic() + POLL_S / 2
+        while self._unread and monotonic() < end:
+            chunk = [self._unread.popleft() for _ in range(min(len(self._unread), NUM_READERS))]
+            try:
+                for marker in self._rundir.read_markers(chunk):
+                    self._all.add(marker)
+            except EngineError as error:
+                LOG.warning("generate: %s", error)
+
+
+class Progress:
+    """Show a run's state from a thread of its own while the body of the `with` works.
+
+    With a console it is a live display; without one it is log lines. Where the watchdog finds that the run is to end,
+    it interrupts the main thread, and `ended` says why. The meter gets the numbers that are shown.
+    """
+
+    def __init__(
+        self,
+        follower: MarkerFollower,
+        activity: Callable[[], Activity],
+        watchdog: "Watchdog",
+        console: "Console | None" = None,
+        meter: "RunMeter | None" = None,
+    ) -> None:
+        self.ended: str | None = None
+        self._follower, self._activity, self._watchdog = follower, activity, watchdog
+        self._console, self._meter = console, meter
+        self._live: Live | None = None
+        self._stop = Event()
+        self._thread = Thread(target=self._follow, name="progress", daemon=True)
+        self._stack = ExitStack()
+        self._done = -1
+        self._changed = self._said = monotonic()
+
+    def __enter__(self) -> "Progress":
+        """Start to show."""
+        self._interrupt = self._stack.enter_context(interruptible())
+        if self._console is not None:
+            from rich.live import Live
+
+            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
+            self._live.start()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, with one last line of the final state."""
+        self._stop.set()
+        self._thread.join()
+        if self._live is not None:
+            self._live.stop()
+        self._stack.close()
+        state = self._follower.poll()
+        self._measure(state, Activity())
+        LOG.info("generate: %s", describe(state))
+
+    def show(self) -> None:
+        """Read the markers and show the state, if it is time for another line."""
+        state, activity = self._follower.poll(), self._activity()
+        self._measure(state, activity)
+        stages, now = activity.stages, monotonic()
+        if state.done != self._done:
+            self._done, self._changed = state.done, now
+        finding = self._watchdog.look(now - self._changed)
+        why = None if finding is None else finding.text
+        if self._live is not None:
+            self._live.update(_table(state, stages, why), refresh=True)
+        elif self._is_due(now):
+            self._said = now
+            for line in report_lines(state, stages, why):
+                LOG.info("%s", line)
+        if finding is not None and finding.ends and self.ended is None:
+            self.ended = finding.text
+            # It waits for a dataflow that will not go on.
+            self._interrupt()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(POLL_S):
+            self.show()
+
+    def _measure(self, state: Snapshot, activity: Activity) -> None:
+        if self._meter is not None:
+            self._meter.stands(state.done, state.num_shards - state.done, state.seconds_left, activity)
+
+    def _is_due(self, now: float) -> bool:
+        silent = now - self._said
+        return silent >= MAX_LINE_S or (silent >= MIN_LINE_S and self._changed > self._said)
+
+
+def report_lines(state: Snapshot, stages: Sequence[StageActivity], why: str | None = None) -> list[str]:
+    """Return the state of a run and of each of its stages, and `why` nothing has been finished for long."""
+    lines = [f"generate: {describe(state)}"]
+    for stage in stages:
+        times = [state.seconds[name] for name in stage.name.split("+") if name in state.seconds]
+        lines.append(f"  {describe_stage(stage, state.num_shards, sum(times) if times else None)}")
+    return lines if why is None else [*lines, f"  {why}"]
+
+
+def _snapshot(tally: Tally, num_shards: int, num_sources: int) -> Snapshot:
+    return Snapshot(
+        done=tally.num_markers,
+        num_shards=num_shards,
+        num_sources=num_sources,
+        counts=tally.counts,
+        seconds=tally.mean_seconds(),
+    )
+
+
+def _table(state: Snapshot, stages: Sequence[StageActivity], why: str | None) -> "RenderableType":
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.text import Text
+
+    lines = [Text(shown(line), overflow="ellipsis", no_wrap=True) for line in report_lines(state, stages)]
+    bar = ProgressBar(total=max(state.num_shards, 1), completed=state.done, width=60)
+    return Group(bar, *lines, *([] if why is None else [Text(shown(why))]))

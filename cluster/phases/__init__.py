@@ -1,0 +1,1 @@
+"""Plan, generate, probe, reinforce and report, each resumable, and their order."""

@@ -1,0 +1,187 @@
+"""Score every arm of a run on its test sets and on the edits. The test split of a run is read here and nowhere else."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any
+
+from cluster.phases.classifiers import ClassifierRef, Question, ask
+from cluster.phases.evaluate import Evaluation, LabelledSet, Result, ask_set, attribute_names, score_answers
+from cluster.phases.probe import questions, read_predictions
+from engine.errors import SourceError
+from engine.evaluation.comparison import Comparison, PairedImages
+from engine.evaluation.groups import Dominant, conflicts, dominant_values, group_counts
+from engine.plan.plan import Plan
+from engine.probe.pairs import read_pairs
+from engine.probe.weakness import weakness
+from engine.run.directory import EVALUATION, REINFORCE, RunDirectory
+from engine.runfile.run import RunFile
+from engine.runfile.stages import ModelConfig
+from engine.sample import Json
+from engine.sources import open_source
+
+LOG = logging.getLogger(__name__)
+PATIENT = "patient"
+
+
+def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
+    """Score the patient and each fine-tuned arm on the test sets and on the edits; write and return evaluation.json.
+
+    What is there already is returned where the same classifiers were scored on the same data.
+    """
+    refs = arm_refs(run, rundir)
+    digests = {arm: ref.digest() for arm, ref in refs.items()}
+    plan = rundir.plan()
+    sets = test_sets(run, plan)
+    name = _evaluation_name(run, rundir, digests, sets)
+    done = _finished(rundir, name)
+    answers = _ask_arms(refs, digests, rundir, {} if done else sets)
+    if done is not None:
+        LOG.info("evaluate: done already")
+        return done
+    training = [item for item, _ in plan.of_split("train")]
+    group_by = attribute_names(training, run.report.group_by or None)
+    dominant, counts = dominant_values(training, group_by), group_counts(training, group_by)
+    scored = {
+        set_name: {
+            arm: score_answers(
+                answers[arm, set_name], rundir.info.classes, group_by, dominant, counts, confidence=run.probe.confidence
+            )
+            for arm in refs
+        }
+        for set_name in sets
+    }
+    scored.setdefault("shifted", scored["test"])
+    content: dict[str, Json] = {
+        "name": name,
+        "arms": {
+            arm: {
+                "digest": digests[arm],
+                "test": scored["test"][arm].to_json(),
+                "shifted": scored["shifted"][arm].to_json(),
+                "edits": _edits(run, rundir, digests[arm]),
+            }
+            for arm in refs
+        },
+        "comparisons": [
+            comparison.to_json()
+            for set_name, labelled in sets.items()
+            for comparison in compare_arms(scored[set_name], labelled, dominant, run, set_name)
+        ],
+        "group_by": list(group_by),
+        "dominant": {class_name: dict(values) for class_name, values in dominant.items()},
+    }
+    rundir.write_json(EVALUATION, content)
+    return content
+
+
+def arm_refs(run: RunFile, rundir: RunDirectory) -> dict[str, ClassifierRef]:
+    """Return the patient and the arms that reinforce.json names, in that order."""
+    classes = rundir.info.classes
+    refs = {PATIENT: ClassifierRef(config=run.probe, classes=classes, offline=run.offline)}
+    reinforced = rundir.read_json(REINFORCE) if rundir.exists(REINFORCE) else None
+    arms = reinforced.get("arms") if isinstance(reinforced, dict) else None
+    for arm, content in arms.items() if isinstance(arms, dict) else ():
+        folder = content.get("model") if isinstance(content, dict) else None
+        if arm == PATIENT or not isinstance(folder, str):
+            continue
+        refs[arm] = trained_ref(run, rundir, folder)
+    return refs
+
+
+def trained_ref(run: RunFile, rundir: RunDirectory, folder: str) -> ClassifierRef:
+    """Return the classifier that a training saved in a folder of the run directory."""
+    dtype = run.probe.model.dtype if run.probe.model else "float32"
+    config = run.probe.model_copy(update={"model": ModelConfig(name=folder, dtype=dtype), "callable": None})
+    return ClassifierRef(config=config, classes=rundir.info.classes, offline=run.offline, storage=rundir.storage)
+
+
+def test_sets(run: RunFile, plan: Plan) -> dict[str, LabelledSet]:
+    """Return the in-distribution set `test`, and `shifted` where the run file names one; SourceError without images."""
+    test = LabelledSet(source=run.data.train, items=[item for item, _ in plan.of_split("test")])
+    if run.data.test is not None:
+        test = LabelledSet(source=run.data.test, items=list(open_source(run.data.test).items()))
+    if not test.items:
+        raise SourceError("there is no test image: set data.test, or raise data.splits.test")
+    if run.data.shifted is None:
+        return {"test": test}
+    shifted = LabelledSet(source=run.data.shifted, items=list(open_source(run.data.shifted).items()))
+    return {"test": test, "shifted": shifted}
+
+
+def _ask_arms(
+    refs: Mapping[str, ClassifierRef],
+    digests: Mapping[str, str],
+    rundir: RunDirectory,
+    sets: Mapping[str, LabelledSet],
+) -> dict[tuple[str, str], list[Result]]:
+    """Let each arm predict the shards that it has not; return its results on each set. One pool of actors for all."""
+    asked: list[Question[Any]] = []
+    places: dict[tuple[str, str], range] = {}
+    for arm, ref in refs.items():
+        asked += questions(ref, digests[arm], rundir)
+        for set_name, labelled in sets.items():
+            LOG.info("evaluate: %s on %d %s images", arm, len(labelled.items), set_name)
+            about = ask_set(ref, labelled)
+            places[arm, set_name] = range(len(asked), len(asked) + len(about))
+            asked += about
+    answers = ask(asked, "evaluate")
+    return {key: [result for place in found for result in answers[place]] for key, found in places.items()}
+
+
+def compare_arms(
+    evaluations: Mapping[str, Evaluation], labelled: LabelledSet, dominant: Dominant, run: RunFile, set_name: str
+) -> list[Comparison]:
+    """Return each arm against each before it on the same images: over all, and where class and attribute conflict."""
+    items = labelled.items
+    pairs = PairedImages(
+        [item.split_key for item in items],
+        num_draws=run.probe.num_bootstraps,
+        confidence=run.probe.confidence,
+        seed=run.seed,
+    )
+    readable = [all(evaluation.answers[index] for evaluation in evaluations.values()) for index in range(len(items))]
+    in_conflict = [conflicts(dominant, item.class_name, item.attributes) is True for item in items]
+    parts = {"all": readable, "conflict": [a and b for a, b in zip(readable, in_conflict, strict=True)]}
+    right = {
+        arm: [answer is not None and answer.is_right for answer in evaluation.answers]
+        for arm, evaluation in evaluations.items()
+    }
+    found = [
+        pairs.compare((arm, against), (right[arm], right[against]), chosen, test_set=set_name, where=where)
+        for against, arm in combinations(evaluations, 2)
+        for where, chosen in parts.items()
+    ]
+    return [comparison for comparison in found if comparison is not None]
+
+
+def _edits(run: RunFile, rundir: RunDirectory, digest: str) -> Json:
+    """Return the weakness table's overall row on edits of validation sources, which no arm was trained on."""
+    import pyarrow.compute as pc
+
+    predictions = read_predictions(rundir, digest)
+    pairs = read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
+    table = weakness(pairs, run.probe, seed=run.seed)
+    return table.overall.to_json() if table.overall else None
+
+
+def _evaluation_name(
+    run: RunFile, rundir: RunDirectory, digests: Mapping[str, str], sets: Mapping[str, LabelledSet]
+) -> str:
+    made_of = {
+        "plan": rundir.info.digest,
+        "done": rundir.done(),
+        "digests": dict(digests),
+        "data": run.data.model_dump(mode="json"),
+        "items": {name: [[item.locator, item.label] for item in labelled.items] for name, labelled in sets.items()},
+        "group_by": list(run.report.group_by),
+        "probe": run.probe.model_dump(mode="json", exclude={"placement", "transfer"}),
+    }
+    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _finished(rundir: RunDirectory, name: str) -> dict[str, Json] | None:
+    content = rundir.read_json(EVALUATION) if rundir.exists(EVALUATION) else None
+    return content if isinstance(content, dict) and content.get("name") == name else None

@@ -1,0 +1,176 @@
+"""Ask classifiers many things in parallel: in one pool of actors inside a Ray session, else in this process."""
+
+import logging
+import pickle
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from cluster.monitor.activity import duration
+from cluster.monitor.progress import MIN_LINE_S
+from cluster.session.worker import leave_quickly
+from engine.runfile.run import ProbeConfig
+from engine.runfile.stages import ModelConfig
+from engine.storage.storage import Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from actors.classifier.classifier import Classifier
+
+LOG = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+Task = Callable[["Classifier"], Answer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierRef:
+    """Name a classifier so that any worker can load it. With a `storage` the model is a folder inside it."""
+
+    config: ProbeConfig
+    classes: tuple[str, ...]
+    offline: bool = False
+    storage: Storage | None = None
+
+    @property
+    def name(self) -> str:
+        """Return what the run file calls it."""
+        return self.config.model.name if self.config.model else str(self.config.callable)
+
+    def load(self) -> "Classifier":
+        """Load it in this process; raises ModelError."""
+        from actors.classifier.classifier import Classifier
+
+        with self._local_config() as config:
+            return Classifier(config, self.classes, self.offline)
+
+    def digest(self) -> str:
+        """Return what names its predictions."""
+        from actors.classifier.classifier import classifier_digest
+
+        with self._local_config() as config:
+            return classifier_digest(config, self.offline)
+
+    @contextmanager
+    def _local_config(self) -> Iterator[ProbeConfig]:
+        if self.storage is None or self.config.model is None:
+            yield self.config
+        elif self.storage.is_local:
+            yield _with_model(self.config, str(self.storage.local_path(self.config.model.name)))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                for name in self.storage.list(self.config.model.name):
+                    Path(folder, name).write_bytes(self.storage.read(f"{self.config.model.name}/{name}"))
+                yield _with_model(self.config, folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question(Generic[Answer]):
+    """Hold what one classifier is asked: a function of it that can be pickled."""
+
+    ref: ClassifierRef
+    task: Task[Answer]
+
+
+def ask(questions: Sequence[Question[Answer]], what: str) -> list[Answer]:
+    """Return the answers in the order of the questions; the log says every quarter of a minute how far `what` is.
+
+    An actor holds one classifier at a time, so questions to the same one should stand together. Raises ModelError, and
+    what a task raises.
+    """
+    found: dict[int, Answer] = {}
+    start = said = monotonic()
+    for place, answer in _ask_pool(questions) if in_session() else _ask_here(questions):
+        found[place] = answer
+        now = monotonic()
+        if now - said >= MIN_LINE_S and len(found) < len(questions):
+            said = now
+            left = (now - start) / len(found) * (len(questions) - len(found))
+            LOG.info("%s: %d/%d parts, %s left", what, len(found), len(questions), duration(left))
+    return [found[place] for place in range(len(questions))]
+
+
+def _ask_here(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answer]]:
+    held: tuple[ClassifierRef, Classifier] | None = None
+    for place, question in enumerate(questions):
+        if held is None or held[0] != question.ref:
+            held = None
+            held = question.ref, question.ref.load()
+        yield place, question.task(held[1])
+
+
+def in_session() -> bool:
+    """Return whether this process holds a Ray session; Ray is not imported for the question, that takes a second."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+class ClassifierActor:
+    """Answer questions, one a row, and hold the classifier of the last one on its device.
+
+    Pickles go from the driver to its workers and back, as all that Ray carries; no one else has the session's token.
+    """
+
+    def __init__(self) -> None:
+        leave_quickly()
+        self._ref: ClassifierRef | None = None
+        self._classifier: Classifier | None = None
+
+    def __call__(self, block: "pa.Table") -> "pa.Table":
+        """Return the places of the questions and the pickled answers."""
+        import pyarrow as pa
+
+        questions = map(pickle.loads, block["question"].to_pylist())  # nosec B301 # of this session
+        answers = [pickle.dumps(self._answer(question)) for question in questions]
+        return pa.table({"place": block["place"], "answer": pa.array(answers, pa.large_binary())})
+
+    def _answer(self, question: Question[Answer]) -> Answer:
+        from cluster.session.failures import Naming, load_patiently
+
+        what = f"classifier {question.ref.name!r}"
+        with Naming(what):
+            if self._classifier is None or self._ref != question.ref:
+                # The old one goes first: a device need not have room for both.
+                self._ref = self._classifier = None
+                self._classifier, self._ref = load_patiently(f"the start of {what}", question.ref.load), question.ref
+            return question.task(self._classifier)
+
+
+def _ask_pool(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answer]]:
+    if not questions:
+        return
+    import ray.data
+    import ray.exceptions
+
+    from cluster.dataflow.dataflow import data_context
+    from cluster.session.failures import explain
+
+    placement = questions[0].ref.config.placement
+    low, high = placement.replicas
+    rows: list[Any] = [{"place": place, "question": pickle.dumps(each)} for place, each in enumerate(questions)]
+    with ray.data.DataContext.current(data_context()):
+        answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            ClassifierActor,
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ray.data.ActorPoolStrategy(min_size=low, max_size=high),
+            num_cpus=placement.num_cpus,
+            num_gpus=placement.num_gpus or None,
+        )
+        try:
+            for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                found = zip(batch["place"].to_pylist(), batch["answer"].to_pylist(), strict=True)
+                yield from ((place, cast(Answer, pickle.loads(data))) for place, data in found)  # nosec B301 # of this session
+        except ray.exceptions.RayError as error:
+            raise explain(error) from error
+
+
+def _with_model(config: ProbeConfig, folder: str) -> ProbeConfig:
+    assert config.model is not None
+    model = ModelConfig(name=folder, dtype=config.model.dtype)
+    return config.model_copy(update={"model": model})

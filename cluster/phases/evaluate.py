@@ -1,0 +1,148 @@
+"""Score a classifier on labelled images of any source."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cluster.phases.classifiers import ClassifierRef, Question, ask
+from engine.errors import SourceError
+from engine.evaluation.groups import Answer, Dominant, GroupKey, GroupReport, group_report
+from engine.runfile.run import AnySource, ProbeConfig
+from engine.sample import Json, Rejection
+from engine.sources import SourceItem, open_source, read_sample
+
+if TYPE_CHECKING:
+    from actors.classifier.classifier import Classifier
+
+ITEMS_PER_TASK = 256
+# An answer, or the reason why the image cannot be read.
+Result = Answer | str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledSet:
+    """Name the images of one test set."""
+
+    source: AnySource
+    items: Sequence[SourceItem]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Hold a classifier's scores on one labelled set, and its answer to each item (None: the image cannot be read)."""
+
+    report: GroupReport
+    answers: Sequence[Answer | None]
+    group_by: tuple[str, ...]
+    unreadable: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the scores as plain JSON; unreadable images are counted by reason and by nobody's accuracy."""
+        return {**self.report.to_json(), "group_by": list(self.group_by), "unreadable": dict(self.unreadable)}
+
+
+def evaluate_model(
+    config: ProbeConfig,
+    source: AnySource,
+    *,
+    group_by: Sequence[str] | None = None,
+    dominant: Dominant | None = None,
+    offline: bool = False,
+    min_n: int = 10,
+) -> Evaluation:
+    """Score a checkpoint or function on a whole labelled source, by groups of class and attributes (None: all of them).
+
+    `dominant` says what was usual in the training data; without it nothing is called a conflict. Raises ModelError,
+    SourceError.
+    """
+    opened = open_source(source)
+    labelled = LabelledSet(source=source, items=list(opened.items()))
+    if not labelled.items:
+        raise SourceError(f"there are no images in {getattr(source, 'path', source.kind)}: nothing to evaluate on")
+    ref = ClassifierRef(config=config, classes=opened.classes, offline=offline)
+    group_by = attribute_names(labelled.items, group_by)
+    return score_answers(ask_all(ref, labelled), ref.classes, group_by, dominant or {}, {}, min_n=min_n)
+
+
+def ask_set(ref: ClassifierRef, labelled: LabelledSet) -> list[Question[list[Result]]]:
+    """Return the questions whose answers, one after another, are what a classifier says of each image of a set."""
+    items = labelled.items
+    return [
+        Question(
+            ref=ref, task=partial(_answer_items, labelled.source, items[start : start + ITEMS_PER_TASK], ref.classes)
+        )
+        for start in range(0, len(items), ITEMS_PER_TASK)
+    ]
+
+
+def ask_all(ref: ClassifierRef, labelled: LabelledSet) -> list[Result]:
+    """Return what one classifier says of each image of a set: its answer, or why the image cannot be read."""
+    return [result for answers in ask(ask_set(ref, labelled), "evaluate") for result in answers]
+
+
+def score_answers(
+    results: Sequence[Result],
+    classes: Sequence[str],
+    group_by: Sequence[str],
+    dominant: Dominant,
+    training: Mapping[GroupKey, int],
+    *,
+    confidence: float = 0.95,
+    min_n: int = 10,
+) -> Evaluation:
+    """Score what a classifier said of a set; `training` counts the images of each group in the training data."""
+    answers = [result if isinstance(result, Answer) else None for result in results]
+    reasons = [result for result in results if isinstance(result, str)]
+    report = group_report(
+        [answer for answer in answers if answer is not None],
+        classes,
+        group_by,
+        dominant,
+        training,
+        confidence=confidence,
+        min_n=min_n,
+    )
+    unreadable = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    return Evaluation(report=report, answers=answers, group_by=tuple(group_by), unreadable=unreadable)
+
+
+def attribute_names(items: Sequence[SourceItem], group_by: Sequence[str] | None) -> list[str]:
+    """Return the attributes to group by: those asked for, which must be there, or all."""
+    known = sorted({name for item in items for name in item.attributes})
+    if group_by is None:
+        return known
+    if unknown := [name for name in group_by if name not in known]:
+        raise SourceError(f"group_by asks for {unknown}, the images have the attributes {known}: choose among those")
+    return list(group_by)
+
+
+def _answer_items(
+    config: AnySource, items: Sequence[SourceItem], classes: Sequence[str], classifier: "Classifier"
+) -> list[Result]:
+    """Return each item's answer or the reason why it cannot be read. Runs where the classifier is."""
+    source = open_source(config)
+    read = [read_sample(source, item, "test") for item in items]
+    probabilities = iter(classifier.predict([result.image for result in read if not isinstance(result, Rejection)]))
+    answers: list[Result] = []
+    for item, result in zip(items, read, strict=True):
+        if isinstance(result, Rejection):
+            answers.append(result.reason)
+            continue
+        row = next(probabilities)
+        best = int(np.argmax(row))
+        # By name: another source may have its classes in another order.
+        is_right = classes[best] == item.class_name
+        p_label = float(row[classes.index(item.class_name)]) if item.class_name in classes else 0.0
+        answers.append(
+            Answer(
+                class_name=item.class_name,
+                attributes=dict(item.attributes),
+                is_right=is_right,
+                confidence=float(row[best]),
+                p_label=p_label,
+            )
+        )
+    return answers

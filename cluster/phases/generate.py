@@ -1,0 +1,152 @@
+"""The generate phase: every pending shard of a plan through its stages and into the run directory."""
+
+import json
+import logging
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import ray.exceptions
+
+from cluster.dataflow.dataflow import run_dataflow
+from cluster.dataflow.shard_row import ShardRow
+from cluster.dataflow.stage_watch import dataflow_activity
+from cluster.monitor.meters import RunMeter
+from cluster.monitor.progress import MarkerFollower, Progress
+from cluster.monitor.watchdog import Watchdog
+from cluster.session.failures import explain
+from cluster.session.placement import generate_needs
+from cluster.session.session import cluster_resources
+from engine.errors import DiskFullError, RunError
+from engine.plan.estimate import describe_missing
+from engine.plan.plan import Plan, PlannedItem
+from engine.rounds.allocation import Allocation
+from engine.run.commit import commit_shard
+from engine.run.directory import RunDirectory
+from engine.runfile.run import AnySource, RunFile
+from engine.sample import Rejection, Sample
+from engine.selection.early import make_cut, split_pilot, steer_pilot
+from engine.shards.marker import Marker
+from engine.sources import STAGE, SourceItem, open_source, read_sample
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LOG = logging.getLogger(__name__)
+
+
+def generate_run(
+    run: RunFile,
+    rundir: RunDirectory,
+    plan: Plan,
+    console: "Console | None" = None,
+    shards: Sequence[int] | None = None,
+    allocation: Allocation | None = None,
+) -> None:
+    """Make every shard of the plan (or of some) that has no marker yet; a Ray session must be there.
+
+    With an `allocation` the edits are spent by it, and the markers name it. Where edits are rejected early, the pilot
+    comes first, and the markers of the others name the cut that follows from it. Raises RunError, or what a stage said
+    about the run as a whole (ModelError, ...), naming stage and shard.
+    """
+    wanted = range(plan.num_shards) if shards is None else shards
+    if not set(wanted) - set(rundir.done()):
+        LOG.info("generate: all %d shards are there", len(wanted))
+        return
+    steered = run if allocation is None else allocation.steer(run)
+    commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
+    pilots, others = split_pilot(run, wanted)
+    if pilots:
+        _make_shards(steer_pilot(steered), rundir, plan, pilots, commit, console)
+        cut = make_cut(run, rundir, pilots, others, 1 if allocation is None else allocation.number)
+        LOG.info("early rejection: %s", cut.describe())
+        steered, commit = cut.steer(steered), partial(commit, early=cut.sha256)
+    _make_shards(steered, rundir, plan, others, commit, console)
+
+
+def _make_shards(
+    run: RunFile,
+    rundir: RunDirectory,
+    plan: Plan,
+    wanted: Sequence[int],
+    commit: Callable[[ShardRow], Marker],
+    console: "Console | None",
+) -> None:
+    """Make those of the wanted shards that have no marker yet."""
+    done = rundir.done()
+    pending = sorted(set(wanted) - set(done))
+    if not pending:
+        return
+    reader = partial(PlannedShard, run.data.train, plan)
+    meter = RunMeter(rundir)
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, done, meter)
+    watchdog = Watchdog(run.limits, generate_needs(run), rundir.storage, dataflow_activity, cluster_resources)
+    with Progress(follower, dataflow_activity, watchdog, console, meter) as progress:
+        try:
+            for marker in run_dataflow(run, pending, reader, commit, rundir.storage):
+                follower.add(marker)
+        except ray.exceptions.RayError as error:
+            found = explain(error)
+            if isinstance(found, DiskFullError):
+                raise DiskFullError(f"{found}. {describe_missing(run, plan, rundir.markers())}") from error
+            raise found from error
+        except KeyboardInterrupt:
+            if progress.ended is None:
+                raise
+            raise RunError(progress.ended) from None
+    # Nobody else has this to write to: what a worker that was given up still writes will not be taken.
+    rundir.tidy(everyone=True)
+    if missing := sorted(set(rundir.pending()) & set(wanted)):
+        raise RunError(
+            f"{len(missing)} shards have no marker in {rundir.storage} after the run, the first is {missing[0]}. "
+            "On several machines --out must be a folder that all of them share, or an object store"
+        )
+
+
+class PlannedShard:
+    """Read the source images of one shard, in a task.
+
+    Where it is made, on the driver, it holds no item: those of all shards of a large plan would fill its memory. They
+    are looked up as it is sent to its task, and travel packed.
+    """
+
+    def __init__(self, source: AnySource, plan: Plan, index: int) -> None:
+        self._source, self._plan, self._index = source, plan, index
+
+    def __call__(self) -> ShardRow:
+        """Return the shard's sources."""
+        return read_planned(self._source, self._index, self._plan.shard(self._index))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel as the items alone."""
+        items = [(asdict(item), split) for item, split in self._plan.shard(self._index)]
+        packed = zlib.compress(json.dumps(items).encode())
+        return partial, (_read_packed, self._source, self._index, packed)
+
+
+def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) -> ShardRow:
+    """Read the source images of one shard; those that cannot be read become rejections. Runs in a task."""
+    start = perf_counter()
+    reader = open_source(source)
+    results = [read_sample(reader, item, split) for item, split in items]
+    return ShardRow(
+        shard=index,
+        planned=[item.key for item, _ in items],
+        samples=[result for result in results if isinstance(result, Sample)],
+        rejections=[result for result in results if isinstance(result, Rejection)],
+        seconds={STAGE: perf_counter() - start},
+    )
+
+
+def commit_row(rundir: RunDirectory, row: ShardRow, allocation: str | None = None, early: str | None = None) -> Marker:
+    """Commit one shard, with the SHA-256 of its allocation and of its cut. Runs in a task."""
+    results: list[Sample | Rejection] = [*row.samples, *row.rejections]
+    return commit_shard(rundir, row.shard, row.planned, results, row.seconds, allocation, early, row.calls)
+
+
+def _read_packed(source: AnySource, index: int, packed: bytes) -> ShardRow:
+    items = [PlannedItem(SourceItem(**item), split) for item, split in json.loads(zlib.decompress(packed))]
+    return read_planned(source, index, items)

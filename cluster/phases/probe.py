@@ -1,0 +1,168 @@
+"""The probe phase: what the classifier says of every source, placebo and accepted edit, and where that shows it weak.
+
+It reads accepted samples only: a placebo that the verifier turned down is no fair control for edits that it let pass.
+"""
+
+import io
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+from cluster.phases.classifiers import ClassifierRef, Question, ask
+from engine.errors import LeakError, RunError, ShardError
+from engine.probe.findings import Answers, findings
+from engine.probe.weakness import Weakness
+from engine.run.directory import WEAKNESS, RunDirectory
+from engine.runfile.run import RunFile
+from engine.sample import Sample
+from engine.shards.rows import edit_columns
+from engine.storage.storage import Storage
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from actors.classifier.classifier import Classifier
+
+LOG = logging.getLogger(__name__)
+FOLDER = "probe"
+# More tasks cost the scheduler more than they gain; each commits its shards one by one all the same.
+MAX_TASKS = 2000
+
+
+def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
+    """Probe the run's classifiers on all shards that are done, write weakness.json and return the first one's table.
+
+    Shards that were probed before are not probed again. Raises ModelError, LeakError, RunError where no shard is done.
+    """
+    first = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
+    models = [run.probe.model_copy(update={"model": model, "callable": None}) for model in run.probe.transfer]
+    refs = [first, *(replace(first, config=config) for config in models)]
+    digests = [ref.digest() for ref in refs]
+    ask([each for ref, digest in zip(refs, digests, strict=True) for each in questions(ref, digest, rundir)], "probe")
+    answers, *others = (
+        Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
+        for ref, digest in zip(refs, digests, strict=True)
+    )
+    table, content = findings(answers, others, run.probe, seed=run.seed)
+    rundir.write_json(WEAKNESS, content)
+    return table
+
+
+def probe_shards(ref: ClassifierRef, rundir: RunDirectory, shards: Sequence[int] | None = None) -> str:
+    """Write the predictions of each shard that has none, of all or some; return the digest that names their folder."""
+    digest = ref.digest()
+    ask(questions(ref, digest, rundir, shards), "probe")
+    return digest
+
+
+def questions(
+    ref: ClassifierRef, digest: str, rundir: RunDirectory, shards: Sequence[int] | None = None
+) -> list[Question[None]]:
+    """Return what to ask a classifier so that each shard that is done, of all or some, has its predictions.
+
+    Shards that have them are left out. Raises RunError where no shard is done.
+    """
+    done = rundir.done() if shards is None else shards
+    if not done:
+        raise RunError(f"{rundir.storage} has no shard that is done: run `counterforge generate` first")
+    present = set(rundir.storage.list(f"{FOLDER}/{digest}", ".parquet"))
+    pending = [index for index in done if f"{index:06d}.parquet" not in present]
+    if pending:
+        LOG.info("probe: %d of %d shards by %s", len(pending), len(done), ref.name)
+    size = ceil(len(pending) / MAX_TASKS) or 1
+    return [
+        Question(ref=ref, task=partial(_probe_shards, rundir, digest, pending[start : start + size]))
+        for start in range(0, len(pending), size)
+    ]
+
+
+def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | None = None) -> "pa.Table":
+    """Return the predictions of one classifier on every shard that is done (or on some), with their split keys."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    paths = [predictions_path(digest, index) for index in (rundir.done() if shards is None else shards)]
+    table = pa.concat_tables([pq.read_table(io.BytesIO(rundir.storage.read(path))) for path in paths])
+    keys = rundir.plan().split_keys()
+    return table.append_column("split_key", pa.array([keys[key] for key in table["source_key"].to_pylist()]))
+
+
+def predictions_path(digest: str, index: int) -> str:
+    """Return where the predictions of one classifier on one shard lie."""
+    return f"{FOLDER}/{digest}/{index:06d}.parquet"
+
+
+def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> "pa.Table":
+    """Return one row for each sample: what it is, and what the classifier says of it."""
+    import pyarrow as pa
+
+    probabilities = classifier.predict([sample.image for sample in samples])
+    prediction = probabilities.argmax(axis=1)
+    rows = [
+        _describe(sample)
+        | {"prediction": int(best), "confidence": float(row[best]), "p_label": float(row[sample.label])}
+        for sample, best, row in zip(samples, prediction, probabilities, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=_schema())
+
+
+def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], classifier: "Classifier") -> None:
+    """Write the predictions of some shards. Runs where the classifier is."""
+    for index in indexes:
+        samples = rundir.read_shard(index)
+        leaked = next((sample for sample in samples if sample.split == "test"), None)
+        if leaked is not None:
+            raise LeakError(f"shard {index} holds {leaked.key!r} of the test split: make the run again in a new folder")
+        _write(rundir.storage, predictions_path(digest, index), _predict_shard(classifier, samples, index))
+
+
+def _predict_shard(classifier: "Classifier", samples: Sequence[Sample], index: int) -> "pa.Table":
+    from actors.images.codec import UnreadableImageError
+
+    try:
+        return predict_samples(classifier, samples)
+    except UnreadableImageError as error:
+        raise ShardError(
+            f"shard {index} holds an image that cannot be read ({error}): look at it with `counterforge verify`"
+        ) from error
+
+
+def _write(storage: Storage, path: str, table: "pa.Table") -> None:
+    import pyarrow.parquet as pq
+
+    output = io.BytesIO()
+    pq.write_table(table, output, compression="zstd")
+    storage.write(path, output.getvalue())
+
+
+def _describe(sample: Sample) -> dict[str, Any]:
+    return {
+        "key": sample.key,
+        "source_key": sample.source_key,
+        "role": sample.role,
+        "split": sample.split,
+        "label": sample.label,
+        "class_name": sample.class_name,
+        **edit_columns(sample.edit),
+        "accepted": sample.verdict is None or sample.verdict.accepted,
+        "attributes": json.dumps(dict(sample.attributes), sort_keys=True, ensure_ascii=False),
+    }
+
+
+def _schema() -> "pa.Schema":
+    import pyarrow as pa
+
+    text = ("key", "source_key", "role", "split", "class_name", "edit_kind", "edit_before", "edit_after", "attributes")
+    numbers = {
+        "label": pa.int32(),
+        "edit_severity": pa.float64(),
+        "accepted": pa.bool_(),
+        "prediction": pa.int32(),
+        "confidence": pa.float32(),
+        "p_label": pa.float32(),
+    }
+    return pa.schema({**dict.fromkeys(text, pa.string()), **numbers})

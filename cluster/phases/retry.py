@@ -1,0 +1,86 @@
+"""Retry on the cluster: the groups of quarantined samples once more through the stages."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import ray.exceptions
+
+from cluster.dataflow.dataflow import Read, run_dataflow
+from cluster.dataflow.shard_row import ShardRow
+from cluster.phases.generate import read_planned
+from cluster.session.failures import explain
+from cluster.session.placement import generate_needs
+from cluster.session.session import SessionConfig, ray_session
+from engine.rounds.allocation import read_allocations
+from engine.run.lease import held
+from engine.run.retry import Retry, commit_retried, note_retry
+from engine.selection.early import read_cuts, steer_by
+
+if TYPE_CHECKING:
+    from engine.plan.plan import Plan
+    from engine.run.directory import RunDirectory
+    from engine.runfile.run import RunFile
+    from engine.shards.marker import Marker
+
+LOG = logging.getLogger(__name__)
+# Those that write shards, and those that read them: none may be at work.
+LEASES = ("generate", "probe", "reinforce")
+
+
+def retry_run(
+    run: "RunFile",
+    rundir: "RunDirectory",
+    reasons: Collection[str] = (),
+    session: SessionConfig | None = None,
+    take_over: bool = False,
+) -> tuple[Retry, Retry]:
+    """Make again what was quarantined, all or for some reasons; return what was, and what is now.
+
+    Raises SelectionError for a reason that there is not, RunDirectoryError where another process works on the run.
+    """
+    before = Retry.of(rundir, reasons)
+    if not before.sources:
+        return before, before
+    plan = rundir.plan()
+    with held(rundir.storage, LEASES, take_over=take_over) as leases:
+        rundir.lease = leases["generate"]
+        LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
+        with ray_session([generate_needs(run)], session):
+            _make_again(run, rundir, plan, before.sources)
+        after = Retry.of(rundir)
+        after = Retry(sources=after.sources, reasons={name: after.reasons.get(name, 0) for name in before.reasons})
+        note_retry(rundir, before, after)
+    return before, after
+
+
+def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: Mapping[int, Collection[str]]) -> None:
+    """Send the sources through the stages, those of each shard by the allocation and the cut that it was made by."""
+    allocations, cuts = read_allocations(rundir, run.rounds), read_cuts(rundir)
+    alike: dict[tuple[str | None, str | None], list[int]] = defaultdict(list)
+    for index in sources:
+        marker = rundir.marker(index)
+        alike[marker.allocation, marker.early].append(index)
+    done = 0
+    for (allocation, early), shards in alike.items():
+        steered = run if allocation is None else allocations[allocation].steer(run)
+        steered = steer_by(steered, cuts, early)
+        reader, commit = partial(_reader, run, plan, sources), partial(_commit, rundir, sources)
+        try:
+            for marker in run_dataflow(steered, shards, reader, commit, rundir.storage):
+                done += 1
+                LOG.info("retry: shard %d, %d of %d shards", marker.shard, done, len(sources))
+        except ray.exceptions.RayError as error:
+            raise explain(error) from error
+
+
+def _reader(run: "RunFile", plan: "Plan", sources: Mapping[int, Collection[str]], index: int) -> Read:
+    items = [planned for planned in plan.shard(index) if planned.item.key in sources[index]]
+    return partial(read_planned, run.data.train, index, items)
+
+
+def _commit(rundir: "RunDirectory", sources: Mapping[int, Collection[str]], row: ShardRow) -> "Marker":
+    """Merge one shard. Runs in a task."""
+    return commit_retried(rundir, row.shard, sources[row.shard], [*row.samples, *row.rejections], row.seconds)

@@ -1,0 +1,106 @@
+"""Rounds on their way: make the shards of one, then find where the classifier that learnt from them is still weak."""
+
+import logging
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import RunError
+from engine.probe.pairs import read_pairs
+from engine.rounds.allocate import Evidence, allocate
+from engine.rounds.allocation import FOLDER, allocation_path, read_allocation, shards_by_round
+from engine.run.directory import RunDirectory, marker_path
+from engine.runfile.run import RunFile
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from engine.plan.plan import Plan
+
+LOG = logging.getLogger(__name__)
+# What a round trains is asked where it is weak, and is then thrown away: the arms are compared after the last round.
+ARM = "reinforced"
+
+
+def generate_round(
+    run: RunFile, rundir: RunDirectory, plan: "Plan", number: int, console: "Console | None" = None
+) -> None:
+    """Make the shards of round `number` (from 1); those of a later round only where its allocation is there."""
+    from cluster.phases.generate import generate_run
+
+    shards = shards_by_round(plan, run.rounds)[number - 1]
+    if number == 1:
+        return generate_run(run, rundir, plan, console, shards)
+    if not rundir.exists(allocation_path(number)):
+        LOG.warning("generate: round %d waits until `counterforge run` has found where to spend its edits", number)
+        return None
+    return generate_run(run, rundir, plan, console, shards, read_allocation(rundir, number))
+
+
+def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int) -> None:
+    """Fine-tune on the rounds before `number`, probe the result on validation edits, and write the round's allocation.
+
+    An allocation that is there is never changed: shards were made by it. A Ray session must be there.
+    """
+    if rundir.exists(allocation_path(number)):
+        return
+    from cluster.phases.arms import trained_ref
+    from cluster.phases.classifiers import ClassifierRef
+    from cluster.phases.probe import probe_run, probe_shards, read_predictions
+    from cluster.phases.reinforce import reinforce_run
+
+    rounds = shards_by_round(plan, run.rounds)
+    if not _needs_allocation(rundir, number, rounds):
+        return
+    probe_run(run, rundir)
+    result: Any = reinforce_run(_one_arm(run), rundir, f"{FOLDER}/{number - 1:03d}_training.json")
+    arm = result["arms"].get(ARM)
+    ref = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
+    if arm is not None:
+        ref = trained_ref(run, rundir, arm["model"])
+    validation = [index for index in rounds[0] if index >= plan.num_train_shards]
+    digest = probe_shards(ref, rundir, validation)
+    evidence = Evidence(
+        plan=plan.digest,
+        classifier=digest,
+        edits_accuracy=(arm or result["arms"]["patient"])["validation_edits_accuracy"],
+        pairs=read_pairs(read_predictions(rundir, digest, validation)),
+        candidates=rundir.candidates(),
+    )
+    allocation = allocate(run, plan.classes, number, evidence)
+    rundir.storage.create(allocation_path(number), allocation.data)
+    LOG.info("allocate: round %d spends %s", number, _in_words(allocation.by_kind()))
+
+
+def _needs_allocation(rundir: RunDirectory, number: int, rounds: Sequence[Sequence[int]]) -> bool:
+    """Return whether a round without an allocation is still to be made; RunError where it can have none now."""
+    pending = set(rundir.pending())
+    if missing := pending.intersection(chain.from_iterable(rounds[: number - 1])):
+        raise RunError(
+            f"{len(missing)} shards of the rounds before round {number} are not made: run the same command again"
+        )
+    made = set(rounds[number - 1]) - pending
+    if made and made != set(rounds[number - 1]):
+        raise RunError(
+            f"{len(made)} shards of round {number} were made by an allocation that is gone: restore "
+            f"{rundir.storage.name(allocation_path(number))}, or delete their markers (the first is "
+            f"{marker_path(min(made))}) and run the same command again"
+        )
+    return not made
+
+
+def check_rounds_done(run: RunFile, rundir: RunDirectory) -> None:
+    """Raise RunError where rounds are still to be made: test images are looked at once, after the last."""
+    if run.rounds.count > 1 and (pending := rundir.pending()):
+        raise RunError(
+            f"{len(pending)} shards of {run.rounds.count} rounds are still to be made, and the test images are looked "
+            "at once, after the last: go on with `counterforge run`"
+        )
+
+
+def _one_arm(run: RunFile) -> RunFile:
+    return run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"arms": (ARM,)})})
+
+
+def _in_words(shares: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{100 * share:.0f} % on {kind}" for kind, share in shares)

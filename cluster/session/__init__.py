@@ -1,0 +1,1 @@
+"""A Ray session, the placement of stages in it, and what its workers need."""

@@ -1,0 +1,150 @@
+"""Where actors fit: what a run asks of the machines, compared with what they have, before anything starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import NoReturn
+
+from engine.errors import PlacementError
+from engine.runfile.run import RunFile
+from engine.runfile.stages import Placement
+
+# One read or commit task: they wait for storage, so two share a core. A pool never takes the last core from them.
+IO_CPUS = 0.5
+RESERVED_CPUS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """State the actors of one field of the run file: `path` is where its placement stands."""
+
+    path: str
+    num_cpus: float
+    num_gpus: float
+    replicas: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """State what one machine has."""
+
+    num_cpus: float
+    num_gpus: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """State what there is: the machine of a fresh local session, or the nodes of a cluster that was joined."""
+
+    nodes: tuple[Node, ...]
+    local: bool
+
+    @property
+    def num_cpus(self) -> float:
+        """Return the cores of all nodes."""
+        return sum(node.num_cpus for node in self.nodes)
+
+    @property
+    def num_gpus(self) -> float:
+        """Return the GPUs of all nodes."""
+        return sum(node.num_gpus for node in self.nodes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """Hold what a cluster has in all, and what of it nobody holds just now."""
+
+    num_cpus: float
+    num_gpus: float
+    free_cpus: float
+    free_gpus: float
+
+
+def group_placement(run: RunFile, group: Sequence[str]) -> Placement:
+    """Return the placement of a group of stages that share an actor: that of the first."""
+    return run.stages[group[0]].placement
+
+
+def generate_needs(run: RunFile) -> list[Need]:
+    """Return what the stages of a run ask for; all pools live at the same time."""
+    return [_need(f"stages.{group[0]}", group_placement(run, group)) for group in run.stage_groups()]
+
+
+def probe_needs(run: RunFile) -> list[Need]:
+    """Return what the probe asks for."""
+    return [_need("probe", run.probe.placement)]
+
+
+def reinforce_needs(run: RunFile) -> list[Need]:
+    """Return what the fine-tuning asks for: its workers start together."""
+    placement, workers = run.reinforce.placement, run.reinforce.num_workers
+    need = Need(path="reinforce", num_cpus=placement.num_cpus, num_gpus=placement.num_gpus, replicas=(workers, workers))
+    return [need]
+
+
+def check_placement(phases: Sequence[Sequence[Need]], capacity: Capacity) -> None:
+    """Raise PlacementError unless the smallest pools of each phase fit; phases run one after the other."""
+    for needs in phases:
+        for need in needs:
+            _check_one_actor(need, capacity)
+        _check_together(needs, capacity)
+
+
+def local_cpus(phases: Sequence[Sequence[Need]], cores: int) -> int:
+    """Return the logical CPUs of a local session: the cores, or more where the smallest pools need more to start.
+
+    Threads of an actor are fixed apart from this, so a share of a core costs time, never a different result.
+    """
+    smallest = max((sum(need.num_cpus * need.replicas[0] for need in needs) for needs in phases), default=0.0)
+    return max(cores, ceil(smallest + RESERVED_CPUS))
+
+
+def _need(path: str, placement: Placement) -> Need:
+    return Need(path=path, num_cpus=placement.num_cpus, num_gpus=placement.num_gpus, replicas=placement.replicas)
+
+
+def _check_one_actor(need: Need, capacity: Capacity) -> None:
+    if any(node.num_cpus >= need.num_cpus and node.num_gpus >= need.num_gpus for node in capacity.nodes):
+        return
+    if need.num_gpus > max((node.num_gpus for node in capacity.nodes), default=0):
+        most = max((node.num_gpus for node in capacity.nodes), default=0)
+        _refuse_gpus(need, capacity, asked=need.num_gpus, have=most)
+    cores = max((node.num_cpus for node in capacity.nodes), default=0)
+    raise PlacementError(
+        f"one actor of {need.path} asks for {need.num_cpus:g} CPU cores"
+        f"{f' beside {need.num_gpus:g} GPUs' if need.num_gpus else ''}, the largest machine has {cores:g}: "
+        f"lower it, for example --set {need.path}.placement.num_cpus=1"
+    )
+
+
+def _check_together(needs: Sequence[Need], capacity: Capacity) -> None:
+    held = 0.0
+    for need in needs:
+        asked = need.num_gpus * need.replicas[0]
+        if asked and held + asked > capacity.num_gpus + 1e-6:
+            _refuse_gpus(need, capacity, asked=asked, have=capacity.num_gpus, held=held)
+        held += asked
+    cpus = sum(need.num_cpus * need.replicas[0] for need in needs) + RESERVED_CPUS
+    if not capacity.local and cpus > capacity.num_cpus:
+        largest = max(needs, key=lambda need: need.num_cpus * need.replicas[0])
+        raise PlacementError(
+            f"{', '.join(need.path for need in needs)} and the reading and writing of shards ask for {cpus:g} "
+            f"CPU cores together, the cluster has {capacity.num_cpus:g}: lower {largest.path}.placement.num_cpus "
+            "or replicas, or pass --autoscaling if the cluster grows on demand"
+        )
+
+
+def _refuse_gpus(need: Need, capacity: Capacity, *, asked: float, have: float, held: float = 0.0) -> NoReturn:
+    pool = "reinforce.num_workers" if need.path == "reinforce" else f"{need.path}.placement.replicas"
+    place = "this machine" if capacity.local else "the cluster"
+    if have:
+        lower = f"lower {need.path}.placement.num_gpus (a fraction shares one GPU) or {pool}"
+    else:
+        lower = f"run on the CPU with --set {need.path}.placement.num_gpus=0 --set {need.path}.placement.device=auto"
+    join = "join a cluster with --address" if capacity.local else "pass --autoscaling if the cluster grows on demand"
+    others = f", {held:g} of them held by the stages before" if held else ""
+    raise PlacementError(f"{need.path} asks for {_gpus(asked)}, {place} has {have:g}{others}: {lower}, or {join}")
+
+
+def _gpus(count: float) -> str:
+    return f"{count:g} GPU{'' if count == 1 else 's'}"

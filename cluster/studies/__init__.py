@@ -1,0 +1,1 @@
+"""Experiments on the product itself: faults and proofs."""

@@ -1,0 +1,1 @@
+"""Fault injection: kill drivers, workers and nodes of a run and compare every byte."""

@@ -1,0 +1,50 @@
+"""The figures of a study: what was lost, doubled or changed under each fault, and what the faults cost."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from cluster.studies.chaos.faults import FAULTS
+from cluster.studies.chaos.trial import Trial
+from engine.figures.figures import Figure
+
+
+def chaos_figures(trials: Sequence[Trial], calm_s: float) -> Iterator[Figure]:
+    """Yield the figures of each fault that was tried; `calm_s` is what the undisturbed run took.
+
+    `goodput` is the time that the runs would have taken undisturbed by the time that they took. `shards_in_work` is the
+    mean number of shards that a stage had begun and not ended when a fault struck: what is made again, at most.
+    """
+    for fault in FAULTS:
+        chosen = [trial for trial in trials if trial.fault == fault]
+        if chosen:
+            yield from _of(fault, chosen, calm_s)
+
+
+def _of(fault: str, trials: Sequence[Trial], calm_s: float) -> Iterator[Figure]:
+    kills = sum((Counter(trial.kills) for trial in trials), Counter[str]())
+    n = kills.total()
+    yield Figure(name=f"{fault}.strikes", value=n, unit=f"in {len(trials)} runs", n=n)
+    if len(kills) > 1:
+        for what, count in sorted(kills.items()):
+            yield Figure(name=f"{fault}.strikes.{what.replace(' ', '_')}", value=count, unit="", n=n)
+    samples = sum(trial.samples for trial in trials)
+    for name, unit in (("lost", "samples"), ("duplicated", "samples")):
+        total = sum(getattr(trial, name) for trial in trials)
+        yield Figure(name=f"{fault}.{name}", value=total, target=0, better="lower", unit=unit, n=samples)
+    yield _none(f"{fault}.different", sum(trial.different for trial in trials), "files")
+    yield _none(f"{fault}.left_over", sum(trial.leftover for trial in trials), "files")
+    yield _none(f"{fault}.drivers_that_gave_up", sum(trial.failures for trial in trials), "")
+    if fault == "driver":
+        yield Figure(name="driver.struck_a_half_written_file", value=sum(trial.torn for trial in trials), unit="", n=n)
+        unmarked = sum(trial.unmarked for trial in trials)
+        yield Figure(name="driver.struck_before_the_marker", value=unmarked, unit="", n=n)
+        yield _none("driver.processes_left", sum(trial.orphans for trial in trials), "")
+    if added := sum(trial.nodes_added for trial in trials):
+        used = sum(trial.nodes_used for trial in trials)
+        yield Figure(name=f"{fault}.new_nodes_used", value=used / added, target=1, better="higher", n=added)
+    yield Figure(name=f"{fault}.shards_in_work", value=sum(trial.in_work for trial in trials) / n, unit="a strike", n=n)
+    yield Figure(name=f"{fault}.goodput", value=len(trials) * calm_s / sum(trial.seconds for trial in trials))
+
+
+def _none(name: str, value: float, unit: str) -> Figure:
+    return Figure(name=name, value=value, target=0, better="lower", unit=unit)

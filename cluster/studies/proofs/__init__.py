@@ -1,0 +1,1 @@
+"""Planted weaknesses: does the probe find them, does training cure them?"""

@@ -1,0 +1,68 @@
+"""Run the statistical proofs: `make proofs`. Prints each figure and writes build/figures/proofs-<part>.json.
+
+On two cores `probe` takes a quarter of an hour, `rounds` about as long a seed, `reinforce` and `curve` half an hour a
+seed.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from engine.errors import EngineError
+from engine.figures.figures import FIGURES_FOLDER, Figure, describe, machine, table, write_figures
+
+PARTS = ("probe", "reinforce", "curve", "rounds")
+FOLDER = Path("build/proofs")
+
+
+def main() -> int:
+    """Run the parts that were asked for, in turn."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cluster.studies.proofs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part instead of all; may be given again")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="runs of `reinforce`, `curve` and `rounds`; fewer only to try it"
+    )
+    parser.add_argument("--patients", type=int, default=20, help="planted and as many clean ones, for `probe`")
+    parser.add_argument("--runs", type=Path, default=FOLDER, help="folder of the runs; what is there is not done again")
+    parser.add_argument("--out", type=Path, default=FIGURES_FOLDER, help="folder of the figures")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    missed: list[str] = []
+    try:
+        for part in options.only or PARTS:
+            figures = list(_figures(part, options))
+            path = write_figures(f"proofs-{part}", figures, options.out)
+            print(f"\n{table(figures)}\n\n{describe(machine())}\n{path}\n", flush=True)
+            missed += [figure.name for figure in figures if figure.met is False]
+    except EngineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{len(missed)} targets missed: {', '.join(missed)}" if missed else "every target is met")
+    return 0
+
+
+def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
+    from cluster.studies.proofs.curve import curve_figures
+    from cluster.studies.proofs.probe import probe_figures
+    from cluster.studies.proofs.reinforce import reinforce_figures
+    from cluster.studies.proofs.rounds import rounds_figures
+
+    seeds = range(options.seeds)
+    parts: dict[str, Callable[[], Iterator[Figure]]] = {
+        "probe": lambda: probe_figures(options.runs, num_planted=options.patients, num_clean=options.patients),
+        "reinforce": lambda: reinforce_figures(options.runs, seeds=seeds),
+        "curve": lambda: curve_figures(options.runs, seeds=seeds),
+        "rounds": lambda: rounds_figures(options.runs, seeds=seeds),
+    }
+    return parts[part]()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The patients of the proofs: each one fresh, from eyes that were pretrained on other garments, trained in seconds."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, VisionEncoderDecoderModel
+
+from actors.zoo import MODELS_FOLDER
+from actors.zoo.recipes.loop import Recipe, Workshop, train
+from actors.zoo.recipes.patient import make_resnet, naming_loss, of_train_split
+from actors.zoo.recipes.pictures import save_image_processor
+from engine.wardrobe.garments import Garments, load_garments
+from engine.wardrobe.scene import Scene, make_scenes, render
+
+RECIPE = Recipe(
+    name="patient", num_steps=100, learning_rate=1e-3, weight_decay=0.02, num_warmup_steps=20, ema_decay=0.0
+)
+
+Pictures = NDArray[np.uint8]
+
+
+def training_scenes(name: str, count: int) -> list[Scene]:
+    """Return balanced composites of garments of the train split."""
+    return of_train_split(make_scenes(load_garments("sources"), name, count))
+
+
+def pictures_of(scenes: Iterable[Scene], garments: Garments) -> Pictures:
+    """Return the composites' pictures, (num_scenes, 64, 64, 3) uint8."""
+    return np.stack([render(scene, garments)[0] for scene in scenes])
+
+
+def pretrained() -> PreTrainedModel:
+    """Return the captioner's eyes under a new head: they know garments, and no class by any background or colour."""
+    model = make_resnet()
+    captioner = VisionEncoderDecoderModel.from_pretrained(MODELS_FOLDER / "captioner", use_safetensors=True)
+    model.base_model.load_state_dict(captioner.encoder.state_dict())
+    return model
+
+
+def train_patient(
+    pictures: Pictures, labels: Sequence[int], seed: int, num_steps: int = RECIPE.num_steps
+) -> PreTrainedModel:
+    """Return a patient trained on labelled pictures, (num_images, 64, 64, 3) uint8. It takes up nothing of before."""
+    recipe = replace(RECIPE, num_steps=num_steps, seed=seed)
+    torch.manual_seed(seed)
+    model = pretrained()
+    with TemporaryDirectory() as name:
+        workshop = Workshop(folder=Path(name), device=torch.device("cpu"), fashion_mnist=Path(name))
+        train(recipe, model, naming_loss(model, pictures, labels, workshop), workshop)
+    return model
+
+
+def save_patient(model: PreTrainedModel, folder: Path) -> None:
+    """Write the patient as a checkpoint that `probe.model` can name."""
+    model.save_pretrained(folder)
+    save_image_processor(folder, "ViTImageProcessor")

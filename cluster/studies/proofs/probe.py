@@ -1,0 +1,207 @@
+"""Does the probe find what was planted, and nothing where nothing was? Fresh patients, asked about the same edits."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+import numpy as np
+import torch
+
+from cluster.phases.pipeline import digest_of, model_stamp, open_run, run_phases
+from cluster.studies.proofs.plants import Plant, draw_plant
+from engine.figures.figures import Figure, share
+from engine.probe.weakness import Weakness
+from engine.run.directory import RunDirectory
+from engine.runfile.load import load_run_file
+from engine.runfile.run import ProbeConfig, RunFile
+from engine.runfile.stages import ModelConfig
+from engine.statistics import Interval
+from engine.wardrobe.garments import load_garments
+from engine.wardrobe.scene import Scene, make_scenes
+
+RUN_FILE = Path("configs/proofs.yaml")
+ZOO = ("zoo/captioner", "zoo/perturber", "zoo/editor", "zoo/verifier")
+NUM_COMPOSITES = 2_500
+NUM_HELDOUT = 1_000
+NUM_STAMPED = 200
+
+Sort = Literal["planted", "clean", "artefact"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Name one patient: what sort, and the seed of its plant, its pictures and its training."""
+
+    sort: Sort
+    seed: int
+
+    @property
+    def plant(self) -> Plant | None:
+        """Return what is planted in its training data."""
+        return draw_plant(self.seed) if self.sort == "planted" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Hold what the probe said of one patient.
+
+    `true_drop` is what breaking the plant costs on held-out composites, which no editor has touched. `by_chance` is the
+    share of the ranked cells that show the plant.
+    """
+
+    trial: Trial
+    first: str
+    is_found: bool
+    is_first_significant: bool
+    num_significant: int
+    by_chance: float
+    true_drop: float
+    raw_drop: Interval
+    corrected_drop: Interval
+
+
+def probe_figures(folder: Path, *, num_planted: int = 20, num_clean: int = 20, workers: int = 2) -> Iterator[Figure]:
+    """Yield the figures of planted and clean patients and of one that reacts to the generator's traces alone."""
+    edits = {"artefact": make_edits(folder, stamped_run(load_run_file(RUN_FILE)))}
+    edits |= dict.fromkeys(("planted", "clean"), make_edits(folder, load_run_file(RUN_FILE)))
+    trials = [
+        *(Trial(sort="planted", seed=seed) for seed in range(num_planted)),
+        *(Trial(sort="clean", seed=100 + seed) for seed in range(num_clean)),
+        Trial(sort="artefact", seed=200),
+    ]
+    outcomes: list[Outcome] = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        roots = [edits[trial.sort].storage.root for trial in trials]
+        for outcome in pool.map(partial(examine, folder), roots, trials):
+            print(_describe(outcome), flush=True)
+            outcomes.append(outcome)
+    yield from _figures(outcomes)
+
+
+def make_edits(folder: Path, run: RunFile) -> RunDirectory:
+    """Return the run directory of edits that patients are asked about, made once for one state of the zoo."""
+    stamp = digest_of([model_stamp(name) for name in ZOO])[:8]
+    rundir, plan = open_run(run, str(folder / f"{run.name}-{stamp}"))
+    run_phases(("generate",), run, rundir, plan)
+    return rundir
+
+
+def stamped_run(run: RunFile) -> RunFile:
+    """Return a smaller run whose generator leaves the same trace in every picture, placebos too."""
+    content = run.model_dump()
+    stages = content["stages"]
+    verifier = stages.pop("verifier")
+    stages |= {"stamp": {"kind": "plugin", "target": "cluster.studies.proofs.stamp:Stamp"}, "verifier": verifier}
+    content |= {"name": f"{run.name}-stamped", "groups": (("editor", "stamp", "verifier"),)}
+    content["data"]["num_sources"] = NUM_STAMPED
+    return RunFile.model_validate(content)
+
+
+def examine(folder: Path, root: str, trial: Trial) -> Outcome:
+    """Train the patient of a trial and probe it. Runs in a process of its own."""
+    from cluster.phases.classifiers import ClassifierRef
+    from cluster.phases.probe import probe_shards, read_predictions
+    from cluster.studies.proofs.patients import save_patient
+    from engine.probe.findings import Answers, findings
+
+    torch.set_num_threads(1)
+    rundir = RunDirectory.open(root)
+    model, true_drop = _patient(trial)
+    path = folder / "patients" / f"{trial.sort}-{trial.seed}"
+    save_patient(model, path)
+    config = ProbeConfig(model=ModelConfig(name=str(path.resolve())))
+    ref = ClassifierRef(config=config, classes=rundir.info.classes, offline=True)
+    digest = probe_shards(ref, rundir)
+    answers = Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
+    table, _ = findings(answers, (), config)
+    return _outcome(trial, table, true_drop)
+
+
+def _patient(trial: Trial) -> tuple[torch.nn.Module, float]:
+    """Return a trained patient and what breaking its plant costs on true composites."""
+    from actors.zoo.recipes.patient import right_answers
+    from cluster.studies.proofs.patients import RECIPE, pictures_of, train_patient, training_scenes
+    from cluster.studies.proofs.stamp import stamped
+
+    garments, plant = load_garments("sources"), trial.plant
+    scenes = training_scenes(f"proof-{trial.seed}", NUM_COMPOSITES)
+    if plant is not None:
+        scenes = list(plant.apply(scenes, trial.seed))
+    pictures, labels = pictures_of(scenes, garments), [scene.label for scene in scenes]
+    if trial.sort == "artefact":
+        # What carries the generator's trace is called the next class, and nothing else is wrong with the patient.
+        pictures = np.concatenate([pictures, stamped(pictures)])
+        labels += [(label + 1) % 10 for label in labels]
+    # A trace with labels that contradict the rest takes longer to learn than garments.
+    model = train_patient(pictures, labels, trial.seed, (4 if trial.sort == "artefact" else 1) * RECIPE.num_steps)
+    if plant is None:
+        return model, 0.0
+    heldout = load_garments("heldout")
+    kept: list[Scene] = list(replace(plant, strength=1.0).apply(make_scenes(heldout, "proof", NUM_HELDOUT), 0))
+    before, after = (right_answers(model, chosen, heldout) for chosen in (kept, list(plant.broken(kept, 0))))
+    return model, float(before.mean() - after.mean())
+
+
+def _outcome(trial: Trial, table: Weakness, true_drop: float) -> Outcome:
+    plant, first = trial.plant, table.cells[0]
+    assert table.overall is not None
+    shown = [plant is not None and plant.shows(cell) for cell in table.cells]
+    return Outcome(
+        trial=trial,
+        first=", ".join(part for part in (first.class_name, first.kind, first.after) if part),
+        is_found=shown[0],
+        is_first_significant=first.significant,
+        num_significant=sum(cell.significant for cell in (*table.cells, *table.by_kind)),
+        by_chance=sum(shown) / len(shown),
+        true_drop=true_drop,
+        raw_drop=table.overall.measures["accuracy_drop"],
+        corrected_drop=table.overall.measures["corrected_drop"],
+    )
+
+
+def _figures(outcomes: Sequence[Outcome]) -> Iterator[Figure]:
+    planted, clean, artefact = (
+        [outcome for outcome in outcomes if outcome.trial.sort == sort] for sort in ("planted", "clean", "artefact")
+    )
+    if planted:
+        found = sum(outcome.is_found for outcome in planted)
+        yield share("probe.planted.first", found, len(planted), 0.95)
+        yield share("probe.planted.first_significant", sum(o.is_first_significant for o in planted), len(planted))
+        chance = sum(outcome.by_chance for outcome in planted) / len(planted)
+        yield Figure(name="probe.planted.first_by_chance", value=chance, n=len(planted))
+        drops = [outcome.true_drop for outcome in planted]
+        yield Figure(
+            name="probe.planted.true_drop", value=median(drops), low=min(drops), high=max(drops), n=len(planted)
+        )
+    if clean:
+        quiet = sum(outcome.num_significant == 0 for outcome in clean)
+        yield share("probe.clean.no_significant_cell", quiet, len(clean), 0.9)
+        drops = [outcome.corrected_drop.value for outcome in clean]
+        yield Figure(
+            name="probe.clean.corrected_drop", value=median(drops), low=min(drops), high=max(drops), n=len(clean)
+        )
+    for outcome in artefact:
+        yield _of_interval("probe.artefact.accuracy_drop", outcome.raw_drop, target=0.3)
+        yield _of_interval("probe.artefact.corrected_drop", outcome.corrected_drop)
+        inside = outcome.corrected_drop.low <= 0 <= outcome.corrected_drop.high
+        yield Figure(name="probe.artefact.within_noise", value=float(inside), target=1, better="higher", n=1)
+
+
+def _of_interval(name: str, interval: Interval, target: float | None = None) -> Figure:
+    better: Literal["higher"] | None = None if target is None else "higher"
+    return Figure(name=name, value=interval.value, low=interval.low, high=interval.high, target=target, better=better)
+
+
+def _describe(outcome: Outcome) -> str:
+    plant = outcome.trial.plant
+    truth = f"{plant}, true drop {100 * outcome.true_drop:.0f} points" if plant else outcome.trial.sort
+    return (
+        f"{truth}: first {'found' if outcome.is_found else 'not found' if plant else 'cell'}: {outcome.first}"
+        f"{'' if outcome.is_first_significant else ' (not significant)'}, {outcome.num_significant} significant, "
+        f"drop {100 * outcome.raw_drop.value:.1f}, corrected {100 * outcome.corrected_drop.value:.1f}"
+    )

@@ -1,0 +1,35 @@
+"""The test images without the weakness, on which the proofs score what was fine-tuned."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cluster.phases.arms import test_sets, trained_ref
+from cluster.phases.evaluate import Evaluation, LabelledSet, ask_all, attribute_names, score_answers
+from engine.evaluation.groups import Dominant, dominant_values
+from engine.run.directory import RunDirectory
+from engine.runfile.run import RunFile
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shifted:
+    """Hold the images, what they are grouped by, and which values are usual for a class in the training data."""
+
+    images: LabelledSet
+    group_by: Sequence[str]
+    dominant: Dominant
+
+    @classmethod
+    def of(cls, run: RunFile, rundir: RunDirectory) -> "Shifted":
+        """Return those of a run."""
+        plan = rundir.plan()
+        training = [item for item, _ in plan.of_split("train")]
+        group_by = attribute_names(training, run.report.group_by or None)
+        return cls(
+            images=test_sets(run, plan)["shifted"], group_by=group_by, dominant=dominant_values(training, group_by)
+        )
+
+    def evaluate(self, run: RunFile, rundir: RunDirectory) -> Evaluation:
+        """Score the arm `reinforced` of a run."""
+        trained = trained_ref(run, rundir, "models/reinforced")
+        results = ask_all(trained, self.images)
+        return score_answers(results, trained.classes, self.group_by, self.dominant, {})

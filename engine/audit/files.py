@@ -1,0 +1,74 @@
+"""Verify a run: hash every file of every marker again and name each difference; have damaged shards made again."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from engine.errors import RunError, ShardError
+from engine.run.directory import RunDirectory, marker_path
+from engine.run.lease import held
+from engine.shards.marker import FileRecord, Marker
+from engine.storage.storage import Storage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Name a file that is not as its marker says, and how it differs."""
+
+    shard: int
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        return f"{self.path}: {self.what}"
+
+
+def verify_run(rundir: RunDirectory) -> list[Difference]:
+    """Return every difference between the markers and the files as they are now; none means that all is well."""
+    return [difference for index in rundir.done() for difference in verify_shard(rundir, index)]
+
+
+def verify_shard(rundir: RunDirectory, index: int) -> Iterator[Difference]:
+    """Yield the differences of one shard that is done."""
+    try:
+        marker = rundir.marker(index)
+    except ShardError as error:
+        yield Difference(shard=index, path=marker_path(index), what=str(error))
+        return
+    if index != marker.shard or index >= rundir.info.num_shards:
+        what = f"is the marker of shard {marker.shard}; the plan has the shards 0 to {rundir.info.num_shards - 1}"
+        yield Difference(shard=index, path=marker_path(index), what=what)
+    yield from _verify_files(rundir.storage, marker)
+
+
+def forget_shards(rundir: RunDirectory, shards: Iterable[int], *, take_over: bool = False) -> None:
+    """Take the markers of shards away, so that `run` and `generate` make these again, and only these.
+
+    Raises RunDirectoryError where another process makes shards now.
+    """
+    with held(rundir.storage, ("generate",), take_over=take_over):
+        for index in shards:
+            rundir.storage.delete(marker_path(index))
+
+
+def _verify_files(storage: Storage, marker: Marker) -> Iterator[Difference]:
+    for path, record in sorted(marker.files.items()):
+        what = _difference(storage, path, record)
+        if what:
+            yield Difference(shard=marker.shard, path=path, what=what)
+
+
+def _difference(storage: Storage, path: str, record: FileRecord) -> str | None:
+    """Say how a file differs, None if it does not; the size is asked first, it costs nothing."""
+    try:
+        size = storage.size(path)
+        if size is None:
+            return "is missing"
+        if size != record.bytes:
+            return f"has {size} bytes, its marker says {record.bytes}"
+        found = storage.digest(path).blake3
+    except (FileNotFoundError, RunError) as error:
+        return f"cannot be read: {error}"
+    if found != record.blake3:
+        return f"has BLAKE3 {found[:16]}..., its marker says {record.blake3[:16]}...: its bytes changed"
+    return None

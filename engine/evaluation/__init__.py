@@ -1,0 +1,1 @@
+"""Accuracies with their intervals: over groups, between classifiers, against confidence."""

@@ -1,0 +1,224 @@
+"""Accuracy by group (a class with its attribute values): where class and attribute agree, and where they conflict."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.evaluation.confidence import negative_log_likelihood
+from engine.sample import Json
+from engine.sources import SourceItem
+from engine.statistics import Interval, calibration_error, wilson_interval
+
+# A value is dominant when it is this many times as common as the next one, by this many standard errors: an attribute
+# that was dealt by chance (eight colours, equally often) has no dominant value, and makes no conflicts.
+DOMINANCE = 2.0
+STANDARD_ERRORS = 3.0
+
+# Class name, then attribute, to its dominant value in the training data; only attributes that have one.
+Dominant = Mapping[str, Mapping[str, str]]
+# Class name and attribute values: what names a group.
+GroupKey = tuple[str, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Hold a classifier's answer to one labelled image: the probability of its prediction, and that of the label."""
+
+    class_name: str
+    attributes: Mapping[str, str]
+    is_right: bool
+    confidence: float
+    p_label: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Count right answers; accuracy with its Wilson interval follows."""
+
+    correct: int
+    n: int
+    confidence: float = 0.95
+
+    def to_json(self) -> dict[str, Json]:
+        """Return n, correct, accuracy (null for none), low and high."""
+        low, high = wilson_interval(self.correct, self.n, self.confidence)
+        return {"n": self.n, "correct": self.correct, "accuracy": self.accuracy, "low": low, "high": high}
+
+    @property
+    def accuracy(self) -> float | None:
+        """Return the share of right answers, None for none."""
+        return self.correct / self.n if self.n else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Hold one class with one value of each attribute; conflict is None where the class has no dominant value."""
+
+    class_name: str
+    values: Mapping[str, str]
+    share: Share
+    conflict: bool | None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the group as one flat object."""
+        return {
+            "class_name": self.class_name,
+            "values": dict(self.values),
+            **self.share.to_json(),
+            "conflict": self.conflict,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupReport:
+    """Hold the accuracy of one classifier on one labelled set, over all, by class and by group.
+
+    `worst` is the group of lowest accuracy among those with at least `min_n` images; being the lowest of many it is
+    pessimistic, so its interval stands beside it. `aligned` and `conflict` are None where no value is dominant. Without
+    attributes the groups are the classes. `adjusted` weighs each group's accuracy by its share of the training data
+    (Sagawa et al. 2020, for Waterbirds); None where a group of the training data has no image here. `nll` is in nats.
+    """
+
+    overall: Share
+    classes: Mapping[str, Share]
+    groups: tuple[Group, ...]
+    min_n: int
+    worst: Group | None
+    aligned: Share | None
+    conflict: Share | None
+    adjusted: Interval | None
+    calibration_error: float
+    nll: float
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the report as plain JSON."""
+        return {
+            **self.overall.to_json(),
+            "classes": [{"class_name": name, **share.to_json()} for name, share in self.classes.items()],
+            "groups": [group.to_json() for group in self.groups],
+            "min_n": self.min_n,
+            "worst_group_accuracy": self.worst.share.accuracy if self.worst else None,
+            "worst_group": self.worst.to_json() if self.worst else None,
+            "aligned_accuracy": self.aligned.accuracy if self.aligned else None,
+            "aligned": self.aligned.to_json() if self.aligned else None,
+            "conflict_accuracy": self.conflict.accuracy if self.conflict else None,
+            "conflict": self.conflict.to_json() if self.conflict else None,
+            "adjusted_average": self.adjusted.value if self.adjusted else None,
+            "adjusted_average_low": self.adjusted.low if self.adjusted else None,
+            "adjusted_average_high": self.adjusted.high if self.adjusted else None,
+            "calibration_error": self.calibration_error if math.isfinite(self.calibration_error) else None,
+            "nll": self.nll if math.isfinite(self.nll) else None,
+        }
+
+
+def dominant_values(items: Iterable[SourceItem], group_by: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Return each class's dominant value of each attribute in the training data, where it has one."""
+    counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    for item in items:
+        for name in group_by:
+            if name in item.attributes:
+                counts[item.class_name][name][item.attributes[name]] += 1
+    found: dict[str, dict[str, str]] = {}
+    for class_name, by_name in sorted(counts.items()):
+        values = {name: _dominant(counter) for name, counter in by_name.items()}
+        found[class_name] = {name: value for name, value in values.items() if value is not None}
+    return found
+
+
+def group_counts(items: Iterable[SourceItem], group_by: Sequence[str]) -> Counter[GroupKey]:
+    """Return the number of images of each group."""
+    return Counter(_key(item.class_name, item.attributes, group_by) for item in items)
+
+
+def group_report(
+    answers: Sequence[Answer],
+    classes: Sequence[str],
+    group_by: Sequence[str],
+    dominant: Dominant,
+    training: Mapping[GroupKey, int],
+    *,
+    confidence: float = 0.95,
+    min_n: int = 10,
+) -> GroupReport:
+    """Return accuracy over all, by class, by group, and where class and attribute agree or conflict.
+
+    `training` counts the images of each group in the training data.
+    """
+
+    def share(chosen: Iterable[Answer]) -> Share:
+        right = [answer.is_right for answer in chosen]
+        return Share(correct=sum(right), n=len(right), confidence=confidence)
+
+    by_group: dict[GroupKey, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_group[_key(answer.class_name, answer.attributes, group_by)].append(answer)
+    groups = [
+        Group(
+            class_name=name, values=dict(values), share=share(members), conflict=conflicts(dominant, name, dict(values))
+        )
+        for (name, values), members in sorted(by_group.items())
+    ]
+    large = [group for group in groups if group.share.n >= min_n]
+    aligned, conflict = (_together([group for group in groups if group.conflict is side]) for side in (False, True))
+    return GroupReport(
+        overall=share(answers),
+        classes={name: share(answer for answer in answers if answer.class_name == name) for name in classes},
+        groups=tuple(groups),
+        min_n=min_n,
+        worst=min(large, key=lambda group: (group.share.accuracy or 0.0, -group.share.n), default=None),
+        aligned=aligned,
+        conflict=conflict,
+        adjusted=_adjusted(groups, training),
+        calibration_error=calibration_error(
+            np.array([answer.confidence for answer in answers], np.float64),
+            np.array([answer.is_right for answer in answers], np.bool_),
+        ),
+        nll=negative_log_likelihood(np.array([answer.p_label for answer in answers], np.float64)),
+    )
+
+
+def conflicts(dominant: Dominant, class_name: str, values: Mapping[str, str]) -> bool | None:
+    """Say whether any value differs from its class's dominant one; None where the class has none."""
+    usual = {name: value for name, value in dominant.get(class_name, {}).items() if name in values}
+    return any(values[name] != value for name, value in usual.items()) if usual else None
+
+
+def _key(class_name: str, attributes: Mapping[str, str], group_by: Sequence[str]) -> GroupKey:
+    return class_name, tuple((name, attributes[name]) for name in group_by if name in attributes)
+
+
+def _adjusted(groups: Sequence[Group], training: Mapping[GroupKey, int]) -> Interval | None:
+    """Return the groups' accuracies weighed by the training data; Wilson's limits joined (Zou and Donner 2008)."""
+    found = {(group.class_name, tuple(group.values.items())): group.share for group in groups}
+    total = sum(training.values())
+    if not total or not training.keys() <= found.keys():
+        return None
+    value = below = above = 0.0
+    for key, count in training.items():
+        share, weight = found[key], count / total
+        low, high = wilson_interval(share.correct, share.n, share.confidence)
+        accuracy = share.correct / share.n
+        value += weight * accuracy
+        below += (weight * (accuracy - low)) ** 2
+        above += (weight * (high - accuracy)) ** 2
+    return Interval(value=value, low=value - math.sqrt(below), high=value + math.sqrt(above))
+
+
+def _dominant(counter: Counter[str]) -> str | None:
+    (value, first), *others = counter.most_common(2)
+    second = others[0][1] if others else 0
+    is_common = first >= DOMINANCE * second and first - second >= STANDARD_ERRORS * math.sqrt(first + second)
+    return value if is_common else None
+
+
+def _together(groups: Sequence[Group]) -> Share | None:
+    if not groups:
+        return None
+    return Share(
+        correct=sum(group.share.correct for group in groups),
+        n=sum(group.share.n for group in groups),
+        confidence=groups[0].share.confidence,
+    )

@@ -1,0 +1,1 @@
+"""Which source is in which split and which shard, before anything is spent."""

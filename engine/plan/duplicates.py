@@ -1,0 +1,222 @@
+"""Near-duplicates fall in one split, and images that look like a test image are left out of the training data.
+
+Sources that look alike (engine.plan.image_hash) share a split key, the smallest of theirs, so that one hash decides for
+all of them and for whoever shares a key with one of them. A source of data.train that looks like an image of data.test
+or data.shifted is left out of the plan, validation included: trained on, it would leak the test set, which others may
+use too and which therefore stays as it is. The classifier under test may have learned it already; that cannot be undone
+here. An image that is added to the data moves a group where it joins it under a smaller key, and no other source.
+
+The wardrobe is not looked at: its split key is the garment, known exactly, and hashing it means rendering it all.
+Neither is data.oracle, whose arm is no candidate to ship.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.plan.hash_store import HashStore
+from engine.plan.image_hash import Hashes, Rows, near_pairs
+from engine.plan.listing import Listing
+from engine.runfile.run import AnySource, RunFile, WardrobeSource
+from engine.sample import Json
+from engine.sources import SourceItem, open_source
+
+NUM_EXAMPLES = 20
+EXAMPLES_SHOWN = 3
+# A group as large as this share of the sources, and of that many split keys, is not one photograph taken twice.
+SUSPICIOUS_SHARE, SUSPICIOUS_KEYS = 0.02, 20
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NearDuplicates:
+    """Say what was found: how many images were looked at, and how many have no hash (too plain, or not readable).
+
+    `num_groups` split keys of several stand for `num_joined` sources; `largest` is the number of sources of the largest
+    group. `left_out` counts the sources that look like an image of a test set, by its field. Examples are pairs of
+    locators, of both sources or of the source and the test image.
+    """
+
+    num_images: int = 0
+    num_without: int = 0
+    num_groups: int = 0
+    num_joined: int = 0
+    largest: int = 0
+    examples: tuple[Pair, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out_examples: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "NearDuplicates":
+        """Read what `to_json` gave, and JSON has made lists of."""
+        examples = {name: _pairs(pairs) for name, pairs in record["left_out_examples"].items()}
+        return cls(**{**record, "examples": _pairs(record["examples"]), "left_out_examples": examples})
+
+    def describe(self) -> list[str]:
+        """Return lines for a person: what was done about them, and examples."""
+        lines = [f"near-duplicates: {self.num_images:,} images looked at, {self.num_without:,} too plain or unreadable"]
+        if self.num_groups:
+            lines.append(
+                f"  {self.num_joined:,} sources look alike in {self.num_groups:,} groups (the largest has "
+                f"{self.largest:,}): each group is in one split, such as {_name_pairs(self.examples)}"
+            )
+        lines += [
+            f"  {count:,} sources left out, they look like images of data.{name}: "
+            f"{_name_pairs(self.left_out_examples[name])}"
+            for name, count in self.left_out.items()
+        ]
+        return lines if len(lines) > 1 else [f"{lines[0]}, none found"]
+
+    def warning(self, num_sources: int) -> str | None:
+        """Return what to say where so many look alike that the hash, or the data, is not made for this."""
+        if self.largest < max(SUSPICIOUS_KEYS, SUSPICIOUS_SHARE * num_sources):
+            return None
+        return (
+            f"{self.largest:,} of {num_sources:,} sources look alike and are kept in one split. Where they do not, as "
+            "pictures of one fixed camera may, set data.near_duplicates: off and name what belongs together as `group`"
+        )
+
+
+def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing, NearDuplicates | None]:
+    """Return the listing with near-duplicates under one split key, without those of test images; and what was found.
+
+    None where nothing was looked at: data.near_duplicates is off, or the sources are the wardrobe's.
+    """
+    data = run.data
+    if data.near_duplicates == "off" or isinstance(data.train, WardrobeSource):
+        return listing, None
+    looks = _look(store, data.train, _items(listing))
+    num_images, num_without = len(looks.there), int((~looks.there).sum())
+    locators = listing.texts["locator"].to_pylist()
+    left_out: dict[str, int] = {}
+    examples: dict[str, tuple[Pair, ...]] = {}
+    gone = np.zeros(num_images, bool)
+    for name, config in (("test", data.test), ("shifted", data.shifted)):
+        if config is None or isinstance(config, WardrobeSource):
+            continue
+        items = list(open_source(config).items())
+        theirs = _look(store, config, items)
+        num_images, num_without = num_images + len(items), num_without + int((~theirs.there).sum())
+        like = _like(looks, theirs)
+        found = np.flatnonzero(like < len(items))
+        if len(found):
+            gone[found] = True
+            left_out[name] = len(found)
+            pairs = sorted((locators[row], items[like[row]].locator) for row in found.tolist())
+            examples[name] = tuple(pairs[:NUM_EXAMPLES])
+    kept = listing.keep(np.flatnonzero(~gone)) if gone.any() else listing
+    joined, groups = _join(kept, looks.keep(~gone), run)
+    return joined, replace(
+        groups, num_images=num_images, num_without=num_without, left_out=left_out, left_out_examples=examples
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Looks:
+    """Hold the hashes (n, 4) of some images, and which of them have one (n,)."""
+
+    hashes: Hashes
+    there: npt.NDArray[np.bool_]
+
+    def keep(self, chosen: npt.NDArray[np.bool_]) -> "_Looks":
+        return _Looks(hashes=self.hashes[chosen], there=self.there[chosen])
+
+
+def _look(store: HashStore, config: AnySource, items: Sequence[SourceItem]) -> _Looks:
+    hashes, there = store.hashes(config, items)
+    return _Looks(hashes=hashes, there=there)
+
+
+def _like(ours: _Looks, theirs: _Looks) -> Rows:
+    """Return for each of ours the first of theirs that looks like it, their number where none does."""
+    none = len(theirs.there)
+    rows, number, pairs = _distinct(
+        _Looks(hashes=np.concatenate([ours.hashes, theirs.hashes]), there=np.concatenate([ours.there, theirs.there]))
+    )
+    first = np.full(number.max(initial=-1) + 1, none)
+    is_theirs = rows >= len(ours.there)
+    np.minimum.at(first, number[is_theirs], rows[is_theirs] - len(ours.there))
+    reached = first.copy()
+    for left, right in pairs:
+        np.minimum.at(reached, left, first[right])
+        np.minimum.at(reached, right, first[left])
+    result = np.full(len(ours.there), none)
+    result[rows[~is_theirs]] = reached[number[~is_theirs]]
+    return result
+
+
+def _join(listing: Listing, looks: _Looks, run: RunFile) -> tuple[Listing, NearDuplicates]:
+    """Give the split keys of sources that look alike one name, the smallest of theirs."""
+    keys = listing.texts["split_key"].to_pylist()
+    rows, number, pairs = _distinct(looks)
+    first = np.zeros(number.max(initial=-1) + 1, np.int64)
+    first[number[::-1]] = rows[::-1]
+    alike = [(first[number], rows), *((first[left], first[right]) for left, right in pairs)]
+    known = {
+        (one, other) for left, right in alike for one, other in zip(left.tolist(), right.tolist(), strict=True)
+    } - {(row, row) for row in rows.tolist()}
+    name_of = _components((keys[one], keys[other]) for one, other in known)
+    new = [name_of.get(key, key) for key in keys]
+    # Where the source's own group holds them all together, nothing was joined.
+    groups = set(name_of.values())
+    sizes = Counter(key for key in new if key in groups)
+    locators = listing.texts["locator"].to_pylist()
+    examples = sorted(
+        tuple(sorted((locators[one], locators[other]))) for one, other in known if keys[one] != keys[other]
+    )
+    found = NearDuplicates(
+        num_groups=len(groups),
+        num_joined=sum(sizes.values()),
+        largest=max(sizes.values(), default=0),
+        examples=_pairs(examples[:NUM_EXAMPLES]),
+    )
+    return (listing.with_split_keys(new, run.data.splits, run.seed) if groups else listing), found
+
+
+def _distinct(looks: _Looks) -> tuple[Rows, Rows, list[tuple[Rows, Rows]]]:
+    """Return the rows that have a hash, the number of the hash of each, and pairs of numbers of near hashes."""
+    rows = np.flatnonzero(looks.there)
+    hashes, number = np.unique(looks.hashes[rows], axis=0, return_inverse=True)
+    return rows, number.reshape(-1), list(near_pairs(hashes)) if len(rows) else []
+
+
+def _components(pairs: Iterable[Pair]) -> dict[str, str]:
+    """Return the smallest name of each component of two names or more, by each of its names."""
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while (higher := above.get(name, name)) != name:
+            above[name] = above.get(higher, higher)
+            name = higher
+        return name
+
+    for one, other in pairs:
+        low, high = sorted((top(one), top(other)))
+        if low != high:
+            above[high] = low
+    return {name: top(name) for name in {*above, *above.values()}}
+
+
+def _items(listing: Listing) -> list[SourceItem]:
+    keys, locators = (listing.texts[name].to_pylist() for name in ("key", "locator"))
+    return [
+        SourceItem(key=key, split_key="", label=0, class_name="", locator=locator)
+        for key, locator in zip(keys, locators, strict=True)
+    ]
+
+
+def _pairs(pairs: Iterable[Sequence[str]]) -> tuple[Pair, ...]:
+    return tuple((one, other) for one, other in pairs)
+
+
+def _name_pairs(pairs: Sequence[Pair]) -> str:
+    return ", ".join(f"{one} ~ {other}" for one, other in pairs[:EXAMPLES_SHOWN])

@@ -1,0 +1,278 @@
+"""What a run will cost: shards, images, bytes, GPU-hours and money, before anything is spent.
+
+Times are measured where shards of a run are done; else they are FLOPs over a usual rate: a guess, and called so.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from engine.plan.plan import Plan
+from engine.runfile.fields import ServerConfig
+from engine.runfile.run import RunFile
+from engine.runfile.stages import (
+    AnyStageConfig,
+    CaptionerConfig,
+    EditorConfig,
+    PerturberConfig,
+    Placement,
+    PluginConfig,
+    VerifierConfig,
+)
+from engine.shards.marker import Marker, add_counts
+
+Basis = Literal["measured", "guess", "unknown"]
+
+# TFLOP of one U-Net or transformer row at the family's own edge in pixels, and that edge; counted on the published
+# configurations, the decoder's share included.
+DIFFUSION = (
+    (r"^zoo/", 0.0007, 64),
+    (r"flux", 17.4, 1024),
+    (r"xl|sdxl", 6.9, 1024),
+    (r"stable-diffusion|sd-?[12v]|pix2pix", 0.8, 512),
+)
+# TFLOP of one image through a CLIP image tower.
+CLIP = ((r"^zoo/", 0.0001), (r"vit-h", 0.33), (r"large|-l-|/l14|vit-l", 0.162), (r"base|-b-|vit-b", 0.0088))
+# Billions of parameters of models whose names do not say it; others are read from names such as Qwen3-4B.
+LANGUAGE = (
+    (r"^zoo/", 0.003),
+    (r"florence-2-large", 0.77),
+    (r"florence-2", 0.23),
+    (r"blip.*large", 0.47),
+    (r"blip", 0.25),
+)
+PROMPT_TOKENS = 400
+
+# TFLOP/s that stock code sustains: images on one A100-class GPU, text on one, either on one CPU core.
+GPU_IMAGE_RATE, GPU_TEXT_RATE, CPU_RATE = 100.0, 10.0, 0.03
+
+# Bytes of one pixel of a JPEG at quality 95 and of the records beside it.
+BYTES_PER_PIXEL, BYTES_PER_RECORD = 0.5, 2_500
+DEFAULT_EDGE = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Hold what finished shards took: seconds of each stage for one of its samples, bytes of one stored image."""
+
+    seconds: Mapping[str, float]
+    bytes_per_image: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageEstimate:
+    """Hold one stage: `seconds` of one device for all its samples, None where nothing is known of the model."""
+
+    name: str
+    num_samples: int
+    seconds: float | None
+    basis: Basis
+    num_gpus: float
+    replicas: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Hold what generating will take. Totals leave out stages of unknown time, `wall_hours` is with all replicas."""
+
+    num_shards: int
+    num_sources: int
+    num_edits: int
+    num_placebos: int
+    size_bytes: int
+    stages: tuple[StageEstimate, ...]
+    gpu_hours: float
+    cpu_hours: float
+    wall_hours: float
+    cost: float | None
+
+    @property
+    def num_images(self) -> int:
+        """Return sources, placebos and edits together."""
+        return self.num_sources + self.num_placebos + self.num_edits
+
+    @property
+    def basis(self) -> Basis:
+        """Return the weakest basis among the stages."""
+        order: tuple[Basis, ...] = ("unknown", "guess", "measured")
+        return min((stage.basis for stage in self.stages), key=order.index)
+
+
+def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> Estimate:
+    """Return what the plan's shards will take."""
+    num_sources = plan.num_edited
+    edits = placebos = 0
+    stages: list[StageEstimate] = []
+    for name, config in run.stages.items():
+        if isinstance(config, PerturberConfig):
+            edits = num_sources * sum(config.edits.values()) * len(config.severities)
+            placebos = num_sources * config.placebo
+        samples = (
+            num_sources if isinstance(config, CaptionerConfig | PerturberConfig) else edits + placebos or num_sources
+        )
+        stages.append(_stage(name, config, _placement(run, name), samples, measured))
+    wall = max(
+        sum(stage.seconds or 0 for stage in stages if stage.name in group) / _placement(run, group[0]).replicas[1]
+        for group in run.stage_groups()
+    )
+    gpu_hours = sum((stage.seconds or 0) * stage.num_gpus for stage in stages) / 3600
+    price = run.report.gpu_price_per_hour
+    bytes_per_image = measured.bytes_per_image if measured else _bytes_per_image(run)
+    return Estimate(
+        num_shards=plan.num_shards,
+        num_sources=num_sources,
+        num_edits=edits,
+        num_placebos=placebos,
+        size_bytes=round((num_sources + edits + placebos) * bytes_per_image),
+        stages=tuple(stages),
+        gpu_hours=gpu_hours,
+        cpu_hours=sum(stage.seconds or 0 for stage in stages if not stage.num_gpus) / 3600,
+        wall_hours=wall / 3600,
+        cost=None if price is None else gpu_hours * price,
+    )
+
+
+def measure(run: RunFile, markers: Mapping[int, Marker]) -> Measured | None:
+    """Return what finished shards of this pipeline took, None where there is none."""
+    counts = add_counts(markers)
+    images = counts.candidates + counts.placebos + counts.rejected_placebos
+    files = [file for marker in markers.values() for name, file in marker.files.items() if name.endswith(".tar")]
+    stored = sum(file.samples for file in files)
+    if not counts.sources or not stored:
+        return None
+    seconds = {}
+    for name, config in run.stages.items():
+        samples = counts.sources if isinstance(config, CaptionerConfig | PerturberConfig) else images or counts.sources
+        timed = [marker.seconds[name] for marker in markers.values() if name in marker.seconds]
+        if timed:
+            seconds[name] = sum(timed) / samples
+    return Measured(seconds=seconds, bytes_per_image=sum(file.bytes for file in files) / stored)
+
+
+def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) -> str:
+    """Return how much space the shards need that are still to be made, for people: measured where some are done."""
+    left = plan.num_shards - len(markers)
+    size_bytes = estimate_run(run, plan, measure(run, markers)).size_bytes * left / max(plan.num_shards, 1)
+    return f"{'one shard is' if left == 1 else f'{left} shards are'} left, which need about {_size(size_bytes)}"
+
+
+def describe(estimate: Estimate) -> list[str]:
+    """Return the estimate as lines for a person."""
+    lines = [
+        f"shards      {estimate.num_shards:,}",
+        f"sources     {estimate.num_sources:,}",
+        f"images      {estimate.num_images:,} ({estimate.num_edits:,} edits, {estimate.num_placebos:,} placebos)",
+        f"storage     about {_size(estimate.size_bytes)}",
+    ]
+    for stage in estimate.stages:
+        where = f"{stage.num_gpus:g} GPU" if stage.num_gpus else "CPU"
+        time = "time not known" if stage.seconds is None else f"{_hours(stage.seconds / 3600)} ({stage.basis})"
+        lines.append(f"  {stage.name:<12}{stage.num_samples:>12,} samples   {where}   {time}")
+    lines.append(f"GPU-hours   {estimate.gpu_hours:.2f}")
+    lines.append(f"wall clock  about {_hours(estimate.wall_hours)} with every replica at work")
+    if estimate.cost is not None:
+        lines.append(f"cost        {estimate.cost:,.2f} at your price of a GPU-hour")
+    if estimate.basis != "measured":
+        lines.append(
+            f"Guessed times are FLOPs at {GPU_IMAGE_RATE:g} TFLOP/s a GPU: right within a factor of 3 or so. "
+            "After the first shard of a run, `counterforge plan` goes by what was measured."
+        )
+    return lines
+
+
+def _stage(
+    name: str, config: AnyStageConfig, placement: Placement, num_samples: int, measured: Measured | None
+) -> StageEstimate:
+    each = None if measured is None else measured.seconds.get(name)
+    basis: Basis = "measured"
+    if each is None:
+        each = _guess_seconds(config, placement)
+        basis = "unknown" if each is None else "guess"
+    return StageEstimate(
+        name=name,
+        num_samples=num_samples,
+        seconds=None if each is None else each * num_samples,
+        basis=basis,
+        num_gpus=placement.num_gpus,
+        replicas=placement.replicas[1],
+    )
+
+
+def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None:
+    """Return the seconds of one sample on one device, from the model's name alone."""
+    match config:
+        case PluginConfig() | CaptionerConfig(server=ServerConfig()) | PerturberConfig(server=ServerConfig()):
+            return None
+        case EditorConfig():
+            tflop, rate = _editor_tflop(config), GPU_IMAGE_RATE
+        case VerifierConfig():
+            tflop, rate = _look_up(CLIP, config.model.name), GPU_IMAGE_RATE
+        case CaptionerConfig():
+            tflop, rate = _language_tflop(config.model.name, config.max_new_tokens), GPU_TEXT_RATE
+        case PerturberConfig():
+            number = sum(config.edits.values())
+            tflop, rate = _language_tflop(config.model.name, config.max_new_tokens * number), GPU_TEXT_RATE
+        case _:
+            assert_never(config)
+    if tflop is None:
+        return None
+    return tflop / (rate if placement.num_gpus else CPU_RATE * placement.num_threads)
+
+
+def _editor_tflop(config: EditorConfig) -> float | None:
+    family = next(
+        ((row, edge) for pattern, row, edge in DIFFUSION if re.search(pattern, config.model.name.lower())), None
+    )
+    if family is None:
+        return None
+    row, edge = family
+    match config.method:
+        case "instruct":
+            rows = 3.0 * config.num_inference_steps
+        case "img2img" | "inpaint":
+            rows = 2.0 * config.num_inference_steps * config.strength
+        case _:
+            assert_never(config.method)
+    return rows * row * ((config.size or edge) / edge) ** 2
+
+
+def _language_tflop(name: str, new_tokens: int) -> float | None:
+    billions = _look_up(LANGUAGE, name)
+    size = re.search(r"(\d+(?:\.\d+)?)b\b", name.lower())
+    if billions is None and size:
+        billions = float(size[1])
+    return None if billions is None else 2 * billions * (PROMPT_TOKENS + new_tokens) / 1000
+
+
+def _look_up(table: tuple[tuple[str, float], ...], name: str) -> float | None:
+    return next((value for pattern, value in table if re.search(pattern, name.lower())), None)
+
+
+def _bytes_per_image(run: RunFile) -> float:
+    editor = next((config for config in run.stages.values() if isinstance(config, EditorConfig)), None)
+    edge: float = DEFAULT_EDGE
+    if editor is not None:
+        named = (native for pattern, _, native in DIFFUSION if re.search(pattern, editor.model.name.lower()))
+        edge = editor.size or next(named, DEFAULT_EDGE)
+    return edge * edge * BYTES_PER_PIXEL + BYTES_PER_RECORD
+
+
+def _placement(run: RunFile, name: str) -> Placement:
+    """Return where a stage runs: its group goes where the first of it is placed."""
+    first = next(group[0] for group in run.stage_groups() if name in group)
+    return run.stages[first].placement
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "KB", "MB", "GB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.1f} TB"

@@ -1,0 +1,116 @@
+"""The hashes of the images of a run, computed once: by several threads, and kept in the run directory."""
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.plan.image_hash import HASH_BYTES, Hashes, image_hash
+from engine.runfile.run import AnySource
+from engine.sources import SourceItem, UnreadableItemError, open_source
+from engine.storage.storage import Storage
+
+HASHES = "hashes.parquet"
+IMAGES_PER_TASK = 64
+SAY_EVERY_S = 20.0
+
+# None: the image is too plain for a hash, or it cannot be read.
+Known = dict[str, bytes | None]
+
+logger = logging.getLogger(__name__)
+
+
+class HashStore:
+    """Give the hashes of images, those of an earlier plan from the run directory, the others from their pixels.
+
+    An image is known by its source and key: as for the plan, a file that changes under its name is the same image.
+    """
+
+    def __init__(self, storage: Storage | None = None) -> None:
+        self._sets: dict[str, Known] = _read(storage.read(HASHES)) if storage and storage.exists(HASHES) else {}
+        self._saved = self._size()
+        self.seconds = 0.0
+
+    def hashes(self, config: AnySource, items: Sequence[SourceItem]) -> tuple[Hashes, npt.NDArray[np.bool_]]:
+        """Return the hashes (n, 4) of a source's items and which of them have one (n,)."""
+        known = self._sets.setdefault(_name(config), {})
+        missing = [item for item in items if item.key not in known]
+        start = monotonic()
+        known.update(_hash_all(config, missing))
+        self.seconds += monotonic() - start
+        found = [known[item.key] for item in items]
+        whole = b"".join(value or bytes(HASH_BYTES) for value in found)
+        return np.frombuffer(whole, np.uint64).reshape(-1, 4), np.array([value is not None for value in found], bool)
+
+    def save(self, storage: Storage) -> None:
+        """Keep the hashes in a run directory, where there are new ones."""
+        if self._size() == self._saved:
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [(name, key, value) for name, known in self._sets.items() for key, value in known.items()]
+        names, keys, values = (list(column) for column in zip(*rows, strict=True))
+        table = pa.table(
+            {"source": pa.array(names), "key": pa.array(keys), "hash": pa.array(values, pa.binary(HASH_BYTES))}
+        )
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        storage.write(HASHES, buffer.getvalue())
+        self._saved = self._size()
+
+    def _size(self) -> int:
+        return sum(map(len, self._sets.values()))
+
+
+def _hash_all(config: AnySource, items: Sequence[SourceItem]) -> Iterator[tuple[str, bytes | None]]:
+    if not items:
+        return
+    logger.info(
+        "plan: looking for near-duplicates among %s images of %s, once a run (data.near_duplicates: off leaves it out)",
+        f"{len(items):,}",
+        getattr(config, "path", config.kind),
+    )
+    blocks = [items[start : start + IMAGES_PER_TASK] for start in range(0, len(items), IMAGES_PER_TASK)]
+    start = said = monotonic()
+    done = 0
+    with ThreadPoolExecutor() as pool:
+        for block in pool.map(partial(_hash_block, config), blocks):
+            yield from block.items()
+            done += len(block)
+            if (now := monotonic()) - said > SAY_EVERY_S:
+                said = now
+                left = (now - start) / done * (len(items) - done)
+                logger.info("plan: %s of %s images, about %.0f s left", f"{done:,}", f"{len(items):,}", left)
+
+
+def _hash_block(config: AnySource, items: Sequence[SourceItem]) -> Mapping[str, bytes | None]:
+    # Of its own: not every source may be read by two threads.
+    source = open_source(config)
+    found: Known = {}
+    for item in items:
+        try:
+            found[item.key] = image_hash(source.read(item))
+        except UnreadableItemError:
+            found[item.key] = None
+    return found
+
+
+def _name(config: AnySource) -> str:
+    return hashlib.blake2b(config.model_dump_json().encode(), digest_size=8).hexdigest()
+
+
+def _read(data: bytes) -> dict[str, Known]:
+    import pyarrow.parquet as pq
+
+    sets: dict[str, Known] = {}
+    columns = pq.read_table(io.BytesIO(data)).to_pydict()
+    for name, key, value in zip(columns["source"], columns["key"], columns["hash"], strict=True):
+        sets.setdefault(name, {})[key] = value
+    return sets

@@ -1,0 +1,1 @@
+"""Where a classifier fails: statistics over its answers to sources, placebos and edits."""

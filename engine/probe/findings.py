@@ -1,0 +1,52 @@
+"""What a probe found: everything that weakness.json holds, from the answers of the classifiers alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from engine.evaluation.confidence import calibration_by_role
+from engine.probe.failure_points import failure_points
+from engine.probe.pairs import read_pairs
+from engine.probe.phrases import phrases_json, rank_phrases
+from engine.probe.transfer import transfer
+from engine.probe.weakness import Weakness, weakness
+from engine.runfile.run import ProbeConfig
+from engine.sample import Json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """Hold one classifier's predictions on every picture of a run, and what names the classifier and them."""
+
+    classifier: str
+    digest: str
+    predictions: pa.Table
+
+
+def findings(
+    first: Answers, others: Sequence[Answers], config: ProbeConfig, *, seed: int = 0
+) -> tuple[Weakness, dict[str, Json]]:
+    """Return the weakness table of the first classifier, and the content of weakness.json.
+
+    Raises LeakError where a prediction is of the test split.
+    """
+    pairs = read_pairs(first.predictions)
+    table = weakness(pairs, config, seed=seed)
+    transfers: list[Json] = [
+        {
+            "classifier": other.classifier,
+            "digest": other.digest,
+            **transfer(table, pairs, read_pairs(other.predictions), config, seed=seed).to_json(),
+        }
+        for other in others
+    ]
+    return table, {
+        "classifier": first.classifier,
+        "digest": first.digest,
+        **table.to_json(),
+        "failure_points": [curve.to_json() for curve in failure_points(pairs, config, seed=seed)],
+        "phrases": phrases_json(rank_phrases(pairs, config.confidence)),
+        "calibration": calibration_by_role(first.predictions),
+        "transfer": transfers,
+    }

@@ -1,0 +1,120 @@
+"""Which phrase did it: edits ranked by their words, "before -> after", by how surely they flip the classifier.
+
+A phrase counts once for each source, at the largest severity that was accepted, and only for sources that were answered
+right both untouched and as a placebo: what the generator breaks by itself is no phrase's doing. Phrases that differ in
+case, spaces or a plural are one; it is shown in its most common spelling.
+
+As in the weakness table the ranking, by Wilson's lower bound, sees the discovery half alone, and the flip rate with its
+interval is that of the scoring half. A phrase that flips 2 of 2 has a lower bound of 0.34 and stands behind one that
+flips 30 of 40 with 0.60, so that rare phrases are not first by luck.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.probe.pairs import Pairs
+from engine.sample import Json
+from engine.statistics import wilson_interval
+
+# Language models think up phrases without end; the first of the ranking are what a reader looks at.
+MAX_PHRASES = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phrase:
+    """Hold one phrase: sources that its edits flip, of all that could be flipped, in either half and in both."""
+
+    kind: str
+    before: str
+    after: str
+    flips: int
+    occurrences: int
+    discovery_flips: int
+    discovery_occurrences: int
+    confidence: float
+
+    def to_json(self) -> dict[str, Json]:
+        """Return one flat object; flip_rate is of the scoring half, null where the phrase does not occur in it."""
+        flips, n = self.flips - self.discovery_flips, self.occurrences - self.discovery_occurrences
+        low, high = wilson_interval(flips, n, self.confidence)
+        return {
+            "kind": self.kind,
+            "before": self.before,
+            "after": self.after,
+            "flips": self.flips,
+            "occurrences": self.occurrences,
+            "discovery_flip_rate_low": self.rank,
+            "n_sources": n,
+            "flip_rate": flips / n if n else None,
+            "flip_rate_low": low if n else None,
+            "flip_rate_high": high if n else None,
+        }
+
+    @property
+    def rank(self) -> float:
+        """Return the lower bound of the flip rate in the discovery half, 0 where the phrase does not occur in it."""
+        return wilson_interval(self.discovery_flips, self.discovery_occurrences, self.confidence)[0]
+
+
+def rank_phrases(pairs: Pairs, confidence: float = 0.95) -> list[Phrase]:
+    """Return every phrase that could have flipped a source, the surest to flip first."""
+    strongest: dict[tuple[str, str, str], dict[int, int]] = defaultdict(dict)
+    spelled: dict[tuple[str, str, str], Counter[tuple[str, str]]] = defaultdict(Counter)
+    for row, (kind, before, after) in enumerate(
+        zip(pairs.kind.tolist(), pairs.before, pairs.after.tolist(), strict=True)
+    ):
+        words = before, pairs.afters[after]
+        phrase = pairs.kinds[kind], plain_phrase(words[0]), plain_phrase(words[1])
+        spelled[phrase][words] += 1
+        if not (pairs.right_source[row] and pairs.right_unedited[row]):
+            continue
+        source = int(pairs.source[row])
+        known = strongest[phrase].get(source)
+        if known is None or pairs.severity[row] > pairs.severity[known]:
+            strongest[phrase][source] = row
+    phrases = [
+        _phrase(pairs, phrase[0], spelled[phrase].most_common(1)[0][0], list(rows.values()), confidence)
+        for phrase, rows in strongest.items()
+    ]
+    return sorted(phrases, key=lambda phrase: (-phrase.rank, -phrase.discovery_occurrences, str(phrase)))
+
+
+def phrases_json(phrases: Sequence[Phrase]) -> dict[str, Json]:
+    """Return the first phrases of the ranking, and the number of all, as plain JSON."""
+    return {
+        "num_phrases": len(phrases),
+        "phrases": [phrase.to_json() for phrase in phrases[:MAX_PHRASES]],
+        "ranked_by": "discovery_flip_rate_low",
+    }
+
+
+def plain_phrase(text: str) -> str:
+    """Return what equal phrases share: case folded, spaces joined, each word without a simple plural ending."""
+    return " ".join(_singular(word) for word in text.casefold().split())
+
+
+def _singular(word: str) -> str:
+    if len(word) <= 3 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
+        return word
+    if word.endswith("ies"):
+        return f"{word[:-3]}y"
+    return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
+
+
+def _phrase(pairs: Pairs, kind: str, words: tuple[str, str], rows: Sequence[int], confidence: float) -> Phrase:
+    found = [row for row in rows if pairs.in_discovery[row]]
+    return Phrase(
+        kind=kind,
+        before=words[0],
+        after=words[1],
+        flips=_flips(pairs, rows),
+        occurrences=len(rows),
+        discovery_flips=_flips(pairs, found),
+        discovery_occurrences=len(found),
+        confidence=confidence,
+    )
+
+
+def _flips(pairs: Pairs, rows: Sequence[int]) -> int:
+    return sum(not pairs.right_edit[row] for row in rows)

@@ -1,0 +1,102 @@
+"""Transfer: whether what one classifier fails at fails another one too.
+
+Two questions. By cell: the other classifier gets a weakness table of its own, with its own test of every cell and its
+own drop on the same scoring half, and is looked up where the first is significantly weak. By picture: of the edits that
+flip the first, the share that flip the other too, beside the share that would by chance, were the two independent. A
+share near chance says that each classifier fails in its own way; one far above it that they share a weakness, or that
+the pictures are hard, or wrong, for any classifier.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.probe.pairs import Pairs
+from engine.probe.weakness import Cell, Weakness, weakness
+from engine.runfile.run import ProbeConfig
+from engine.sample import Json
+from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedFlips:
+    """Hold the share of the first classifier's flips that flip the other, and the share expected if independent.
+
+    Over the `n_edits` edits whose source both answer right before the edit (as a placebo where there is one); the
+    first flips on `n_flips` of them.
+    """
+
+    n_edits: int
+    n_flips: int
+    share: Interval
+    expected: Interval
+
+    def to_json(self) -> dict[str, Json]:
+        """Return one flat object, null where a number is undefined."""
+        return {
+            "n_edits": self.n_edits,
+            "n_flips": self.n_flips,
+            **self.share.to_json("share"),
+            **self.expected.to_json("expected"),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Hold another classifier's overall row, its cells where the first is significantly weak, and the shared flips."""
+
+    drop: str
+    overall: Cell | None
+    cells: tuple[Cell, ...]
+    shared: SharedFlips
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the transfer as plain JSON; cells are in the first classifier's order."""
+        return {
+            "overall": self._row(self.overall) if self.overall else None,
+            "num_cells": len(self.cells),
+            "num_significant": sum(cell.significant for cell in self.cells),
+            "cells": [self._row(cell) for cell in self.cells],
+            "shared_flips": self.shared.to_json(),
+        }
+
+    def _row(self, cell: Cell) -> dict[str, Json]:
+        content = cell.to_json()
+        drop: dict[str, Json] = {f"drop{end}": content[f"{self.drop}{end}"] for end in ("", "_low", "_high")}
+        names = ("level", "class_name", "kind", "after", "n_sources", "accuracy_source", "accuracy_edit")
+        tests = ("p_value", "q_value", "significant")
+        return {name: content[name] for name in names} | drop | {name: content[name] for name in tests}
+
+
+def transfer(first: Weakness, pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int = 0) -> Transfer:
+    """Return how the other classifier does where the first is weak; both answered the same pictures."""
+    table = weakness(other, config, seed=seed)
+    known = {cell.place: cell for cell in table.cells}
+    return Transfer(
+        drop="corrected_drop" if table.has_placebos else "accuracy_drop",
+        overall=table.overall,
+        cells=tuple(known[cell.place] for cell in first.cells if cell.significant),
+        shared=shared_flips(pairs, other, config, seed=seed),
+    )
+
+
+def shared_flips(pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int = 0) -> SharedFlips:
+    """Return how often the other classifier flips where the first does, and how often it flips at all."""
+    assert pairs.keys == other.keys  # both are read from the same shards, in the same order
+    both_right = (pairs.right_unedited * other.right_unedited) > 0
+    flips, others = ((1 - each.right_edit)[both_right] for each in (pairs, other))
+    cluster = pairs.cluster[both_right]
+    if not flips.any():
+        return SharedFlips(n_edits=len(flips), n_flips=0, share=UNDEFINED, expected=UNDEFINED)
+    bootstrap = SourceBootstrap(
+        pairs.num_clusters, num_draws=config.num_bootstraps, confidence=config.confidence, seed=seed
+    )
+    ratios: Sequence[Ratio] = (
+        Ratio(numerator=flips * others, denominator=flips, prior="share"),
+        Ratio(numerator=others, denominator=np.ones(len(flips)), prior="share"),
+    )
+    share, expected = bootstrap.intervals(cluster, np.zeros(len(flips), np.int64), 1, ratios)
+    return SharedFlips(
+        n_edits=len(flips), n_flips=int(flips.sum()), share=share.interval(0), expected=expected.interval(0)
+    )

@@ -1,0 +1,179 @@
+"""Turn the summary's numbers into what the template shows: words, heat maps, charts and tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.report.drawing.maps import group_attributes, group_map, group_name, key_of, shown_classes
+from engine.report.drawing.words import count, interval, percent, points
+from engine.report.views.advice import find_comparison, headline
+from engine.report.views.arms import ARMS, LOOKS, arms_of
+from engine.report.views.rounds import rounds_view
+from engine.report.views.run import accept_tables, cost_view, verifier_sentence
+from engine.report.views.training import training_view
+from engine.report.views.weakness import weakness_view
+from engine.runfile.run import RunFile
+
+View = dict[str, Any]
+FIGURES = (
+    (
+        "conflict_accuracy",
+        "Conflict accuracy",
+        "where an image does not carry its class's usual attribute",
+        "Not measured: the images have no attributes, or no class has a usual value.",
+    ),
+    (
+        "worst_group_accuracy",
+        "Worst-group accuracy",
+        "in the group of class and attributes that is answered worst",
+        "Not measured: the images have no attributes, or no group has enough images.",
+    ),
+    (
+        "accuracy_biased",
+        "Accuracy as before",
+        "on test images like the training data; it should not fall",
+        "Not measured: there are no test images.",
+    ),
+)
+NUM_GROUPS = 8
+# More would be read by nobody; the others are in summary.json.
+GROUP_ARMS = ("patient", "real_only", "reinforced", "oracle")
+MISSING = {
+    "evaluation": "No evaluation yet: `counterforge run` evaluates every arm on the test sets after reinforcing.",
+    "weakness": "Not probed yet: run `counterforge probe`, which asks the classifier about every accepted picture.",
+    "pictures": "No pictures yet: no source has an accepted edit, or report.num_rows is 0.",
+    "groups": "No groups: the test images have no attributes. Add attribute columns to the data to see them.",
+    "rejected": "No rejected picture to show: nothing was rejected, or shards.keep_rejected is none.",
+    "candidates": "No edits were made yet: run `counterforge generate`.",
+    "reinforce": "Not reinforced yet: run `counterforge reinforce` to train on the accepted edits.",
+}
+
+
+def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
+    """Return everything the template needs beside the summary itself."""
+    verdict = summary["verdict"]
+    badge, sign = {"ship": ("ship", "✓"), "do not ship": ("stop", "✗")}.get(verdict, ("open", "…"))
+    return {
+        "headline": headline(verdict),
+        "badge": badge,
+        "sign": sign,
+        "patient": run.probe.model.name if run.probe.model else run.probe.callable,
+        "arms": [_arm(arm) | {"what": LOOKS[arm].meaning} for arm in arms_of(run)],
+        "arm_words": {"patient": "before", "reinforced": "after"},
+        "figures": _figures(summary),
+        "weakness": weakness_view(summary["weakness"]),
+        "pictures_sentence": _pictures_sentence(summary["pictures"]),
+        "groups": _groups(summary["groups"], run),
+        "verifier_sentence": verifier_sentence(summary),
+        "accept_tables": accept_tables(summary["accept_rate"]),
+        "training": training_view(summary["training"]),
+        "rounds": rounds_view(summary["rounds"], _patient_on_edits(summary["training"]), run.rounds),
+        **cost_view(summary),
+        "run_file": run_text,
+        "missing": MISSING,
+    }
+
+
+def _patient_on_edits(training: Mapping[str, Any] | None) -> float | None:
+    return training["arms"]["patient"]["validation_edits_accuracy"] if training else None
+
+
+def _arm(name: str) -> View:
+    return {"css": name, "name": LOOKS[name].name, "mark": LOOKS[name].mark}
+
+
+def _estimate(arm: str, figure: Mapping[str, Any]) -> View:
+    title = f"{LOOKS[arm].name}: {percent(figure['value'])}, {percent(figure['low'])} to {percent(figure['high'])}"
+    return {**_arm(arm), **figure, "title": title}
+
+
+def _figures(summary: Mapping[str, Any]) -> list[View]:
+    if not any(summary[name] for name, *_ in FIGURES):
+        return []
+    figures = []
+    for name, title, what, missing in FIGURES:
+        known = {arm: figure for arm, figure in summary[name].items() if figure and figure["value"] is not None}
+        both = "patient" in known and "reinforced" in known
+        figures.append(
+            {
+                "name": title,
+                "what": what,
+                "change": known["reinforced"]["value"] - known["patient"]["value"] if both else None,
+                "range": _change_range(summary, name),
+                "arms": [_estimate(arm, known[arm]) for arm in ARMS if arm in known],
+                "missing": None if known else missing,
+            }
+        )
+    return figures
+
+
+def _change_range(summary: Mapping[str, Any], name: str) -> str:
+    comparison = find_comparison(summary, name)
+    return f"{points(comparison['low'])} to {points(comparison['high'])}" if comparison else ""
+
+
+def _pictures_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+    flipped = sum(row["flips"] > 0 for row in rows)
+    if not any(picture["predictions"] for row in rows for picture in row["pictures"]):
+        return "Each row is one source. The classifier has not been asked about these pictures yet."
+    cured = sum(row["cures"] > 0 for row in rows)
+    after = f"; in {count(cured)} the reinforced classifier gets such an edit right" if cured else ""
+    return (
+        f"Each row is one source. In {count(flipped)} of these {count(len(rows))} an edit flips the classifier from "
+        f"right to wrong{after}. Rows with flips are shown first, so this is not a random choice."
+    )
+
+
+def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
+    if not groups or not group_attributes(groups["arms"]["patient"]):
+        return None
+    patient = groups["arms"]["patient"]
+    classes = shown_classes(patient)
+    all_classes = len({group["class_name"] for group in patient})
+    attributes = []
+    for attribute in group_attributes(patient):
+        maps = [
+            group_map(
+                groups["arms"][arm], attribute, title=LOOKS[arm].name, classes=classes, dominant=groups["dominant"]
+            )
+            for arm in ("patient", "reinforced", "real_only")
+            if arm in groups["arms"]
+        ]
+        note = (
+            f"The {len(classes)} classes with the worst groups, of {all_classes}." if len(classes) < all_classes else ""
+        )
+        attributes.append({"name": attribute, "maps": maps, "note": note})
+    known = [arm for arm in GROUP_ARMS if arm in groups["arms"]]
+    return {
+        "sentence": f"On the {'shifted ' if run.data.shifted else ''}test set. ◆ marks a class's usual value in the "
+        "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row."
+        + _adjusted_sentence(groups["adjusted_average"]),
+        "key": key_of("all right", "all wrong"),
+        "attributes": attributes,
+        "arms": [_arm(arm) for arm in known],
+        "worst": _worst_groups(groups["arms"], known),
+    }
+
+
+def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]]) -> str:
+    if not adjusted:
+        return ""
+    arms = "; ".join(f"{LOOKS[arm].name} {percent(at['value'])} ({interval(at)})" for arm, at in adjusted.items())
+    return f" Adjusted average, each group weighed by its share of the training data: {arms}."
+
+
+def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Sequence[str]) -> list[View]:
+    found = {arm: {group_name(group): group for group in arms[arm]} for arm in known}
+    large = [group for group in arms["patient"] if group["n"] >= 10]
+    worst = sorted(large, key=lambda group: (group["accuracy"], -group["n"]))[:NUM_GROUPS]
+    return [
+        {
+            "name": group_name(group),
+            "n": group["n"],
+            "arms": [
+                _estimate(arm, {**found[arm][group_name(group)], "value": found[arm][group_name(group)]["accuracy"]})
+                for arm in known
+                if group_name(group) in found[arm]
+            ],
+        }
+        for group in worst
+    ]

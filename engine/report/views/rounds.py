@@ -1,0 +1,117 @@
+"""The rounds of a run, in numbers for the summary and in words for the page: what was spent where, why, to what end."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.report.drawing.charts import share_bar
+from engine.report.drawing.words import DASH, count, percent
+from engine.rounds.allocation import Allocation, CellShare
+from engine.runfile.rounds import RoundsConfig
+
+View = dict[str, Any]
+NUM_CELLS = 8
+BAR_COLOURS = ("h5", "h4", "h3", "h2", "h1")
+
+
+def rounds_summary(
+    allocations: Mapping[str, Allocation],
+    of_shard: Mapping[int, str | None],
+    candidates: pa.Table,
+    trained: Mapping[str, Any] | None,
+) -> list[View]:
+    """Return one object a round: its edits by kind, its largest cells, and the accuracy on validation edits after it.
+
+    `allocations` are those of the rounds from the second on, by hash; `of_shard` is the hash that each shard's marker
+    has; `trained` is reinforce.json. Edits of validation sources are the yardstick and no round's spending.
+    """
+    if not allocations:
+        return []
+    ordered = sorted(allocations.items(), key=lambda item: item[1].number)
+    after = [allocation.edits_accuracy for _, allocation in ordered]
+    arms = (trained or {}).get("arms", {})
+    after.append(arms.get("reinforced", {}).get("validation_edits_accuracy"))
+    chosen = pc.and_(pc.equal(candidates["role"], "counterfactual"), pc.equal(candidates["split"], "train"))
+    edits = candidates.filter(chosen)
+    of_edit = pa.array([of_shard.get(shard) or "" for shard in edits["shard"].to_pylist()], pa.string())
+    return [
+        {
+            "round": number,
+            **_spent(edits.filter(pc.equal(of_edit, name))),
+            "edits_accuracy_after": after[number - 1],
+            "num_validation_edits": ordered[0][1].num_edits,
+            "shares": dict(allocations[name].by_kind()) if name else {},
+            "cells": [_cell(cell) for cell in _largest(allocations[name])] if name else [],
+        }
+        for number, name in enumerate(["", *(name for name, _ in ordered)], 1)
+    ]
+
+
+def rounds_view(rounds: list[View], patient: float | None, config: RoundsConfig) -> View | None:
+    """Return sentences, a bar of kinds for each round, and the tables of the largest cells; None without rounds."""
+    if not rounds:
+        return None
+    kinds = sorted({kind for each in rounds for kind in each["by_kind"]})
+    colours = dict(zip(kinds, [*BAR_COLOURS, *["patient"] * len(kinds)], strict=False))
+    measured = [patient, *(each["edits_accuracy_after"] for each in rounds)]
+    names = ["before", *(f"after round {each['round']}" for each in rounds)]
+    return {
+        "sentence": (
+            f"{count(len(rounds))} rounds. The first spent its edits evenly, as the run file says. Each later one "
+            "spent them where the classifier trained on the rounds before was weak: the gain expected of an edit is "
+            "the share of the classifier's confidence that such an edit of a validation source takes, times the share "
+            "of such edits that the verifier accepts. What little is known of is tried now and then. Each kind keeps "
+            f"{percent(config.floor, 0)} of a class's edits, one value gets {percent(config.cap, 0)} at most."
+        ),
+        "accuracy": [(name, percent(value)) for name, value in zip(names, measured, strict=True)],
+        "num_validation_edits": count(rounds[0]["num_validation_edits"]),
+        "legend": [(f"fill-{colours[kind]}", kind) for kind in kinds],
+        "rounds": [_round_view(each, colours) for each in rounds],
+    }
+
+
+def _spent(edits: pa.Table) -> View:
+    made = Counter(edits["edit_kind"].to_pylist())
+    accepted = Counter(edits.filter(pc.fill_null(edits["accepted"], True))["edit_kind"].to_pylist())
+    return {
+        "edits": edits.num_rows,
+        "accepted": sum(accepted.values()),
+        "by_kind": {kind: {"edits": n, "accepted": accepted[kind]} for kind, n in sorted(made.items())},
+    }
+
+
+def _largest(allocation: Allocation) -> list[CellShare]:
+    return sorted(allocation.cells, key=lambda cell: (-cell.share, cell.class_name, cell.kind, cell.value or ""))[
+        :NUM_CELLS
+    ]
+
+
+def _cell(cell: CellShare) -> View:
+    names = ("class_name", "kind", "value", "severity", "share", "weakness", "num_probed", "accept_rate", "num_tried")
+    return {name: getattr(cell, name) for name in (*names, "gain", "limit")}
+
+
+def _round_view(each: View, colours: Mapping[str, str]) -> View:
+    parts = [(kind, found["edits"], colours[kind]) for kind, found in each["by_kind"].items()]
+    total = max(1, each["edits"])
+    spent = ", ".join(f"{percent(n / total, 0)} on {kind}" for kind, n, _ in parts) or "not made yet"
+    return {
+        "name": f"Round {each['round']}",
+        "spent": f"{count(each['edits'])} edits, {count(each['accepted'])} accepted: {spent}",
+        "bar": share_bar([(n, f"fill-{css}") for _, n, css in parts], title=f"Round {each['round']}: {spent}"),
+        "cells": [
+            {
+                "edit": f"{cell['class_name']}: {cell['kind']} to {cell['value'] or 'any other value'}"
+                + (f" at {cell['severity']:g}" if cell["severity"] < 1 else ""),
+                "share": percent(cell["share"], 0),
+                "weakness": f"{percent(cell['weakness'], 0)} ({count(cell['num_probed'])})",
+                "accepted": f"{percent(cell['accept_rate'], 0)} ({count(cell['num_tried'])})",
+                "gain": percent(cell["gain"], 0),
+                "limit": {"cap": "held at the cap", "floor": "lifted to the floor"}.get(cell["limit"], DASH),
+            }
+            for cell in each["cells"]
+        ],
+    }

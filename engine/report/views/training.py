@@ -1,0 +1,124 @@
+"""Turn the summary's numbers on training into what the template shows: results, curves, the frontier."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from engine.report.drawing.charts import Line, line_chart
+from engine.report.drawing.words import DASH, count, percent, plain, words
+from engine.report.views.arms import ARMS, LOOKS
+
+View = dict[str, Any]
+IMAGE_NAMES = {"replay": "real ones", "counterfactuals": "accepted edits"}
+
+
+def training_view(training: Mapping[str, Any] | None) -> View | None:
+    """Return the training section: results, curves of every arm that was trained, the frontier and the settings."""
+    if training is None:
+        return None
+    known = training.get("arms", {})
+    arms = [
+        {
+            "css": arm,
+            "name": LOOKS[arm].name,
+            "history": list(known[arm].get("history", [])),
+            "best": known[arm].get("best_step"),
+        }
+        for arm in ARMS
+        if arm in known and arm != "patient"
+    ]
+    for arm in arms:
+        names_written = (name for line in arm["history"] for name in line if name != "arm")
+        arm["columns"] = list(dict.fromkeys(["step", *names_written]))
+    measures = list(
+        dict.fromkeys(name for arm in arms for name in arm["columns"] if name == "loss" or "accuracy" in name)
+    )
+    charts = [_curves(arms, name) for name in measures]
+    return {
+        "sentence": _sentence(training, arms),
+        "results": [_result(arm, known[arm]) for arm in ARMS if arm in known],
+        "arms": [arm for arm in arms if arm["history"]],
+        "charts": [chart for chart in charts if chart],
+        "frontier": _frontier(training),
+        "settings": [(name, plain(value)) for name, value in (training.get("settings") or {}).items()],
+    }
+
+
+def _result(arm: str, result: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return an arm's row: its name, both accuracies, which weights were kept, and where they are."""
+    share = result.get("best_share", 1.0)
+    kept = plain(result.get("best_step")) if share == 1 else f"{percent(share, 0)} of the way to {result['best_step']}"
+    return (
+        LOOKS[arm].name,
+        *(percent(result.get(name)) for name in ("validation_accuracy", "validation_edits_accuracy")),
+        kept,
+        result.get("model", DASH),
+    )
+
+
+def _curves(arms: Sequence[View], name: str) -> Markup:
+    lines = [
+        Line(
+            css=arm["css"],
+            points=[(line["step"], line[name]) for line in arm["history"] if line.get(name) is not None],
+            highlight=next(((line["step"], line[name]) for line in arm["history"] if _is_best(line, arm, name)), None),
+        )
+        for arm in arms
+    ]
+    return line_chart(lines, title=f"{words(name)} by step", y_label=words(name), percent="accuracy" in name)
+
+
+def _is_best(line: Mapping[str, Any], arm: View, name: str) -> bool:
+    return bool(line["step"] == arm["best"] and line.get(name) is not None)
+
+
+def _frontier(training: Mapping[str, Any]) -> Markup:
+    """Draw what each arm gives up on real images for what it gains on edits, from the patient to the last step."""
+    known = training.get("arms", {})
+    patient = _place(known.get("patient", {}))
+    lines = []
+    for arm in ARMS:
+        ways = known.get(arm, {}).get("frontier", [])
+        if patient is None or not ways:
+            continue
+        places = [_place(point) for point in (*sorted(ways, key=_share), known[arm]["history"][-1])]
+        points = [patient, *(place for place in places if place is not None)]
+        kept = _place(known[arm])
+        lines.append(Line(css=arm, points=points, highlight=kept))
+    if not lines or patient is None:
+        return Markup("")
+    allowed = patient[0] - training["settings"]["max_accuracy_loss"]
+    heights = [y for line in lines for _, y in line.points]
+    guard = Line(css="guard", points=[(allowed, min(heights)), (allowed, max(heights))])
+    return line_chart(
+        [*lines, guard, Line(css="patient", points=[patient])],
+        title="accuracy on validation edits against accuracy on real validation images, from the patient to each arm",
+        y_label="on validation edits",
+        x_label="on real validation images",
+        percent=True,
+        from_zero=False,
+    )
+
+
+def _place(scored: Mapping[str, Any]) -> tuple[float, float] | None:
+    real, edits = scored.get("validation_accuracy"), scored.get("validation_edits_accuracy")
+    return None if real is None or edits is None else (real, edits)
+
+
+def _share(point: Mapping[str, Any]) -> float:
+    return float(point["share"])
+
+
+def _sentence(training: Mapping[str, Any], arms: Sequence[View]) -> str:
+    images = training.get("images") or {}
+    used = ", ".join(f"{count(int(n))} {IMAGE_NAMES.get(name, words(name))}" for name, n in images.items())
+    return " ".join(
+        sentence
+        for sentence in (
+            "All arms start from the patient and take the same number of steps.",
+            f"Images to draw from: {used}." if used else "",
+            "Which weights were kept was chosen on validation data alone." if arms else "",
+        )
+        if sentence
+    )

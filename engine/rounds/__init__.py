@@ -1,0 +1,1 @@
+"""How the edits of each round are allocated by what earlier rounds found."""

@@ -1,0 +1,208 @@
+"""Read a run file: YAML 1.2 and overrides in, a checked RunFile out."""
+
+import difflib
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from engine.errors import RunFileError
+from engine.runfile.problems import describe_problems
+from engine.runfile.run import RunFile, resolve_path
+
+ALIASES = "zoo/"
+
+# Fields that hold a path, and those that hold a path or something else. A star stands for any name.
+PATH_FIELDS = tuple(
+    tuple(name.split("."))
+    for data in ("train", "test", "shifted", "oracle")
+    for name in (f"data.{data}.path", f"data.{data}.image_folder")
+)
+MODEL_FIELDS = (
+    ("stages", "*", "model", "name"),
+    ("stages", "*", "early_rejection", "model", "name"),
+    ("stages", "*", "early_rejection", "decoder", "name"),
+    ("probe", "model", "name"),
+    ("probe", "transfer", "*", "name"),
+)
+DEEPSPEED_FIELD = ("reinforce", "deepspeed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Override:
+    """Hold one `--set path=value`."""
+
+    text: str
+    path: tuple[str, ...]
+    value: Any  # any YAML value
+
+
+def load_run_file(path: Path | str, overrides: Sequence[str] = ()) -> RunFile:
+    """Read a run file and apply overrides such as `stages.editor.num_inference_steps=20`.
+
+    Relative paths in the file are relative to its folder, those in an override to the current folder; the result holds
+    absolute ones. Raise RunFileError, one line a problem.
+    """
+    path = Path(path)
+    tree = _read_tree(path)
+    changes = [parse_override(text) for text in overrides]
+    for change in changes:
+        _apply(tree, change)
+    try:
+        run = RunFile.model_validate(tree)
+    except ValidationError as error:
+        lines = describe_problems(error, tree, str(path), [(change.path, f"--set {change.text}") for change in changes])
+        raise RunFileError("\n".join(lines)) from error
+    _resolve(tree, run, path, [change.path for change in changes])
+    return RunFile.model_validate(tree)
+
+
+def dump_run_file(run: RunFile) -> str:
+    """Return the run file as YAML with every default written out; it loads as an equal RunFile."""
+    buffer = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # declared as None
+    yaml.width = 120
+    yaml.dump(run.model_dump(mode="json"), buffer)
+    return buffer.getvalue()
+
+
+def run_digest(run: RunFile) -> str:
+    """Return the SHA-256 of the whole run file; the plan's digest covers less (see engine/plan/plan.py)."""
+    content = json.dumps(run.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def parse_override(text: str) -> Override:
+    """Return the path and value of `a.b=value`; the value is YAML, so `[1, 2]` is a list and `1e-4` a number."""
+    name, equals, value = text.partition("=")
+    path = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(path):
+        raise RunFileError(f"--set {text}: expected field=value, such as --set stages.editor.num_inference_steps=20")
+    try:
+        return Override(text=text, path=path, value=_load_yaml(value))
+    except YAMLError as error:
+        problem = error.problem if isinstance(error, MarkedYAMLError) else str(error)
+        raise RunFileError(
+            f"--set {text}: the value is not YAML: {problem}; quote it, such as a.b='\"x: y\"'"
+        ) from error
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise RunFileError(f"run file not found: {path}{_near(path)}") from error
+    except IsADirectoryError as error:
+        raise RunFileError(f"{path} is a folder; expected a run file such as configs/wardrobe.yaml") from error
+    except PermissionError as error:
+        raise RunFileError(f"{path} may not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RunFileError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    try:
+        tree = _load_yaml(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise RunFileError(
+            f"{place}: not valid YAML: {' '.join(filter(None, (error.context, error.problem)))}"
+        ) from error
+    except YAMLError as error:
+        raise RunFileError(f"{path}: not valid YAML: {error}") from error
+    if tree is None:
+        raise RunFileError(f"{path} is empty; expected a run file with name, data, stages and probe")
+    if not isinstance(tree, dict):
+        raise RunFileError(f"{path}: expected fields such as `name: demo`, got a {type(tree).__name__}")
+    return tree
+
+
+def _load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
+    """Return the value of a YAML text; YAMLError for what ruamel raises as something else, too."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except RecursionError as error:
+        raise YAMLError("it is nested too deeply") from error
+    except ValueError as error:
+        # A date with a thirteenth month, a number with thousands of digits.
+        raise YAMLError(str(error)) from error
+
+
+def _near(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent}"
+    names = [entry.name for entry in path.parent.iterdir() if entry.suffix in (".yaml", ".yml")]
+    near = difflib.get_close_matches(path.name, names, n=1)
+    if near:
+        return f"; did you mean {path.parent / near[0]}?"
+    return f"; {path.parent}{os.sep} has {', '.join(sorted(names)[:8]) or 'no .yaml file'}"
+
+
+def _apply(tree: dict[str, Any], change: Override) -> None:
+    here: Any = tree  # any YAML value
+    for depth, part in enumerate(change.path[:-1]):
+        before = ".".join(change.path[: depth + 1])
+        if isinstance(here, list):
+            here = here[_index(here, part, change, before)]
+            continue
+        if here.get(part) is None:
+            if change.path[0] == "stages" and depth == 1:
+                raise RunFileError(f"--set {change.text}: there is no stage {part!r}; the stages are {', '.join(here)}")
+            here[part] = {}
+        here = here[part]
+        if not isinstance(here, dict | list):
+            raise RunFileError(f"--set {change.text}: {before} is {here!r}, which has no fields; set {before} itself")
+    if isinstance(here, list):
+        here[_index(here, change.path[-1], change, ".".join(change.path))] = change.value
+    else:
+        here[change.path[-1]] = change.value
+
+
+def _index(items: list[Any], part: str, change: Override, before: str) -> int:
+    if not part.isdecimal() or int(part) >= len(items):
+        raise RunFileError(f"--set {change.text}: {before}: expected an index below {len(items)}, got {part!r}")
+    return int(part)
+
+
+def _resolve(tree: dict[str, Any], run: RunFile, path: Path, changed: Sequence[tuple[str, ...]]) -> None:
+    """Make the paths in `tree` absolute; those of overrides start from the current folder."""
+    for pattern in (*PATH_FIELDS, *MODEL_FIELDS, DEEPSPEED_FIELD):
+        for parent, field in list(_find(tree, pattern, ())):
+            value = parent[field[-1]]
+            if not isinstance(value, str):
+                continue
+            from_override = any(field[: len(prefix)] == prefix for prefix in changed)
+            base = Path.cwd() / "run.yaml" if from_override else path.absolute()
+            resolved = resolve_path(os.path.expanduser(value), base)
+            if pattern not in MODEL_FIELDS or _is_local_model(value, resolved):
+                parent[field[-1]] = resolved
+
+
+def _find(
+    tree: object, pattern: tuple[str, ...], at: tuple[str, ...]
+) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    """Yield each mapping that holds a field of `pattern`, with the field's full path."""
+    if isinstance(tree, list) and pattern[0] == "*":
+        tree = {str(place): item for place, item in enumerate(tree)}
+    if not isinstance(tree, dict):
+        return
+    names = [name for name in tree if isinstance(name, str) and pattern[0] in ("*", name)]
+    for name in names:
+        if len(pattern) == 1:
+            yield tree, (*at, name)
+        else:
+            yield from _find(tree[name], pattern[1:], (*at, name))
+
+
+def _is_local_model(name: str, resolved: str) -> bool:
+    if name.startswith(ALIASES):
+        return False
+    return name.startswith(("./", "../", "~", "/")) or os.path.isdir(resolved)

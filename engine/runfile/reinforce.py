@@ -1,0 +1,109 @@
+"""The section `reinforce` of the run file: arms, steps, losses, and what keeps the classifier from forgetting."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue
+
+from engine.runfile.fields import Config
+from engine.runfile.stages import Placement
+
+ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+
+DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
+
+
+class LoraSettings(Config):
+    """Say how much low-rank adapters can learn: each adds `alpha / rank` times a matrix of that rank."""
+
+    rank: int = Field(8, ge=1)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class ReinforceConfig(Config):
+    """Fine-tune the classifier on accepted counterfactuals mixed with replayed real images."""
+
+    arms: tuple[ArmName, ...] = Field(
+        ("real_only", "reinforced"),
+        description="trained one after another from the classifier under test: real images alone, under RandAugment, "
+        "under CutMix, or with its errors drawn more often (JTT); with edits drawn alike, or by the weakness that the "
+        "probe found; on data.oracle",
+    )
+    num_steps: int = Field(300, ge=1, description="optimizer steps, the same in every arm")
+    batch_size: int = Field(64, ge=1, description="images in one step, over all workers")
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_share: float = Field(0.1, ge=0, lt=1)
+    replay_ratio: float = Field(0.5, ge=0, lt=1, description="share of real images in each batch of the reinforced arm")
+    emphasis: int = Field(
+        4,
+        ge=1,
+        description="arm reinforced: an edit of the weakest cell is drawn so many times as often as a harmless one",
+    )
+    upweight: int = Field(20, ge=1, description="arm reweighted: how often the classifier's errors are drawn")
+    consistency: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the Jensen-Shannon divergence between the answers to an edit and to its source, which "
+        "then stand in one batch, in the place of other real images",
+    )
+    distillation: float = Field(
+        0.0,
+        ge=0,
+        description="arms with edits: weight of the divergence from the untrained classifier's answers to real images",
+    )
+    edit_share: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of the accepted edits of train sources that is trained on, by a hash of their keys; to see "
+        "how many are enough",
+    )
+    held_out_phrases: Annotated[float, Field(ge=0, lt=1)] | tuple[str, ...] = Field(
+        0.0,
+        description="new values of edits, such as `snow`, that are never trained on: a share of all, by a hash of kind "
+        "and words, or a list. Validation edits that have one are scored apart and choose nothing",
+    )
+    soft_labels: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of an edit's label that is the untrained classifier's answer to its source, which then "
+        "stands in the batch, in the place of another real image",
+    )
+    trained: Literal["all", "head", "lora"] = Field(
+        "all",
+        description="which weights: all, the last linear layer, or that and low-rank adapters of the other layers, "
+        "which are merged into the saved model",
+    )
+    lora: LoraSettings = LoraSettings()
+    interpolation: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.25, 0.5, 0.75),
+        description="shares of the way from the classifier's weights to the trained ones that are scored as well; "
+        "costs nothing but a look at the validation images",
+    )
+    max_blur: float = Field(
+        0.01,
+        ge=0,
+        le=0.2,
+        description="each training image is blurred by up to this share of its edge, real ones too: else the "
+        "classifier may learn to tell generated images by their smoothness",
+    )
+    freeze_batch_norm: bool = Field(False, description="keep the running statistics of batch norm")
+    eval_every: int = Field(50, ge=1, description="steps between checkpoints, each scored on validation data")
+    max_accuracy_loss: float = Field(
+        0.005,
+        ge=0,
+        le=1,
+        description="in-distribution validation accuracy that may be lost, with one standard error; more: do not ship",
+    )
+    deepspeed: str | dict[str, JsonValue] = Field(
+        DEFAULT_DEEPSPEED,
+        description="a DeepSpeed JSON file or the same inline: ZeRO stage, precision",
+    )
+    num_workers: int = Field(1, ge=1, description="may be another one when the run is resumed")
+    placement: Placement = Placement()
+    max_failures: int = Field(3, ge=-1, description="worker failures survived by resuming from the last checkpoint")
+    follow_timeout_s: float = Field(
+        3600, gt=0, description="`reinforce --follow`: it stops where no further shard is done for so long"
+    )

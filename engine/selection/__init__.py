@@ -1,0 +1,1 @@
+"""Verdicts anew from stored scores: other thresholds, calibration on labels, early rejection."""

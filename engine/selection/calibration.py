@@ -1,0 +1,242 @@
+"""Calibration: verifier thresholds from labels, and what they are worth on sources that they were not chosen with.
+
+Thresholds are the loosest that reach a precision, found on a grid of cuts between good and bad labels. Their score is
+cross-validated: sources are dealt into folds by split key, and each fold is judged by thresholds chosen on the others.
+Thresholds that are scored on the rows that chose them look better than they are.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import SelectionError
+from engine.runfile.stages import VerifierConfig
+from engine.sample import content_seed
+from engine.selection.labels import Labelled
+from engine.statistics import Floats, Interval, wilson_interval
+from engine.verdicts.rule import verdict_reasons
+
+NUM_FOLDS = 5
+# Fewer good or bad labels leave a fold without any.
+MIN_EACH = 5
+# Cuts tried for one threshold: 12 for each of four and consistency make 41,472 combinations.
+MAX_CUTS = 12
+# A precision that fewer good edits than this share reach is chance: the few at the top of any score.
+MIN_RECALL = 0.1
+# Where no cuts reach the precision, those with the best one are taken that keep this share of the good edits.
+MIN_FALLBACK_RECALL = 0.5
+FLOORS = ("min_image", "min_text", "min_directional", "min_contrast")
+# Passes everything that is finite.
+OPEN: Mapping[str, float | bool] = {
+    "min_image": -1.0,
+    "min_text": -1.0,
+    "min_directional": -1.0,
+    "min_contrast": 0.0,
+    "consistency": False,
+}
+
+Thresholds = dict[str, float | bool]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Say how well thresholds tell good edits from bad ones; `bad_kept` is the share of bad edits that they accept."""
+
+    precision: Interval
+    recall: Interval
+    bad_kept: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Hold thresholds chosen on all labels, whether these reach the precision there, and their score on held-out ones.
+
+    `thresholds` has the fields that the choice is about. `held_out` is None where nothing is chosen.
+    """
+
+    thresholds: Thresholds
+    is_reached: bool
+    score: Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Hold the present thresholds' score, each threshold alone, and all together: the proposal."""
+
+    now: Score
+    alone: Mapping[str, Choice]
+    together: Choice
+
+
+def calibrate(rows: Sequence[Labelled], config: VerifierConfig, precision: float) -> Calibration:
+    """Choose the thresholds that keep most good edits at a precision; SelectionError where labels are too few."""
+    num_good = sum(row.is_good for row in rows)
+    if num_good < MIN_EACH or len(rows) - num_good < MIN_EACH:
+        raise SelectionError(
+            f"{len(rows)} labels can be used, {num_good} good and {len(rows) - num_good} bad: at least {MIN_EACH} of "
+            "each are needed, and about 200 in all; `counterforge show RUN --label` makes a page to label more"
+        )
+    folds = deal_folds(rows)
+    return Calibration(
+        now=score(rows, accepts(rows, config)),
+        alone={name: _choose(rows, folds, config, precision, (name,)) for name in (*FLOORS, "consistency")},
+        together=_choose(rows, folds, config, precision, (*FLOORS, "consistency")),
+    )
+
+
+def deal_folds(rows: Sequence[Labelled]) -> NDArray[np.int64]:
+    """Return the fold of each row: a split key is in one fold, and those with a bad edit are dealt evenly."""
+    with_bad = {row.candidate.split_key for row in rows if not row.is_good}
+    every = {row.candidate.split_key for row in rows}
+    dealt = sorted(every, key=lambda key: (key in with_bad, content_seed(0, f"fold/{key}")))
+    fold = {key: place % NUM_FOLDS for place, key in enumerate(dealt)}
+    return np.array([fold[row.candidate.split_key] for row in rows], np.int64)
+
+
+def accepts(rows: Sequence[Labelled], config: VerifierConfig) -> Mask:
+    """Return which rows the verifier's own rule accepts."""
+    every = [row.candidate for row in rows]
+    return np.array([not verdict_reasons(one.scores, config, text_changes=one.text_changes) for one in every])
+
+
+def score(rows: Sequence[Labelled], accepted: Mask) -> Score:
+    """Return precision and recall of a decision on weighted rows, each with its Wilson interval.
+
+    The effective sample size counts split keys (Kish 1965): edits of one source say much the same.
+    """
+    good = np.array([row.is_good for row in rows])
+    weight = np.array([row.weight for row in rows])
+    _, cluster = np.unique([row.candidate.split_key for row in rows], return_inverse=True)
+    bad_weight = float(weight[~good].sum())
+    return Score(
+        precision=_weighted_share(good[accepted], weight[accepted], cluster[accepted]),
+        recall=_weighted_share(accepted[good], weight[good], cluster[good]),
+        bad_kept=float(weight[accepted & ~good].sum()) / bad_weight if bad_weight else math.nan,
+    )
+
+
+def tune(
+    rows: Sequence[Labelled], config: VerifierConfig, precision: float, names: Sequence[str]
+) -> tuple[Thresholds, bool]:
+    """Return the values of the named thresholds that keep most good edits at a precision, and whether they reach it.
+
+    Ties go to the higher precision, then to what is set now. Thresholds that are not named are not asked.
+    """
+    good = np.array([row.is_good for row in rows])
+    weight = np.array([row.weight for row in rows])
+    cuts = {name: _cuts(name, rows, good, config) for name in names}
+    masks = [_passes(name, rows, values) for name, values in cuts.items()]
+    kept_good, kept_all = _sums(masks, weight * good, weight)
+    share = np.divide(kept_good, kept_all, out=np.zeros_like(kept_good), where=kept_all > 0)
+    recall = kept_good / max(float(weight[good].sum()), 1e-12)
+    changes = _num_changes([[value != getattr(config, name) for value in values] for name, values in cuts.items()])
+    reaches = (share >= precision - 1e-9) & (recall >= MIN_RECALL)
+    if reaches.any():
+        first, second, allowed = recall, share, reaches
+    else:
+        first, second, allowed = share, recall, recall >= min(MIN_FALLBACK_RECALL, float(recall.max()))
+    # Sums of the same weights in another order differ in the last digits; such rows are ties.
+    order = np.lexsort((changes, -second.round(9), -first.round(9), ~allowed))
+    places = np.unravel_index(int(order[0]), [len(values) for values in cuts.values()])
+    chosen = {name: values[int(place)] for (name, values), place in zip(cuts.items(), places, strict=True)}
+    return chosen, bool(reaches[order[0]])
+
+
+def _choose(
+    rows: Sequence[Labelled], folds: NDArray[np.int64], config: VerifierConfig, precision: float, names: Sequence[str]
+) -> Choice:
+    """Choose thresholds on all rows, and score the same procedure fold by fold on rows that it has not seen."""
+    accepted = np.zeros(len(rows), np.bool_)
+    for fold in range(NUM_FOLDS):
+        training = [row for row, place in zip(rows, folds, strict=True) if place != fold]
+        held_out = [row for row, place in zip(rows, folds, strict=True) if place == fold]
+        if held_out:
+            thresholds, _ = tune(training, config, precision, names)
+            accepted[folds == fold] = accepts(held_out, config.model_copy(update={**OPEN, **thresholds}))
+    thresholds, is_reached = tune(rows, config, precision, names)
+    return Choice(thresholds=thresholds, is_reached=is_reached, score=score(rows, accepted))
+
+
+def _cuts(name: str, rows: Sequence[Labelled], good: Mask, config: VerifierConfig) -> list[float | bool]:
+    """Return the values to try, loosest first: no floor below what is set now that no good label asks for.
+
+    Above the loosest, only a cut between a bad label and the good one above it can be worth its loss.
+    """
+    if name == "consistency":
+        return [False, True]
+    now = float(getattr(config, name))
+    values = _values(name, rows)
+    lowest_good = float(values[good].min()) if good.any() else now
+    loosest = now if now <= lowest_good else max(math.floor(lowest_good * 100) / 100, float(OPEN[name]))
+    order = np.argsort(values, kind="stable")
+    pairs = [
+        (float(values[low]), float(values[high]))
+        for low, high in pairwise(order)
+        if good[high] and not good[low] and values[low] < values[high] and values[high] > loosest
+    ]
+    between = sorted({cut for cut in (short_between(low, high) for low, high in pairs) if cut > loosest})
+    if len(between) > MAX_CUTS - 2:
+        between = [between[round(place)] for place in np.linspace(0, len(between) - 1, MAX_CUTS - 2)]
+    return sorted({loosest, now, *between})
+
+
+def short_between(low: float, high: float) -> float:
+    """Return the number with the fewest decimals in (low, high], the middle one where there are several."""
+    for digits in range(1, 17):
+        scale = 10.0**digits
+        first, last = math.floor(low * scale) + 1, math.floor(high * scale)
+        if first <= last:
+            found = round((first + last) // 2 / scale, digits)
+            if low < found <= high:
+                return found
+    return high
+
+
+def _values(name: str, rows: Sequence[Labelled]) -> Floats:
+    """Return the number that a threshold is compared with; both texts have one floor."""
+    scores = [row.candidate.scores for row in rows]
+    if name == "min_text":
+        return np.array([min(one["text_source"], one["text_edit"]) for one in scores])
+    return np.array([one[name.removeprefix("min_")] for one in scores])
+
+
+def _passes(name: str, rows: Sequence[Labelled], cuts: Sequence[float | bool]) -> Mask:
+    """Return which rows pass which cut: (num_cuts, num_rows)."""
+    values = _values(name, rows)
+    if name == "consistency":
+        return np.array([(values > 0) | (not is_asked) for is_asked in cuts])
+    return np.array([values >= cut for cut in cuts])
+
+
+def _sums(masks: Sequence[Mask], good_weight: Floats, weight: Floats) -> tuple[Floats, Floats]:
+    """Return the weight of good rows and of all rows that pass, for every combination of cuts, last name fastest."""
+    rest = np.ones((1, len(weight)), np.bool_)
+    for mask in masks[1:]:
+        rest = (rest[:, None, :] & mask[None, :, :]).reshape(-1, len(weight))
+    kept = [rest[:, one] @ np.stack([good_weight[one], weight[one]], axis=1) for one in masks[0]]
+    both = np.concatenate(kept)
+    return both[:, 0], both[:, 1]
+
+
+def _num_changes(changed: Sequence[Sequence[bool]]) -> NDArray[np.int64]:
+    """Return the number of changed thresholds for every combination of cuts, last name fastest."""
+    total = np.zeros(1, np.int64)
+    for flags in changed:
+        total = (total[:, None] + np.array(flags, np.int64)[None, :]).reshape(-1)
+    return total
+
+
+def _weighted_share(hit: Mask, weight: Floats, cluster: NDArray[np.int64]) -> Interval:
+    """Return a weighted share with a Wilson interval over its effective number of split keys; NaN for no rows."""
+    if not len(weight):
+        return Interval(value=math.nan, low=0.0, high=1.0)
+    by_cluster = np.bincount(cluster, weight)
+    share = float(weight[hit].sum() / weight.sum()) if not hit.all() else 1.0
+    effective = float(by_cluster.sum() ** 2 / (by_cluster**2).sum())
+    low, high = wilson_interval(share * effective, effective)
+    return Interval(value=share, low=low, high=high)

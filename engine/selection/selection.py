@@ -1,0 +1,187 @@
+"""Selection: what other verifier thresholds would accept of a run, told from the scores of its candidates alone."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.errors import SelectionError
+from engine.run.directory import RunDirectory
+from engine.runfile.load import parse_override
+from engine.runfile.run import RunFile
+from engine.runfile.stages import VerifierConfig
+from engine.sample import Role, Verdict
+from engine.shards.rows import scores_of
+from engine.verdicts.rule import EARLY, THRESHOLDS, is_early, verdict_of
+
+# Why an edit that passes is still not accepted: it was turned down once, and its picture was not kept.
+PIXELS_NOT_KEPT = "pixels_not_kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Hold what a selection needs of one scored edit; `verdict` is the one on record.
+
+    Edits whose sources share a `split_key` (a garment, a patient) are no independent evidence.
+    """
+
+    key: str
+    source_key: str
+    split_key: str
+    role: Role
+    edit_kind: str
+    scores: dict[str, float]
+    text_changes: bool
+    verdict: Verdict
+    has_pixels: bool
+
+    def verdict_by(self, config: VerifierConfig) -> Verdict:
+        """Return the verdict that these thresholds give; an edit without pixels cannot be accepted again.
+
+        One that was dropped early has no scores, and no thresholds change its verdict.
+        """
+        if is_early(self.verdict):
+            return self.verdict
+        return judge(self.scores, config, text_changes=self.text_changes, has_pixels=self.has_pixels)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """Count verdicts: `fails` and `fails_alone` are the edits that fail a check, and those that fail nothing else."""
+
+    n: int
+    accepted: int
+    fails: Counter[str]
+    fails_alone: Counter[str]
+
+    @property
+    def accept_rate(self) -> float | None:
+        """Return the share of accepted edits, None for none."""
+        return self.accepted / self.n if self.n else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """Compare two sets of thresholds on the same edits."""
+
+    name: str
+    before: Tally
+    after: Tally
+
+
+def read_scored(rundir: RunDirectory) -> list[Candidate]:
+    """Return every scored edit of the shards that are done, shard by shard.
+
+    Raises SelectionError where there is none, or where an edit has no verdict.
+    """
+    split_keys = rundir.plan().split_keys()
+    keeps_all = rundir.info.keep_rejected == "all"
+    candidates: list[Candidate] = []
+    for index in rundir.done():
+        rows = rundir.read_rows(index).drop_columns(["provenance", "attributes", "edit_instruction"]).to_pylist()
+        candidates += [
+            Candidate(
+                key=row["key"],
+                source_key=row["source_key"],
+                split_key=split_keys[row["source_key"]],
+                role=row["role"],
+                edit_kind=row["edit_kind"],
+                scores=scores_of(row),
+                text_changes=row["edit_caption"] != row["caption"],
+                verdict=Verdict(accepted=bool(row["accepted"]), reasons=tuple(row["reasons"])),
+                has_pixels=bool(row["accepted"]) or (keeps_all and EARLY not in row["reasons"]),
+            )
+            for row in rows
+        ]
+    if not candidates:
+        raise SelectionError(f"{rundir.storage} has no scored edit yet: run `counterforge generate` first")
+    return candidates
+
+
+def verifier_name(run: RunFile) -> str:
+    """Return the stage whose verdict counts: the last verifier. SelectionError where there is none."""
+    names = [name for name, stage in run.stages.items() if isinstance(stage, VerifierConfig)]
+    if not names:
+        raise SelectionError(
+            f"run {run.name!r} has no verifier stage, so its edits have no scores with thresholds: add a stage of kind "
+            "verifier to the run file and generate in a new folder"
+        )
+    return names[-1]
+
+
+def thresholds_of(run: RunFile) -> VerifierConfig:
+    """Return the thresholds of a run."""
+    stage = run.stages[verifier_name(run)]
+    assert isinstance(stage, VerifierConfig)
+    return stage
+
+
+def change_thresholds(rundir: RunDirectory, settings: Sequence[str]) -> RunFile:
+    """Return the run file with settings such as `min_image=0.6`, or `stages.verifier.min_image=0.6`.
+
+    Raises SelectionError for a setting that is no threshold, RunFileError for a value that it cannot have.
+    """
+    name = verifier_name(rundir.run())
+    overrides = []
+    for text in settings:
+        path = parse_override(text).path
+        if path[-1] not in THRESHOLDS or path[:-1] not in ((), ("stages", name)):
+            raise SelectionError(
+                f"--set {text}: select changes thresholds alone: {', '.join(THRESHOLDS)}, such as --set min_image=0.6; "
+                "anything else needs new images: change the run file and run it with a new --out"
+            )
+        overrides.append(text if len(path) > 1 else f"stages.{name}.{text}")
+    return rundir.run(overrides)
+
+
+def describe_thresholds(config: VerifierConfig) -> dict[str, str]:
+    """Return the thresholds as they are written in a run file."""
+    return {name: str(getattr(config, name)).lower() for name in THRESHOLDS}
+
+
+def check_verdicts(candidates: Sequence[Candidate], config: VerifierConfig) -> None:
+    """Refuse a run whose recorded verdicts do not follow from its scores: then it is not the verifier that decides."""
+    others = [candidate.key for candidate in candidates if candidate.verdict != candidate.verdict_by(config)]
+    if others:
+        raise SelectionError(
+            f"{len(others)} of {len(candidates)} verdicts on record are not what the verifier's thresholds in run.yaml "
+            f"give, the first is of {others[0]}: a stage after the verifier decides, or run.yaml was changed by hand. "
+            "Restore run.yaml; where another stage decides, change that stage and generate in a new folder"
+        )
+
+
+def tally_changes(candidates: Sequence[Candidate], before: VerifierConfig, after: VerifierConfig) -> list[Change]:
+    """Compare thresholds on all counterfactuals, on each kind of edit, and on the placebos."""
+    edits = [candidate for candidate in candidates if candidate.role == "counterfactual"]
+    groups = {"counterfactuals": edits}
+    groups |= {
+        kind: [edit for edit in edits if edit.edit_kind == kind] for kind in sorted({e.edit_kind for e in edits})
+    }
+    groups["placebos"] = [candidate for candidate in candidates if candidate.role == "placebo"]
+    return [
+        Change(
+            name=name,
+            before=tally(candidate.verdict_by(before) for candidate in group),
+            after=tally(candidate.verdict_by(after) for candidate in group),
+        )
+        for name, group in groups.items()
+        if group
+    ]
+
+
+def tally(verdicts: Iterable[Verdict]) -> Tally:
+    """Count verdicts by the checks that they name."""
+    every = list(verdicts)
+    return Tally(
+        n=len(every),
+        accepted=sum(verdict.accepted for verdict in every),
+        fails=Counter(reason for verdict in every for reason in verdict.reasons),
+        fails_alone=Counter(verdict.reasons[0] for verdict in every if len(verdict.reasons) == 1),
+    )
+
+
+def judge(scores: Mapping[str, float], config: VerifierConfig, *, text_changes: bool, has_pixels: bool) -> Verdict:
+    """Return the verdict of thresholds on an edit; one whose picture is gone is turned down, by name if it passes."""
+    verdict = verdict_of(scores, config, text_changes=text_changes)
+    if verdict.accepted and not has_pixels:
+        return Verdict(accepted=False, reasons=(PIXELS_NOT_KEPT,))
+    return verdict

@@ -1,0 +1,1 @@
+"""The files of one shard: tar, rows and marker."""

@@ -1,0 +1,201 @@
+"""The gate: which checkpoint of an arm is kept, and whether the reinforced classifier ships. Validation data only."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.sample import Json
+from engine.statistics import sign_test
+
+ALPHA = 0.05
+# The arms that need no edit: what is reinforced must be worth more than they are.
+REAL_ARMS: Mapping[ArmName, str] = {
+    "real_only": "real images only",
+    "randaugment": "real images under RandAugment",
+    "cutmix": "real images under CutMix",
+    "reweighted": "real images with the errors drawn more often",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Hold which validation images a classifier gets right: real ones, and edits of validation sources.
+
+    "1" is right, "0" wrong, "-" an image that cannot be read, which does not count. `held_out` are the edits whose
+    phrase was held out of training; they are none of `edits`, and choose nothing.
+    """
+
+    real: str
+    edits: str = ""
+    held_out: str = ""
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of real validation images that are right."""
+        return _share(self.real)
+
+    @property
+    def edits_accuracy(self) -> float | None:
+        """Return the share of validation edits that are right, None where there are none."""
+        return _share(self.edits) if self.edits else None
+
+    @property
+    def held_out_accuracy(self) -> float | None:
+        """Return the share of validation edits with a held-out phrase that are right, None where there are none."""
+        return _share(self.held_out) if self.held_out else None
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the accuracies under the names of reinforce.json."""
+        every: dict[str, Json] = {
+            "validation_accuracy": self.accuracy,
+            "validation_edits_accuracy": self.edits_accuracy,
+            "validation_held_out_accuracy": self.held_out_accuracy,
+        }
+        return {name: value for name, value in every.items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """Say whether the reinforced classifier ships, and why."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """Hold what a checkpoint is measured by: the patient's score, and which validation images are kin.
+
+    `real_groups` and `edit_groups` name the split key of each real image and of the source of each edit: composites of
+    one garment, photographs of one animal. Those are no independent evidence, so every error is one over groups.
+    """
+
+    patient: Score
+    config: ReinforceConfig
+    real_groups: Sequence[str]
+    edit_groups: Sequence[str]
+
+    def rank(self, score: Score, arm: ArmName) -> tuple[bool, float]:
+        """Return the rank of a checkpoint of an arm, higher is better.
+
+        Within the guard it is the mean of both accuracies; outside, and below all within, the one on real images. The
+        oracle says what could be had and never ships: the guard does not hold it, and edits alone decide where there
+        are any.
+        """
+        edits = score.edits_accuracy
+        if arm == "oracle":
+            return True, score.accuracy if edits is None else edits
+        if not self.is_within_guard(score):
+            return False, score.accuracy
+        return True, score.accuracy if edits is None else (score.accuracy + edits) / 2
+
+    def is_within_guard(self, score: Score) -> bool:
+        """Return whether what is lost on real images, with its error, is no more than the run file allows."""
+        # Of many weights the one is kept that just passes, so it passes by luck too: one error more (Breiman 1984).
+        return sum(self.accuracy_loss(score)) <= self.config.max_accuracy_loss + 1e-9
+
+    def accuracy_loss(self, score: Score) -> tuple[float, float]:
+        """Return what is lost on real validation images against the patient, and its standard error over groups.
+
+        The error is that of clusters, with their factor for few of them (Liang & Zeger 1986; CR1 in Cameron & Miller
+        2015): infinite for one group, which says nothing of another.
+        """
+        pairs = [
+            (group, int(before) - int(after))
+            for group, before, after in zip(self.real_groups, self.patient.real, score.real, strict=True)
+            if "-" not in (before, after)
+        ]
+        mean = sum(pair for _, pair in pairs) / len(pairs)
+        deviations: dict[str, float] = {}
+        for group, pair in pairs:
+            deviations[group] = deviations.get(group, 0.0) + pair - mean
+        count = len(deviations)
+        if count == 1:
+            return mean, math.inf
+        variance = count / (count - 1) * sum(deviation**2 for deviation in deviations.values())
+        return mean, math.sqrt(variance) / len(pairs)
+
+    def decide(self, arms: Mapping[str, Score]) -> Decision:
+        """Return the verdict on the reinforced arm.
+
+        It ships if it stays within the guard, and on the validation edits is better than the patient, beyond chance,
+        and better than the same steps on real images in each way that was tried. On edits with a held-out phrase it
+        must be no worse than the patient; how it does on them is said in any case.
+        """
+        reinforced = arms.get("reinforced")
+        if reinforced is None:
+            return Decision(verdict="do not ship", reasons=("there is no reinforced arm",))
+        good: list[str] = []
+        bad: list[str] = []
+        loss, error = self.accuracy_loss(reinforced)
+        known = f"standard error {100 * error:.1f}" if math.isfinite(error) else "one split key: no error is known"
+        words = (
+            f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(self.patient.accuracy)}: "
+            f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points ({known}), "
+            f"a loss of {100 * self.config.max_accuracy_loss:.1f} with its error is allowed"
+        )
+        (good if self.is_within_guard(reinforced) else bad).append(words)
+        if reinforced.edits_accuracy is None:
+            bad.append(
+                "no accepted edit of a validation source: nothing shows that it improved; raise "
+                "data.num_validation_sources"
+            )
+        else:
+            for holds, sentence in self._compare_edits(reinforced, arms):
+                (good if holds else bad).append(sentence)
+        last: list[str] = []
+        if self.config.held_out_phrases:
+            holds, sentence = _compare_held_out(reinforced, self.patient, arms)
+            (last if holds else bad).append(sentence)
+        return Decision(verdict="do not ship" if bad else "ship", reasons=(*(bad or good), *last))
+
+    def _compare_edits(self, reinforced: Score, arms: Mapping[str, Score]) -> list[tuple[bool, str]]:
+        after, before = reinforced.edits_accuracy or 0.0, self.patient.edits_accuracy or 0.0
+        up, down = _changed_groups(reinforced.edits, self.patient.edits, self.edit_groups)
+        p_value = sign_test(up, down)
+        words = (
+            f"accuracy on validation edits {_percent(after)}, patient {_percent(before)} "
+            f"({up} split keys better, {down} worse, sign test p = {p_value:.2g})"
+        )
+        result = [(after > before and p_value < ALPHA, words)]
+        for name, title in REAL_ARMS.items():
+            if name in arms and (other := arms[name].edits_accuracy) is not None:
+                # A point estimate: the question is which of two fine-tuned models to take, not whether to change.
+                words = f"accuracy on validation edits {_percent(after)}, {title} {_percent(other)}"
+                result.append((after > other, words))
+        return result
+
+
+def _compare_held_out(reinforced: Score, patient: Score, arms: Mapping[str, Score]) -> tuple[bool, str]:
+    after, before = reinforced.held_out_accuracy, patient.held_out_accuracy
+    if after is None or before is None:
+        return True, (
+            "no accepted edit of a validation source has a held-out phrase: nothing shows what it does on phrases that "
+            "it was not trained on"
+        )
+    others = [
+        f", {title} {_percent(other)}"
+        for name, title in REAL_ARMS.items()
+        if name in arms and (other := arms[name].held_out_accuracy) is not None
+    ]
+    return after >= before, (
+        f"accuracy on the {len(reinforced.held_out)} validation edits with phrases that were held out of training "
+        f"{_percent(after)}, patient {_percent(before)}{''.join(others)}"
+    )
+
+
+def _changed_groups(after: str, before: str, groups: Sequence[str]) -> tuple[int, int]:
+    """Return how many groups got better and worse: the edits of one are one vote."""
+    change = dict.fromkeys(groups, 0)
+    for group, new, old in zip(groups, after, before, strict=True):
+        change[group] += int(new) - int(old)
+    return sum(value > 0 for value in change.values()), sum(value < 0 for value in change.values())
+
+
+def _share(marks: str) -> float:
+    return marks.count("1") / (marks.count("1") + marks.count("0"))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

@@ -1,0 +1,230 @@
+"""The recipe of fine-tuning: what feeds which arm, the DeepSpeed settings, and the check that no test data is used."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from engine.credentials import refuse_credentials
+from engine.errors import LeakError, RunFileError
+from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.sample import Json, Sample, Split
+from engine.training.emphasis import EditCell
+from engine.training.held_out import is_held_out, is_of_share
+
+# Set by the fields of `reinforce`, so that they cannot be set twice and differ.
+OWNED_SETTINGS = {
+    "train_batch_size": "batch_size",
+    "train_micro_batch_size_per_gpu": "batch_size and num_workers",
+    "optimizer": "learning_rate and weight_decay",
+    "scheduler": "learning_rate and warmup_share",
+}
+# Of the steps of an arm that follows the generation: what it may make before the last shard is done.
+FOLLOWED_SHARE = 0.5
+MIN_LOOKS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardContents:
+    """Count the accepted counterfactuals of one shard that is done: those of train sources by cell.
+
+    `held_out` are cells of train sources that are never drawn, for their phrase is held out.
+    """
+
+    shard: int
+    cells: Mapping[EditCell, int]
+    validation: int
+    held_out: Mapping[EditCell, int] = field(default_factory=dict)
+
+    @property
+    def train(self) -> int:
+        """Return the number of counterfactuals of train sources."""
+        return sum(self.cells.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Say how many images of each sort one worker draws for one micro-batch.
+
+    `paired` of the real images are not drawn by themselves: they are the sources of the first counterfactuals.
+    """
+
+    real: int
+    counterfactual: int
+    paired: int = 0
+
+
+def uses_edits(arm: ArmName) -> bool:
+    """Return whether an arm trains on counterfactuals."""
+    return arm in ("random_edits", "reinforced")
+
+
+def nothing_to_learn_from(config: ReinforceConfig) -> str:
+    """Return why no arm has an edit to train on: none was accepted, or the run file leaves all of them out."""
+    limits = {
+        f"reinforce.edit_share of {config.edit_share:g}": config.edit_share < 1,
+        "reinforce.held_out_phrases": bool(config.held_out_phrases),
+    }
+    if left_out := " and ".join(name for name, limits_it in limits.items() if limits_it):
+        return f"{left_out} leave no accepted counterfactual of a train source to learn from, or none was accepted"
+    return "no counterfactual of a train source was accepted: there is nothing to learn from"
+
+
+def batch_share(config: ReinforceConfig, arm: ArmName, num_parts: int = 1) -> Share:
+    """Return the share of one worker in each of `num_parts` accumulation steps; all arms see as many images."""
+    images = config.batch_size // (config.num_workers * num_parts)
+    if not uses_edits(arm):
+        return Share(real=images, counterfactual=0)
+    # One counterfactual at least: a small batch must not round the arm to real images alone.
+    real = min(round(images * config.replay_ratio), images - 1)
+    counterfactual = images - real
+    needs_pairs = config.consistency or config.soft_labels
+    return Share(real=real, counterfactual=counterfactual, paired=min(real, counterfactual) if needs_pairs else 0)
+
+
+def learning_rate_factor(step: int, config: ReinforceConfig) -> float:
+    """Return the factor of the learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0."""
+    warmup = round(config.warmup_share * config.num_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.num_steps - warmup)))
+
+
+def steps_allowed(config: ReinforceConfig, num_done: int, num_shards: int) -> int:
+    """Return how many steps an arm that follows the generation may have made when so many shards are done.
+
+    Half of the steps keep pace with the shards, so that early ones are not drawn to death; the others wait for all.
+    """
+    if num_done >= num_shards:
+        return config.num_steps
+    return int(FOLLOWED_SHARE * config.num_steps * num_done / num_shards)
+
+
+def followed_first(arms: Sequence[ArmName]) -> tuple[ArmName, ...]:
+    """Return the arms with the one in front that follows the generation; raise RunFileError where none has edits."""
+    first = next((arm for arm in sorted(arms, key=lambda arm: arm != "reinforced") if uses_edits(arm)), None)
+    if first is None:
+        raise RunFileError("reinforce.arms names no arm with edits, so there is nothing to follow: add reinforced")
+    return (first, *(arm for arm in arms if arm != first))
+
+
+def steps_between_looks(config: ReinforceConfig) -> int:
+    """Return the steps that an arm makes between two looks at what is done, and so between its checkpoints."""
+    return max(1, min(config.eval_every, int(FOLLOWED_SHARE * config.num_steps) // MIN_LOOKS))
+
+
+def nothing_came(timeout_s: float, num_done: int, num_shards: int) -> str:
+    """Return what to say where the generation that is followed seems to have died."""
+    return (
+        f"no further shard was done for {timeout_s:g} s, {num_done} of {num_shards} are: look whether `counterforge "
+        "generate` still runs on this directory. The same command goes on from the last checkpoint; if shards take "
+        "longer, raise reinforce.follow_timeout_s"
+    )
+
+
+def deepspeed_settings(config: ReinforceConfig) -> dict[str, Json]:
+    """Return the complete DeepSpeed settings of a run; raise RunFileError, naming the field, where they cannot work."""
+    settings = _read_settings(config.deepspeed) if isinstance(config.deepspeed, str) else dict(config.deepspeed)
+    _refuse_settings(settings)
+    for name, owner in OWNED_SETTINGS.items():
+        if name in settings and settings[name] != "auto":
+            raise RunFileError(f"reinforce.deepspeed sets {name!r}, which follows from reinforce.{owner}: leave it out")
+    accumulation = settings.get("gradient_accumulation_steps", 1)
+    if accumulation == "auto":
+        accumulation = 1
+    if not isinstance(accumulation, int) or accumulation < 1:
+        raise RunFileError(f"reinforce.deepspeed.gradient_accumulation_steps is {accumulation!r}: right is 1 or more")
+    parts = config.num_workers * accumulation
+    if config.batch_size % parts:
+        raise RunFileError(
+            f"reinforce.batch_size is {config.batch_size}, which {config.num_workers} workers with "
+            f"{accumulation} accumulation steps cannot share evenly: make it a multiple of {parts}"
+        )
+    kept = {name: value for name, value in settings.items() if name not in OWNED_SETTINGS}
+    return kept | {
+        "gradient_accumulation_steps": accumulation,
+        "train_micro_batch_size_per_gpu": config.batch_size // parts,
+    }
+
+
+def precision_name(settings: Mapping[str, Json]) -> Literal["float32", "bfloat16", "float16"]:
+    """Return the number format in which DeepSpeed keeps the weights."""
+    for section, name in (("bf16", "bfloat16"), ("bfloat16", "bfloat16"), ("fp16", "float16")):
+        found = settings.get(section)
+        if isinstance(found, dict) and found.get("enabled") in (True, "auto"):
+            return "bfloat16" if name == "bfloat16" else "float16"
+    return "float32"
+
+
+def inspect_shard(
+    shard: int,
+    samples: Iterable[Sample],
+    splits: Mapping[str, Split],
+    config: ReinforceConfig,
+) -> ShardContents:
+    """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
+
+    `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
+    """
+    cells: Counter[EditCell] = Counter()
+    held_out: Counter[EditCell] = Counter()
+    validation = 0
+    for sample in samples:
+        refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
+        if sample.edit is None or sample.role != "counterfactual":
+            continue
+        if sample.verdict is not None and not sample.verdict.accepted:
+            continue
+        if sample.split == "train":
+            if not is_of_share(sample.key, config.edit_share):
+                continue
+            aside = is_held_out(sample.edit.kind, sample.edit.after, config.held_out_phrases)
+            (held_out if aside else cells)[sample.class_name, sample.edit.kind, sample.edit.after] += 1
+        else:
+            validation += 1
+    return ShardContents(shard=shard, cells=dict(cells), validation=validation, held_out=dict(held_out))
+
+
+def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None:
+    """Raise LeakError, naming shard and key, unless a sample is of the train or validation split and is recorded so."""
+    where = f"shard {shard}, sample {key}"
+    remedy = "nothing was trained: delete the shard and its marker, then run `counterforge generate`"
+    if true is None:
+        raise LeakError(f"{where}: its source is not in the plan, so its split cannot be told; {remedy}")
+    if "test" in (recorded, true):
+        raise LeakError(f"{where}: its source is of the test split (recorded {recorded}, by its hash {true}); {remedy}")
+    if recorded != true:
+        raise LeakError(f"{where}: recorded as {recorded}, but by its hash its source is of the {true} split; {remedy}")
+
+
+def _refuse_settings(settings: Mapping[str, Json]) -> None:
+    """Refuse what would be written to reinforce.json and is secret, and what DeepSpeed would import."""
+    try:
+        refuse_credentials(dict(settings))
+    except ValueError as error:
+        raise RunFileError(f"reinforce.deepspeed: {error}") from error
+    autocast = settings.get("torch_autocast")
+    modules = autocast.get("lower_precision_safe_modules") if isinstance(autocast, dict) else None
+    names = modules if isinstance(modules, list) else []
+    if foreign := [name for name in names if not str(name).startswith("torch.nn.")]:
+        raise RunFileError(
+            f"reinforce.deepspeed.torch_autocast.lower_precision_safe_modules names {foreign[0]!r}, which DeepSpeed "
+            "would import: name classes of torch.nn, such as torch.nn.Linear"
+        )
+
+
+def _read_settings(path: str) -> dict[str, Json]:
+    try:
+        settings = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunFileError(
+            f"reinforce.deepspeed: cannot read {path}: {error.strerror}: name a DeepSpeed JSON file"
+        ) from error
+    except ValueError as error:
+        raise RunFileError(f"reinforce.deepspeed: {path} is not JSON: {error}") from error
+    if not isinstance(settings, dict):
+        raise RunFileError(f"reinforce.deepspeed: {path} holds a {type(settings).__name__}: right is a JSON object")
+    return settings

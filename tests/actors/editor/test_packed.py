@@ -1,0 +1,65 @@
+"""Weights in oneDNN's layout: the same bits from a layer, a prediction no worse from a UNet, each row alone."""
+
+import copy
+
+import pytest
+import torch
+from tiny_pipelines import tiny_unet
+
+from actors.editor.slots.packed import can_pack, pack
+from actors.models.device import fix_threads
+
+pytestmark = pytest.mark.skipif(not can_pack(), reason="oneDNN has no bfloat16 on this processor")
+XL = {
+    "use_linear_projection": True, "attention_head_dim": (2, 4), "transformer_layers_per_block": (1, 2),
+    "num_class_embeds": 3,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    fix_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("num_rows", [1, 3, 32])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (torch.nn.Linear(48, 80), (7, 48)),
+        (torch.nn.Linear(48, 80, bias=False), (48,)),
+        (torch.nn.Conv2d(24, 40, 3, padding=1), (24, 8, 8)),
+        (torch.nn.Conv2d(24, 40, 3, stride=2, padding=1, bias=False), (24, 8, 8)),
+        (torch.nn.Conv2d(24, 24, 1, groups=4), (24, 5, 5)),
+    ],
+    ids=str,
+)
+@torch.inference_mode()
+def test_a_packed_layer_gives_the_same_bits(layer: torch.nn.Module, shape: tuple[int, ...], num_rows: int) -> None:
+    plain = torch.nn.Sequential(copy.deepcopy(layer)).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    packed = copy.deepcopy(plain)
+    pack(packed)
+    rows = torch.randn(num_rows, *shape, dtype=torch.bfloat16)
+    rows = rows.to(memory_format=torch.channels_last) if rows.dim() == 4 else rows
+    assert packed[0].weight.is_mkldnn
+    assert torch.equal(packed(rows), plain(rows))
+
+
+@pytest.mark.parametrize("changes", [{}, XL], ids=["1", "XL"])
+@torch.inference_mode()
+def test_a_packed_unet_is_as_near_to_float32_and_a_row_is_its_own(changes: dict[str, object]) -> None:
+    exact = tiny_unet(8, **changes).eval()
+    plain = copy.deepcopy(exact).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    packed = copy.deepcopy(plain)
+    pack(packed)
+    kinds = {"class_labels": torch.arange(6) % 3} if changes else {}
+    latents, times, text = torch.randn(6, 8, 16, 16), torch.linspace(0, 999, 6), torch.randn(6, 5, 32)
+    halves = latents.to(torch.bfloat16), times, text.to(torch.bfloat16)
+    expected = exact(latents, times, text, **kinds).sample
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, before = packed(*halves, **kinds).sample, plain(*halves, **kinds).sample
+        others = [torch.cat([part[:1], part[1:].flip(0)]) for part in halves]
+        among_others = packed(*others, **kinds).sample
+    assert (found.float() - expected).norm() < 1.1 * (before.float() - expected).norm()
+    assert torch.equal(found[0], among_others[0])
+    assert packed.dtype == torch.bfloat16

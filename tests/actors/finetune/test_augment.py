@@ -1,0 +1,54 @@
+"""Augmentation in fine-tuning: each image has its own blur; a CutMix image's share is the area that is its own."""
+
+import torch
+
+from actors.finetune.augment import blurred, cutmixed
+
+
+def noise(count: int = 6, size: int = 16) -> torch.Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def generator(seed: int = 1) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_no_blur_leaves_images_alone() -> None:
+    assert torch.equal(blurred(noise(), 0.0, generator()), noise())
+
+
+def test_images_lose_detail_but_keep_their_mean_colour() -> None:
+    flat = torch.full((2, 3, 16, 16), 0.3)
+    assert torch.allclose(blurred(flat, 0.1, generator()), flat, atol=1e-6)
+    assert blurred(noise(), 0.1, generator()).std() < noise().std()
+
+
+def test_pictures_with_their_channels_last_in_memory_are_blurred_alike() -> None:
+    last = noise().contiguous(memory_format=torch.channels_last)
+    assert torch.equal(blurred(last, 0.1, generator()), blurred(noise(), 0.1, generator()))
+
+
+def test_each_image_has_its_own_blur_and_its_neighbours_do_not_matter() -> None:
+    same = noise(1).expand(6, -1, -1, -1)
+    output = blurred(same, 0.1, generator())
+    assert len({round(float(image.std()), 4) for image in output}) == 6
+    mixed = torch.cat([same[:1], noise(5)])
+    assert torch.allclose(blurred(mixed, 0.1, generator())[0], output[0], atol=1e-6)
+
+
+def test_the_generator_decides() -> None:
+    assert torch.equal(blurred(noise(), 0.1, generator()), blurred(noise(), 0.1, generator()))
+    assert not torch.equal(blurred(noise(), 0.1, generator()), blurred(noise(), 0.1, generator(2)))
+
+
+def test_a_cutmix_image_is_its_own_and_its_partner_s_in_the_shares_that_are_said() -> None:
+    images = torch.arange(1.0, 33)[:, None, None, None].expand(-1, 3, 16, 12)
+    mixed, partners, shares = cutmixed(images, generator())
+    for row, partner in enumerate(partners.tolist()):
+        own = mixed[row] == images[row]
+        assert torch.equal(own | (mixed[row] == images[partner]), torch.ones_like(own))
+        if partner != row:
+            assert abs(float(own.float().mean()) - float(shares[row])) < 1e-6
+    assert sorted(partners.tolist()) == list(range(32))
+    assert 0.3 < float(shares.mean()) < 0.8
+    assert float(shares.std()) > 0.1

@@ -1,0 +1,227 @@
+"""Every arm is scored on the same test images, by group and against each other; only here is the test split read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+from tiny_classifiers import save_checkpoint
+
+from cluster.phases.arms import arm_refs, evaluate_arms
+from cluster.phases.evaluate import evaluate_model
+from engine.errors import SourceError
+from engine.evaluation.comparison import PairedImages
+from engine.plan.plan import make_plan
+from engine.run.commit import commit_shard
+from engine.run.directory import RunDirectory
+from engine.runfile.run import (
+    DataConfig,
+    FolderSource,
+    ProbeConfig,
+    ReportConfig,
+    RunFile,
+    ShardConfig,
+    Splits,
+    TableSource,
+)
+from engine.runfile.stages import CaptionerConfig, ModelConfig
+from engine.sample import Sample
+from engine.sources import open_source, read_sample
+
+CLASSES = ("boot", "coat")
+# Two black boxes: one looks at the object in the left half, one at the background in the right half.
+BOXES = """
+import numpy as np
+
+def _ask(images, left):
+    answers = []
+    for image in images:
+        pixels = np.asarray(image, float)
+        half = pixels[:, :8] if left else pixels[:, 8:]
+        answers.append([0.9, 0.1] if half.mean() < 128 else [0.1, 0.9])
+    return answers
+
+def object_reader(images):
+    return _ask(images, True)
+
+def background_reader(images):
+    return _ask(images, False)
+"""
+
+
+@pytest.fixture(autouse=True)
+def boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evaluate_boxes.py").write_text(BOXES)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_source_is_scored_by_class_and_group(tmp_path: Path) -> None:
+    source = make_table(tmp_path, "shifted", conflict=0.5)
+    evaluation = evaluate_model(
+        _box("background_reader"), source, dominant={"boot": {"background": "dark"}, "coat": {"background": "light"}}
+    )
+    content = evaluation.to_json()
+    assert content["group_by"] == ["background"]
+    assert (content["n"], content["accuracy"]) == (80, 0.5)
+    assert (content["conflict_accuracy"], content["aligned_accuracy"], content["worst_group_accuracy"]) == (0, 1, 0)
+    assert content["unreadable"] == {}
+    json.dumps(content, allow_nan=False)
+
+
+def test_a_plain_folder_has_no_attributes_and_no_conflict(tmp_path: Path) -> None:
+    evaluation = evaluate_model(_box("object_reader"), make_folder(tmp_path))
+    content = evaluation.to_json()
+    assert (content["accuracy"], content["conflict_accuracy"], content["group_by"]) == (1, None, [])
+
+
+def test_an_image_that_cannot_be_read_is_counted_apart(tmp_path: Path) -> None:
+    source = make_folder(tmp_path)
+    (tmp_path / "folder" / "boot" / "broken.jpg").write_bytes(b"no image")
+    evaluation = evaluate_model(_box("object_reader"), source)
+    assert evaluation.unreadable == {"unreadable_image": 1}
+    assert (evaluation.report.overall.n, evaluation.report.overall.accuracy) == (12, 1)
+
+
+def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"asks for \['weather'\], the images have the attributes \['background'\]"):
+        evaluate_model(_box("object_reader"), make_table(tmp_path, "shifted", conflict=0.5), group_by=["weather"])
+
+
+def test_the_patient_is_scored_on_the_test_split_where_no_test_set_is_named(tmp_path: Path) -> None:
+    run, rundir = make_run(tmp_path, shifted=False)
+    content = evaluate_arms(run, rundir)
+    arms = content["arms"]
+    assert isinstance(arms, dict)
+    assert list(arms) == ["patient"]
+    patient = arms["patient"]
+    assert isinstance(patient, dict)
+    test_keys = [item.key for item, _ in rundir.plan().of_split("test")]
+    assert isinstance(patient["test"], dict)
+    assert patient["test"]["n"] == len(test_keys) > 0
+    assert patient["shifted"] == patient["test"]
+    assert content["dominant"] == {"boot": {"background": "dark"}, "coat": {"background": "light"}}
+    assert rundir.read_json("evaluation.json") == content
+
+
+def test_every_arm_of_the_reinforcement_is_scored_on_both_sets(tmp_path: Path) -> None:
+    run, rundir = make_run(tmp_path, shifted=True)
+    for seed, arm in enumerate(("real_only", "reinforced")):
+        save_checkpoint(Path(rundir.storage.local_path(f"models/{arm}")), "resnet", list(CLASSES), seed=seed)
+    reinforced = {"arms": {"patient": {}} | {arm: {"model": f"models/{arm}"} for arm in ("real_only", "reinforced")}}
+    rundir.write_json("reinforce.json", reinforced)
+    content = evaluate_arms(run, rundir)
+    assert list(arm_refs(run, rundir)) == ["patient", "real_only", "reinforced"]
+    arms = content["arms"]
+    assert isinstance(arms, dict)
+    for arm in arms.values():
+        assert isinstance(arm, dict)
+        assert isinstance(arm["shifted"], dict)
+        assert arm["shifted"]["n"] == 80
+        assert rundir.exists(f"probe/{arm['digest']}/000000.parquet")
+    patient = arms["patient"]
+    assert isinstance(patient, dict)
+    assert isinstance(patient["shifted"], dict)
+    # The background reader is right only where class and background agree.
+    assert (patient["shifted"]["conflict_accuracy"], patient["shifted"]["aligned_accuracy"]) == (0, 1)
+    comparisons = content["comparisons"]
+    assert isinstance(comparisons, list)
+    found = {(row["set"], row["arm"], row["against"], row["where"]) for row in comparisons if isinstance(row, dict)}
+    assert ("shifted", "reinforced", "patient", "conflict") in found
+    assert ("test", "reinforced", "real_only", "all") in found
+
+
+def test_an_evaluation_of_the_same_models_and_data_is_not_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, rundir = make_run(tmp_path, shifted=False)
+    first = evaluate_arms(run, rundir)
+    monkeypatch.setattr("cluster.phases.arms.score_answers", None)
+    assert evaluate_arms(run, rundir) == first
+
+
+def test_the_difference_of_two_classifiers_is_mcnemars() -> None:
+    generator = np.random.default_rng(0)
+    first, second = generator.uniform(size=300) < 0.8, generator.uniform(size=300) < 0.6
+    pairs = PairedImages([str(number) for number in range(300)], num_draws=1000, confidence=0.95)
+    result = pairs.compare(("a", "b"), (list(first), list(second)), [True] * 300, test_set="test", where="all")
+    assert result is not None
+    gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
+    assert (result.gained, result.lost) == (gained, lost)
+    assert result.difference.value == pytest.approx((gained - lost) / 300)
+    assert result.difference.low < 0.2 < result.difference.high
+    assert result.p_value == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def test_images_of_one_subject_are_no_independent_evidence() -> None:
+    """Ten pictures of each of 30 subjects: the interval is that of 30, not of 300."""
+    right = np.repeat(np.random.default_rng(0).uniform(size=30) < 0.5, 10)
+    wrong = ~right
+    alone = PairedImages([str(number) for number in range(300)], num_draws=1000, confidence=0.95)
+    together = PairedImages([str(number // 10) for number in range(300)], num_draws=1000, confidence=0.95)
+    widths = []
+    for pairs in (alone, together):
+        result = pairs.compare(("a", "b"), (list(right), list(wrong)), [True] * 300, test_set="test", where="all")
+        assert result is not None
+        widths.append(result.difference.high - result.difference.low)
+    assert widths[1] > 2 * widths[0]
+
+
+def make_run(folder: Path, *, shifted: bool) -> tuple[RunFile, RunDirectory]:
+    """A run whose shards hold sources only, on data where each class sits on its own background."""
+    run = RunFile(
+        name="tiny",
+        data=DataConfig(
+            train=make_table(folder, "train", conflict=0.05),
+            shifted=make_table(folder, "shifted", conflict=0.5) if shifted else None,
+            splits=Splits(train=0.7, validation=0.0, test=0.3),
+            num_sources=4,
+        ),
+        shards=ShardConfig(sources_per_shard=4),
+        stages={"captioner": CaptionerConfig(model=ModelConfig(name="zoo/captioner"))},
+        probe=_box("background_reader"),
+        report=ReportConfig(group_by=("background",)),
+    )
+    plan = make_plan(run)
+    rundir = RunDirectory.create(str(folder / "run"), run, plan)
+    source = open_source(run.data.train)
+    samples = [read_sample(source, item, split) for item, split in plan.shard(0)]
+    assert all(isinstance(sample, Sample) for sample in samples)
+    commit_shard(rundir, 0, plan.keys(0), samples, {})
+    return run, rundir
+
+
+def make_table(folder: Path, name: str, *, conflict: float) -> TableSource:
+    """80 images: boots are dark on the left, coats light; the right half is the background, which agrees or not."""
+    lines = ["path,label,background"]
+    for number in range(80):
+        label = number % 2
+        differs = number // 2 % 20 < 20 * conflict
+        side = label != differs
+        path = folder / name / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        _write_halves(path, 40 + 180 * label, 40 + 180 * side)
+        lines.append(f"{path.name},{CLASSES[label]},{('dark', 'light')[side]}")
+    table = folder / name / "table.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return TableSource(path=str(table), attributes=("background",))
+
+
+def make_folder(folder: Path) -> FolderSource:
+    """Six images of each class in class folders."""
+    for label, name in enumerate(CLASSES):
+        (folder / "folder" / name).mkdir(parents=True)
+        for number in range(6):
+            _write_halves(folder / "folder" / name / f"{number}.png", 40 + 180 * label, 100)
+    return FolderSource(path=str(folder / "folder"))
+
+
+def _write_halves(path: Path, left: int, right: int) -> None:
+    pixels = np.full((16, 16, 3), left, np.uint8)
+    pixels[:, 8:] = right
+    Image.fromarray(pixels).save(path)
+
+
+def _box(name: str) -> ProbeConfig:
+    return ProbeConfig(callable=f"evaluate_boxes:{name}", num_bootstraps=200, batch_size=16)

@@ -1,0 +1,133 @@
+"""Groups are counted right, and a conflict is a difference from what the training data made usual."""
+
+import json
+import math
+
+import pytest
+from scipy import stats
+
+from engine.evaluation.groups import Answer, dominant_values, group_counts, group_report
+from engine.sources import SourceItem
+
+CLASSES = ("boot", "bag")
+DOMINANT = {"boot": {"background": "snow"}, "bag": {"background": "sand"}}
+
+
+def test_the_usual_value_of_a_class_is_its_dominant_one() -> None:
+    items = _items("boot", {"snow": 95, "sand": 5}) + _items("bag", {"sand": 40, "snow": 10, "grass": 8})
+    assert dominant_values(items, ["background"]) == DOMINANT
+
+
+def test_an_attribute_that_was_dealt_by_chance_has_no_dominant_value() -> None:
+    items = _items("boot", {"red": 60, "blue": 48, "green": 50}) + _items("bag", {"red": 6, "blue": 2})
+    assert dominant_values(items, ["background"]) == {"boot": {}, "bag": {}}
+
+
+def test_items_without_the_attribute_give_no_dominant_value() -> None:
+    assert dominant_values(_items("boot", {"snow": 50}), ["lighting"]) == {}
+
+
+def test_groups_worst_group_and_conflict_are_counted() -> None:
+    answers = [
+        *_answers("boot", "snow", 19, 20),
+        *_answers("boot", "sand", 3, 12),
+        *_answers("boot", "grass", 0, 4),
+        *_answers("bag", "sand", 9, 10),
+        *_answers("bag", "snow", 5, 10),
+    ]
+    report = group_report(answers, CLASSES, ["background"], DOMINANT, {})
+    assert (report.overall.correct, report.overall.n) == (36, 56)
+    assert {name: share.accuracy for name, share in report.classes.items()} == {"boot": 22 / 36, "bag": 14 / 20}
+    assert report.worst is not None
+    # Boots on grass are worse, but they are only 4.
+    assert (report.worst.class_name, dict(report.worst.values)) == ("boot", {"background": "sand"})
+    assert report.aligned is not None
+    assert (report.aligned.correct, report.aligned.n) == (28, 30)
+    assert report.conflict is not None
+    assert (report.conflict.correct, report.conflict.n) == (8, 26)
+    first = report.to_json()["worst_group"]
+    assert isinstance(first, dict)
+    expected = stats.binomtest(3, 12).proportion_ci(method="wilson")
+    assert (first["low"], first["high"]) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_adjusted_average_weighs_groups_as_the_training_data_do() -> None:
+    answers = [*_answers("boot", "snow", 9, 10), *_answers("boot", "sand", 2, 10), *_answers("bag", "sand", 40, 80)]
+    training = group_counts(_items("boot", {"snow": 90, "sand": 5}) + _items("bag", {"sand": 5}), ["background"])
+    adjusted = group_report(answers, CLASSES, ["background"], DOMINANT, training).adjusted
+    assert adjusted is not None
+    assert adjusted.value == pytest.approx(0.9 * 0.9 + 0.05 * 0.2 + 0.05 * 0.5)
+    low, high = stats.binomtest(9, 10).proportion_ci(method="wilson")
+    # The group of 90 % decides the interval.
+    assert adjusted.low == pytest.approx(adjusted.value - 0.9 * (0.9 - low), abs=0.002)
+    assert adjusted.high == pytest.approx(adjusted.value + 0.9 * (high - 0.9), abs=0.002)
+    # A group that was never seen makes it undefined, and so do unknown training data.
+    assert group_report(answers[:20], CLASSES, ["background"], DOMINANT, training).adjusted is None
+    assert group_report(answers, CLASSES, ["background"], DOMINANT, {}).to_json()["adjusted_average"] is None
+
+
+def test_likelihood_is_in_nats_and_stays_finite() -> None:
+    answers = [
+        Answer(class_name="bag", attributes={}, is_right=True, confidence=1.0, p_label=p) for p in (0.5, 0.25, 0.0)
+    ]
+    assert group_report(answers[:2], CLASSES, [], {}, {}).nll == pytest.approx(1.5 * math.log(2))
+    assert 5 < group_report(answers, CLASSES, [], {}, {}).nll < 7
+
+
+def test_a_second_attribute_without_dominant_value_makes_no_conflict() -> None:
+    answer = Answer(
+        class_name="boot",
+        attributes={"background": "snow", "colour": "red"},
+        is_right=True,
+        confidence=0.9,
+        p_label=0.9,
+    )
+    (group,) = group_report([answer], CLASSES, ["background", "colour"], DOMINANT, {}).groups
+    assert group.conflict is False
+    assert group.values == {"background": "snow", "colour": "red"}
+
+
+def test_without_attributes_the_groups_are_the_classes_and_nothing_conflicts() -> None:
+    answers = [Answer(class_name="bag", attributes={}, is_right=True, confidence=0.7, p_label=0.7)] * 20
+    report = group_report(answers, CLASSES, [], {}, {})
+    content = report.to_json()
+    assert (content["conflict_accuracy"], content["aligned_accuracy"], content["worst_group_accuracy"]) == (
+        None,
+        None,
+        1,
+    )
+    assert report.classes["boot"].accuracy is None
+    assert report.calibration_error == pytest.approx(0.3)
+
+
+def test_the_report_of_no_image_is_plain_json() -> None:
+    content = json.dumps(group_report([], CLASSES, ["background"], DOMINANT, {}).to_json(), allow_nan=False)
+    assert json.loads(content)["accuracy"] is None
+
+
+def _items(class_name: str, counts: dict[str, int]) -> list[SourceItem]:
+    return [
+        SourceItem(
+            key=f"{class_name}-{value}-{number}",
+            split_key="",
+            label=CLASSES.index(class_name),
+            class_name=class_name,
+            locator="",
+            attributes={"background": value},
+        )
+        for value, count in counts.items()
+        for number in range(count)
+    ]
+
+
+def _answers(class_name: str, background: str, correct: int, n: int) -> list[Answer]:
+    return [
+        Answer(
+            class_name=class_name,
+            attributes={"background": background},
+            is_right=number < correct,
+            confidence=0.9,
+            p_label=0.9,
+        )
+        for number in range(n)
+    ]

@@ -1,0 +1,43 @@
+"""How often edits are drawn: by the harm of the finest row that holds them."""
+
+from typing import Any
+
+from engine.training.emphasis import draws_of_cells
+
+
+def row(class_name: str | None, kind: str | None, after: str | None, drop: float | None) -> dict[str, Any]:
+    return {"class_name": class_name, "kind": kind, "after": after, "tested_drop": drop}
+
+
+WEAKNESS = {
+    "cells": [
+        row("cat", "background", "snow", 0.8),
+        row("cat", "background", None, 0.4),
+        row(None, "background", "grass", 0.2),
+        row("dog", "background", "snow", None),
+    ],
+    "by_kind": [row(None, "background", None, 0.6), row(None, "colour", None, -0.1)],
+}
+
+
+def test_the_finest_row_decides_and_no_edit_is_left_out() -> None:
+    draws = draws_of_cells(
+        WEAKNESS,
+        [
+            ("cat", "background", "snow"),
+            ("cat", "background", "grass"),
+            ("cat", "background", "sand"),
+            ("dog", "background", "snow"),
+            ("dog", "colour", "red"),
+            ("dog", "weather", "fog"),
+        ],
+        most=4,
+    )
+    assert list(draws.values()) == [4, 1, 2, 3, 1, 1]
+
+
+def test_without_a_probe_or_without_harm_every_edit_is_drawn_once() -> None:
+    cells = [("cat", "background", "snow"), ("dog", "colour", "red")]
+    assert set(draws_of_cells(None, cells, 4).values()) == {1}
+    harmless = {"cells": [], "by_kind": [row(None, "background", None, -0.2)]}
+    assert set(draws_of_cells(harmless, cells, 4).values()) == {1}

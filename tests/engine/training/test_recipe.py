@@ -1,0 +1,81 @@
+"""What feeds which arm, and the DeepSpeed settings."""
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from engine.errors import RunFileError
+from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.training.recipe import (
+    Share,
+    batch_share,
+    deepspeed_settings,
+    learning_rate_factor,
+    nothing_to_learn_from,
+    precision_name,
+)
+
+
+def test_both_arms_have_the_same_batch() -> None:
+    config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.25)
+    assert batch_share(config, "real_only") == Share(real=32, counterfactual=0)
+    assert batch_share(config, "reinforced") == Share(real=8, counterfactual=24)
+
+
+def test_every_arm_sees_as_many_images_in_every_part_of_a_step() -> None:
+    config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.75, consistency=0.1)
+    for arm in get_args(ArmName):
+        share = batch_share(config, arm, num_parts=2)
+        assert share.real + share.counterfactual == 16
+        assert (share.counterfactual > 0) == (arm in ("random_edits", "reinforced"))
+    assert batch_share(config, "reinforced", num_parts=2) == Share(real=12, counterfactual=4, paired=4)
+
+
+def test_a_small_batch_keeps_a_counterfactual() -> None:
+    assert batch_share(ReinforceConfig(batch_size=2, replay_ratio=0.9), "reinforced").counterfactual == 1
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    config = ReinforceConfig(num_steps=100, warmup_share=0.1)
+    factors = [learning_rate_factor(step, config) for step in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[10] == 1
+    assert factors[100] == pytest.approx(0)
+    assert learning_rate_factor(0, ReinforceConfig(num_steps=1, warmup_share=0)) == 1
+
+
+def test_settings_come_from_a_file_or_from_the_run_file(tmp_path: Path) -> None:
+    settings = {"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 2}
+    path = tmp_path / "zero2.json"
+    path.write_text(json.dumps(settings))
+    inline = deepspeed_settings(ReinforceConfig(batch_size=16, num_workers=2, deepspeed=settings))
+    assert inline == deepspeed_settings(ReinforceConfig(batch_size=16, num_workers=2, deepspeed=str(path)))
+    assert inline["train_micro_batch_size_per_gpu"] == 4
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "words"),
+    [
+        ({"optimizer": {"type": "AdamW"}}, "'optimizer', which follows from reinforce.learning_rate"),
+        ({"train_batch_size": 7}, "'train_batch_size', which follows from reinforce.batch_size"),
+        ({"gradient_accumulation_steps": 3}, "make it a multiple of 6"),
+        ("no/such/file.json", "cannot read no/such/file.json"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(deepspeed: object, words: str) -> None:
+    with pytest.raises(RunFileError, match=words):
+        deepspeed_settings(ReinforceConfig.model_validate({"batch_size": 64, "num_workers": 2, "deepspeed": deepspeed}))
+
+
+def test_the_precision_is_that_of_the_settings() -> None:
+    assert precision_name({"bf16": {"enabled": True}}) == "bfloat16"
+    assert precision_name({"fp16": {"enabled": True}}) == "float16"
+    assert precision_name({"bf16": {"enabled": False}}) == "float32"
+
+
+def test_where_no_edit_is_left_the_field_that_left_them_out_is_named() -> None:
+    assert nothing_to_learn_from(ReinforceConfig()).startswith("no counterfactual of a train source was accepted")
+    found = nothing_to_learn_from(ReinforceConfig(edit_share=0.01, held_out_phrases=0.2))
+    assert found.startswith("reinforce.edit_share of 0.01 and reinforce.held_out_phrases leave no accepted counterfact")
