@@ -6,14 +6,11 @@ Each kind is imported where it is wanted: a stage of one's own does not wait for
 from typing import assert_never
 
 from actors.plugins import load_plugin
-from engine.runfile.stages import (
-    AnyStageConfig,
-    CaptionerConfig,
-    EditorConfig,
-    PerturberConfig,
-    PluginConfig,
-    VerifierConfig,
-)
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.perturber import PerturberConfig
+from engine.runfile.stages import AnyStageConfig, PluginConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Stage
 
 

@@ -28,8 +28,8 @@ from actors.models.loading import (
 from actors.models.token_encoder import give_tokens
 from actors.models.untyped import Model, Processor, Tensors, Tokenizer
 from engine.errors import RunFileError
+from engine.runfile.captioner import CaptionerConfig
 from engine.runfile.fields import ServerConfig
-from engine.runfile.stages import CaptionerConfig
 from engine.sample import ImageBytes, Json, Rejection, Sample
 from engine.shards.tar import image_extension
 

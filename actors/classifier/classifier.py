@@ -18,8 +18,8 @@ from actors.models.device import num_readers, precision, resolve_device, set_up_
 from actors.models.loading import load_image_processor, load_weights, model_digest, resolve_model
 from actors.plugins import import_target
 from engine.errors import ModelError
-from engine.runfile.run import ProbeConfig
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
 from engine.sample import ImageBytes
 
 Probabilities = NDArray[np.float32]

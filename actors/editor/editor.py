@@ -26,7 +26,7 @@ from actors.models.batching import prepared_batches
 from actors.models.device import num_readers, upload
 from actors.models.loading import model_provenance, resolve_model
 from engine.errors import ModelError, RunFileError
-from engine.runfile.stages import EditorConfig, PreviewingEditorConfig
+from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
 from engine.sample import Json, Rejection, Sample, Verdict, content_seed
 from engine.verdicts.rule import EARLY
 

@@ -16,7 +16,7 @@ from actors.images.preprocessing import Preprocessing
 from actors.models.loading import load_image_processor, load_weights, resolve_model
 from actors.models.untyped import Model
 from engine.errors import ModelError
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
 from engine.storage.storage import Storage
 
 Weights = dict[str, Tensor]

@@ -12,7 +12,7 @@ from actors.language.answers import BadReply
 from actors.models.batching import padded_batches
 from actors.models.device import precision
 from actors.models.untyped import Model, Tokenizer
-from engine.runfile.stages import PerturberConfig
+from engine.runfile.perturber import PerturberConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from actors.language.answers import BadReply
 from actors.language.generation import Ask
 from engine.errors import ModelError, ModelUnavailableError
 from engine.runfile.fields import ServerConfig
-from engine.runfile.stages import PerturberConfig
+from engine.runfile.perturber import PerturberConfig
 from engine.sample import Json
 
 # Two minutes and a half altogether: as long as a server takes to start again. At the start its url may be wrong.

@@ -13,7 +13,7 @@ from actors.language.generation import Ask, GumbelNoise, PaddedTexts, Writer, en
 from actors.language.prefill import Prompts, Waiting, rounded_up
 from actors.models.device import precision
 from actors.models.untyped import Model, Tokenizer
-from engine.runfile.stages import PerturberConfig
+from engine.runfile.perturber import PerturberConfig
 
 # A slot is as long as its text can become: it follows from the prompt alone.
 ROW_STEP = 128

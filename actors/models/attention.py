@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from actors.models.untyped import Model
 from engine.errors import ModelError
-from engine.runfile.stages import AttentionKernel
+from engine.runfile.fields import AttentionKernel
 
 
 def set_attention(model: Model, kernel: AttentionKernel, device: torch.device) -> str:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from engine.errors import ModelError, PlacementError
-from engine.runfile.stages import ModelConfig, Placement
+from engine.runfile.fields import ModelConfig, Placement
 
 # Of mallopt(3): what to set, and the largest threshold that every glibc takes on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

@@ -15,7 +15,7 @@ from actors.models.device import weights_dtype
 from actors.models.untyped import Model, Processor, Tokenizer
 from actors.zoo import MODELS_FOLDER as ZOO
 from engine.errors import ModelError, ModelUnavailableError
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 
 # Deleted from the hub by their owners (August 2024, November 2025); the mirrors hold the same files.

@@ -13,7 +13,7 @@ from actors.models.untyped import Tokenizer
 from actors.perturber.prompts import system_prompt
 from engine.errors import ModelError
 from engine.runfile.fields import ServerConfig
-from engine.runfile.stages import PerturberConfig
+from engine.runfile.perturber import PerturberConfig
 from engine.sample import EditKind, Json
 
 

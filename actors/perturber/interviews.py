@@ -7,7 +7,7 @@ import numpy as np
 
 from actors.language.answers import BadReply
 from actors.perturber.replies import Reply, count_phrase, parse_reply, plain
-from engine.runfile.stages import PerturberConfig, SteeredPerturberConfig, WantedEdit
+from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
 from engine.sample import EditKind, Sample, content_seed
 
 MAX_DETAIL = 2000  # characters of a bad reply that are kept

@@ -12,7 +12,7 @@ from actors.perturber.chat import ChatModel, LoadedChat, ServedChat
 from actors.perturber.interviews import Interview, Request, make_requests
 from actors.perturber.prompts import system_prompt, user_prompt
 from actors.perturber.replies import Reply
-from engine.runfile.stages import PerturberConfig, SteeredPerturberConfig
+from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig
 from engine.sample import PLACEBO_INSTRUCTION, Edit, EditKind, Json, Rejection, Sample, content_seed
 
 # One caption of 10,000 characters makes every row of its batch as long: the demo's model took 216 s for 21 sources.

@@ -12,7 +12,7 @@ from actors.models.device import precision, upload
 from actors.models.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
 from actors.models.token_encoder import give_tokens
 from engine.errors import ModelError
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 
 

@@ -13,7 +13,7 @@ from actors.images.codec import UnreadableImageError, decode_rgb
 from actors.models.batching import prepared_batches
 from actors.models.device import num_readers
 from actors.verifier.clip import Clip
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Edit, Json, Rejection, Sample
 from engine.verdicts.rule import verdict_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.cli.tallies import accept_lines
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.selection.calibration import NUM_FOLDS, Calibration, Choice, calibrate
 from engine.selection.labels import LabelSet, match_labels, read_label_rows
 from engine.selection.selection import Candidate, describe_thresholds, tally_changes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cluster.cli.options import Commands, add_command
 
 if TYPE_CHECKING:
-    from engine.runfile.run import AnySource
+    from engine.runfile.data import AnySource
 
 CALLABLE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 WARDROBE_SPLITS = ("sources", "heldout")
@@ -53,8 +53,8 @@ def evaluate_command(options: argparse.Namespace) -> int:
     """Score a classifier and print the result."""
     from cluster.phases.evaluate import attribute_names, evaluate_model
     from engine.evaluation.groups import dominant_values
-    from engine.runfile.run import ProbeConfig
-    from engine.runfile.stages import ModelConfig, Placement
+    from engine.runfile.fields import ModelConfig, Placement
+    from engine.runfile.probe import ProbeConfig
     from engine.sources import open_source
 
     if str(Path.cwd()) not in sys.path:
@@ -86,7 +86,7 @@ def evaluate_command(options: argparse.Namespace) -> int:
 def parse_source(text: str) -> "AnySource":
     """Return the source that an argument names; raise SourceError where it is none."""
     from engine.errors import SourceError
-    from engine.runfile.run import FolderSource, HuggingFaceSource, TableSource, TarSource
+    from engine.runfile.data import FolderSource, HuggingFaceSource, TableSource, TarSource
 
     if text.startswith("wardrobe:"):
         return _wardrobe(text)
@@ -148,7 +148,7 @@ def _wardrobe(text: str) -> "AnySource":
     from pydantic import ValidationError
 
     from engine.errors import SourceError
-    from engine.runfile.run import WardrobeSource
+    from engine.runfile.data import WardrobeSource
 
     _, split, *rest = text.split(":")
     names = ("correlation", "count")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.selection.selection import PIXELS_NOT_KEPT, Candidate, Change, Tally, describe_thresholds
 from engine.verdicts.rule import is_early, score_floors
 

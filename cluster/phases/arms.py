@@ -17,8 +17,8 @@ from engine.plan.plan import Plan
 from engine.probe.pairs import read_pairs
 from engine.probe.weakness import weakness
 from engine.run.directory import EVALUATION, REINFORCE, RunDirectory
+from engine.runfile.fields import ModelConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import ModelConfig
 from engine.sample import Json
 from engine.sources import open_source
 

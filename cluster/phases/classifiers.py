@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from cluster.monitor.activity import duration
 from cluster.monitor.progress import MIN_LINE_S
 from cluster.session.worker import leave_quickly
-from engine.runfile.run import ProbeConfig
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
 from engine.storage.storage import Storage
 
 if TYPE_CHECKING:

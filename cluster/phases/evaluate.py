@@ -10,7 +10,8 @@ import numpy as np
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from engine.errors import SourceError
 from engine.evaluation.groups import Answer, Dominant, GroupKey, GroupReport, group_report
-from engine.runfile.run import AnySource, ProbeConfig
+from engine.runfile.data import AnySource
+from engine.runfile.probe import ProbeConfig
 from engine.sample import Json, Rejection
 from engine.sources import SourceItem, open_source, read_sample
 

@@ -26,7 +26,8 @@ from engine.plan.plan import Plan, PlannedItem
 from engine.rounds.allocation import Allocation
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
-from engine.runfile.run import AnySource, RunFile
+from engine.runfile.data import AnySource
+from engine.runfile.run import RunFile
 from engine.sample import Rejection, Sample
 from engine.selection.early import make_cut, split_pilot, steer_pilot
 from engine.shards.marker import Marker

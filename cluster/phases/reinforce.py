@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from cluster.monitor.training_log import logged_history
 from engine.errors import EngineError, RunError, RunFileError
 from engine.run.directory import REINFORCE, WEAKNESS, RunDirectory, shard_path
+from engine.runfile.fields import ModelConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import ModelConfig
 from engine.sample import Json
 from engine.storage.object_store import open_remote
 from engine.training.emphasis import EditCell

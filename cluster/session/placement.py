@@ -6,8 +6,8 @@ from math import ceil
 from typing import NoReturn
 
 from engine.errors import PlacementError
+from engine.runfile.fields import Placement
 from engine.runfile.run import RunFile
-from engine.runfile.stages import Placement
 
 # One read or commit task: they wait for storage, so two share a core. A pool never takes the last core from them.
 IO_CPUS = 0.5

@@ -21,7 +21,8 @@ import numpy.typing as npt
 from engine.plan.hash_store import HashStore
 from engine.plan.image_hash import Hashes, Rows, near_pairs
 from engine.plan.listing import Listing
-from engine.runfile.run import AnySource, RunFile, WardrobeSource
+from engine.runfile.data import AnySource, WardrobeSource
+from engine.runfile.run import RunFile
 from engine.sample import Json
 from engine.sources import SourceItem, open_source
 

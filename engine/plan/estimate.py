@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 from engine.plan.plan import Plan
-from engine.runfile.fields import ServerConfig
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import Placement, ServerConfig
+from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import (
-    AnyStageConfig,
-    CaptionerConfig,
-    EditorConfig,
-    PerturberConfig,
-    Placement,
-    PluginConfig,
-    VerifierConfig,
-)
+from engine.runfile.stages import AnyStageConfig, PluginConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.shards.marker import Marker, add_counts
 
 Basis = Literal["measured", "guess", "unknown"]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.plan.image_hash import HASH_BYTES, Hashes, image_hash
-from engine.runfile.run import AnySource
+from engine.runfile.data import AnySource
 from engine.sources import SourceItem, UnreadableItemError, open_source
 from engine.storage.storage import Storage
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from engine.errors import SourceError
 from engine.plan.splits import SPLITS, hashes, splits_of
-from engine.runfile.run import Splits
+from engine.runfile.data import Splits
 from engine.sources import Source
 from engine.sources.item import InColumns, ItemColumns
 

@@ -18,7 +18,8 @@ from engine.plan.duplicates import NearDuplicates, separate
 from engine.plan.hash_store import HashStore
 from engine.plan.listing import list_source
 from engine.plan.splits import SPLITS
-from engine.runfile.run import AnySource, DataConfig, RunFile
+from engine.runfile.data import AnySource, DataConfig
+from engine.runfile.run import RunFile
 from engine.sample import Split
 from engine.sources import Source, SourceItem, open_source
 from engine.sources.item import name_some

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engine.runfile.run import Splits
+from engine.runfile.data import Splits
 from engine.sample import Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.probe.pairs import Pairs
-from engine.runfile.run import ProbeConfig
+from engine.runfile.probe import ProbeConfig
 from engine.sample import Json
 from engine.statistics import (
     UNDEFINED,

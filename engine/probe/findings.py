@@ -11,7 +11,7 @@ from engine.probe.pairs import read_pairs
 from engine.probe.phrases import phrases_json, rank_phrases
 from engine.probe.transfer import transfer
 from engine.probe.weakness import Weakness, weakness
-from engine.runfile.run import ProbeConfig
+from engine.runfile.probe import ProbeConfig
 from engine.sample import Json
 
 

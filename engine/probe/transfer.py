@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.probe.pairs import Pairs
 from engine.probe.weakness import Cell, Weakness, weakness
-from engine.runfile.run import ProbeConfig
+from engine.runfile.probe import ProbeConfig
 from engine.sample import Json
 from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
 

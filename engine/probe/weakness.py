@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from engine.probe.measures import SIGN, drop_name, measure, measure_drop, p_values
 from engine.probe.pairs import Pairs
-from engine.runfile.run import ProbeConfig
+from engine.runfile.probe import ProbeConfig
 from engine.sample import Json
 from engine.statistics import (
     UNDEFINED,

@@ -7,7 +7,7 @@ from typing import Any
 from engine.report.drawing import words
 from engine.report.shown import Place
 from engine.runfile.run import RunFile
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json, Sample
 from engine.verdicts.rule import score_floors
 

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from engine.probe.pairs import Pairs
 from engine.rounds.allocation import Allocation, CellShare, perturber_of
 from engine.rounds.bandit import Beliefs, Floats, Ints, beliefs, promise, within_limits
+from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import PerturberConfig
 from engine.sample import EditKind, content_seed
 
 # A value is a cell of its own once it was tried so often; the others of its kind are one cell together.

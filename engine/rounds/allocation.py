@@ -10,9 +10,9 @@ from typing import Any, Literal, cast
 from engine.errors import RunDirectoryError, SourceError
 from engine.plan.plan import Plan
 from engine.run.directory import RunDirectory
+from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
 from engine.runfile.rounds import RoundsConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import PerturberConfig, SteeredPerturberConfig, WantedEdit
 from engine.sample import EditKind
 
 FOLDER = "rounds"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.errors import RunDirectoryError
-from engine.runfile.stages import AnyStageConfig, EditorConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.stages import AnyStageConfig
 from engine.storage.storage import Storage
 
 RUN_INFO = "run.json"

@@ -1,6 +1,8 @@
-"""What all settings share, and where a model is that is served elsewhere."""
+"""What sections of the run file share: the strict model, placement, models and servers."""
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 
 class Config(BaseModel):
@@ -32,3 +34,47 @@ class ServerConfig(Config):
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url {url!r} must begin with http:// or https://, such as http://gpu-7:8000/v1")
         return url.rstrip("/")
+
+
+class Placement(Config):
+    """Say where the actors of a stage run. Never part of a stage's logic."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: the GPU where num_gpus > 0, else the CPU")
+    num_cpus: float = Field(1.0, ge=0, description="CPU cores of one actor; each reads images in a thread")
+    num_gpus: float = Field(0.0, ge=0, description="GPUs for one actor; a fraction shares one GPU")
+    replicas: tuple[int, int] = Field((1, 1), description="smallest and largest number of actors [min, max]")
+    num_threads: int = Field(
+        1, ge=1, description="threads of one actor: fixed, so that bytes do not depend on the machine"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Placement":
+        low, high = self.replicas
+        if not 1 <= low <= high:
+            raise ValueError(f"replicas must be [min, max] with 1 <= min <= max, got [{low}, {high}]")
+        if self.device == "cpu" and self.num_gpus:
+            raise ValueError(f"device is cpu but num_gpus is {self.num_gpus}: set one of the two")
+        if self.device == "cuda" and not self.num_gpus:
+            raise ValueError("device is cuda but num_gpus is 0: set num_gpus to 1 or to a fraction")
+        return self
+
+
+class StageConfig(Config):
+    """Hold what every stage has."""
+
+    placement: Placement = Placement()
+    batch_size: int = Field(16, ge=1, description="samples in one forward pass; batches are padded to this one shape")
+
+
+class ModelConfig(Config):
+    """Name a model: a local folder, a hub id or an alias such as zoo/editor."""
+
+    name: str = Field(description="local folder, hub id, or alias (zoo/captioner, zoo/perturber, ...)")
+    revision: str | None = Field(None, description="commit of a hub id; pin it, names move")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+AttentionKernel = Literal["default", "sdpa", "flash", "xformers"]
+
+
+CompileMode = Literal["off", "default", "max-autotune"]

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from engine.runfile.fields import Config
-from engine.runfile.stages import Placement
+from engine.runfile.fields import Config, Placement
 
 ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
 

@@ -7,116 +7,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from engine.credentials import refuse_credentials
+from engine.runfile.data import DataConfig
 from engine.runfile.fields import Config
+from engine.runfile.perturber import PerturberConfig
+from engine.runfile.probe import ProbeConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.rounds import RoundsConfig
-from engine.runfile.stages import AnyStageConfig, ModelConfig, PerturberConfig, Placement, check_early_rejection
+from engine.runfile.stages import AnyStageConfig, check_early_rejection
 
 STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
-
-
-class FolderSource(Config):
-    """Read a folder with one sub-folder a class."""
-
-    kind: Literal["folder"] = "folder"
-    path: str = Field(description="a folder of class folders: path/cat/1.jpg, path/dog/a/2.png")
-
-
-class TableSource(Config):
-    """Read a CSV or JSONL with the columns path and label, and if wanted caption, group and attributes."""
-
-    kind: Literal["table"] = "table"
-    path: str = Field(description="a .csv, .tsv or .jsonl file")
-    image_folder: str | None = Field(
-        None, description="image paths are relative to this folder and stay inside; default: that of the table"
-    )
-    classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
-    attributes: tuple[str, ...] = Field((), description="further columns to keep, for evaluation by group")
-
-
-class TarSource(Config):
-    """Read WebDataset tars: {key}.jpg with {key}.cls or a label in {key}.json, and if wanted a caption and a group."""
-
-    kind: Literal["webdataset"] = "webdataset"
-    path: str = Field(description="one tar, or a folder of tars")
-    classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
-    attributes: tuple[str, ...] = Field((), description="further fields of the json to keep")
-
-
-class HuggingFaceSource(Config):
-    """Read a Hugging Face dataset that was saved to disk."""
-
-    kind: Literal["huggingface"] = "huggingface"
-    path: str = Field(description="a folder written by save_to_disk")
-    split: str | None = Field(None, description="which one, where the folder holds several (a DatasetDict)")
-    image_column: str = "image"
-    label_column: str = "label"
-    caption_column: str | None = None
-    group_column: str | None = None
-    attributes: tuple[str, ...] = Field((), description="further columns to keep")
-
-
-class WardrobeSource(Config):
-    """Make garment composites with exact ground truth: the data that ships with Counterforge."""
-
-    kind: Literal["wardrobe"] = "wardrobe"
-    split: Literal["sources", "heldout"] = "sources"
-    count: int = Field(8000, ge=1, description="number of composites")
-    correlation: float | None = Field(
-        None, ge=0, le=1, description="share of each class on its own background; null: every background equally often"
-    )
-    captions: bool = Field(False, description="give the true captions along instead of leaving them to the captioner")
-    seed: int = Field(0, ge=0, description="another seed, other composites")
-
-
-AnySource = Annotated[
-    FolderSource | TableSource | TarSource | HuggingFaceSource | WardrobeSource, Field(discriminator="kind")
-]
-
-
-class Splits(Config):
-    """Share of the sources in each split; a source's split is a hash of its key, or of its group where it has one."""
-
-    train: float = Field(0.8, ge=0, le=1)
-    validation: float = Field(0.1, ge=0, le=1)
-    test: float = Field(0.1, ge=0, le=1)
-    seed: int | None = Field(
-        None, description="of that hash; default: the run's. Set, it keeps the split where the run's seed changes"
-    )
-
-    @model_validator(mode="after")
-    def _whole(self) -> "Splits":
-        total = self.train + self.validation + self.test
-        if abs(total - 1) > 1e-9:
-            raise ValueError(f"train + validation + test must be 1, got {total:g}")
-        return self
-
-
-class DataConfig(Config):
-    """Name the labelled images."""
-
-    train: AnySource = Field(description="the classifier's own kind of data: edited, replayed and split")
-    test: AnySource | None = Field(None, description="in-distribution test set; default: the test split of `train`")
-    shifted: AnySource | None = Field(
-        None, description="a second test set under shift, for groups; default: the same as `test`"
-    )
-    oracle: AnySource | None = Field(
-        None,
-        description="images of the same kind without the weakness, for the arm `oracle`, which shows what could be "
-        "had; those of the train split are used",
-    )
-    splits: Splits = Splits()
-    near_duplicates: Literal["group", "off"] = Field(
-        "group",
-        description="sources that look alike fall in one split, and those that look like an image of `test` or "
-        "`shifted` are left out; costs a look at every image once a run. off: only keys and groups decide",
-    )
-    num_sources: int | None = Field(
-        None, ge=1, description="how many sources of the train split get edits; default: all"
-    )
-    num_validation_sources: int = Field(
-        0, ge=0, description="sources of the validation split that get edits too, for model selection"
-    )
 
 
 class ShardConfig(Config):
@@ -124,39 +23,6 @@ class ShardConfig(Config):
 
     sources_per_shard: int = Field(32, ge=1, description="sources with their edits in one tar; aim at 64 to 256 MB")
     keep_rejected: Literal["all", "metadata", "none"] = "all"
-
-
-class ProbeConfig(Config):
-    """Measure where the classifier fails."""
-
-    model: ModelConfig | None = Field(None, description="any image classification checkpoint")
-    callable: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="package.module:function, a black box instead of `model`",
-    )
-    batch_size: int = Field(64, ge=1)
-    placement: Placement = Placement()
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    num_bootstraps: int = Field(1000, ge=100)
-    min_sources: int = Field(10, ge=2, description="cells with fewer sources are not reported")
-    min_drop: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        description="a cell is a weakness where its edits cost clearly more accuracy than this beyond the placebo: "
-        "making an edit disturbs a picture more than making none, which a clean classifier feels too",
-    )
-    transfer: tuple[ModelConfig, ...] = Field(
-        (),
-        description="other classifiers, asked about the same pictures: is what the first fails at hard for them too?",
-    )
-
-    @model_validator(mode="after")
-    def _one(self) -> "ProbeConfig":
-        if (self.model is None) == (self.callable is None):
-            raise ValueError("give exactly one of probe.model and probe.callable")
-        return self
 
 
 class ReportConfig(Config):

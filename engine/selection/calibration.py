@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SelectionError
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import content_seed
 from engine.selection.labels import Labelled
 from engine.statistics import Floats, Interval, wilson_interval

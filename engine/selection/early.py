@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from engine.errors import RunDirectoryError
 from engine.run.directory import RunDirectory, marker_path
-from engine.runfile.stages import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
+from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
 from engine.selection.selection import thresholds_of
 from engine.shards.rows import scores_of
 from engine.verdicts.early_cut import PREVIEW, Previewed, find_cut

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import SelectionError
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import content_seed
 from engine.selection.selection import Candidate
 from engine.verdicts.rule import NOT_FINITE, is_early, verdict_reasons

@@ -15,7 +15,7 @@ from engine.run.commit import Outcome, commit_outcome
 from engine.run.directory import RunDirectory, marker_path
 from engine.run.samples import read_samples
 from engine.runfile.run import RunFile
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Sample
 from engine.selection.early import FOLDER as EARLY_CUTS
 from engine.selection.selection import judge, thresholds_of

@@ -8,7 +8,7 @@ from engine.errors import SelectionError
 from engine.run.directory import RunDirectory
 from engine.runfile.load import parse_override
 from engine.runfile.run import RunFile
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Role, Verdict
 from engine.shards.rows import scores_of
 from engine.verdicts.rule import EARLY, THRESHOLDS, is_early, verdict_of

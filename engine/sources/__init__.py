@@ -2,7 +2,7 @@
 
 from typing import assert_never
 
-from engine.runfile.run import AnySource, FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
+from engine.runfile.data import AnySource, FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
 from engine.sample import Rejection, Sample, Split
 from engine.sources.decode import to_jpeg
 from engine.sources.folder import FolderImages

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from engine.errors import SourceError
-from engine.runfile.run import FolderSource
+from engine.runfile.data import FolderSource
 from engine.sources.item import SourceItem, local_folder, make_key, name_some, read_inside, sort_classes
 
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})

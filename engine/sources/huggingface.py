@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from engine.errors import SourceError
-from engine.runfile.run import HuggingFaceSource
+from engine.runfile.data import HuggingFaceSource
 from engine.sources.item import (
     SourceItem,
     UnreadableItemError,

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TextIO
 
 from engine.errors import SourceError
-from engine.runfile.run import TableSource
+from engine.runfile.data import TableSource
 from engine.sources.item import (
     ItemColumns,
     SourceItem,

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from engine.errors import SourceError
-from engine.runfile.run import TarSource
+from engine.runfile.data import TarSource
 from engine.sources.folder import IMAGE_SUFFIXES
 from engine.sources.item import (
     SourceItem,

@@ -6,7 +6,7 @@ from functools import cached_property
 from PIL import Image
 
 from engine.errors import SourceError
-from engine.runfile.run import WardrobeSource
+from engine.runfile.data import WardrobeSource
 from engine.sources.decode import encode_jpeg
 from engine.sources.item import SourceItem
 from engine.wardrobe.garments import CLASSES, SHIPPED, Garments, load_garments

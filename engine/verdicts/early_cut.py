@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.runfile.stages import EarlyRejection, EditorConfig, PreviewCheck, VerifierConfig
+from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck
+from engine.runfile.verifier import VerifierConfig
 from engine.statistics import binomial_tail
 from engine.verdicts.rule import score_floors
 

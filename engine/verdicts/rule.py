@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Verdict
 
 # The fields of VerifierConfig that decide a verdict; the others decide scores.

@@ -16,17 +16,13 @@ from actors.editor.editor import Editor
 from actors.perturber.perturber import Perturber
 from actors.verifier.verifier import Verifier
 from engine.errors import ModelError, PlacementError
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import ModelConfig, Placement, StageConfig
 from engine.runfile.load import dump_run_file
-from engine.runfile.stages import (
-    CaptionerConfig,
-    EditorConfig,
-    ModelConfig,
-    PerturberConfig,
-    Placement,
-    PluginConfig,
-    StageConfig,
-    VerifierConfig,
-)
+from engine.runfile.perturber import PerturberConfig
+from engine.runfile.stages import PluginConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Rejection, Sample
 
 PLUGIN = """

@@ -25,7 +25,9 @@ from actors.perturber.prompts import user_prompt
 from actors.zoo.exam.scenes import captioned, source
 from actors.zoo.recipes.language import OBJECTS, VIEWPOINTS, WEATHERS
 from engine.figures.figures import Figure
-from engine.runfile.stages import CaptionerConfig, ModelConfig, PerturberConfig
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.perturber import PerturberConfig
 from engine.sample import EditKind, Sample
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import caption, make_scenes, with_article

@@ -23,7 +23,8 @@ from actors.images.frame import Frame
 from actors.models.device import fix_threads
 from actors.models.untyped import Model
 from engine.figures.figures import Figure
-from engine.runfile.stages import EditorConfig, ModelConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Edit, Sample
 from tests.benchmarks.pairs import ratio_figure
 

@@ -12,8 +12,9 @@ from tint_runs import make_in_process
 
 from engine.plan.plan import make_plan
 from engine.run.directory import RunDirectory
+from engine.runfile.data import TableSource, TarSource
 from engine.runfile.load import load_run_file
-from engine.runfile.run import RunFile, TableSource, TarSource
+from engine.runfile.run import RunFile
 
 CAPTION = "a photo of a red sneaker on grass"
 

@@ -17,7 +17,8 @@ from tiny_pipelines import save_stable_diffusion
 from actors.editor.pipelines.pipelines import load_pipeline
 from actors.models.loading import load_tokenizer, load_weights, resolve_model
 from engine.errors import ModelError
-from engine.runfile.stages import EditorConfig, ModelConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import ModelConfig
 
 CPU = torch.device("cpu")
 HOUSE = ("engine", "actors", "cluster")

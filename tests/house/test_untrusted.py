@@ -15,8 +15,8 @@ from actors.perturber.prompts import system_prompt, user_prompt
 from engine.errors import RunFileError, ShardError, SourceError
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory, rejected_path, shard_path
+from engine.runfile.data import FolderSource, TableSource, TarSource
 from engine.runfile.load import load_run_file
-from engine.runfile.run import FolderSource, TableSource, TarSource
 from engine.sample import Rejection
 from engine.shards.tar import decode_shard
 from engine.sources import open_source, read_sample
@@ -152,7 +152,7 @@ def test_a_dataset_s_paths_are_not_opened(tmp_path: Path) -> None:
     from datasets import Dataset, Features, Image, Value
     from pyarrow import ipc
 
-    from engine.runfile.run import HuggingFaceSource
+    from engine.runfile.data import HuggingFaceSource
 
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(picture((9, 9, 9)))

@@ -11,7 +11,7 @@ from engine.plan.plan import make_plan
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
 from engine.runfile.run import RunFile
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Rejection, Sample, Verdict, content_seed
 from engine.selection.early import Cut, make_cut, split_pilot
 from engine.verdicts.early_cut import PREVIEW, margin

@@ -9,7 +9,8 @@ from tiny_models import jpeg
 
 from actors.editor.editor import Editor
 from actors.images.codec import decode_rgb
-from engine.runfile.stages import EditorConfig, ModelConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Edit, Rejection, Sample
 
 CPU = torch.device("cpu")

@@ -15,7 +15,8 @@ from engine.probe.findings import Answers, findings
 from engine.report.views.attribution import write_attributions
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
-from engine.runfile.run import ProbeConfig, RunFile
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.run import RunFile
 from engine.sample import Rejection, Sample, Verdict
 from engine.shards.rows import edit_columns
 

@@ -12,8 +12,8 @@ from finetune_run import CLASSES, SIZE
 from actors.finetune.arm import Arm
 from actors.finetune.batches import Batch
 from actors.finetune.model import Patient
+from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import ReinforceConfig
-from engine.runfile.stages import ModelConfig
 from engine.training.recipe import deepspeed_settings
 
 SEED_OF_BATCHES = 5

@@ -10,8 +10,9 @@ from tiny_runs import CLASSES, picture, tiny_run
 from engine.plan.plan import make_plan
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
+from engine.runfile.fields import ModelConfig
 from engine.runfile.run import RunFile, ShardConfig
-from engine.runfile.stages import ModelConfig, VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Edit, Rejection, Sample, content_seed
 from engine.verdicts.rule import verdict_of
 

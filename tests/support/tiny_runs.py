@@ -8,8 +8,11 @@ from pathlib import Path
 from PIL import Image
 
 from engine.plan.plan import Plan, make_plan
-from engine.runfile.run import DataConfig, FolderSource, ProbeConfig, RunFile, ShardConfig, Splits
-from engine.runfile.stages import CaptionerConfig, ModelConfig
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.data import DataConfig, FolderSource, Splits
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.run import RunFile, ShardConfig
 from engine.sample import Edit, Rejection, Sample, Verdict
 
 CLASSES = ("boot", "coat")

@@ -14,7 +14,7 @@ from actors.models.batching import padded_batches
 from actors.models.device import precision
 from actors.models.untyped import Pipeline
 from engine.errors import ModelError
-from engine.runfile.stages import EditorConfig
+from engine.runfile.editor import EditorConfig
 from engine.sample import Json
 
 SLOTS_ONLY = ("unet_rows", "deep_cache_interval", "compile")

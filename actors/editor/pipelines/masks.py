@@ -6,7 +6,7 @@ from actors.images.frame import Frame
 from actors.models.batching import padded_batches
 from actors.models.device import precision
 from actors.models.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 
 THRESHOLD = 0.5  # probability; CLIPSeg gives one for each pixel

@@ -12,7 +12,7 @@ from actors.models.device import weights_dtype
 from actors.models.loading import model_errors, quiet
 from actors.models.untyped import Model, Pipeline
 from engine.errors import ModelError
-from engine.runfile.stages import EditorConfig
+from engine.runfile.editor import EditorConfig
 from engine.sample import PLACEBO_INSTRUCTION
 
 PipelineKind = Literal["pix2pix", "kontext", "klein", "img2img", "inpaint"]

@@ -20,7 +20,7 @@ from actors.editor.slots.unet import UNet
 from actors.images.frame import to_tensor
 from actors.models.device import precision, upload
 from actors.models.untyped import Pipeline
-from engine.runfile.stages import EditorConfig
+from engine.runfile.editor import EditorConfig
 from engine.sample import Json
 from engine.verdicts.early_cut import PREVIEW
 

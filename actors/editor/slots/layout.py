@@ -9,7 +9,7 @@ import torch
 
 from actors.editor.slots.packed import can_pack, pack
 from actors.models.untyped import Model, Pipeline
-from engine.runfile.stages import CompileMode, ModelConfig
+from engine.runfile.fields import CompileMode, ModelConfig
 
 CACHE_VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 

@@ -13,7 +13,7 @@ from actors.editor.slots.texts import Prompts
 from actors.editor.slots.trajectory import Trajectory, invert_ddim, make_trajectory, steps_of_strength
 from actors.models.device import upload
 from actors.models.untyped import Pipeline
-from engine.runfile.stages import EditorConfig
+from engine.runfile.editor import EditorConfig
 from engine.sample import PLACEBO_INSTRUCTION
 
 

@@ -20,7 +20,8 @@ from actors.models.loading import model_errors, model_provenance, resolve_model
 from actors.models.untyped import Model
 from actors.verifier.clip import Clip
 from actors.verifier.verifier import Look, Texts, contrast, edit_scores
-from engine.runfile.stages import EarlyRejection, ModelConfig, PreviewingEditorConfig
+from engine.runfile.editor import EarlyRejection, PreviewingEditorConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 from engine.verdicts.early_cut import margin, steps_before
 

@@ -18,7 +18,8 @@ from actors.editor.slots.unet import UNet
 from actors.models.attention import set_attention
 from actors.models.untyped import Pipeline
 from engine.errors import ModelError
-from engine.runfile.stages import AttentionKernel, EditorConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import AttentionKernel
 from engine.sample import Json
 
 LOG = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from actors.editor.slots.batcher import Prompt
 from actors.editor.slots.deep_features import Deep, DeepUNet
 from actors.models.device import precision
 from actors.models.untyped import Model, Pipeline
-from engine.runfile.stages import EditorConfig
+from engine.runfile.editor import EditorConfig
 
 
 class UNet:

@@ -14,7 +14,7 @@ from actors.zoo.exam.scenes import CPU, Bools, Exam, bootstrapped, captioned, ke
 from actors.zoo.recipes.language import edit_instructions
 from engine.errors import RunError
 from engine.figures.figures import Figure, share
-from engine.runfile.stages import EditorConfig
+from engine.runfile.editor import EditorConfig
 from engine.sample import Edit, EditKind, ImageBytes, Sample
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption

@@ -21,9 +21,13 @@ from actors.zoo.recipes.judge import load_judge
 from actors.zoo.recipes.patient import PATIENTS, patient_figures
 from engine.errors import EngineError
 from engine.figures.figures import FIGURES_FOLDER, Figure, describe, machine, table, write_figures
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import StageConfig
 from engine.runfile.load import load_run_file
+from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import CaptionerConfig, EditorConfig, PerturberConfig, StageConfig, VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 
 PARTS = ("patients", "captioner", "perturber", "editor", "verifier", "severity", "curve")
 # As many as the targets ask for, and the fewest that every measure can be taken on.

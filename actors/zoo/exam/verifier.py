@@ -12,7 +12,7 @@ from actors.verifier.verifier import Verifier
 from actors.zoo.exam.editor import Edited, edit_of, targets
 from actors.zoo.exam.scenes import CPU, JPEG_QUALITY, Bools, Exam, Floats, bootstrapped, captioned, picture
 from engine.figures.figures import Figure, share
-from engine.runfile.stages import VerifierConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import EditKind, ImageBytes, Sample
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import Scene

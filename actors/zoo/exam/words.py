@@ -9,7 +9,8 @@ from actors.captioner.captioner import Captioner
 from actors.perturber.perturber import Perturber
 from actors.zoo.exam.scenes import CAPTION, CPU, Exam, captioned
 from engine.figures.figures import Figure, share
-from engine.runfile.stages import CaptionerConfig, PerturberConfig
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.perturber import PerturberConfig
 from engine.sample import Edit, Rejection, Sample
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption

@@ -28,7 +28,7 @@ from actors.zoo.recipes.loop import Loss, Recipe, Workshop, averaged, train
 from actors.zoo.recipes.pictures import garments_of, rendered, save_image_processor, to_tensor
 from engine.figures.figures import Figure, share
 from engine.plan.splits import split_of
-from engine.runfile.run import Splits
+from engine.runfile.data import Splits
 from engine.wardrobe.garments import CLASSES, Garments, load_garments
 from engine.wardrobe.scene import BACKGROUNDS, OWN_BACKGROUND, Scene, make_scenes, render
 

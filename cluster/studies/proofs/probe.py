@@ -17,9 +17,10 @@ from cluster.studies.proofs.plants import Plant, draw_plant
 from engine.figures.figures import Figure, share
 from engine.probe.weakness import Weakness
 from engine.run.directory import RunDirectory
+from engine.runfile.fields import ModelConfig
 from engine.runfile.load import load_run_file
-from engine.runfile.run import ProbeConfig, RunFile
-from engine.runfile.stages import ModelConfig
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.run import RunFile
 from engine.statistics import Interval
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import Scene, make_scenes

@@ -9,7 +9,8 @@ from tiny_models import jpeg, save_blip, save_chat_captioner, save_clip, save_en
 from actors.captioner.captioner import Captioner
 from actors.models.device import fix_threads
 from engine.errors import ModelError, RunFileError
-from engine.runfile.stages import CaptionerConfig, ModelConfig
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Rejection, Sample
 
 CPU = torch.device("cpu")

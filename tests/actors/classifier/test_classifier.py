@@ -14,8 +14,8 @@ from actors.classifier.classifier import Classifier, classifier_digest, match_cl
 from actors.finetune.model import Patient
 from actors.images.codec import UnreadableImageError, decode_rgb
 from engine.errors import ModelError
-from engine.runfile.run import ProbeConfig
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
 
 CLASSES = ("ankle boot", "bag", "t-shirt")
 

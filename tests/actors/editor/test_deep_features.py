@@ -22,7 +22,8 @@ from actors.editor.slots.memory import Fitted
 from actors.editor.slots.unet import UNet
 from actors.models.device import fix_threads
 from engine.errors import ModelError
-from engine.runfile.stages import EditorConfig, ModelConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Sample
 
 

@@ -21,7 +21,8 @@ from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import UNet
 from actors.models.device import fix_threads
 from actors.models.untyped import Pipeline
-from engine.runfile.stages import EditorConfig, ModelConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import ModelConfig
 
 CPU = torch.device("cpu")
 MASK_MODEL = ModelConfig(name="unused")

@@ -18,7 +18,8 @@ from actors.images.codec import decode_rgb, encode_jpeg
 from actors.images.frame import fit
 from actors.models.device import fix_threads
 from engine.errors import ModelError, RunFileError
-from engine.runfile.stages import EditorConfig, ModelConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import PLACEBO_INSTRUCTION, Edit, Rejection, Sample
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import caption, make_scenes, render

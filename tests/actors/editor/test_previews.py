@@ -19,8 +19,9 @@ from actors.editor.slots.previews import leap_of, leap_places
 from actors.editor.slots.trajectory import make_trajectory
 from actors.models.device import fix_threads
 from engine.errors import ModelError
+from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
+from engine.runfile.fields import ModelConfig
 from engine.runfile.load import load_run_file
-from engine.runfile.stages import EarlyRejection, EditorConfig, ModelConfig, PreviewCheck, PreviewingEditorConfig
 from engine.sample import Rejection, Sample
 from engine.selection.early import steer_pilot
 from engine.verdicts.early_cut import PREVIEW

@@ -18,7 +18,8 @@ from actors.editor.slots.packed import can_pack
 from actors.models.device import fix_threads, precision
 from actors.models.loading import resolve_model
 from engine.errors import ModelError
-from engine.runfile.stages import EditorConfig, ModelConfig
+from engine.runfile.editor import EditorConfig
+from engine.runfile.fields import ModelConfig
 from engine.sample import Sample
 
 CPU = torch.device("cpu")

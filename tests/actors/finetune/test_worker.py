@@ -33,9 +33,9 @@ from actors.models.batching import ahead
 from actors.models.loading import load_image_processor
 from engine.errors import LeakError, ModelError, ShardError
 from engine.run.directory import RunDirectory
+from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import LoraSettings, ReinforceConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import ModelConfig
 from engine.sample import Rejection, Split, content_seed
 from engine.sources import open_source, read_sample
 from engine.storage.storage import Storage

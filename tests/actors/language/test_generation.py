@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.language.generation import Ask, GumbelNoise, PaddedTexts
 from actors.models.device import fix_threads
-from engine.runfile.stages import ModelConfig, PerturberConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.perturber import PerturberConfig
 
 CPU = torch.device("cpu")
 

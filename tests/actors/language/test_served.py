@@ -21,8 +21,9 @@ from actors.models.device import fix_threads
 from actors.models.loading import resolve_model
 from actors.perturber.perturber import Perturber
 from engine.errors import ModelError, ModelUnavailableError
-from engine.runfile.fields import ServerConfig
-from engine.runfile.stages import CaptionerConfig, ModelConfig, PerturberConfig
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.fields import ModelConfig, ServerConfig
+from engine.runfile.perturber import PerturberConfig
 from engine.sample import Rejection, Sample
 
 CPU = torch.device("cpu")

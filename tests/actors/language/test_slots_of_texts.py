@@ -12,7 +12,7 @@ from actors.language.generation import Ask, PaddedTexts, Writer
 from actors.language.slots import Slots, TextSlots, make_writer
 from actors.models.device import fix_threads
 from actors.models.untyped import Model
-from engine.runfile.stages import PerturberConfig
+from engine.runfile.perturber import PerturberConfig
 
 TOKENIZER = text_tokenizer(CHAT_TOKENS)
 WORDS = ("sneaker", "grass", "sand", "snow", "gravel", "brick", "photo", "red", "blue", "coat", "bag", "on", "the", "a")

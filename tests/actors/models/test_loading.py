@@ -11,7 +11,7 @@ from actors.models import loading
 from actors.models.device import fix_threads, precision, resolve_device, weights_dtype
 from actors.models.loading import load_image_processor, load_weights, model_digest, model_provenance, resolve_model
 from engine.errors import ModelError, ModelUnavailableError, PlacementError
-from engine.runfile.stages import ModelConfig, Placement
+from engine.runfile.fields import ModelConfig, Placement
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,8 @@ import pytest
 from actors.language.answers import BadReply
 from actors.perturber.interviews import Answers, Interview, Request, draw_edits, make_requests
 from actors.perturber.replies import Reply
-from engine.runfile.stages import ModelConfig, PerturberConfig, SteeredPerturberConfig, WantedEdit
+from engine.runfile.fields import ModelConfig
+from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
 from engine.sample import Sample
 
 CAPTION = "a photo of a red sneaker on grass"

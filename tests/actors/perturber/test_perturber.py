@@ -12,7 +12,8 @@ from actors.models.device import fix_threads
 from actors.perturber.chat import render_chat
 from actors.perturber.perturber import Perturber
 from engine.errors import ModelError
-from engine.runfile.stages import ModelConfig, PerturberConfig, SteeredPerturberConfig, WantedEdit
+from engine.runfile.fields import ModelConfig
+from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
 from engine.sample import Rejection, Sample
 
 CPU = torch.device("cpu")

@@ -12,7 +12,8 @@ from tiny_models import jpeg, save_clip, save_language_model
 from actors.models.device import fix_threads
 from actors.verifier.verifier import Verifier, contrast, directional
 from engine.errors import ModelError
-from engine.runfile.stages import ModelConfig, Placement, VerifierConfig
+from engine.runfile.fields import ModelConfig, Placement
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Edit, Rejection, Sample
 from engine.verdicts.rule import verdict_reasons
 

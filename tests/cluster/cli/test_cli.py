@@ -17,8 +17,8 @@ from cluster.cli.main import main
 from engine.errors import SourceError
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
+from engine.runfile.data import FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
 from engine.runfile.load import dump_run_file
-from engine.runfile.run import FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
 
 COMMANDS = (
     "run",

@@ -16,17 +16,11 @@ from engine.evaluation.comparison import PairedImages
 from engine.plan.plan import make_plan
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
-from engine.runfile.run import (
-    DataConfig,
-    FolderSource,
-    ProbeConfig,
-    ReportConfig,
-    RunFile,
-    ShardConfig,
-    Splits,
-    TableSource,
-)
-from engine.runfile.stages import CaptionerConfig, ModelConfig
+from engine.runfile.captioner import CaptionerConfig
+from engine.runfile.data import DataConfig, FolderSource, Splits, TableSource
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.run import ReportConfig, RunFile, ShardConfig
 from engine.sample import Sample
 from engine.sources import open_source, read_sample
 

@@ -18,8 +18,9 @@ from cluster.phases.probe import predictions_path, probe_run, probe_shards, read
 from engine.errors import LeakError, ModelError, RunError
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
-from engine.runfile.run import ProbeConfig, RunFile
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.run import RunFile
 from engine.sample import Sample
 
 

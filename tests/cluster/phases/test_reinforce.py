@@ -39,8 +39,9 @@ from cluster.phases.reinforce import reinforce_run
 from engine.audit.files import verify_run
 from engine.errors import RunError, RunFileError
 from engine.run.directory import WEAKNESS, RunDirectory
-from engine.runfile.run import ProbeConfig, RunFile
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.run import RunFile
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = {"num_steps": 64, "eval_every": 16}

@@ -15,8 +15,8 @@ from waiting import wait_until
 import cluster.dataflow.dataflow
 from cluster.session.placement import generate_needs, group_placement
 from cluster.session.session import SessionConfig, ray_session
+from engine.runfile.fields import Placement
 from engine.runfile.run import RunFile
-from engine.runfile.stages import Placement
 
 LOG = logging.getLogger(__name__)
 # A node that waits for its actor is idle too: where others have the cores, a shorter time takes it away again.

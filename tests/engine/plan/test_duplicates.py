@@ -11,7 +11,8 @@ from cluster.cli.plan_text import plan_lines
 from cluster.phases.pipeline import open_run
 from engine.errors import RunDirectoryError
 from engine.plan.plan import Plan, make_plan
-from engine.runfile.run import RunFile, WardrobeSource
+from engine.runfile.data import WardrobeSource
+from engine.runfile.run import RunFile
 from engine.sources import open_source
 from engine.sources.folder import FolderImages
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from engine.plan.image_hash import MAX_DISTANCE, Hashes, image_hash, near_pairs
-from engine.runfile.run import WardrobeSource
+from engine.runfile.data import WardrobeSource
 from engine.sources import UnreadableItemError, open_source
 
 NUM_COMPOSITES = 400

@@ -12,7 +12,8 @@ import pytest
 from engine.errors import LeakError, RunDirectoryError, SourceError
 from engine.plan.listing import list_source
 from engine.plan.plan import Plan, make_plan
-from engine.runfile.run import RunFile, Splits
+from engine.runfile.data import Splits
+from engine.runfile.run import RunFile
 from engine.sources import SourceItem
 from engine.sources.item import make_key
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from engine.plan.splits import split_of
-from engine.runfile.run import Splits
+from engine.runfile.data import Splits
 
 # Another list here would move the sources of every existing run to other splits.
 EXPECTED = [

@@ -26,8 +26,8 @@ from engine.report.page import PAGE, SUMMARY
 from engine.report.results import read_digests, read_results
 from engine.report.shown import choose_shown, worst_pairs
 from engine.report.views.attribution import attribution_path, overlay_uri, read_attributions
-from engine.runfile.run import ProbeConfig
-from engine.runfile.stages import ModelConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
 from engine.sample import Sample
 from engine.wardrobe.garments import CLASSES as WARDROBE
 from engine.wardrobe.garments import Garments, load_garments

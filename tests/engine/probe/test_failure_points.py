@@ -9,7 +9,7 @@ import pytest
 
 from engine.probe.failure_points import Curve, failure_points, median_severity, survival
 from engine.probe.pairs import read_pairs
-from engine.runfile.run import ProbeConfig
+from engine.runfile.probe import ProbeConfig
 from engine.statistics import Interval
 
 CONFIG = ProbeConfig(callable="tests:nothing", num_bootstraps=200, min_sources=2)

@@ -9,7 +9,7 @@ import pytest
 from engine.probe.pairs import Pairs, read_pairs
 from engine.probe.transfer import shared_flips, transfer
 from engine.probe.weakness import weakness
-from engine.runfile.run import ProbeConfig
+from engine.runfile.probe import ProbeConfig
 
 CONFIG = ProbeConfig(callable="tests:nothing", num_bootstraps=200)
 CLASSES = ("boot", "bag")

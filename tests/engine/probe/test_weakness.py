@@ -12,7 +12,7 @@ from engine.errors import LeakError
 from engine.probe.pairs import finds_cells, read_pairs
 from engine.probe.weakness import Cell, Weakness
 from engine.probe.weakness import weakness as weakness_of_pairs
-from engine.runfile.run import ProbeConfig
+from engine.runfile.probe import ProbeConfig
 from engine.statistics import paired_test
 
 CONFIG = ProbeConfig(callable="tests:nothing", num_bootstraps=400, min_drop=0)

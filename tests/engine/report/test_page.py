@@ -24,8 +24,11 @@ from engine.report.provenance import provenance
 from engine.report.rows import Guess, choose_examples, choose_rows, make_rows
 from engine.report.shown import Place
 from engine.run.directory import RunDirectory
-from engine.runfile.run import DataConfig, FolderSource, ProbeConfig, RunFile
-from engine.runfile.stages import ModelConfig, VerifierConfig
+from engine.runfile.data import DataConfig, FolderSource
+from engine.runfile.fields import ModelConfig
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.run import RunFile
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Sample
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -18,8 +18,8 @@ from engine.report.rows import choose_rows
 from engine.report.schema import SummaryFile, summary_schema
 from engine.report.summary import Summary, build_summary, finite
 from engine.report.views.advice import next_steps, verdict_reasons
+from engine.runfile.fields import Placement
 from engine.runfile.run import RunFile
-from engine.runfile.stages import Placement
 from engine.shards.marker import Counts, FileRecord, Marker
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunFileError
+from engine.runfile.data import FolderSource, TableSource
+from engine.runfile.editor import EditorConfig
 from engine.runfile.load import dump_run_file, load_run_file, parse_override, run_digest
-from engine.runfile.run import FolderSource, TableSource
-from engine.runfile.stages import EditorConfig
 
 GOOD = """\
 name: demo

@@ -9,7 +9,8 @@ import pytest
 from scored_runs import scored_run
 
 from engine.errors import SelectionError
-from engine.runfile.stages import ModelConfig, VerifierConfig
+from engine.runfile.fields import ModelConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Verdict
 from engine.selection.calibration import NUM_FOLDS, accepts, calibrate, deal_folds, score, short_between, tune
 from engine.selection.labels import Labelled, match_labels, read_label_rows, scores_fingerprint

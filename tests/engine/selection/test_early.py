@@ -25,9 +25,9 @@ from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory, marker_path, shard_path
 from engine.run.retry import Retry, commit_retried
 from engine.run.samples import read_samples
+from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
 from engine.runfile.load import dump_run_file, load_run_file
 from engine.runfile.run import RunFile
-from engine.runfile.stages import EditorConfig, PreviewingEditorConfig
 from engine.sample import Sample
 from engine.selection.early import (
     cut_path,

@@ -200,7 +200,8 @@ def test_where_it_cannot_go_it_says_so_before_writing(tmp_path: Path) -> None:
 
 
 def thresholds_of_default() -> object:
-    from engine.runfile.stages import ModelConfig, VerifierConfig
+    from engine.runfile.fields import ModelConfig
+    from engine.runfile.verifier import VerifierConfig
 
     return VerifierConfig(model=ModelConfig(name="x"))
 

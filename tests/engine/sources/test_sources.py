@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from engine.errors import SourceError
-from engine.runfile.run import AnySource, FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
+from engine.runfile.data import AnySource, FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
 from engine.sample import Rejection, Sample
 from engine.sources import SourceItem, open_source, read_sample
 from engine.sources import table as table_module

@@ -12,14 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.errors import SourceError
-from engine.wardrobe.garments import (
-    CLASSES,
-    SPLIT_SIZES,
-    Garments,
-    load_garments,
-    read_fashion_mnist,
-    split_garments,
-)
+from engine.wardrobe.garments import CLASSES, SPLIT_SIZES, Garments, load_garments, read_fashion_mnist, split_garments
 from engine.wardrobe.scene import (
     BACKGROUNDS,
     COLOURS,

@@ -7,7 +7,9 @@ from bisect import bisect_left
 
 import pytest
 
-from engine.runfile.stages import EarlyRejection, EditorConfig, ModelConfig, PreviewCheck, VerifierConfig
+from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck
+from engine.runfile.fields import ModelConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.statistics import binomial_tail
 from engine.verdicts.early_cut import (
     FoundCut,

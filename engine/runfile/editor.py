@@ -1,0 +1,149 @@
+"""The configuration of an editor stage."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.runfile.fields import AttentionKernel, CompileMode, Config, ModelConfig, StageConfig
+
+
+class EarlyRejection(Config):
+    """Turn an edit down by a preview of it, some steps in, and give the rest of its steps to others.
+
+    The first shards of a run, its pilot, are drawn to the end: on their own scores the cut is calibrated.
+    """
+
+    after: float = Field(
+        0.05, gt=0, lt=1, description="the share of an edit's steps, rounded down to one or more, before its preview"
+    )
+    ahead: int = Field(
+        3,
+        ge=0,
+        description="steps in which a preview leaps ahead of its edit to the finished picture; they are lost where the "
+        "edit goes on. 0: what the last step predicts, which is blurred early in many steps and sharp in few",
+    )
+    false_reject: float = Field(
+        0.02,
+        gt=0,
+        lt=0.5,
+        description="the share of the edits that the verifier would accept that may be lost, with 95 % confidence",
+    )
+    pilot_shards: int = Field(
+        8,
+        ge=1,
+        description="shards of the pilot, of each round; fewer than there are editors leave some of these idle. With "
+        "fewer than 149 accepted edits (for a false_reject of 0.02) no cut is sure, and none is made",
+    )
+    model: ModelConfig | None = Field(None, description="a CLIP for the previews; default: the verifier's")
+    decoder: ModelConfig | None = Field(
+        None, description="an AutoencoderTiny of the editor's latents for the previews; default: its own autoencoder"
+    )
+
+
+class EditorConfig(StageConfig):
+    """Make the edited image from its source with a diffusion pipeline."""
+
+    kind: Literal["editor"] = "editor"
+    model: ModelConfig
+    method: Literal["instruct", "img2img", "inpaint"] = Field(
+        "instruct", description="instruct: follows Edit.instruction; img2img and inpaint: follow Edit.caption"
+    )
+    num_inference_steps: int = Field(20, ge=1)
+    scheduler: str | None = Field(
+        None,
+        description="a scheduler of diffusers in place of the model's own, such as UniPCMultistepScheduler, which "
+        "needs fewer steps than DDIM for pictures as rough as real ones",
+    )
+    guidance_scale: float = Field(7.5, ge=1)
+    image_guidance_scale: float = Field(1.5, ge=1, description="instruct only")
+    guidance_interval: tuple[float, float] = Field(
+        (0.0, 1.0),
+        description="the share of the steps, from and to, in which guidance applies; outside of it a step costs one "
+        "row of the UNet (Kynkaanniemi et al. 2024: early and late guidance does little good). Slots only",
+    )
+    strength: float = Field(0.6, gt=0, le=1, description="img2img and inpaint, at severity 1")
+    inversion: bool = Field(
+        False,
+        description="img2img only: start from the noise that DDIM inversion finds for the source, not from drawn "
+        "noise; once for all edits of a source. The model's scheduler, or `scheduler`, must be DDIMScheduler",
+    )
+    inpaint_region: Literal["background", "object"] = Field(
+        "background", description="inpaint only: the side that is redrawn"
+    )
+    mask_model: ModelConfig | None = Field(
+        None, description="inpaint only: a segmentation model that finds the object by its class name, such as CLIPSeg"
+    )
+    negative_prompt: str | None = None
+    keep_detail: bool = Field(
+        False,
+        description="instruct and img2img: where an edit changes nothing, put back what the autoencoder loses, as thin "
+        "lines and small faces. One encoding and decoding more for each image",
+    )
+    size: int | None = Field(None, ge=8, description="edge in pixels; default: the model's own")
+    decode_batch_size: int = Field(
+        8, ge=1, description="pictures in one pass of the autoencoder, texts in one of the text encoders. Slots only"
+    )
+    unet_rows: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
+        None,
+        description="rows of one call of the UNet. null: those of batch_size edits. auto: the fewest with which a row "
+        "is about as fast, measured and remembered as the fastest attention is; a number is one for all machines. "
+        "Slots only",
+    )
+    attention: AttentionKernel | Literal["fastest"] = Field(
+        "default",
+        description="fastest: measured once for each kind of GPU, model and shape, and remembered in the cache folder "
+        "(COUNTERFORGE_CACHE). On GPUs of several kinds name one: kernels differ in the last bits. Slots only",
+    )
+    deep_cache_interval: int = Field(
+        1,
+        ge=1,
+        description="keep what the inner levels of the UNet make for so many steps; 1: make it anew in each. Above it "
+        "pictures differ a little: try it against the verifier. At 3 XL is up to 2.6 times as fast, 1 and 2 up to 1.7. "
+        "Slots only",
+    )
+    compile: CompileMode = Field(
+        "off",
+        description="compile UNet and autoencoder at an actor's first batch, which takes minutes, less where the cache "
+        "folder (COUNTERFORGE_CACHE) has it. default: kernels chosen by rule, the same on all GPUs of a kind; "
+        "max-autotune: by measurement, so that bits may differ between machines. Slots only",
+    )
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    lossless: bool = Field(
+        False,
+        description="all images of the run are PNG: eight times the bytes of JPEG, and 20 times the time of a core",
+    )
+    early_rejection: EarlyRejection | None = Field(
+        None, description="turn hopeless edits down by a preview, some steps in. Needs a verifier behind. Slots only"
+    )
+
+    @model_validator(mode="after")
+    def _has_mask(self) -> "EditorConfig":
+        if (self.method == "inpaint") != (self.mask_model is not None):
+            raise ValueError("mask_model goes with method inpaint and with no other: give both or neither")
+        if not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1:
+            raise ValueError(
+                f"guidance_interval must be [from, to] with 0 <= from < to <= 1, got {list(self.guidance_interval)}"
+            )
+        if self.keep_detail and self.method == "inpaint":
+            raise ValueError("keep_detail: method inpaint keeps what is outside its mask as it is: leave it out")
+        return self
+
+
+class PreviewCheck(Config):
+    """Hold what a score must reach, and how far it is off in a preview: the spread of its change to the end."""
+
+    floor: float
+    spread: float
+
+
+class PreviewingEditorConfig(EditorConfig):
+    """Score previews with a CLIP, and go on with those that are not below a cut. No run file says so: a run does.
+
+    An edit is cut whose score nearest to its floor, in spreads, is below `least`; None, as in a pilot: none is. `cut`
+    is the SHA-256 of where this comes from.
+    """
+
+    clip: ModelConfig
+    checks: dict[str, PreviewCheck] = Field({})
+    least: float | None = None
+    cut: str | None = None

@@ -1,0 +1,53 @@
+"""The configuration of a perturber stage."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from engine.runfile.fields import AttentionKernel, Config, ModelConfig, ServerConfig, StageConfig
+from engine.sample import EditKind
+
+
+class PerturberConfig(StageConfig):
+    """Ask a causal language model for edits of each caption, plus a placebo for each source."""
+
+    kind: Literal["perturber"] = "perturber"
+    model: ModelConfig
+    server: ServerConfig | None = Field(None, description="where the model is served; default: it is loaded here")
+    edits: dict[EditKind, int] = Field(
+        {"background": 2, "colour": 1}, description="edits of each kind for one source; the placebo is added by itself"
+    )
+    placebo: bool = Field(True, description="also make the edit that changes nothing, to measure the generator itself")
+    severities: tuple[float, ...] = Field(
+        (1.0,), description="each edit is made at each of these severities, in (0, 1]"
+    )
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(96, ge=1)
+    retries: int = Field(1, ge=0, description="more attempts after a reply that is not valid or repeats an edit")
+    attention: AttentionKernel = "default"
+
+    @model_validator(mode="after")
+    def _possible(self) -> "PerturberConfig":
+        if "placebo" in self.edits:
+            raise ValueError("edits.placebo: set `placebo: true` instead; there is one placebo for each source")
+        if any(count < 0 for count in self.edits.values()):
+            raise ValueError("edits: a count cannot be negative")
+        if not all(0 < severity <= 1 for severity in self.severities):
+            raise ValueError(f"severities must be in (0, 1], got {list(self.severities)}")
+        return self
+
+
+class WantedEdit(Config):
+    """Hold the share of a class's edits that goes to one kind, value (null: any) and severity."""
+
+    kind: EditKind
+    value: str | None
+    severity: float
+    share: float
+
+
+class SteeredPerturberConfig(PerturberConfig):
+    """Spend the same number of edits by an allocation, named by its hash. No run file says so: a round does."""
+
+    allocation: str
+    wanted: dict[str, tuple[WantedEdit, ...]]
