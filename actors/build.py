@@ -20,7 +20,7 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
     `seed` is the run's; `offline` forbids asking a model hub. Raises ModelError or PlacementError.
     """
     if isinstance(config, PluginConfig):
-        return load_plugin(config, name=name)
+        return load_plugin(config, name=name, seed=seed)
     from actors.models.device import resolve_device, set_up_process
 
     device = resolve_device(config.placement)

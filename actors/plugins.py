@@ -11,14 +11,16 @@ from engine.runfile.stages import PluginConfig
 from engine.sample import Stage
 
 
-def load_plugin(config: PluginConfig, *, name: str) -> Stage:
-    """Return `target` (package.module:Class) made as Class(options, device), its device "cpu" or "cuda".
+def load_plugin(config: PluginConfig, *, name: str, seed: int) -> Stage:
+    """Return `target` (package.module:Class) made as Class(options, device, name=..., seed=...).
 
-    Raises ModelError, and PlacementError where CUDA is asked for and is not there.
+    Its device is "cpu" or "cuda", its name that of the stage, and `seed` the run's, for `sample.seed(seed)`. Raises
+    ModelError, and PlacementError where CUDA is asked for and is not there.
     """
     remedy = "it must be installed, or its folder on PYTHONPATH, on every machine of the run"
     maker = import_target(config.target, f"stages.{name}.target", "class", remedy)
-    stage = maker(dict(config.options), _device(config))
+    _check_takes(maker, f"stages.{name}.target: {config.target}")
+    stage = maker(dict(config.options), _device(config), name=name, seed=seed)
     if not callable(stage):
         raise ModelError(
             f"stages.{name}.target: {config.target} makes a {type(stage).__name__}, which cannot be called: "
@@ -26,6 +28,17 @@ def load_plugin(config: PluginConfig, *, name: str) -> Stage:
         )
     made: Stage = stage
     return made
+
+
+def _check_takes(maker: Callable[..., Any], what: str) -> None:
+    """Raise ModelError where a class cannot be made as a stage is."""
+    try:
+        inspect.signature(maker).bind({}, "cpu", name="", seed=0)
+    except TypeError as error:
+        raise ModelError(
+            f"{what} cannot be made as Class(options, device, name=..., seed=...): {error}; write "
+            "def __init__(self, options, device, *, name, seed)"
+        ) from error
 
 
 def _device(config: PluginConfig) -> str:

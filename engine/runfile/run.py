@@ -13,7 +13,7 @@ from engine.runfile.perturber import PerturberConfig
 from engine.runfile.probe import ProbeConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.rounds import RoundsConfig
-from engine.runfile.stages import AnyStageConfig, check_early_rejection
+from engine.runfile.stages import AnyStageConfig, check_early_rejection, check_one_of_each_kind
 
 STAGE_NAME = r"[A-Za-z0-9_][A-Za-z0-9_-]*"
 
@@ -133,7 +133,8 @@ class RunFile(Config):
         return self
 
     @model_validator(mode="after")
-    def _previews_have_a_verifier(self) -> "RunFile":
+    def _stages_fit_together(self) -> "RunFile":
+        check_one_of_each_kind(self.stages)
         check_early_rejection(self.stages)
         return self
 

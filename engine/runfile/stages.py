@@ -18,7 +18,8 @@ class PluginConfig(StageConfig):
     kind: Literal["plugin"] = "plugin"
     target: str = Field(
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="package.module:Class, made as Class(options, device), its device 'cpu' or 'cuda'",
+        description="package.module:Class, made as Class(options, device, name=..., seed=...): its device 'cpu' or "
+        "'cuda', the name of the stage, and the seed of the run, for sample.seed(seed)",
     )
     options: dict[str, JsonValue] = Field({}, description="what the class is given")
 
@@ -28,11 +29,23 @@ AnyStageConfig = Annotated[
 ]
 
 
+def check_one_of_each_kind(stages: Mapping[str, AnyStageConfig]) -> None:
+    """Raise ValueError where two stages would do the same work: the second finds it done, or overwrites it."""
+    first: dict[str, str] = {}
+    for name, stage in stages.items():
+        if stage.kind == "plugin":
+            continue
+        if stage.kind in first:
+            raise ValueError(
+                f"stages: {first[stage.kind]!r} and {name!r} are both of kind {stage.kind}, and a run has one: leave "
+                "one of them out, or make two runs"
+            )
+        first[stage.kind] = name
+
+
 def check_early_rejection(stages: Mapping[str, AnyStageConfig]) -> None:
-    """Raise ValueError unless at most one editor rejects early, and there is a verifier behind it."""
+    """Raise ValueError unless an editor that rejects early has a verifier behind it."""
     names = [name for name, stage in stages.items() if isinstance(stage, EditorConfig) and stage.early_rejection]
-    if len(names) > 1:
-        raise ValueError(f"stages: {names[0]!r} and {names[1]!r} have early_rejection, one editor may: leave it out")
     verifiers = [place for place, stage in enumerate(stages.values()) if isinstance(stage, VerifierConfig)]
     if names and max(verifiers, default=-1) < list(stages).index(names[0]):
         raise ValueError(

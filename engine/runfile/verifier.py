@@ -1,6 +1,6 @@
-"""The configuration of a verifier stage."""
+"""The configuration of a verifier stage, and the checks that its thresholds make."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -22,3 +22,28 @@ class VerifierConfig(StageConfig):
         0.02, ge=0, le=1, description="smallest standard deviation of pixels in [0, 1]: catches blank and black"
     )
     batch_size: int = Field(32, ge=1)
+
+
+class Check(NamedTuple):
+    """One check of an edit: its score, which names the reason of a rejection too, against a field of VerifierConfig.
+
+    A field that is a number is the least score that passes; one that is true or false says whether the score must be
+    above 0. A check `of_text` asks how the text changes, and a placebo's does not.
+    """
+
+    score: str
+    threshold: str
+    of_text: bool = False
+
+
+# In the order of the reasons.
+CHECKS = (
+    Check("image", "min_image"),
+    Check("text_source", "min_text"),
+    Check("text_edit", "min_text"),
+    Check("contrast", "min_contrast"),
+    Check("directional", "min_directional", of_text=True),
+    Check("consistency", "consistency", of_text=True),
+)
+# The fields that decide a verdict, each once; the others decide scores.
+THRESHOLDS = tuple(dict.fromkeys(check.threshold for check in CHECKS))

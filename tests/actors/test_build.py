@@ -27,14 +27,14 @@ from engine.sample import Rejection, Sample
 
 PLUGIN = """
 class Stamp:
-    def __init__(self, options, device):
+    def __init__(self, options, device, *, name, seed):
         self.options, self.device = options, device
 
     def __call__(self, batch):
         yield from batch
 
 class NotAStage:
-    def __init__(self, options, device):
+    def __init__(self, options, device, *, name, seed):
         pass
 
 NOT_A_CLASS = 3

@@ -30,7 +30,7 @@ class SimulatedGpu:
     writes how long it had no shard at work between two of them.
     """
 
-    def __init__(self, options: Mapping[str, object], device: object) -> None:
+    def __init__(self, options: Mapping[str, object], device: object, *, name: str, seed: int) -> None:
         self._mean_s, self._spread = float(str(options["mean_s"])), float(str(options["spread"]))
         self._meeting, self._num_actors = Path(str(options["meeting"])), int(str(options["num_actors"]))
         self._waits = Path(str(options["waits"])) / str(os.getpid())

@@ -22,7 +22,7 @@ COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 class Counting:
     """Pass everything on, and count it as the stages with models count what they are asked."""
 
-    def __init__(self, options: Mapping[str, object], device: object) -> None:
+    def __init__(self, options: Mapping[str, object], device: object, *, name: str, seed: int) -> None:
         self.calls: Counter[str] = Counter()
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample]:
@@ -33,7 +33,7 @@ class Counting:
 class Tint:
     """Make a placebo and one edit a colour of each source, with noise that depends on the sample's key alone."""
 
-    def __init__(self, options: Mapping[str, object], device: object) -> None:
+    def __init__(self, options: Mapping[str, object], device: object, *, name: str, seed: int) -> None:
         self.options = options
         self.num_shards = 0
 
@@ -78,7 +78,7 @@ class Tint:
 class Judge:
     """Accept what is bright, turn down what is dark, and give up on blue."""
 
-    def __init__(self, options: Mapping[str, object], device: object) -> None:
+    def __init__(self, options: Mapping[str, object], device: object, *, name: str, seed: int) -> None:
         self.options = options
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
@@ -98,7 +98,7 @@ class Judge:
 class Poison:
     """Do to itself what the options say of a sample's key."""
 
-    def __init__(self, options: Mapping[str, object], device: object) -> None:
+    def __init__(self, options: Mapping[str, object], device: object, *, name: str, seed: int) -> None:
         self.options = options
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
@@ -120,7 +120,7 @@ class Poison:
 class Broken:
     """Fail in the way that the options ask for."""
 
-    def __init__(self, options: Mapping[str, object], device: object) -> None:
+    def __init__(self, options: Mapping[str, object], device: object, *, name: str, seed: int) -> None:
         self.options = options
         if options["how"] == "no_model":
             raise ModelError("model 'x' is no folder")

@@ -18,8 +18,9 @@ from actors.models.batching import padded_batches
 from actors.models.device import precision, upload, weights_dtype
 from actors.models.loading import model_errors, model_provenance, resolve_model
 from actors.models.untyped import Model
-from actors.verifier.clip import Clip
-from actors.verifier.verifier import Look, Texts, contrast, edit_scores
+from actors.verifier.signals.clip import Clip
+from actors.verifier.signals.clip_similarity import Embedding, Texts, clip_scores
+from actors.verifier.signals.contrast import contrast
 from engine.runfile.editor import EarlyRejection, PreviewingEditorConfig
 from engine.runfile.fields import ModelConfig
 from engine.sample import Json
@@ -27,6 +28,8 @@ from engine.verdicts.early_cut import margin, steps_before
 
 # What of an edit is not asked where its text does not change.
 OF_TEXT_CHANGES = ("directional", "consistency")
+# The embedding of a picture, and its contrast.
+Seen = tuple[Embedding, float]
 
 
 class TinyDecoder:
@@ -86,7 +89,7 @@ class Previews:
         self._early = early_rejection(self._config)
         self._batcher = SlotBatcher(denoise=batcher.denoise, num_rows=batcher.num_rows, calls=batcher.calls)
         self._jobs: dict[str, Job] = {}
-        self._sources: dict[str, Look] = {}
+        self._sources: dict[str, Seen] = {}
         self._texts = Texts(models.clip, [])
         self.scores: dict[str, dict[str, float]] = {}
         self.record: dict[str, Json] = {
@@ -145,16 +148,14 @@ class Previews:
             return self._models.decoder.decode(latents)
         return self._vae.decode([self._vae.unscaled(each) for each in latents])
 
-    def _looks(self, pictures: Sequence[Image.Image]) -> list[Look]:
+    def _looks(self, pictures: Sequence[Image.Image]) -> list[Seen]:
         embeddings = self._models.clip.images(self._models.clip.pixels(list(pictures)))
-        return [
-            Look(embedding=embedding, contrast=contrast(picture))
-            for embedding, picture in zip(embeddings, pictures, strict=True)
-        ]
+        return list(zip(embeddings, map(contrast, pictures), strict=True))
 
-    def _score(self, job: Job, look: Look) -> dict[str, float]:
+    def _score(self, job: Job, look: Seen) -> dict[str, float]:
         caption, edit = job.sample.caption, job.edit
-        scores = edit_scores(caption, edit, look, self._sources[job.sample.source_key], self._texts)
+        source, _ = self._sources[job.sample.source_key]
+        scores = clip_scores(caption, edit, look[0], source, self._texts) | {"contrast": look[1]}
         unasked = () if edit.caption != caption else OF_TEXT_CHANGES
         return {name: value for name, value in scores.items() if name not in unasked}
 

@@ -17,7 +17,7 @@ JPEG_QUALITY = 95
 class Stamp:
     """Leave the trace in what was generated, placebos and edits alike; sources stay. A stage of kind plugin."""
 
-    def __init__(self, options: Mapping[str, Json], device: object) -> None:
+    def __init__(self, options: Mapping[str, Json], device: object, *, name: str, seed: int) -> None:
         pass
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:

@@ -34,7 +34,7 @@ EDITOR, VERIFIER = "editor", "verifier"
 class FixedEdits:
     """Ask for one edit of each source: a plugin, as no language model is to be measured."""
 
-    def __init__(self, options: object, device: object) -> None:
+    def __init__(self, options: object, device: object, *, name: str, seed: int) -> None:
         pass
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample]:

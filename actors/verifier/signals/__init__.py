@@ -1,0 +1,1 @@
+"""What the verifier's scores are made of: a file a signal."""

@@ -1,0 +1,92 @@
+"""The signal of CLIP: does the edit show what its caption says, and is it still its source?"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from actors.verifier.signals.clip import Clip
+from actors.verifier.signals.signal import Scores
+from engine.sample import Edit, Json, Sample
+
+# An embedding of length 1, (dim,).
+Embedding = NDArray[np.float32]
+
+
+class ClipSimilarity:
+    """Score cosines between embeddings of images and texts (Prabhu et al. 2023, LANCE).
+
+    A source gets `text_source`, an edit `image`, `text_source`, `text_edit`, `directional` and `consistency`.
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        self._clip = clip
+        self.provenance: Mapping[str, Json] = {"model": clip.provenance}
+        self._texts = Texts(clip, [])
+
+    def begin(self, samples: Sequence[Sample]) -> None:
+        """Embed every text of the samples once."""
+        self._texts = Texts(self._clip, samples)
+
+    def prepare(self, image: Image.Image) -> torch.Tensor:
+        """Return the model's input (3, height, width)."""
+        return self._clip.pixels([image])[0]
+
+    def see(self, prepared: Sequence[torch.Tensor]) -> list[Embedding]:
+        """Return the embedding of each image."""
+        return self._clip.images(prepared)
+
+    def source_scores(self, source: Sample, seen: Embedding) -> Scores:
+        """Return how well a source fits its caption."""
+        return {"text_source": cosine(seen, self._texts[source.caption])}
+
+    def edit_scores(self, edit: Sample, seen: Embedding, source_seen: Embedding) -> Scores:
+        """Return the scores of an edit."""
+        assert edit.edit is not None  # the verifier asks for edits
+        return clip_scores(edit.caption, edit.edit, seen, source_seen, self._texts)
+
+
+class Texts:
+    """Embed every text of some samples once; a text that is empty has the embedding NaN."""
+
+    def __init__(self, clip: Clip, samples: Sequence[Sample]) -> None:
+        edits = [sample.edit for sample in samples if sample.edit is not None]
+        wanted = {sample.caption for sample in samples}
+        wanted.update(text for edit in edits for text in (edit.caption, edit.before, edit.after))
+        self._embeddings = clip.texts(sorted(wanted - {""}))
+
+    def __getitem__(self, text: str) -> Embedding:
+        """Return the embedding of one of the texts."""
+        return self._embeddings[text] if text else np.full(1, np.nan, dtype=np.float32)
+
+
+def clip_scores(caption: str, edit: Edit, seen: Embedding, source_seen: Embedding, texts: Texts) -> Scores:
+    """Return the scores of an edit beside its source, whose caption is given; NaN where one is undefined."""
+    old, new = texts[caption], texts[edit.caption]
+    text_changes = edit.caption != caption
+    towards = cosine(seen, texts[edit.after]) - cosine(seen, texts[edit.before])
+    return {
+        "image": cosine(source_seen, seen),
+        "text_source": cosine(source_seen, old),
+        "text_edit": cosine(seen, new),
+        "directional": directional(source_seen, seen, old, new) if text_changes else math.nan,
+        "consistency": towards if text_changes else math.nan,
+    }
+
+
+def cosine(left: Embedding, right: Embedding) -> float:
+    """Return the cosine of two vectors of length 1."""
+    return float((left * right).sum())
+
+
+def directional(source: Embedding, edit: Embedding, old: Embedding, new: Embedding) -> float:
+    """Return the cosine between the change of the image and the change of the text, NaN where one did not change.
+
+    All four embeddings have length 1. StyleGAN-NADA (Gal et al. 2021), eq. 2.
+    """
+    image_change, text_change = edit - source, new - old
+    length = float(np.linalg.norm(image_change) * np.linalg.norm(text_change))
+    return float((image_change * text_change).sum()) / length if length > 0 else math.nan
