@@ -1,6 +1,6 @@
 """Language models that one can talk to: loaded here, or served elsewhere."""
 
-from typing import Protocol, get_args
+from typing import Protocol
 
 import torch
 
@@ -49,8 +49,10 @@ class LoadedChat:
         self.writer: Writer = make_writer(model, self.tokenizer, config)
         # Of each kind a prompt that begins as all of its kind do.
         self._heads: dict[EditKind, str] = {
-            kind: render_chat(self.tokenizer, self._name, system_prompt(kind, "thing"), "caption")
-            for kind in get_args(EditKind)
+            kind: render_chat(
+                self.tokenizer, self._name, system_prompt(kind, "thing", own_kinds=config.kinds), "caption"
+            )
+            for kind in config.edits
         }
 
     def ask(self, key: str, kind: EditKind, system: str, user: str, seed: int) -> Ask:

@@ -79,7 +79,7 @@ class Perturber:
 
     def _wish(self, request: Request, attempt: int) -> Ask:
         source, key = request.source, f"{request.keys[0]}/{self.name}/{attempt}"
-        system = system_prompt(request.kind, source.class_name, request.wanted)
+        system = system_prompt(request.kind, source.class_name, request.wanted, self.config.kinds)
         user = user_prompt(source.caption, source.class_name, request.kind)
         return self.model.ask(key, request.kind, system, user, content_seed(self.seed, key))
 

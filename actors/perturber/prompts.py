@@ -1,7 +1,8 @@
 """What the language model is told: the form of its answer and what each kind of edit means."""
 
-from typing import assert_never
+from collections.abc import Mapping
 
+from engine.runfile.perturber import KINDS
 from engine.sample import EditKind
 
 SYSTEM = """You invent one small change to a photograph from its caption, to test whether an image classifier still \
@@ -35,8 +36,13 @@ WEATHER_EXAMPLE = (
 )
 
 
-def system_prompt(kind: EditKind, class_name: str, wanted: str | None = None) -> str:
-    """Return the system message for one kind of edit, with the value that is wanted, where one is."""
+def system_prompt(
+    kind: EditKind, class_name: str, wanted: str | None = None, own_kinds: Mapping[EditKind, str] = KINDS
+) -> str:
+    """Return the system message for one kind of edit, with the value that is wanted, where one is.
+
+    `own_kinds` says what edits of the run file's own kinds may change.
+    """
     from actors.perturber.replies import WORD_KINDS
 
     in_caption = kind in WORD_KINDS
@@ -44,7 +50,7 @@ def system_prompt(kind: EditKind, class_name: str, wanted: str | None = None) ->
         "the words of the caption that change, copied exactly", "what the picture shows now, in a few words"
     )  # fmt: skip
     prompt = text.format(
-        meaning=meaning(kind),
+        meaning=own_kinds.get(kind) or KINDS[kind],
         class_name=class_name,
         example_kind="background" if in_caption else "weather",
         example=BACKGROUND_EXAMPLE if in_caption else WEATHER_EXAMPLE,
@@ -55,28 +61,3 @@ def system_prompt(kind: EditKind, class_name: str, wanted: str | None = None) ->
 def user_prompt(caption: str, class_name: str, kind: EditKind) -> str:
     """Return the user message; the zoo's language model is trained on exactly this form."""
     return f"caption: {caption}\nclass: {class_name}\nchange: {kind}"
-
-
-def meaning(kind: EditKind) -> str:
-    """Return what a kind of edit may change."""
-    match kind:
-        case "background":
-            return "the place or surface behind or under the main object"
-        case "colour":
-            return "the colour of the main object"
-        case "object":
-            return "another thing in the picture, never the main object"
-        case "weather":
-            return "the weather"
-        case "lighting":
-            return "the light: its time of day, direction, colour or strength"
-        case "domain":
-            return "the kind of picture: sketch, painting, cartoon, X-ray and so on"
-        case "viewpoint":
-            return "where the camera stands: angle, distance, height"
-        case "adjective":
-            return "one adjective that describes the main object, such as its size, age, material or pattern"
-        case "placebo":
-            return "nothing"
-        case _:
-            assert_never(kind)

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
+from pydantic import JsonValue
 
 from engine.errors import LeakError, RunDirectoryError, SourceError
 from engine.plan.assignment import NO_SHARD, Integers, assign
@@ -19,7 +19,9 @@ from engine.plan.hash_store import HashStore
 from engine.plan.listing import list_source
 from engine.plan.splits import SPLITS
 from engine.runfile.data import AnySource, DataConfig
+from engine.runfile.fields import ServerConfig
 from engine.runfile.run import RunFile
+from engine.runfile.stages import AnyStageConfig
 from engine.sample import Split
 from engine.sources import Source, SourceItem, open_source
 from engine.sources.item import name_some
@@ -27,10 +29,10 @@ from engine.sources.item import name_some
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FORMAT = 1
+FORMAT = 2
 ROWS_HASHED_AT_ONCE = 65_536
 # What of a server does not belong to what it is asked.
-WHERE_SERVED = {"url", "num_requests", "timeout_s", "key_variable"}
+WHERE_SERVED = ("url", "num_requests", "timeout_s", "key_variable")
 
 logger = logging.getLogger(__name__)
 
@@ -100,15 +102,6 @@ class Plan:
     def num_edited(self) -> int:
         """Return the number of sources that get edits."""
         return int(self._starts[-1])
-
-    def save(self, path: Path) -> None:
-        """Write the plan as one parquet file."""
-        path.write_bytes(self.to_bytes())
-
-    @classmethod
-    def load(cls, path: Path) -> "Plan":
-        """Read a plan that `save` wrote."""
-        return cls.from_bytes(path.read_bytes(), str(path))
 
     def to_bytes(self) -> bytes:
         """Return the plan as a parquet file."""
@@ -196,28 +189,23 @@ def make_plan(run: RunFile, store: HashStore | None = None) -> Plan:
 def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> str:
     """Return the SHA-256 of all that decides the bytes of a shard: seed, data, shards, stages and every planned source.
 
-    Placement and servers are left out (but for an actor's threads and a server's `extra`), so are probe, reinforce,
-    report and the test data. What near-duplicates change is in the sources, so where there are none the digest is as
-    without a look at them.
+    Settings count where they differ from their defaults, so that a new setting leaves old runs their digest. Placement
+    and servers are left out (but for an actor's threads and a server's `extra`), so are probe, reinforce, report and
+    the data that nothing is made of. What near-duplicates change is in the sources, so where there are none the digest
+    is as without a look at them.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stages = []
-    for name, stage in run.stages.items():
-        config = stage.model_dump(mode="json", exclude={"placement": True, "server": WHERE_SERVED})
-        if config.get("server") is None:
-            config.pop("server", None)  # as before there was any
-        stages.append([name, config | {"num_threads": stage.placement.num_threads}])
     header = {
         "format": FORMAT,
         "seed": run.seed,
-        "data": run.data.model_dump(mode="json", exclude={"test", "shifted", "near_duplicates"}),
-        "shards": run.shards.model_dump(mode="json"),
-        "stages": stages,
+        "data": run.data.changes("test", "shifted", "oracle", "near_duplicates"),
+        "shards": run.shards.changes(),
+        "stages": [[name, _stage_header(stage)] for name, stage in run.stages.items()],
         "classes": classes,
-        # Left out where there is one round, as before there were any.
-        **({"rounds": run.rounds.model_dump(mode="json")} if run.rounds.count > 1 else {}),
+        # With one round the other settings of rounds decide nothing.
+        "rounds": run.rounds.changes() if run.rounds.count > 1 else {},
     }
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
     for batch in table.to_batches(max_chunksize=ROWS_HASHED_AT_ONCE):
@@ -229,6 +217,17 @@ def plan_digest(run: RunFile, classes: tuple[str, ...], table: "pa.Table") -> st
                 whole = pa.ListArray.from_arrays([0, len(column)], column)
                 digest.update(pc.binary_join(whole, pa.scalar("", column.type))[0].as_buffer())
     return digest.hexdigest()
+
+
+def _stage_header(stage: AnyStageConfig) -> dict[str, JsonValue]:
+    """Return what decides the bytes that a stage makes."""
+    header = stage.changes("placement", "server")
+    server = getattr(stage, "server", None)
+    if isinstance(server, ServerConfig):
+        header["server"] = server.changes(*WHERE_SERVED)
+    if stage.placement.num_threads > 1:
+        header["num_threads"] = stage.placement.num_threads
+    return header
 
 
 def check_test_sources(data: DataConfig, train: Source) -> None:

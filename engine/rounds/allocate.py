@@ -119,7 +119,7 @@ def _answers(pairs: Pairs) -> Iterable[tuple[_Cell, float]]:
         pairs.label, pairs.kind, pairs.after, pairs.severity, lost, strict=True
     ):
         value = pairs.afters[after].casefold()
-        yield _Cell(pairs.classes[int(label)], _kind(pairs.kinds[kind]), value, float(severity)), float(outcome)
+        yield _Cell(pairs.classes[int(label)], pairs.kinds[kind], value, float(severity)), float(outcome)
 
 
 def _verdicts(edits: pa.Table) -> Iterable[tuple[_Cell, float]]:
@@ -159,7 +159,3 @@ def _levels(cells: Sequence[_Cell]) -> list[Ints]:
     for names in ([cell.kind for cell in cells], [f"{cell.class_name}/{cell.kind}" for cell in cells]):
         levels.append(np.unique(names, return_inverse=True)[1].astype(np.int64))
     return levels
-
-
-def _kind(name: str) -> EditKind:
-    return name  # type: ignore[return-value]  # the probe's rows come from edits

@@ -4,22 +4,22 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.runfile.fields import Config
+from engine.runfile.fields import PATH, Config
 
 
 class FolderSource(Config):
     """Read a folder with one sub-folder a class."""
 
     kind: Literal["folder"] = "folder"
-    path: str = Field(description="a folder of class folders: path/cat/1.jpg, path/dog/a/2.png")
+    path: Annotated[str, PATH] = Field(description="a folder of class folders: path/cat/1.jpg, path/dog/a/2.png")
 
 
 class TableSource(Config):
     """Read a CSV or JSONL with the columns path and label, and if wanted caption, group and attributes."""
 
     kind: Literal["table"] = "table"
-    path: str = Field(description="a .csv, .tsv or .jsonl file")
-    image_folder: str | None = Field(
+    path: Annotated[str, PATH] = Field(description="a .csv, .tsv or .jsonl file")
+    image_folder: Annotated[str | None, PATH] = Field(
         None, description="image paths are relative to this folder and stay inside; default: that of the table"
     )
     classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
@@ -30,7 +30,7 @@ class TarSource(Config):
     """Read WebDataset tars: {key}.jpg with {key}.cls or a label in {key}.json, and if wanted a caption and a group."""
 
     kind: Literal["webdataset"] = "webdataset"
-    path: str = Field(description="one tar, or a folder of tars")
+    path: Annotated[str, PATH] = Field(description="one tar, or a folder of tars")
     classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
     attributes: tuple[str, ...] = Field((), description="further fields of the json to keep")
 
@@ -39,7 +39,7 @@ class HuggingFaceSource(Config):
     """Read a Hugging Face dataset that was saved to disk."""
 
     kind: Literal["huggingface"] = "huggingface"
-    path: str = Field(description="a folder written by save_to_disk")
+    path: Annotated[str, PATH] = Field(description="a folder written by save_to_disk")
     split: str | None = Field(None, description="which one, where the folder holds several (a DatasetDict)")
     image_column: str = "image"
     label_column: str = "label"

@@ -4,11 +4,37 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+# In the metadata of a field: a path, relative to the run file.
+PATH = "path"
+
 
 class Config(BaseModel):
     """Refuse unknown fields and changes after validation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def changes(self, *left_out: str) -> dict[str, JsonValue]:
+        """Return the fields that differ from their defaults, and `kind`, as JSON; nested ones in the same way.
+
+        What is hashed of settings is this: a new field with a default leaves the hash of old settings as it was.
+        """
+        fields = type(self).model_fields
+        return {
+            name: _plain(value)
+            for name, value in self
+            if name not in left_out and (name == "kind" or value != fields[name].get_default(call_default_factory=True))
+        }
+
+
+def _plain(value: object) -> JsonValue:
+    if isinstance(value, Config):
+        return value.changes()
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    assert value is None or isinstance(value, bool | int | float | str)  # what a YAML file can hold
+    return value
 
 
 class ServerConfig(Config):

@@ -1,11 +1,9 @@
 """Read a run file: YAML 1.2 and overrides in, a checked RunFile out."""
 
 import difflib
-import hashlib
 import io
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,25 +13,11 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from engine.errors import RunFileError
+from engine.runfile.fields import PATH, Config, ModelConfig
 from engine.runfile.problems import describe_problems
 from engine.runfile.run import RunFile, resolve_path
 
 ALIASES = "zoo/"
-
-# Fields that hold a path, and those that hold a path or something else. A star stands for any name.
-PATH_FIELDS = tuple(
-    tuple(name.split("."))
-    for data in ("train", "test", "shifted", "oracle")
-    for name in (f"data.{data}.path", f"data.{data}.image_folder")
-)
-MODEL_FIELDS = (
-    ("stages", "*", "model", "name"),
-    ("stages", "*", "early_rejection", "model", "name"),
-    ("stages", "*", "early_rejection", "decoder", "name"),
-    ("probe", "model", "name"),
-    ("probe", "transfer", "*", "name"),
-)
-DEEPSPEED_FIELD = ("reinforce", "deepspeed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +45,13 @@ def load_run_file(path: Path | str, overrides: Sequence[str] = ()) -> RunFile:
     except ValidationError as error:
         lines = describe_problems(error, tree, str(path), [(change.path, f"--set {change.text}") for change in changes])
         raise RunFileError("\n".join(lines)) from error
-    _resolve(tree, run, path, [change.path for change in changes])
-    return RunFile.model_validate(tree)
+
+    def base(field: tuple[str, ...]) -> Path:
+        from_override = any(field[: len(change.path)] == change.path for change in changes)
+        return Path.cwd() / "run.yaml" if from_override else path.absolute()
+
+    resolved: RunFile = _resolved(run, (), base)
+    return resolved
 
 
 def dump_run_file(run: RunFile) -> str:
@@ -74,12 +63,6 @@ def dump_run_file(run: RunFile) -> str:
     yaml.width = 120
     yaml.dump(run.model_dump(mode="json"), buffer)
     return buffer.getvalue()
-
-
-def run_digest(run: RunFile) -> str:
-    """Return the SHA-256 of the whole run file; the plan's digest covers less (see engine/plan/plan.py)."""
-    content = json.dumps(run.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def parse_override(text: str) -> Override:
@@ -172,34 +155,30 @@ def _index(items: list[Any], part: str, change: Override, before: str) -> int:
     return int(part)
 
 
-def _resolve(tree: dict[str, Any], run: RunFile, path: Path, changed: Sequence[tuple[str, ...]]) -> None:
-    """Make the paths in `tree` absolute; those of overrides start from the current folder."""
-    for pattern in (*PATH_FIELDS, *MODEL_FIELDS, DEEPSPEED_FIELD):
-        for parent, field in list(_find(tree, pattern, ())):
-            value = parent[field[-1]]
-            if not isinstance(value, str):
-                continue
-            from_override = any(field[: len(prefix)] == prefix for prefix in changed)
-            base = Path.cwd() / "run.yaml" if from_override else path.absolute()
-            resolved = resolve_path(os.path.expanduser(value), base)
-            if pattern not in MODEL_FIELDS or _is_local_model(value, resolved):
-                parent[field[-1]] = resolved
-
-
-def _find(
-    tree: object, pattern: tuple[str, ...], at: tuple[str, ...]
-) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Yield each mapping that holds a field of `pattern`, with the field's full path."""
-    if isinstance(tree, list) and pattern[0] == "*":
-        tree = {str(place): item for place, item in enumerate(tree)}
-    if not isinstance(tree, dict):
-        return
-    names = [name for name in tree if isinstance(name, str) and pattern[0] in ("*", name)]
-    for name in names:
-        if len(pattern) == 1:
-            yield tree, (*at, name)
+def _resolved(config: Config, at: tuple[str, ...], base: Callable[[tuple[str, ...]], Path]) -> Any:  # noqa: ANN401 its type
+    """Return the settings with absolute paths; `base` gives the file that the path of a field is relative to."""
+    changes = {}
+    for name, value in config:
+        here = (*at, name)
+        is_path = PATH in type(config).model_fields[name].metadata
+        if isinstance(value, str) and (is_path or (isinstance(config, ModelConfig) and name == "name")):
+            resolved = resolve_path(os.path.expanduser(value), base(here))
+            changes[name] = resolved if is_path or _is_local_model(value, resolved) else value
         else:
-            yield from _find(tree[name], pattern[1:], (*at, name))
+            changes[name] = _resolved_inside(value, here, base)
+    return config.model_copy(update=changes)
+
+
+def _resolved_inside(value: Any, at: tuple[str, ...], base: Callable[[tuple[str, ...]], Path]) -> Any:  # noqa: ANN401 any field
+    match value:
+        case Config():
+            return _resolved(value, at, base)
+        case dict():
+            return {name: _resolved_inside(each, (*at, str(name)), base) for name, each in value.items()}
+        case tuple():
+            return tuple(_resolved_inside(each, (*at, str(place)), base) for place, each in enumerate(value))
+        case _:
+            return value
 
 
 def _is_local_model(name: str, resolved: str) -> bool:

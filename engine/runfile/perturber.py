@@ -1,11 +1,24 @@
 """The configuration of a perturber stage."""
 
+import difflib
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from engine.runfile.fields import AttentionKernel, Config, ModelConfig, ServerConfig, StageConfig
 from engine.sample import EditKind
+
+# What an edit of each kind may change, in the words of the prompt.
+KINDS: dict[EditKind, str] = {
+    "background": "the place or surface behind or under the main object",
+    "colour": "the colour of the main object",
+    "object": "another thing in the picture, never the main object",
+    "weather": "the weather",
+    "lighting": "the light: its time of day, direction, colour or strength",
+    "domain": "the kind of picture: sketch, painting, cartoon, X-ray and so on",
+    "viewpoint": "where the camera stands: angle, distance, height",
+    "adjective": "one adjective that describes the main object, such as its size, age, material or pattern",
+}
 
 
 class PerturberConfig(StageConfig):
@@ -16,6 +29,11 @@ class PerturberConfig(StageConfig):
     server: ServerConfig | None = Field(None, description="where the model is served; default: it is loaded here")
     edits: dict[EditKind, int] = Field(
         {"background": 2, "colour": 1}, description="edits of each kind for one source; the placebo is added by itself"
+    )
+    kinds: dict[EditKind, str] = Field(
+        {},
+        description="kinds of edits of your own: a name, and in words what such an edit may change, as in "
+        "`{headwear: what the person wears on the head}`; then name it in `edits`",
     )
     placebo: bool = Field(True, description="also make the edit that changes nothing, to measure the generator itself")
     severities: tuple[float, ...] = Field(
@@ -30,6 +48,13 @@ class PerturberConfig(StageConfig):
     def _possible(self) -> "PerturberConfig":
         if "placebo" in self.edits:
             raise ValueError("edits.placebo: set `placebo: true` instead; there is one placebo for each source")
+        for kind in self.edits:
+            if kind not in KINDS and kind not in self.kinds:
+                near = difflib.get_close_matches(kind, [*KINDS, *self.kinds], n=1)
+                raise ValueError(
+                    f"edits.{kind}: no kind has this name{f', did you mean {near[0]}?' if near else ''}; there are "
+                    f"{', '.join([*KINDS, *self.kinds])}. For one of your own say in `kinds` what it may change"
+                )
         if any(count < 0 for count in self.edits.values()):
             raise ValueError("edits: a count cannot be negative")
         if not all(0 < severity <= 1 for severity in self.severities):

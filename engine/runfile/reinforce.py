@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from engine.runfile.fields import Config, Placement
+from engine.runfile.fields import PATH, Config, Placement
 
 ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
 
@@ -96,7 +96,7 @@ class ReinforceConfig(Config):
         le=1,
         description="in-distribution validation accuracy that may be lost, with one standard error; more: do not ship",
     )
-    deepspeed: str | dict[str, JsonValue] = Field(
+    deepspeed: Annotated[str | dict[str, JsonValue], PATH] = Field(
         DEFAULT_DEEPSPEED,
         description="a DeepSpeed JSON file or the same inline: ZeRO stage, precision",
     )

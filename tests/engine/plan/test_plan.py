@@ -7,16 +7,20 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from repository import DEMO
 
 from engine.errors import LeakError, RunDirectoryError, SourceError
 from engine.plan.listing import list_source
-from engine.plan.plan import Plan, make_plan
+from engine.plan.plan import Plan, make_plan, plan_digest
 from engine.runfile.data import Splits
+from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 from engine.sources import SourceItem
 from engine.sources.item import make_key
 
+RUN_FILE_GOLDEN = "6e0900922a7df469558367b234bcebd4fbfece7935ddf512d2ebc62fb7917ed7"
 GOLDEN = "f39ef772acbb664ec71e8bca4da266b5cc19a425be5599e3c6d2413be1ddb305"
 STAGES = {
     "perturber": {"kind": "perturber", "model": {"name": "zoo/perturber"}},
@@ -79,6 +83,26 @@ def test_a_server_may_move_but_what_it_is_asked_may_not_change(tmp_path: Path) -
     assert digest(url="http://b/v1", num_requests=3, timeout_s=1, key_variable="KEY") == here
     assert digest(url="http://a/v1", extra={"top_p": 0.9}) != here
     assert digest() != here
+
+
+def test_the_digest_of_a_run_file_is_the_same_for_ever() -> None:
+    # Another value would make every existing run directory "another plan": a new setting needs a default that does not
+    # change what is made.
+    run = load_run_file(DEMO, ["data.train.count=60"])
+    table = pa.table({"key": ["a", "b"], "label": pa.array([0, 1], pa.int32())})
+    assert plan_digest(run, ("cat", "dog"), table) == RUN_FILE_GOLDEN
+
+
+def test_a_setting_at_its_default_is_as_one_that_is_not_there(tmp_path: Path) -> None:
+    run = run_of(table_of(tmp_path / "a.csv", {"cat": 20}))
+    written_out = RunFile.model_validate(run.model_dump())
+    assert make_plan(written_out).digest == make_plan(run).digest
+
+
+def test_two_kinds_of_source_with_the_same_fields_have_two_digests(tmp_path: Path) -> None:
+    table = pa.table({"key": ["a"], "label": pa.array([0], pa.int32())})
+    sources = ({"kind": kind, "path": str(tmp_path)} for kind in ("folder", "webdataset", "huggingface"))
+    assert len({plan_digest(run_of(source), ("cat",), table) for source in sources}) == 3
 
 
 def test_a_plan_is_the_same_for_ever(tmp_path: Path) -> None:
@@ -149,8 +173,7 @@ def test_a_group_stays_on_one_side_of_the_split(tmp_path: Path) -> None:
 def test_a_saved_plan_is_the_same_plan(tmp_path: Path) -> None:
     source = table_of(tmp_path / "a.csv", {"cat": 50, "dog": 50}) | {"attributes": ["group"]}
     plan = make_plan(run_of(source, num_sources=20))
-    plan.save(tmp_path / "plan.parquet")
-    loaded = Plan.load(tmp_path / "plan.parquet")
+    loaded = Plan.from_bytes(plan.to_bytes(), "plan.parquet")
     assert (loaded.digest, loaded.classes, loaded.num_shards) == (plan.digest, plan.classes, plan.num_shards)
     assert loaded.table.equals(plan.table)
     assert loaded.shard(0) == plan.shard(0)
@@ -158,10 +181,9 @@ def test_a_saved_plan_is_the_same_plan(tmp_path: Path) -> None:
     assert set(plan.shard(0)[0].item.attributes) == {"group"}
 
 
-def test_what_is_no_plan_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "plan.parquet").write_bytes(b"PAR1")
+def test_what_is_no_plan_is_refused() -> None:
     with pytest.raises(RunDirectoryError, match=r"plan.parquet is not a plan that counterforge wrote"):
-        Plan.load(tmp_path / "plan.parquet")
+        Plan.from_bytes(b"PAR1", "plan.parquet")
 
 
 @pytest.mark.parametrize(
