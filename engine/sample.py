@@ -11,9 +11,8 @@ Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
 Role = Literal["source", "placebo", "counterfactual"]
 Split = Literal["train", "validation", "test"]
-EditKind = Literal[
-    "background", "colour", "object", "weather", "lighting", "domain", "viewpoint", "adjective", "placebo"
-]
+# A word of the run file, such as "background", or "placebo".
+EditKind = str
 
 # The instruction of a placebo: what an editor that follows instructions is asked for.
 PLACEBO_INSTRUCTION = "keep the picture as it is"
@@ -23,10 +22,14 @@ ROLES: tuple[Role, ...] = ("source", "placebo", "counterfactual")
 
 @dataclass(frozen=True, kw_only=True)
 class Edit:
-    """Say what is to change in one image: `before` becomes `after`.
+    """Describe one change to an image: `before` becomes `after`.
 
     `instruction` is for editors that follow commands, `caption` describes the edited image for those that follow
     captions. `severity` is in (0, 1]; 1 is the whole change. A placebo has before == after and the source's caption.
+    `strategy` is the stage that draws it, "" the run's only editor. `target` is the class that it goes towards, "" if
+    the label stays. `turn` counts from 1 in a sequence of edits, each made on the one before. `region` is the part of
+    the image that may change, as run lengths, "" all of it. An edit is `steered` if the classifier's answers chose or
+    drew it: it is then no fair sample of edits and stays out of statistics about them.
     """
 
     kind: EditKind
@@ -35,24 +38,34 @@ class Edit:
     instruction: str
     caption: str
     severity: float = 1.0
+    strategy: str = ""
+    target: str = ""
+    turn: int = 1
+    region: str = ""
+    steered: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """Say whether a sample passed the verifier, and which checks it failed if not."""
+    """Say whether a sample passed the verifier, and which checks it failed if not.
+
+    `notes` are remarks in words, by the name of the check that makes them, for a person to read.
+    """
 
     accepted: bool
     reasons: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Hold one image on its way through the pipeline.
+    """Represent one image on its way through the pipeline.
 
     `image` is encoded (JPEG, PNG, ...) and empty until the editor has made it; from one actor to the next it becomes a
     read-only view, which is not copied. `key` is unique in the run and has no dots; a source has key == source_key.
-    `label` indexes the run's classes and `class_name` is its name. `attributes` are the user's own (group-by columns).
-    `scores` are finite numbers or NaN where a score is undefined.
+    `label` indexes the run's classes and `class_name` is its name. `target` is a soft label: shares by class name that
+    sum to 1, empty where the label is the whole truth. `attributes` are the user's own (group-by columns). `scores` are
+    finite numbers; one that is NaN or missing is undefined.
     """
 
     key: str
@@ -64,6 +77,7 @@ class Sample:
     split: Split
     caption: str = ""
     edit: Edit | None = None
+    target: Mapping[str, float] = field(default_factory=dict)
     attributes: Mapping[str, str] = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
     verdict: Verdict | None = None

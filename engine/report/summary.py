@@ -22,7 +22,7 @@ from engine.report.views.arms import ARMS
 from engine.report.views.rounds import rounds_summary
 from engine.sample import Sample
 from engine.shards.marker import add_counts
-from engine.shards.rows import SCORE_PREFIX
+from engine.shards.record import SCORE
 from engine.statistics import wilson_interval
 
 ENDS = ("low", "high")
@@ -148,12 +148,12 @@ def _accept_rates(candidates: pa.Table) -> Summary:
         "by_check": [{"name": name, **share(n, edits.num_rows)} for name, n in failed.most_common()],
         "by_score": [
             {
-                "name": name.removeprefix(SCORE_PREFIX),
+                "name": name.removeprefix(SCORE),
                 "accepted_median": _median(edits[name], accepted),
                 "rejected_median": _median(edits[name], ~accepted),
             }
             for name in edits.column_names
-            if name.startswith(SCORE_PREFIX)
+            if name.startswith(SCORE)
         ],
     }
 

@@ -10,8 +10,9 @@ from engine.run.directory import RunDirectory, marker_path, quarantine_path, rej
 from engine.run.info import Images
 from engine.sample import ImageBytes, Rejection, Sample, sort_groups
 from engine.shards.marker import Counts, FileRecord, Marker, versions
+from engine.shards.record import Fields, dump_json
 from engine.shards.rows import candidate_table, encode_candidates
-from engine.shards.tar import dump_json, encode_shard, image_extension
+from engine.shards.tar import encode_shard, image_extension
 from engine.sources.decode import to_jpeg, to_png
 from engine.sources.item import UnreadableItemError
 from engine.verdicts.rule import is_early
@@ -174,12 +175,15 @@ def _write_files(rundir: RunDirectory, index: int, outcome: Outcome) -> dict[str
     # What was dropped early never had a picture: its row is all there is of it.
     rejected = [sample for sample in outcome.rejected if not is_early(sample.verdict)] if keep != "none" else []
     lines = "".join(dump_json(asdict(rejection)) + "\n" for rejection in outcome.quarantined)
-    rows = candidate_table(sort_groups([*outcome.accepted, *outcome.rejected]), index)
+    samples = sort_groups([*outcome.accepted, *outcome.rejected])
+    # All three files have the same fields: what passes is then no matter of the form.
+    fields = Fields.of(samples)
+    rows = candidate_table(samples, index, fields)
     contents: list[tuple[str, bytes | Iterator[ImageBytes], int]] = [
-        (rejected_path(index), encode_shard(rejected, images=keep == "all"), len(rejected)),
+        (rejected_path(index), encode_shard(rejected, fields, images=keep == "all"), len(rejected)),
         (quarantine_path(index), lines.encode(), len(outcome.quarantined)),
         (rows_path(index), encode_candidates(rows), rows.num_rows),
-        (shard_path(index), encode_shard(outcome.accepted), len(outcome.accepted)),
+        (shard_path(index), encode_shard(outcome.accepted, fields), len(outcome.accepted)),
     ]
     always = (rows_path(index), shard_path(index))
     files = {}

@@ -11,7 +11,7 @@ from engine.runfile.stages import AnyStageConfig
 from engine.storage.storage import Storage
 
 RUN_INFO = "run.json"
-FORMAT = 2
+FORMAT = 3
 # What all the images of a run are: readers take the members of a dataset's first samples for those of all.
 Images = Literal["jpeg", "png"]
 
@@ -40,6 +40,12 @@ def read_run_info(storage: Storage) -> RunInfo:
     """Return the run.json of a run directory; RunDirectoryError where there is none, or another format's."""
     try:
         record = json.loads(storage.read(RUN_INFO))
+        if record["format"] != FORMAT:
+            raise RunDirectoryError(
+                f"{storage} has format {record['format']}, this version reads format {FORMAT}: use counterforge "
+                f"{record['versions']['counterforge']} at revision {record['revision'][:12]}, which wrote it, or make "
+                "the run again with another --out"
+            )
         info = RunInfo(**record | {"classes": tuple(record["classes"])})
     except FileNotFoundError as error:
         raise RunDirectoryError(
@@ -49,10 +55,6 @@ def read_run_info(storage: Storage) -> RunInfo:
         raise RunDirectoryError(
             f"{storage.name(RUN_INFO)} cannot be read ({error}): restore it, or choose another --out"
         ) from error
-    if info.format != FORMAT:
-        raise RunDirectoryError(
-            f"{storage} has format {info.format}, this version reads format {FORMAT}: use the version that wrote it"
-        )
     return info
 
 

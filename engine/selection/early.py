@@ -16,7 +16,7 @@ from engine.errors import RunDirectoryError
 from engine.run.directory import RunDirectory, marker_path
 from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
 from engine.selection.selection import thresholds_of
-from engine.shards.rows import scores_of
+from engine.shards.record import SCORE, mapping_of
 from engine.verdicts.early_cut import PREVIEW, Previewed, find_cut
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ def read_previewed(rundir: RunDirectory, pilots: Iterable[int]) -> list[Previewe
             final={name: scores[name] for name in scores if not name.startswith(PREVIEW)},
             is_accepted=row["accepted"],
         )
-        for row, scores in ((row, scores_of(row)) for row in rows)
+        for row, scores in ((row, mapping_of(row, SCORE)) for row in rows)
         if row["accepted"] is not None and any(name.startswith(PREVIEW) for name in scores)
     ]
 

@@ -8,10 +8,11 @@ from engine.errors import SelectionError
 from engine.run.directory import RunDirectory
 from engine.runfile.load import parse_override
 from engine.runfile.run import RunFile
-from engine.runfile.verifier import VerifierConfig
+from engine.runfile.verifier import THRESHOLDS, VerifierConfig
 from engine.sample import Role, Verdict
-from engine.shards.rows import scores_of
-from engine.verdicts.rule import EARLY, THRESHOLDS, is_early, verdict_of
+from engine.shards.record import SCORE, mapping_of
+from engine.shards.rows import join_candidates
+from engine.verdicts.rule import EARLY, is_early, verdict_of
 
 # Why an edit that passes is still not accepted: it was turned down once, and its picture was not kept.
 PIXELS_NOT_KEPT = "pixels_not_kept"
@@ -77,7 +78,7 @@ def read_scored(rundir: RunDirectory) -> list[Candidate]:
     keeps_all = rundir.info.keep_rejected == "all"
     candidates: list[Candidate] = []
     for index in rundir.done():
-        rows = rundir.read_rows(index).drop_columns(["provenance", "attributes", "edit_instruction"]).to_pylist()
+        rows = join_candidates([rundir.read_rows(index)]).to_pylist()
         candidates += [
             Candidate(
                 key=row["key"],
@@ -85,7 +86,7 @@ def read_scored(rundir: RunDirectory) -> list[Candidate]:
                 split_key=split_keys[row["source_key"]],
                 role=row["role"],
                 edit_kind=row["edit_kind"],
-                scores=scores_of(row),
+                scores=mapping_of(row, SCORE),
                 text_changes=row["edit_caption"] != row["caption"],
                 verdict=Verdict(accepted=bool(row["accepted"]), reasons=tuple(row["reasons"])),
                 has_pixels=bool(row["accepted"]) or (keeps_all and EARLY not in row["reasons"]),

@@ -11,7 +11,8 @@ from functools import lru_cache, partial
 
 from engine.errors import RunError, ShardError
 from engine.sample import Sample
-from engine.shards.tar import BLOCK_BYTES, RECORD_BYTES, sample_from_json, whole_blocks
+from engine.shards.record import sample_from_json
+from engine.shards.tar import BLOCK_BYTES, RECORD_BYTES, whole_blocks
 from engine.storage.storage import Storage
 
 # What stands between two images, the JSON of a sample and the headers around it, is read at once.

@@ -1,7 +1,6 @@
 """The commit of a shard: whole or refused, the same bytes each time, the marker last."""
 
 import io
-import math
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -86,14 +85,14 @@ def test_the_rows_hold_scores_and_verdicts_without_pixels(rundir: RunDirectory) 
     table = pq.read_table(io.BytesIO(rundir.storage.read(rows_path(0))))
     rows = table.to_pylist()
     assert [row["role"] for row in rows[:3]] == ["placebo", "counterfactual", "counterfactual"]
-    assert math.isnan(rows[0]["score_directional"])
+    assert rows[0]["score_directional"] is None
     assert rows[2] == rows[2] | {
         "accepted": False,
         "reasons": ["min_image", "blank"],
         "edit_after": "snow",
         "score_image": 0.8,
-        "attributes": '{"background":"grass"}',
-        "provenance": '{"editor":{"seed":5}}',
+        "attribute_background": "grass",
+        "provenance": {"editor": {"seed": 5}},
         "shard": 0,
     }
     assert not {"image", "seconds"} & set(table.column_names)

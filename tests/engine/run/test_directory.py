@@ -100,7 +100,7 @@ def test_a_torn_run_json_is_refused(tmp_path: Path, rundir: RunDirectory, conten
 def test_the_format_of_another_version_is_refused(tmp_path: Path, rundir: RunDirectory) -> None:
     path = tmp_path / "run" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 9}))
-    with pytest.raises(RunDirectoryError, match="has format 9, this version reads format 2"):
+    with pytest.raises(RunDirectoryError, match="has format 9, this version reads format 3: use counterforge"):
         RunDirectory.open(str(tmp_path / "run"))
 
 
@@ -177,3 +177,14 @@ def test_a_run_on_an_object_store_has_the_bytes_of_one_in_a_folder(tmp_path: Pat
         assert remote.candidates().column("key").equals(rundir.candidates().column("key"))
         remote.storage.write(shard_path(0), b"torn")
         assert [found.path for found in verify_run(remote)] == [shard_path(0)]
+
+
+def test_a_run_directory_of_format_2_is_refused_by_the_name_of_the_version_that_reads_it(tmp_path: Path) -> None:
+    # As revision 38a842f wrote it.
+    (tmp_path / "run.json").write_text(
+        '{"classes": ["boot"], "digest": "cdb985f0", "format": 2, "images": "jpeg", "keep_rejected": "all", '
+        '"name": "wardrobe", "num_shards": 23, "revision": "38a842fb48ca6476c1deeb9a166093558b6e97e0", '
+        '"versions": {"counterforge": "0.1.0", "python": "3.11.7"}}'
+    )
+    with pytest.raises(RunDirectoryError, match=r"has format 2, this version reads format 3: use counterforge 0\.1\.0"):
+        RunDirectory.open(str(tmp_path))
