@@ -71,9 +71,9 @@ bench-gpu: $(VENV)/installed-dev ## the editor on a GPU, at true size; ARGS="--s
 bench-demo: $(VENV)/installed-dev ## the demo here against AGAINST=REVISION, A-B-B-A
 	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.demo --against $(AGAINST) $(ARGS)
 
-cards: $(VENV)/installed ## fill the tables of README, SCALING.md, RESULTS.md and model cards, and README's picture, with what build/figures has
-	if [ -e build/figures/demo.png ]; then cp build/figures/demo.png .github/result.png; fi
-	$(BIN)/python -m engine.figures.figures README.md cluster/SCALING.md tests/benchmarks/RESULTS.md actors/zoo/models/*/README.md
+cards: $(VENV)/installed ## fill the tables of all READMEs, SCALING.md and RESULTS.md, and README's picture, with what build/figures has
+	if [ -e build/figures/demo.jpg ]; then cp build/figures/demo.jpg .github/result.jpg; fi
+	$(BIN)/python -m engine.figures.figures README.md $$(find actors cluster configs engine tests -name '*.md')
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

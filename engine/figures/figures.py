@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
@@ -148,13 +149,18 @@ def describe(on: dict[str, object]) -> str:
     )
 
 
+def measured_by(command: str, on: dict[str, object]) -> str:
+    """Return the lines below a table: the command that measured it and the machine, at most 120 characters each."""
+    return textwrap.fill(f"Measured by `make {command}` on {describe(on)}", 120, break_on_hyphens=False)
+
+
 def fill(text: str, folder: Path = FIGURES_FOLDER) -> str:
     """Return a Markdown text with its blocks of figures filled anew.
 
     A block starts with `<!-- figures COMMAND: PATTERN PATTERN -->` and ends with `<!-- /figures -->`; it gets the
     figures whose names match one of the patterns (as in a shell). A block from `<!-- crossed COMMAND: MEASURE MEASURE
-    -->` to `<!-- /crossed -->` gets them as `crossed` puts them. What was not measured in this folder stays as it is.
-    Raises RunError where a pattern matches none.
+    -->` to `<!-- /crossed -->` gets them as `crossed` puts them. Lines below a table have at most 120 characters. What
+    was not measured in this folder stays as it is. Raises RunError where a pattern matches none.
     """
     missing = unmeasured(text, folder)
 
@@ -164,7 +170,7 @@ def fill(text: str, folder: Path = FIGURES_FOLDER) -> str:
             return block[0]
         figures, on = read_figures(command, folder)
         rows = crossed(figures, names) if block["form"] == "crossed" else table(_chosen(figures, command, names))
-        return f"{block[1]}{rows}\n\nMeasured by `make {command}` on {describe(on)}\n{block[5]}"
+        return f"{block[1]}{rows}\n\n{measured_by(command, on)}\n{block[5]}"
 
     return BLOCK.sub(filled, text)
 

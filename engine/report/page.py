@@ -48,7 +48,7 @@ def summarise(rundir: RunDirectory, run: RunFile) -> tuple[Summary, Shown, Maps]
     return build_summary(results, shown, maps), shown, maps
 
 
-def result_picture(rundir: RunDirectory, run: RunFile, num_rows: int = 6) -> bytes:
+def result_picture(rundir: RunDirectory, run: RunFile, num_rows: int) -> bytes:
     """Return a PNG of the rows in which edits flip the classifier and the reinforced one is right again."""
     few = run.model_copy(update={"report": run.report.model_copy(update={"num_rows": num_rows})})
     return contact_sheet(choose_shown(rundir, few, read_digests(read_results(rundir, run))).rows)

@@ -80,6 +80,7 @@ def test_filling_replaces_the_block_and_nothing_else(tmp_path: Path) -> None:
     assert "editor.placebo" in filled
     assert "writer.rate" not in filled
     assert fill(filled, tmp_path) == filled
+    assert max(map(len, filled.splitlines())) <= 120
 
 
 def test_the_command_fills_files_and_names_what_is_missing(

@@ -184,7 +184,7 @@ def test_a_run_becomes_figures_for_the_readme(
     assert figures["weakness.background.corrected_drop"].low is not None
     assert figures["seconds.all"].value == sum(SECONDS.values())
     assert "conflict_accuracy.reinforced" in capsys.readouterr().out
-    assert (tmp_path / "figures" / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figures" / "demo.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
 def test_a_real_summary_is_as_the_schema_says(whole: tuple[Summary, RunFile], tmp_path: Path) -> None:
