@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from actors.classifier.classifier import match_classes
+from actors.classifier.classes import match_classes
 from actors.images.preprocessing import Preprocessing
 from actors.models.loading import load_image_processor, load_weights, resolve_model
 from actors.models.untyped import Model

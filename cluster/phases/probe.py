@@ -156,10 +156,12 @@ def _describe(sample: Sample) -> dict[str, Any]:
 def _schema() -> "pa.Schema":
     import pyarrow as pa
 
-    text = ("key", "source_key", "role", "split", "class_name", "edit_kind", "edit_before", "edit_after", "attributes")
+    of_edits = ("edit_kind", "edit_before", "edit_after", "edit_strategy")
+    text = ("key", "source_key", "role", "split", "class_name", *of_edits, "attributes")
     numbers = {
         "label": pa.int32(),
         "edit_severity": pa.float64(),
+        "edit_steered": pa.bool_(),
         "accepted": pa.bool_(),
         "prediction": pa.int32(),
         "confidence": pa.float32(),

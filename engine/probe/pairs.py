@@ -25,6 +25,8 @@ COLUMNS = [
     "edit_before",
     "edit_after",
     "edit_severity",
+    "edit_strategy",
+    "edit_steered",
     "accepted",
     "prediction",
     "p_label",
@@ -33,8 +35,9 @@ COLUMNS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Hold one row an accepted edit, joined with its source and its placebo (NaN where there is none).
+    """One row for each accepted edit, joined with its source and the placebo of its strategy (NaN where there is none).
 
+    Steered edits are left out: chosen or drawn with the classifier's answers, they are no fair sample of edits.
     `cluster` numbers the split keys: sources that share one (a garment, a patient) are no independent evidence. They
     are in one half: `in_discovery` is True where cells are found, False where they are scored.
     """
@@ -85,12 +88,17 @@ def read_pairs(table: pa.Table) -> Pairs:
             f"source {leaked['source_key']!r} is of the test split: the probe reads train and validation sources only"
         )
     sources = {row["source_key"]: row for row in rows if row["role"] == "source"}
-    placebos = {row["source_key"]: row for row in rows if row["role"] == "placebo" and row["accepted"]}
+    placebos = {_control_of(row): row for row in rows if row["role"] == "placebo" and row["accepted"]}
     edits = [
-        row for row in rows if row["role"] == "counterfactual" and row["accepted"] and row["source_key"] in sources
+        row
+        for row in rows
+        if row["role"] == "counterfactual"
+        and row["accepted"]
+        and not row["edit_steered"]
+        and row["source_key"] in sources
     ]
     before = [sources[row["source_key"]] for row in edits]
-    same = [placebos.get(row["source_key"]) for row in edits]
+    same = [placebos.get(_control_of(row)) for row in edits]
     kinds, afters = sorted({row["edit_kind"] for row in edits}), sorted({row["edit_after"] for row in edits})
     keys = list(dict.fromkeys(row["source_key"] for row in edits))
     clusters = list(dict.fromkeys(row["split_key"] for row in edits))
@@ -128,6 +136,11 @@ def finds_cells(split_key: str) -> bool:
     The hash has no seed: nobody can draw halves until a cell looks as it should.
     """
     return bool(hashlib.blake2b(f"half/{split_key}".encode(), digest_size=1).digest()[0] & 1)
+
+
+def _control_of(row: dict[str, Any]) -> tuple[str, str]:
+    """Return what an edit and its placebo have in common: their source and what draws them."""
+    return row["source_key"], row["edit_strategy"] or ""
 
 
 def _positions(values: Sequence[str], known: Sequence[str]) -> Ints:

@@ -49,7 +49,9 @@ def allocate(run: RunFile, classes: Sequence[str], number: int, evidence: Eviden
     The expected gain of a cell is its weakness times its accept rate; the edits of a class are shared out by it.
     """
     _, config = perturber_of(run)
-    edits = evidence.candidates.filter(pc.equal(evidence.candidates["role"], "counterfactual"))
+    is_edit = pc.equal(evidence.candidates["role"], "counterfactual")
+    # A steered edit was chosen with the classifier's answers: it says nothing of how edits of its cell fare.
+    edits = evidence.candidates.filter(pc.and_not(is_edit, evidence.candidates["edit_steered"]))
     cells = _cells(config, classes, _known_values(config, edits))
     levels = _levels(cells)
     known = _Known(cells)

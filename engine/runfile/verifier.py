@@ -45,5 +45,5 @@ CHECKS = (
     Check("directional", "min_directional", of_text=True),
     Check("consistency", "consistency", of_text=True),
 )
-# The fields that decide a verdict, each once; the others decide scores.
-THRESHOLDS = tuple(dict.fromkeys(check.threshold for check in CHECKS))
+# The fields that decide a verdict; the others decide scores.
+THRESHOLDS = tuple(name for name in VerifierConfig.model_fields if any(check.threshold == name for check in CHECKS))

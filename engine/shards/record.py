@@ -119,7 +119,7 @@ class RecordWriter:
         same = (*provenance, *map(id, provenance.values()))
         known = self._provenance.get(same)
         if known is None:
-            record = {name: _filled(provenance.get(name), blank) for name, blank in self._fields.provenance.items()}
+            record = {name: _filled(_noted(provenance, name), blank) for name, blank in self._fields.provenance.items()}
             text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
             known = self._provenance[same] = tuple(provenance.values()), f'"provenance":{text},'
         return known[1]
@@ -189,7 +189,7 @@ def provenance_of(record: Mapping[str, Json]) -> dict[str, Json]:
 
 def filled_provenance(provenance: Mapping[str, Json], fields: Fields) -> dict[str, Json]:
     """Return what stages noted as a row has it: a blank for each field that a stage left out, None for other stages."""
-    filled = {name: _filled(provenance.get(name), blank) for name, blank in fields.provenance.items()}
+    filled = {name: _filled(_noted(provenance, name), blank) for name, blank in fields.provenance.items()}
     return {name: None if _is_blank(value) else value for name, value in filled.items()}
 
 
@@ -265,18 +265,24 @@ def _settled(blank: Blank) -> Blank:
     return "" if blank is None else blank
 
 
+def _noted(provenance: Mapping[str, Json], name: str) -> Json:
+    """Return what was noted under a name, None where that is nothing but blanks: it is not in the fields either."""
+    value = provenance.get(name)
+    return None if _is_blank(value) else value
+
+
 def _filled(value: Json, blank: Blank) -> Json:
     """Return a value with a blank for each field that it lacks, in the types of `blank`."""
     if isinstance(blank, dict):
         mapping = value if isinstance(value, dict) else {}
         return {name: _filled(mapping.get(name), each) for name, each in blank.items()}
-    if value is None:
+    if value is None or value != value:
         return cast(Json, blank)
     match blank:
         case str():
             if isinstance(value, list):
                 return ", ".join(map(str, value))
-            return value if isinstance(value, str) else dump_json(value)
+            return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
         case float():
             if math.isinf(cast(float, value)):
                 raise ValueError(f"{value} is not JSON compliant")

@@ -10,7 +10,8 @@ from PIL import Image
 from skimage import data
 from tiny_classifiers import save_checkpoint
 
-from actors.classifier.classifier import Classifier, classifier_digest, match_classes
+from actors.classifier.classes import match_classes
+from actors.classifier.classifier import Classifier, classifier_digest
 from actors.finetune.model import Patient
 from actors.images.codec import UnreadableImageError, decode_rgb
 from engine.errors import ModelError
@@ -64,6 +65,31 @@ def test_the_probe_sees_of_a_large_photograph_what_fine_tuning_sees(checkpoint: 
         logits = patient.model().eval()(pixel_values=inputs).logits
     found = Classifier(_config(checkpoint), CLASSES, offline=True).predict([buffer.getvalue()])
     assert found == pytest.approx(logits.softmax(1).numpy()[:1], abs=1e-6)
+
+
+def test_the_network_is_the_door_to_features_and_gradients(checkpoint: Path) -> None:
+    images = [_picture(seed) for seed in range(4)]
+    classifier = Classifier(_config(checkpoint), CLASSES, offline=True)
+    network = classifier.network
+    inputs = network.inputs([network.read(image) for image in images]).requires_grad_()
+    logits = network.logits(inputs)
+    assert logits.softmax(1).detach().numpy() == pytest.approx(classifier.predict(images), abs=1e-5)
+    (gradient,) = torch.autograd.grad(logits[:, 1].sum(), inputs)
+    # A small step along it moves the class that it was taken of, and as far as it says.
+    step = 1e-3 * gradient / gradient.norm()
+    moved = (network.logits(inputs + step)[:, 1].sum() - logits[:, 1].sum()).detach()
+    assert float(moved) == pytest.approx(float((gradient * step).sum()), rel=0.1)
+    head = [part for part in network.module.modules() if isinstance(part, torch.nn.Linear)][-1]
+    again = head(network.features(inputs))[:, network.columns]
+    assert torch.allclose(again, logits, atol=1e-5)
+
+
+def test_a_black_box_has_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_box.py").write_text("def ask(images): return [[1.0, 0.0, 0.0]] * len(images)")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    classifier = Classifier(ProbeConfig(callable="my_box:ask"), CLASSES)
+    with pytest.raises(ModelError, match=r"'my_box:ask' is a black box: it has no layers, features or gradients"):
+        _ = classifier.network
 
 
 def test_no_image_gives_no_row(checkpoint: Path) -> None:

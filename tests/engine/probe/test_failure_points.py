@@ -137,6 +137,8 @@ def _row(key: str, source_key: str, role: str, *, is_right: bool, severity: floa
         "edit_before": kind and "grass",
         "edit_after": kind and "snow",
         "edit_severity": severity,
+        "edit_strategy": "",
+        "edit_steered": False,
         "accepted": True,
         "prediction": 0 if is_right else 1,
         "p_label": 0.9 if is_right else 0.1,

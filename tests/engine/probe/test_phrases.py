@@ -121,6 +121,8 @@ def _row(
         "edit_before": edit[1],
         "edit_after": edit[2],
         "edit_severity": 1.0,
+        "edit_strategy": "",
+        "edit_steered": False,
         "accepted": True,
         "prediction": 0 if is_right else 1,
         "p_label": 0.9 if is_right else 0.1,

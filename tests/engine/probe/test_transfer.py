@@ -74,6 +74,8 @@ def _pairs(chances: dict[str, float], *, right: float = 0.95, seed: int) -> Pair
                     "edit_before": after and "grass",
                     "edit_after": after,
                     "edit_severity": 1.0,
+                    "edit_strategy": "",
+                    "edit_steered": False,
                     "accepted": True,
                     "prediction": label if is_right else 1 - label,
                     "p_label": 0.9 if is_right else 0.1,

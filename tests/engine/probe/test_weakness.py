@@ -312,6 +312,8 @@ def _row(
         "edit_before": "plain",
         "edit_after": edit[1],
         "edit_severity": 1.0,
+        "edit_strategy": "",
+        "edit_steered": False,
         "accepted": accepted,
         "prediction": int(prediction),
         "p_label": p_label,

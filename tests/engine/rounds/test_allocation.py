@@ -53,6 +53,7 @@ def rows(
                 common = {
                     "source_key": key, "split_key": key, "split": "validation", "label": label, "class_name": name,
                     "accepted": value not in rejected, "prediction": label, "edit_before": "x",
+                    "edit_strategy": "", "edit_steered": False,
                 }  # fmt: skip
                 unedited = common | {"role": "source", "edit_kind": None, "edit_after": None, "edit_severity": None}
                 found.append(unedited | {"key": key, "p_label": 0.95, "accepted": True})

@@ -59,9 +59,6 @@ def test_a_preview_without_a_verifier_behind_it_foretells_nothing(tmp_path: Path
     turned = {"verifier": stages["verifier"], "editor": stages["editor"]}
     with pytest.raises(ValidationError, match="no stage of kind verifier comes behind"):
         RunFile.model_validate(content | {"stages": turned, "groups": []})
-    two = {"editor": stages["editor"], "other": stages["editor"], "verifier": stages["verifier"]}
-    with pytest.raises(ValidationError, match="'editor' and 'other' have early_rejection, one editor may"):
-        RunFile.model_validate(content | {"stages": two, "groups": []})
 
 
 def test_the_models_of_previews_are_found_beside_the_run_file(tmp_path: Path) -> None:

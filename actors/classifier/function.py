@@ -1,0 +1,52 @@
+"""A Python function as a classifier: a black box, which is asked for probabilities and nothing else."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from actors.images.codec import decode_rgb
+from actors.plugins import import_target
+from engine.errors import ModelError
+from engine.sample import ImageBytes
+
+# Rows of a function's answer may miss 1 by this much: some round, or work in half precision.
+SUM_TOLERANCE = 1e-2
+
+
+class Function:
+    """Ask a function for probabilities (num_images, num_classes), and check what it returns."""
+
+    def __init__(self, target: str, classes: Sequence[str]) -> None:
+        self.target = target
+        self.num_classes = len(classes)
+        self.function = import_function(target)
+
+    def read(self, image: ImageBytes) -> Image.Image:
+        """Return the RGB image that the function gets."""
+        return decode_rgb(image)
+
+    def __call__(self, images: Sequence[Any]) -> NDArray[np.float32]:
+        """Return what the function answers; raises ModelError where that is not probabilities."""
+        answer = np.asarray(self.function(list(images)), np.float32)
+        wanted = (len(images), self.num_classes)
+        if answer.shape != wanted:
+            self._refuse(f"returned an array of shape {answer.shape}, wanted {wanted}: images by classes")
+        if not np.isfinite(answer).all():
+            self._refuse("returned NaN or infinite values, wanted probabilities")
+        if answer.min() < 0 or abs(answer.sum(axis=1) - 1).max() > SUM_TOLERANCE:
+            seen = f"from {answer.min():g} to {answer.max():g}, rows that sum to {answer.sum(axis=1).max():g}"
+            self._refuse(f"returned values {seen}, wanted probabilities that sum to 1: apply softmax to logits")
+        return answer
+
+    def _refuse(self, what: str) -> None:
+        raise ModelError(f"probe.callable {self.target!r} {what}")
+
+
+def import_function(target: str) -> Callable[[list[Image.Image]], object]:
+    """Return the function that `package.module:function` names; raises ModelError."""
+    return import_target(
+        target, "probe.callable", "function", "install it, or put the folder that holds it on PYTHONPATH"
+    )
