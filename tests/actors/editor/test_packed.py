@@ -1,6 +1,7 @@
 """Weights in oneDNN's layout: layers and a UNet as near to float32 as without it, each row alone."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,15 @@ XL = {
 def _one_thread() -> None:
     fix_threads(1)
     torch.manual_seed(0)
+
+
+def test_without_torchs_private_operators_nothing_is_packed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True)
+    monkeypatch.setattr("actors.editor.slots.packed.ONEDNN", others)
+    assert not can_pack()
+    assert "weights are not packed" in caplog.text
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 32])
