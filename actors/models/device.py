@@ -35,7 +35,7 @@ def fix_threads(num_threads: int) -> None:
     """Fix the threads of this process, and have CUDA choose the same algorithms each time: bytes depend on both.
 
     On one kind of machine the same batch gives the same bits at any fixed number; with one thread a row's place in the
-    batch does not matter either (with two, CLIP embeddings moved by 6e-8).
+    batch did not matter either, on any that was tried (with two, CLIP embeddings moved by 6e-8).
     """
     torch.set_num_threads(num_threads)
     torch.backends.cudnn.benchmark = False
