@@ -157,4 +157,4 @@ def _implementation_names(model: Model) -> str:
     from transformers import PreTrainedModel
 
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
-    return "+".join(sorted({str(part.config._attn_implementation) for part in parts}))
+    return "+".join(sorted({str(getattr(part.config, "_attn_implementation", "unknown")) for part in parts}))

@@ -34,8 +34,8 @@ def num_readers(placement: Placement) -> int:
 def fix_threads(num_threads: int) -> None:
     """Fix the threads of this process, and have CUDA choose the same algorithms each time: bytes depend on both.
 
-    The same batch gives the same bits at any fixed number; with one thread a row's place in the batch does not matter
-    either (with two, CLIP embeddings moved by 6e-8).
+    On one kind of machine the same batch gives the same bits at any fixed number; with one thread a row's place in the
+    batch did not matter either, on any that was tried (with two, CLIP embeddings moved by 6e-8).
     """
     torch.set_num_threads(num_threads)
     torch.backends.cudnn.benchmark = False

@@ -40,7 +40,8 @@ def _add_verify(commands: Commands) -> None:
         "hash every file of a run again and compare it with its marker",
         "Read every file that a marker names; compare size and BLAKE3. Exit code 1 where one is missing or differs.\n"
         "With --redo the markers of damaged shards are taken away: the next `counterforge run` makes these again,\n"
-        "with the bytes that they had, and nothing else.",
+        "with the bytes that they had if machine and versions are the same, and nothing else. Shards that were made\n"
+        "with other versions, or on another kind of machine, are counted.",
         "  counterforge verify runs/wardrobe\n  counterforge verify runs/wardrobe --redo",
     )
     add_run_directory(parser)
@@ -146,7 +147,7 @@ def status_command(options: argparse.Namespace) -> int:
 
 def verify_command(options: argparse.Namespace) -> int:
     """Print every difference."""
-    from engine.audit.files import forget_shards, verify_run
+    from engine.audit.files import describe_makers, forget_shards, verify_run
 
     rundir = open_directory(options.run)
     differences = verify_run(rundir)
@@ -163,6 +164,8 @@ def verify_command(options: argparse.Namespace) -> int:
             print(f"{what}. To have them made again by the next run: counterforge verify RUN --redo", file=sys.stderr)
         return 1
     print(f"{done} of {rundir.info.num_shards} shards are done, all files are as their markers say")
+    for makers in describe_makers(rundir):
+        print(f"  {makers}")
     return 0
 
 

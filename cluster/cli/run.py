@@ -38,7 +38,8 @@ def _add_run(commands: Commands) -> None:
         "run",
         "do all phases; the same command resumes",
         "Plan, generate, probe, reinforce and report. What is done already is not done again: after a crash,\n"
-        "a Ctrl-C or a lost machine the same command goes on where it stopped, and makes the same bytes.",
+        "a Ctrl-C or a lost machine the same command goes on where it stopped, and makes the same bytes as long as\n"
+        "machines are of one kind and library versions stay.",
         "  counterforge run configs/wardrobe.yaml\n"
         "  counterforge run mine.yaml --out /data/runs/first --set stages.editor.num_inference_steps=30\n"
         "  counterforge run mine.yaml --address auto --out s3://bucket/runs/first",

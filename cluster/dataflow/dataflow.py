@@ -22,7 +22,7 @@ from cluster.dataflow.stage_watch import StageWatch
 from cluster.monitor.meters import StageMeter
 from cluster.session.failures import Naming, load_patiently
 from cluster.session.placement import IO_CPUS, group_placement
-from cluster.session.worker import leave_quickly
+from cluster.session.worker import kind_of_machine, leave_quickly
 from engine.errors import EngineError, RunError
 from engine.run.attempts import Attempts, Note
 from engine.runfile.run import RunFile
@@ -110,6 +110,7 @@ class StageGroup:
         self.sample_s = run.limits.sample_s
         self.stages: dict[str, Stage] = {}
         self.failure: EngineError | None = None
+        self.machine = kind_of_machine(on_gpu=placement.num_gpus > 0)
         try:
             for name, config in configs.items():
                 build = partial(build_stage, config, name=name, seed=run.seed, offline=run.offline)
@@ -135,7 +136,7 @@ class StageGroup:
             done = self._in_parts(row, note)
         if self.attempts is not None:
             self.attempts.end(row.shard)
-        return to_block(done)
+        return to_block(replace(done, machines=row.machines | {self.machine}))
 
     def _apply(self, row: ShardRow) -> ShardRow:
         for name, stage in self.stages.items():

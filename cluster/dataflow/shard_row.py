@@ -17,7 +17,8 @@ Record = TypeVar("Record")
 class ShardRow:
     """Hold one shard between two stages: its planned source keys, samples and rejections, seconds and calls by stage.
 
-    `calls` counts what the models of a stage were asked for, such as `editor.encoded`.
+    `calls` counts what the models of a stage were asked for, such as `editor.encoded`; `machines` are the kinds of
+    machines that its stages ran on.
 
     Through Ray its images go as they are, each a buffer of its own, and arrive as views into the memory that Ray
     shares, which stays while a view is there.
@@ -29,6 +30,7 @@ class ShardRow:
     rejections: Sequence[Rejection] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    machines: frozenset[str] = frozenset()
 
     def __reduce_ex__(self, protocol: object) -> tuple[Callable[..., "ShardRow"], tuple[object, ...]]:
         """Reduce the shard to images and the rest, which is pickled by columns, in half the time that objects take.

@@ -1,34 +1,47 @@
 """What each stage of the running dataflow is doing, as Ray Data's scheduler sees it."""
 
-from typing import TYPE_CHECKING, ClassVar
-
-from ray.data._internal.execution.execution_callback import ExecutionCallback
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 from cluster.monitor.activity import Activity, StageActivity
 
+LOG = logging.getLogger(__name__)
 # The function of cluster/dataflow/dataflow.py that commits a shard.
 COMMIT = "_commit_block"
+# Any: of Ray Data, which ships no types; both are private.
+Executor: TypeAlias = Any
+Operator: TypeAlias = Any
 
-if TYPE_CHECKING:
-    from ray.data._internal.execution.interfaces import PhysicalOperator
-    from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
+class StageWatch:
+    """Note at each step of the scheduler what the dataflow is doing; `dataflow_activity` reads it in another thread.
 
-class StageWatch(ExecutionCallback):  # type: ignore[misc]  # ray ships no types
-    """Note at each step of the scheduler what the dataflow is doing; `dataflow_activity` reads it in another thread."""
+    Ray Data calls these methods of a callback that is named in its DataContext. What they are given is private; where
+    another version of Ray has other names, the run goes on and its stages are not shown.
+    """
 
     latest: ClassVar[Activity] = Activity()
+    is_blind: ClassVar[bool] = False
 
-    def on_execution_step(self, executor: "StreamingExecutor") -> None:
+    def before_execution_starts(self, executor: Executor) -> None:
+        """Do nothing."""
+
+    def on_execution_step(self, executor: Executor) -> None:
         """Take the numbers of every actor pool, and of the tasks that read and commit."""
-        # Private, but DataContext hands callbacks the executor and this is all there is to ask it (Ray 2.60).
-        operators = list(executor._topology)
-        tasks = [operator for operator in operators if not _is_pool(operator)]
-        StageWatch.latest = Activity(
-            stages=tuple(_activity(operator) for operator in operators if _is_pool(operator)),
-            reads=sum(operator.metrics.num_tasks_running for operator in tasks if COMMIT not in operator.name),
-            writes=sum(operator.metrics.num_tasks_running for operator in tasks if COMMIT in operator.name),
-        )
+        if StageWatch.is_blind:
+            return
+        try:
+            StageWatch.latest = _look(list(executor._topology))
+        except AttributeError as error:
+            StageWatch.latest, StageWatch.is_blind = Activity(), True
+            LOG.warning("what the stages are doing is not shown, this version of Ray does not say it: %s", error)
+
+    def after_execution_succeeds(self, executor: Executor) -> None:
+        """Do nothing."""
+
+    def after_execution_fails(self, executor: Executor, error: Exception) -> None:
+        """Do nothing."""
 
 
 def dataflow_activity() -> Activity:
@@ -36,18 +49,28 @@ def dataflow_activity() -> Activity:
     return StageWatch.latest
 
 
-def _is_pool(operator: "PhysicalOperator") -> bool:
+def _look(operators: Sequence[Operator]) -> Activity:
+    tasks = [operator for operator in operators if not _is_pool(operator)]
+    return Activity(
+        stages=tuple(_stages(operators)),
+        reads=sum(operator.metrics.num_tasks_running for operator in tasks if COMMIT not in operator.name),
+        writes=sum(operator.metrics.num_tasks_running for operator in tasks if COMMIT in operator.name),
+    )
+
+
+def _is_pool(operator: Operator) -> bool:
     actors = operator.get_actor_info()
     return bool(actors.running + actors.pending + actors.restarting)
 
 
-def _activity(operator: "PhysicalOperator") -> StageActivity:
-    actors, metrics = operator.get_actor_info(), operator.metrics
-    return StageActivity(
-        name=operator.name.removeprefix("MapBatches(").removesuffix(")"),
-        done=metrics.num_tasks_finished,
-        working=metrics.num_tasks_running,
-        waiting=metrics.num_external_inqueue_blocks + metrics.num_inputs_received - metrics.num_tasks_submitted,
-        actors=actors.running,
-        starting=actors.pending + actors.restarting,
-    )
+def _stages(operators: Sequence[Operator]) -> Iterator[StageActivity]:
+    for operator in filter(_is_pool, operators):
+        actors, metrics = operator.get_actor_info(), operator.metrics
+        yield StageActivity(
+            name=operator.name.removeprefix("MapBatches(").removesuffix(")"),
+            done=metrics.num_tasks_finished,
+            working=metrics.num_tasks_running,
+            waiting=metrics.num_external_inqueue_blocks + metrics.num_inputs_received - metrics.num_tasks_submitted,
+            actors=actors.running,
+            starting=actors.pending + actors.restarting,
+        )

@@ -16,7 +16,7 @@ from cluster.terminal import shown
 from engine.errors import EngineError
 from engine.interrupt import interruptible
 from engine.run.directory import NUM_READERS
-from engine.shards.marker import Counts, Marker, Tally
+from engine.shards.marker import Counts, Marker, Tally, describe_change
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -93,7 +93,7 @@ class MarkerFollower:
     """Add up the markers of a run as they are handed in, and say how fast they came; the meter counts them too.
 
     Those of the shards that were done `before` are read bit by bit, with each look: there may be a hundred thousand,
-    and nothing waits for what they say.
+    and nothing waits for what they say. Each way in which shards differ in versions or kind of machine is logged once.
     """
 
     def __init__(
@@ -112,6 +112,8 @@ class MarkerFollower:
         self._unread = deque(before)
         self._came: SimpleQueue[Marker] = SimpleQueue()
         self._all, self._new = Tally(), Tally()
+        self._first: Marker | None = None
+        self._changes: set[str] = set()
         self._start = monotonic()
 
     def add(self, marker: Marker) -> None:
@@ -122,7 +124,7 @@ class MarkerFollower:
         """Return the state with the markers that came since the last call."""
         while not self._came.empty():
             marker = self._came.get()
-            self._all.add(marker)
+            self._count(marker)
             self._new.add(marker)
             if self._meter is not None:
                 self._meter.committed(marker)
@@ -145,9 +147,24 @@ class MarkerFollower:
             chunk = [self._unread.popleft() for _ in range(min(len(self._unread), NUM_READERS))]
             try:
                 for marker in self._rundir.read_markers(chunk):
-                    self._all.add(marker)
+                    self._count(marker)
             except EngineError as error:
                 LOG.warning("generate: %s", error)
+
+    def _count(self, marker: Marker) -> None:
+        self._all.add(marker)
+        self._first = self._first or marker
+        change = describe_change(self._first.versions, marker.versions)
+        if change is None or change in self._changes:
+            return
+        self._changes.add(change)
+        LOG.warning(
+            "generate: shard %d was made with %s as shard %d: images may differ in their last bits from those of a run "
+            "on one kind of machine with one set of versions",
+            marker.shard,
+            change,
+            self._first.shard,
+        )
 
 
 class Progress:

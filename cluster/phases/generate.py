@@ -145,7 +145,9 @@ def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) ->
 def commit_row(rundir: RunDirectory, row: ShardRow, allocation: str | None = None, early: str | None = None) -> Marker:
     """Commit one shard, with the SHA-256 of its allocation and of its cut. Runs in a task."""
     results: list[Sample | Rejection] = [*row.samples, *row.rejections]
-    return commit_shard(rundir, row.shard, row.planned, results, row.seconds, allocation, early, row.calls)
+    return commit_shard(
+        rundir, row.shard, row.planned, results, row.seconds, allocation, early, row.calls, row.machines
+    )
 
 
 def _read_packed(source: AnySource, index: int, packed: bytes) -> ShardRow:

@@ -17,6 +17,7 @@ from cluster.session.session import SessionConfig, ray_session
 from engine.rounds.allocation import read_allocations
 from engine.run.lease import held
 from engine.run.retry import Retry, commit_retried, note_retry
+from engine.sample import Rejection, Sample
 from engine.selection.early import read_cuts, steer_by
 
 if TYPE_CHECKING:
@@ -83,4 +84,5 @@ def _reader(run: "RunFile", plan: "Plan", sources: Mapping[int, Collection[str]]
 
 def _commit(rundir: "RunDirectory", sources: Mapping[int, Collection[str]], row: ShardRow) -> "Marker":
     """Merge one shard. Runs in a task."""
-    return commit_retried(rundir, row.shard, sources[row.shard], [*row.samples, *row.rejections], row.seconds)
+    results: list[Sample | Rejection] = [*row.samples, *row.rejections]
+    return commit_retried(rundir, row.shard, sources[row.shard], results, row.seconds, row.machines)

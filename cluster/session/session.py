@@ -123,12 +123,13 @@ def check_metrics_port(port: int, address: str | None = None) -> None:
 
 
 def missing_for_metrics() -> str | None:
-    """Return which package Ray's metrics agent lacks, None where it lacks none."""
-    import ray._private.utils
-
-    # Private, but this is what Ray asks before it starts an agent that serves metrics (2.60).
-    error = ray._private.utils.get_dashboard_dependency_error()
-    return None if error is None else str(error)
+    """Return why Ray's metrics agent cannot be imported, None where it can."""
+    try:
+        # What Ray imports to know whether it can start an agent that serves metrics (2.60).
+        import ray.dashboard.optional_deps  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return None
 
 
 def python_path() -> str:
@@ -237,9 +238,12 @@ def _join(address: str) -> None:
 
 @contextmanager
 def _lean_start() -> Iterator[None]:
-    """Leave out what is NEEDLESS. Ray has no setting for that (2.60); one that knows these names no more starts all."""
-    from ray._private.node import Node
-
+    """Leave out what is NEEDLESS. Ray has no setting for that (2.60); a Ray without these names starts all of it."""
+    try:
+        from ray._private.node import Node
+    except ImportError:
+        yield
+        return
     kept = {name: getattr(Node, name) for name in NEEDLESS if hasattr(Node, name)}
     for name in kept:
         setattr(Node, name, lambda *_, **__: None)

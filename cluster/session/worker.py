@@ -1,8 +1,20 @@
-"""How an actor of ours ends."""
+"""The process of an actor: the kind of machine that it is on, and how it ends."""
 
 import atexit
 import os
 import sys
+
+from engine.processor import processor
+
+
+def kind_of_machine(*, on_gpu: bool) -> str:
+    """Return the name of the GPU or the processor that computes here, on which the last bits of images depend."""
+    if on_gpu:
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name()
+    return processor()
 
 
 def leave_quickly() -> None:

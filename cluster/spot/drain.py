@@ -44,12 +44,19 @@ def find_own_node(node_id: str | None = None) -> RayNode:
 def drain_node(node: RayNode, end_s: float, why: str) -> None:
     """Tell the cluster that a node is there until `end_s` (epoch) and no longer: it gets no new work from now on.
 
-    Raises RunError where the cluster does not answer or refuses.
+    Raises RunError where the cluster does not answer or refuses, or where this Ray is drained in another way.
     """
     import ray.exceptions
-    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
-    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
 
+    try:
+        # As `ray drain-node` does (2.60), a command that Ray hides.
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
+        from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+    except ImportError as error:
+        raise RunError(
+            f"Ray {ray.__version__} drains nodes in a way that is not known here ({error}): install a version that "
+            "Counterforge asks for, or drain the node with Ray's own tools"
+        ) from error
     reason = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
     try:
         client = GcsClient(address=node.address)

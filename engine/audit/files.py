@@ -1,12 +1,13 @@
 """Verify a run: hash every file of every marker again and name each difference; have damaged shards made again."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.errors import RunError, ShardError
 from engine.run.directory import RunDirectory, marker_path
 from engine.run.lease import held
-from engine.shards.marker import FileRecord, Marker
+from engine.shards.marker import FileRecord, Marker, describe_change
 from engine.storage.storage import Storage
 
 
@@ -39,6 +40,15 @@ def verify_shard(rundir: RunDirectory, index: int) -> Iterator[Difference]:
         what = f"is the marker of shard {marker.shard}; the plan has the shards 0 to {rundir.info.num_shards - 1}"
         yield Difference(shard=index, path=marker_path(index), what=what)
     yield from _verify_files(rundir.storage, marker)
+
+
+def describe_makers(rundir: RunDirectory) -> list[str]:
+    """Return how many shards were made with other versions or on other machines than the first one, and with which."""
+    markers = rundir.read_markers(rundir.done())
+    if (first := next(markers, None)) is None:
+        return []
+    changes = Counter(change for marker in markers if (change := describe_change(first.versions, marker.versions)))
+    return [f"{count} made with {change} as shard {first.shard} was" for change, count in changes.most_common()]
 
 
 def forget_shards(rundir: RunDirectory, shards: Iterable[int], *, take_over: bool = False) -> None:

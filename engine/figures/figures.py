@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import RunError
+from engine.processor import processor
 from engine.statistics import wilson_interval
 
 FIGURES_FOLDER = Path("build/figures")
@@ -66,7 +67,7 @@ def share(
 def machine() -> dict[str, object]:
     """Return what the figures were measured on: cores, memory in bytes, GPU, versions, revision of the code."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "gpu": _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or None,
@@ -240,16 +241,6 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield name, version(name)
         except PackageNotFoundError:
             continue
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = {line.split(":")[0].strip(): line.split(":", 1)[1].strip() for line in lines if ":" in line}
-    flags = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in found.get("flags", "").split()]
-    return f"{found.get('model name', platform.machine())} ({', '.join(flags) or 'no bf16'})"
 
 
 def _output(*command: str) -> str:

@@ -9,7 +9,7 @@ from engine.errors import ShardError
 from engine.run.directory import RunDirectory, marker_path, quarantine_path, rejected_path, rows_path, shard_path
 from engine.run.info import Images
 from engine.sample import ImageBytes, Rejection, Sample, sort_groups
-from engine.shards.marker import Counts, FileRecord, Marker, versions
+from engine.shards.marker import Counts, FileRecord, Marker, made_on, versions
 from engine.shards.record import Fields, dump_json
 from engine.shards.rows import candidate_table, encode_candidates
 from engine.shards.tar import encode_shard, image_extension
@@ -66,20 +66,21 @@ def commit_shard(
     allocation: str | None = None,
     early: str | None = None,
     calls: Mapping[str, int] | None = None,
+    machines: Iterable[str] = (),
 ) -> Marker:
     """Write a whole shard and then its marker, and return the marker; a shard that is done is left as it is.
 
     `planned_keys` are the source keys of the plan. `seconds`, the time by stage, `calls`, what was asked of the models,
-    and the SHA-256 of the allocation that the edits were spent by and of the cut that dropped some go into the marker.
+    the SHA-256 of the allocation that the edits were spent by and of the cut that dropped some, and the kinds of
+    `machines` that ran the stages go into the marker.
     Raises ShardError where a source is missing, doubled or not planned, or another writer has committed other bytes,
     and RunDirectoryError where another process has taken the run over.
     """
     check_whole(index, planned_keys, results)
     if rundir.storage.exists(marker_path(index)):
         return rundir.marker(index)
-    return commit_outcome(
-        rundir, index, partition(results, rundir.info.images), seconds, versions(), allocation, early, calls
-    )
+    outcome = partition(results, rundir.info.images)
+    return commit_outcome(rundir, index, outcome, seconds, made_on(versions(), machines), allocation, early, calls)
 
 
 def commit_outcome(
@@ -94,8 +95,8 @@ def commit_outcome(
 ) -> Marker:
     """Write the files of a shard and then its marker, and return the marker.
 
-    `made_with` names the versions that made the pixels. Raises ShardError where another writer has committed other
-    bytes.
+    `made_with` names the versions and machines that made the pixels. Raises ShardError where another writer has
+    committed other bytes.
     """
     files = _write_files(rundir, index, outcome)
     keys = [sample.key for sample in outcome.accepted if sample.role == "source"]

@@ -5,7 +5,7 @@ out as it was, and a shard whose trouble has gone has the bytes that it would ha
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.errors import SelectionError, ShardError
@@ -13,7 +13,7 @@ from engine.run.commit import Outcome, check_whole, commit_outcome, partition
 from engine.run.directory import RETRIES, RunDirectory, marker_path
 from engine.run.samples import read_samples
 from engine.sample import Json, Rejection, Sample
-from engine.shards.marker import Marker, versions
+from engine.shards.marker import Marker, made_on, versions
 
 PREDICTIONS = "probe"
 
@@ -54,6 +54,7 @@ def commit_retried(
     keys: Collection[str],
     results: Sequence[Sample | Rejection],
     seconds: Mapping[str, float],
+    machines: Iterable[str] = (),
 ) -> Marker:
     """Put the groups of the sources `keys` anew into a shard that is done; return its marker.
 
@@ -86,7 +87,8 @@ def commit_retried(
     rundir.storage.delete(marker_path(index))
     for classifier in rundir.storage.list(PREDICTIONS):
         rundir.storage.delete(f"{PREDICTIONS}/{classifier}/{index:06d}.parquet")
-    return commit_outcome(rundir, index, outcome, total, marker.versions, marker.allocation, marker.early, marker.calls)
+    made_with = made_on(marker.versions, machines)
+    return commit_outcome(rundir, index, outcome, total, made_with, marker.allocation, marker.early, marker.calls)
 
 
 def note_retry(rundir: RunDirectory, before: Retry, after: Retry) -> None:

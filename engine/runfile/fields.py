@@ -70,7 +70,7 @@ class Placement(Config):
     num_gpus: float = Field(0.0, ge=0, description="GPUs for one actor; a fraction shares one GPU")
     replicas: tuple[int, int] = Field((1, 1), description="smallest and largest number of actors [min, max]")
     num_threads: int = Field(
-        1, ge=1, description="threads of one actor: fixed, so that bytes do not depend on the machine"
+        1, ge=1, description="threads of one actor: fixed, so that bytes do not depend on a machine's number of cores"
     )
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -25,6 +25,8 @@ PACKAGES = (
     "transformers",
     "xformers",
 )
+# Stands among the versions of a marker: the kinds of machines on which its stages ran.
+MACHINE, JOIN = "machine", " + "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +61,8 @@ class Marker:
     """Say what is in a finished shard. Its time by stage, in seconds, and calls by stage, which a sample that is
     looked for in parts adds to, are the only parts that a second run may change.
 
+    `versions` names what its bytes depend on besides the plan: the packages, and under "machine" the kinds of machines
+    that it was made on.
     `allocation` is the SHA-256 of what said where its edits are spent; None in the first round, which the plan rules.
     `early` is that of what said which edits are dropped by their previews; None where none is.
     """
@@ -139,6 +143,21 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def made_on(versions: Mapping[str, str], machines: Iterable[str]) -> dict[str, str]:
+    """Return the versions of a shard with kinds of machines added to those that they name."""
+    kinds = sorted({*machines, *filter(None, versions.get(MACHINE, "").split(JOIN))})
+    return {**versions, MACHINE: JOIN.join(kinds)} if kinds else dict(versions)
+
+
+def describe_change(before: Mapping[str, str], after: Mapping[str, str]) -> str | None:
+    """Return how the versions and machines of two shards differ, None where they do not.
+
+    What only one of them names is left out: older markers name no machine.
+    """
+    changed = [name for name in before if after.get(name, before[name]) != before[name]]
+    return ", ".join(f"{name} {after[name]}, not {before[name]}" for name in changed) or None
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What was measured once on a kind of machine, and holds for every process that finds it."""
+"""On-disk cache of benchmark results, keyed by kind of machine; shared by all processes that see the folder."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ LOG = logging.getLogger(__name__)
 
 
 def remembered(folder: Path, question: str, about: Mapping[str, Json], measure: Callable[[], Json]) -> Json:
-    """Return the answer to a question about something, as it was measured here before, or else now.
+    """Return the cached result of `measure` for a question and its subject `about`; run and store it on first use.
 
-    Of processes that measure at once, the first to end decides for all. The file of an answer says what it is about, so
-    that it can be read, copied to other machines, or deleted to have it measured again.
+    Of processes that measure at the same time, the first to finish decides for all. A file names its question and its
+    subject, so that it can be read, copied to other machines, or deleted to have it measured again.
     """
     record = {"question": question, "about": dict(about)}
     digest = hashlib.blake2b(json.dumps(record, sort_keys=True).encode(), digest_size=8).hexdigest()

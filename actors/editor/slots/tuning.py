@@ -1,4 +1,4 @@
-"""A pipeline made fast on the machine that it is on: layout, attention kernel, rows of a call, compiler, memory."""
+"""Tuning of a pipeline to this machine: memory layout, attention kernel, rows of a UNet call, compiler."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -18,19 +18,20 @@ from actors.editor.slots.unet import UNet
 from actors.models.attention import set_attention
 from actors.models.untyped import Pipeline
 from engine.errors import ModelError
+from engine.processor import processor
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import AttentionKernel
 from engine.sample import Json
 
 LOG = logging.getLogger(__name__)
 NUM_TIMED = 5
-# What a kernel must save of a UNet call to take the place of one that was tried before it: sdpa runs everywhere.
+# How much faster than the best so far a kernel must be to replace it: sdpa, tried first, runs everywhere.
 KERNEL_GAIN = 1.03
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """Hold a denoiser as it is best run here, and what decided so, as it goes into the provenance of every edit."""
+    """Hold a tuned denoiser, and the choices made for it, which go into the provenance of every edit."""
 
     denoise: Fitted
     record: dict[str, Json]
@@ -46,17 +47,17 @@ def tune(
     prompt: Prompt,
     about: Mapping[str, Json],
 ) -> Tuned:
-    """Make a pipeline with a UNet fast, once: measure what the configuration leaves open, or remember it, and compile.
+    """Set layout, attention kernel and rows of a call of a pipeline with a UNet, and compile it if asked.
 
-    A call has at most `most_rows` rows. `prompt` is an example, `about` names the model. What is measured is remembered
-    for the kind of machine, so that all workers on one agree.
+    A call has at most `most_rows` rows. `prompt` is an example, `about` names the model. Choices that the configuration
+    leaves to measurement are benchmarked once for each kind of machine and cached, so that all workers on one agree.
     """
     layout = lay_out(pipeline, config.model, config.compile)
 
     def seconds(num_rows: int) -> float:
         return call_seconds(denoise, example_rows(pipeline, size, num_rows, prompt), pipeline.device)
 
-    about = {**about, **kind_of_machine(pipeline.device), "layout": layout, "size": size, "dtype": config.model.dtype}
+    about = {**about, **benchmark_key(pipeline.device), "layout": layout, "size": size, "dtype": config.model.dtype}
     kernel = _attention(pipeline, config, lambda: seconds(most_rows), {**about, "rows": most_rows})
     num_rows = most_rows
     if config.unet_rows == "auto":
@@ -83,7 +84,7 @@ def tune(
 def example_rows(
     pipeline: Pipeline, size: int, num_rows: int, prompt: Prompt
 ) -> tuple[torch.Tensor, torch.Tensor, list[Prompt]]:
-    """Return latents, times and prompts as the batcher gives them to a denoiser, of pictures of `size` pixels."""
+    """Return random latents, times and prompts of the shapes that the batcher gives a denoiser for `size` pixels."""
     config, edge = pipeline.unet.config, size // int(pipeline.vae_scale_factor)
     latents = torch.randn(num_rows, config.in_channels, edge, edge, generator=torch.Generator().manual_seed(0))
     times = torch.linspace(0, pipeline.scheduler.config.num_train_timesteps - 1, num_rows, dtype=torch.float64)
@@ -96,7 +97,7 @@ def call_seconds(
     device: torch.device,
     clock: Callable[[], float] = perf_counter,
 ) -> float:
-    """Return the seconds of the quickest of some calls, after one that is not counted."""
+    """Return the seconds of the fastest of NUM_TIMED calls, after one call to warm up."""
     found = []
     with torch.inference_mode():
         for _ in range(1 + NUM_TIMED):
@@ -108,11 +109,10 @@ def call_seconds(
     return min(found[1:])
 
 
-def kind_of_machine(device: torch.device) -> dict[str, Json]:
-    """Return what decides which kernel is fastest, and is alike on machines of a kind."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+def benchmark_key(device: torch.device) -> dict[str, Json]:
+    """Return the properties of this machine that decide which kernel is fastest: the key of the benchmark cache."""
     return {
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
         "threads": torch.get_num_threads() if device.type == "cpu" else 0,
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -123,7 +123,7 @@ def kind_of_machine(device: torch.device) -> dict[str, Json]:
 def _attention(
     pipeline: Pipeline, config: EditorConfig, seconds: Callable[[], float], about: Mapping[str, Json]
 ) -> str:
-    """Set the attention kernel, the fastest that is remembered or measured where that is asked for; return its name."""
+    """Set the configured attention kernel, for "fastest" the cached or newly benchmarked one; return its name."""
     kernel = config.attention
     if kernel == "fastest":
         known = {**about, "compile": config.compile}

@@ -1,6 +1,7 @@
-"""Weights in oneDNN's layout: the same bits from a layer, a prediction no worse from a UNet, each row alone."""
+"""Weights in oneDNN's layout: layers and a UNet as near to float32 as without it, each row alone."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +23,15 @@ def _one_thread() -> None:
     torch.manual_seed(0)
 
 
+def test_without_torchs_private_operators_nothing_is_packed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = SimpleNamespace(_is_mkldnn_bf16_supported=lambda: True)
+    monkeypatch.setattr("actors.editor.slots.packed.ONEDNN", others)
+    assert not can_pack()
+    assert "weights are not packed" in caplog.text
+
+
 @pytest.mark.parametrize("num_rows", [1, 3, 32])
 @pytest.mark.parametrize(
     ("layer", "shape"),
@@ -35,14 +45,21 @@ def _one_thread() -> None:
     ids=str,
 )
 @torch.inference_mode()
-def test_a_packed_layer_gives_the_same_bits(layer: torch.nn.Module, shape: tuple[int, ...], num_rows: int) -> None:
+def test_a_packed_layer_is_as_near_to_float32(layer: torch.nn.Module, shape: tuple[int, ...], num_rows: int) -> None:
+    """The same bits on the processors that were tried; another one may add in another order before it rounds."""
     plain = torch.nn.Sequential(copy.deepcopy(layer)).to(torch.bfloat16).to(memory_format=torch.channels_last)
-    packed = copy.deepcopy(plain)
+    packed, exact = copy.deepcopy(plain), copy.deepcopy(plain).float()
     pack(packed)
     rows = torch.randn(num_rows, *shape, dtype=torch.bfloat16)
     rows = rows.to(memory_format=torch.channels_last) if rows.dim() == 4 else rows
     assert packed[0].weight.is_mkldnn
-    assert torch.equal(packed(rows), plain(rows))
+    expected = exact(rows.float())
+    # One rounding to bfloat16 is up to 1/2^9; one lost channel of 80 would be 1/9.
+    assert (
+        (packed(rows).float() - expected).norm()
+        <= 1.1 * (plain(rows).float() - expected).norm()
+        < expected.norm() / 2**8
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, XL], ids=["1", "XL"])

@@ -1,9 +1,9 @@
-"""Editors made fast: layout, attention kernel, rows of a call, compiler; the bits of a row stay its own."""
+"""Editors tuned to a machine: layout, attention kernel, rows of a call, compiler; a row's bits stay its own."""
 
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -60,24 +60,36 @@ def record(stage: object) -> dict[str, object]:
     return drawing.record
 
 
-def test_on_a_cpu_channels_last_gives_the_zoo_editor_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.editor.slots.layout.can_pack", lambda: False)
-    config = EditorConfig(model=ModelConfig(name="zoo/editor", dtype="bfloat16"))
-    folder = resolve_model(config.model, offline=True)
+def zoo_outputs(dtype: Literal["float32", "bfloat16"], *, laid_out: bool, wrong: bool = False) -> list[torch.Tensor]:
+    """Return what encoder, decoder and UNet of the zoo's editor give; `wrong` halves the UNet's first channel."""
+    config = EditorConfig(model=ModelConfig(name="zoo/editor", dtype=dtype))
+    pipeline, _ = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
+    if laid_out:
+        assert lay_out(pipeline, config.model, "off") == "channels_last"
+        assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    if wrong:
+        pipeline.unet.conv_in.weight.detach()[0] /= 2
     chance = torch.Generator().manual_seed(0)
     latents, text = torch.randn(8, 24, 16, 16, generator=chance), torch.randn(8, 32, 128, generator=chance)
     pictures, times = torch.rand(8, 3, 64, 64, generator=chance), torch.linspace(0, 999, 8)
-    found = []
-    for laid_out in (False, True):
-        pipeline, _ = load_pipeline(config, folder, CPU)
-        if laid_out:
-            assert lay_out(pipeline, config.model, "off") == "channels_last"
-            assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), precision(config.model, CPU):
-            encoded = pipeline.vae.encode(pictures).latents
-            predicted = pipeline.unet(latents.to(pipeline.unet.dtype), times, text, return_dict=False)[0]
-            found.append((encoded, pipeline.vae.decode(encoded, return_dict=False)[0], predicted.float()))
-    assert all(torch.equal(one.float(), other.float()) for one, other in zip(*found, strict=True))
+    with torch.inference_mode(), precision(config.model, CPU):
+        encoded = pipeline.vae.encode(pictures).latents
+        decoded = pipeline.vae.decode(encoded, return_dict=False)[0]
+        predicted = pipeline.unet(latents.to(pipeline.unet.dtype), times, text, return_dict=False)[0]
+    return [encoded.float(), decoded.float(), predicted.float()]
+
+
+def test_on_a_cpu_channels_last_is_as_near_to_float32_as_the_contiguous_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal bits are a property of a processor, whose kernels for the two layouts may round differently.
+
+    Distances differ by up to 3 % on AVX2, AVX-512 and AVX-512 with bfloat16; the wrong weights are 8 times as far.
+    """
+    monkeypatch.setattr("actors.editor.slots.layout.can_pack", lambda: False)
+    exact, plain = zoo_outputs("float32", laid_out=False), zoo_outputs("bfloat16", laid_out=False)
+    bounds = [1.25 * (near - far).norm() for near, far in zip(plain, exact, strict=True)]
+    found, wrong = (zoo_outputs("bfloat16", laid_out=True, wrong=wrong) for wrong in (False, True))
+    assert all((near - far).norm() < bound for near, far, bound in zip(found, exact, bounds, strict=True))
+    assert (wrong[2] - exact[2]).norm() > 3 * bounds[2]
 
 
 @pytest.mark.skipif(not can_pack(), reason="oneDNN has no bfloat16 on this processor")

@@ -1,6 +1,7 @@
 """What is said of a run while it goes, from its markers."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cluster.monitor.watchdog import Watchdog
 from cluster.session.placement import Resources
 from engine.plan.plan import Plan
 from engine.run.commit import commit_shard
-from engine.run.directory import RunDirectory
+from engine.run.directory import RunDirectory, marker_path
 from engine.runfile.run import LimitsConfig
 from engine.shards.marker import Marker
 
@@ -54,6 +55,23 @@ def test_counts_come_from_the_markers(planned: tuple[RunDirectory, Plan]) -> Non
     state = of_markers(rundir, plan)
     assert describe(state) == "1/2 shards, 3/6 sources, accepted 3, rejected 3, not processed 3"
     assert state.seconds == {"editor": 2.0, "verifier": 0.5}
+
+
+def test_another_kind_of_machine_than_before_is_told_once(
+    planned: tuple[RunDirectory, Plan], caplog: pytest.LogCaptureFixture
+) -> None:
+    rundir, plan = planned
+    first = commit(rundir, plan, 0)
+    here = replace(first, versions={**first.versions, "machine": "AMD EPYC (avx2)"})
+    rundir.storage.write(marker_path(0), here.to_json())
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, [0])
+    follower.poll()
+    for shard in (1, 2):
+        follower.add(replace(here, shard=shard, versions={**first.versions, "machine": "NVIDIA H200"}))
+    follower.add(replace(here, shard=3))
+    follower.poll()
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("generate: shard 1 was made with machine NVIDIA H200, not AMD EPYC (avx2) as shard 0: ")
 
 
 def test_the_rate_is_of_this_session_alone(planned: tuple[RunDirectory, Plan]) -> None:

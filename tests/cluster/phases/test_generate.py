@@ -14,9 +14,10 @@ from cluster.session.failures import NOTE, Naming, explain, load_patiently
 from engine.audit.files import verify_run
 from engine.errors import ModelError, ModelUnavailableError, RunError, SourceError
 from engine.plan.plan import make_plan
+from engine.processor import processor
 from engine.run.directory import RunDirectory
 from engine.runfile.run import RunFile
-from engine.shards.marker import add_counts
+from engine.shards.marker import add_counts, versions
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,11 @@ def test_markers_hold_the_seconds_of_each_stage(finished: tuple[RunFile, RunDire
     for marker in finished[1].markers().values():
         assert marker.seconds.keys() == {"source", "tint", "judge"}
         assert all(seconds > 0 for seconds in marker.seconds.values())
+
+
+def test_markers_name_the_kind_of_machine_and_the_versions(finished: tuple[RunFile, RunDirectory]) -> None:
+    for marker in finished[1].markers().values():
+        assert marker.versions == {**versions(), "machine": processor()}
 
 
 def test_only_a_deleted_shard_is_made_again(finished: tuple[RunFile, RunDirectory]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import tiny_plan, tiny_results
 
-from engine.audit.files import verify_run
+from engine.audit.files import describe_makers, verify_run
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory, marker_path, quarantine_path, rejected_path, rows_path, shard_path
 
@@ -54,6 +54,17 @@ def test_a_damaged_marker_is_found(rundir: RunDirectory) -> None:
     (difference,) = verify_run(rundir)
     assert difference.path == marker_path(0)
     assert "cannot be read" in difference.what
+
+
+def test_shards_of_other_versions_and_machines_are_counted(rundir: RunDirectory) -> None:
+    assert describe_makers(rundir) == []
+    marker = json.loads(rundir.storage.read(marker_path(0)))
+    for index, machine in enumerate(("AMD EPYC (avx2)", "NVIDIA H200")):
+        versions = marker["versions"] | {"machine": machine}
+        record = json.loads(rundir.storage.read(marker_path(index))) | {"versions": versions}
+        rundir.storage.write(marker_path(index), json.dumps(record).encode())
+    assert describe_makers(rundir) == ["1 made with machine NVIDIA H200, not AMD EPYC (avx2) as shard 0 was"]
+    assert verify_run(rundir) == []
 
 
 def test_a_marker_under_another_number_is_found(rundir: RunDirectory) -> None:
