@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.sample import Edit, Sample, Verdict
+from engine.shards.blanks import Blank
 from engine.shards.record import (
     ATTRIBUTE,
     NOTE,
     SCORE,
     TARGET,
-    Blank,
     Fields,
     edit_of,
     filled_provenance,
