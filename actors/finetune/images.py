@@ -16,13 +16,13 @@ from actors.models.device import num_readers, resolve_device
 from engine.errors import RunFileError, SourceError
 from engine.plan.splits import split_of
 from engine.run.directory import RunDirectory
-from engine.runfile.reinforce import ArmName
+from engine.runfile.arms import ARMS, Arm
 from engine.sample import Sample, Split, content_seed
 from engine.shards.walk import Image
 from engine.sources import SourceItem, open_source
 from engine.training.emphasis import EditCell
 from engine.training.held_out import is_held_out
-from engine.training.recipe import ShardContents, uses_edits
+from engine.training.recipe import ShardContents
 
 # More would cost time at every checkpoint and say little: the interval of an accuracy near 0.9 is +- 0.6 points here.
 MAX_VALIDATION_IMAGES = 10_000
@@ -40,10 +40,12 @@ class RunImages:
         self._patient = patient
         self._place = place
         self._rundir = RunDirectory.open(task.rundir)
-        if "randaugment" in task.arms and not patient.preprocessing.keeps_uint8:
+        arms = [ARMS[name] for name in task.arms]
+        augmented = [arm.name for arm in arms if arm.augmentation == "randaugment"]
+        if augmented and not patient.preprocessing.keeps_uint8:
             raise RunFileError(
-                "reinforce.arms names randaugment, which needs pixels of 8 bits, but this model's image processor does "
-                "more than rescale and normalise them: leave the arm out"
+                f"reinforce.arms names {augmented[0]}, which needs pixels of 8 bits, but this model's image processor "
+                "does more than rescale and normalise them: leave the arm out"
             )
         # Decoding gives the same pixels in any number of threads.
         placement = task.run.reinforce.placement
@@ -53,7 +55,7 @@ class RunImages:
         source = open_source(task.run.data.train)
         self.real = RealImages(source, by_split["train"], patient.preprocessing)
         # Made now, so that what the run file lacks is said before anything is trained.
-        self._oracle = self._oracle_images() if "oracle" in task.arms else self.real
+        self._oracle = self._oracle_images() if any(arm.is_bound for arm in arms) else self.real
         self.validation = self._to_score(RealImages(source, held, patient.preprocessing))
         self.real_groups = [item.split_key for item in held]
         self.draw_from(task.contents, task.draws)
@@ -101,26 +103,24 @@ class RunImages:
         labels = np.array([sample.label for sample, _ in edits], np.int64)
         return ValidationImages(images=images, labels=labels, num_threads=self._loading.num_threads)
 
-    def of_arm(self, name: ArmName, mark_patient: Callable[[ValidationImages], str]) -> TrainingImages:
+    def of_arm(self, arm: Arm, mark_patient: Callable[[ValidationImages], str]) -> TrainingImages:
         """Return what an arm draws from; `mark_patient` says which images the untrained classifier gets right."""
         seed = content_seed(self._task.run.seed, "reinforce/images")
-        edits = self._counterfactuals(name, seed) if uses_edits(name) else None
-        real = self.real
-        match name:
-            case "oracle":
-                real = self._oracle
-            case "reweighted":
-                marks = mark_patient(self._to_score(real))
-                upweight = self._task.run.reinforce.upweight
-                real = real.repeated(np.array([upweight if mark == "0" else 1 for mark in marks]))
-            case _:
-                pass
+        edits = None if arm.edits is None else self._counterfactuals(arm, seed)
+        real = self._oracle if arm.is_bound else self.real
+        if arm.upweights_errors:
+            marks = mark_patient(self._to_score(real))
+            upweight = self._task.run.reinforce.upweight
+            real = real.repeated(np.array([upweight if mark == "0" else 1 for mark in marks]))
+        augmented = arm.augmentation == "randaugment"
         return TrainingImages(
-            real, edits, self._patient.preprocessing, seed, augmented=name == "randaugment", loading=self._loading
+            real, edits, self._patient.preprocessing, seed, augmented=augmented, loading=self._loading
         )
 
-    def _counterfactuals(self, name: ArmName, seed: int) -> Counterfactuals:
-        draws = self.draws if name == "reinforced" else {cell: min(1, times) for cell, times in self.draws.items()}
+    def _counterfactuals(self, arm: Arm, seed: int) -> Counterfactuals:
+        draws = self.draws
+        if arm.edits == "uniform":
+            draws = {cell: min(1, times) for cell, times in draws.items()}
         share = self._task.run.reinforce.edit_share
         return Counterfactuals(self._rundir, self.contents, draws, self.splits, self._place, seed, share)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.runfile.reinforce import ArmName
+from engine.runfile.arms import ArmName
 from engine.runfile.run import RunFile
 from engine.sample import Json
 from engine.training.emphasis import EditCell

@@ -20,7 +20,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from actors.finetune.arm import Arm
 from actors.finetune.batches import BATCHES_AHEAD, Batch
 from actors.finetune.follow import Follower, StoppedError
 from actors.finetune.images import RunImages
@@ -28,11 +27,12 @@ from actors.finetune.model import Patient, Weights, interpolated
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.state import ArmRecord, Entry, FinetuneTask, Progress, Rank
 from actors.finetune.stream import Place
+from actors.finetune.trainer import Trainer
 from actors.models.batching import ahead
 from actors.models.device import resolve_device, set_up_process
 from engine.errors import RunFileError, UserError
 from engine.run.directory import RunDirectory
-from engine.runfile.reinforce import ArmName
+from engine.runfile.arms import ARMS, ArmName
 from engine.sample import Json, content_seed
 from engine.training.gate import Gate, Score
 from engine.training.recipe import batch_share, precision_name, steps_allowed, steps_between_looks
@@ -101,7 +101,7 @@ class Finetuner:
         if checkpoint is not None and self._place.rank == 0:
             best = load_file(checkpoint / BEST)
         if record.step < config.num_steps or len(record.frontier) < len(config.interpolation):
-            arm = Arm(name, self._patient, config, self._task.deepspeed)
+            arm = Trainer(ARMS[name], self._patient, config, self._task.deepspeed)
             if checkpoint is not None:
                 arm.load(str(checkpoint))
             if self._follower is not None and progress.patient is None:
@@ -117,7 +117,7 @@ class Finetuner:
         torch.distributed.barrier()
         return progress
 
-    def _train(self, name: ArmName, arm: Arm, progress: Progress, best: Weights) -> tuple[Progress, Weights]:
+    def _train(self, name: ArmName, arm: Trainer, progress: Progress, best: Weights) -> tuple[Progress, Weights]:
         config, rank = self._task.run.reinforce, self._rank(name, progress)
         record = progress.arms.get(name, ArmRecord())
         batches = self._batches(name, arm, record.step)
@@ -133,13 +133,13 @@ class Finetuner:
         batches.close()
         return progress, best
 
-    def _batches(self, name: ArmName, arm: Arm, first: int) -> Generator[Batch]:
+    def _batches(self, name: ArmName, arm: Trainer, first: int) -> Generator[Batch]:
         """Yield this worker's micro-batches from step number `first` (from 0) on."""
-        share = batch_share(self._task.run.reinforce, name, arm.num_parts)
-        images = self._images.of_arm(name, self._mark_patient)
+        share = batch_share(self._task.run.reinforce, ARMS[name], arm.num_parts)
+        images = self._images.of_arm(ARMS[name], self._mark_patient)
         return ahead(images.batches(share, self._place, first * arm.num_parts), BATCHES_AHEAD)
 
-    def _steps(self, arm: Arm, batches: Iterator[Batch], first: int, last: int) -> tuple[Entry, Score]:
+    def _steps(self, arm: Trainer, batches: Iterator[Batch], first: int, last: int) -> tuple[Entry, Score]:
         """Make the steps from number `first` (from 0) up to `last`, and score what they made."""
         config, start = self._task.run.reinforce, perf_counter()
         loss = torch.zeros((), device=arm.device)
@@ -166,7 +166,7 @@ class Finetuner:
             self._images.score_on(self._images.contents)
         return self._images.num_edits > 0
 
-    def _follow(self, name: ArmName, arm: Arm, progress: Progress, follower: Follower) -> Progress:
+    def _follow(self, name: ArmName, arm: Trainer, progress: Progress, follower: Follower) -> Progress:
         """Train in pace with the shards until all are done; no weights of this time are a candidate."""
         config, record = self._task.run.reinforce, progress.arms.get(name, ArmRecord())
         count = steps_between_looks(config)
@@ -184,7 +184,7 @@ class Finetuner:
         self._images.score_on(self._images.contents)
         return progress
 
-    def _interpolate(self, name: ArmName, arm: Arm, progress: Progress, best: Weights) -> tuple[Progress, Weights]:
+    def _interpolate(self, name: ArmName, arm: Trainer, progress: Progress, best: Weights) -> tuple[Progress, Weights]:
         """Score the weights between the patient's and the last step's, and keep the best of all."""
         config, rank = self._task.run.reinforce, self._rank(name, progress)
         record = replace(progress.arms[name], frontier=())
@@ -210,7 +210,7 @@ class Finetuner:
             real_groups=self._images.real_groups,
             edit_groups=self._images.edit_groups,
         )
-        return partial(gate.rank, arm=name)
+        return partial(gate.rank, arm=ARMS[name])
 
     def _mark(self, model: nn.Module, images: ValidationImages) -> str:
         device = next(model.parameters()).device
@@ -232,7 +232,7 @@ class Finetuner:
         torch.distributed.broadcast_object_list(box)
         return box[0]
 
-    def _report(self, name: str, arm: Arm, progress: Progress, best: Weights) -> None:
+    def _report(self, name: str, arm: Trainer, progress: Progress, best: Weights) -> None:
         """Hand a checkpoint of all workers to Ray Train, and show the line to whoever watches the run directory."""
         with tempfile.TemporaryDirectory() as folder:
             arm.save(folder)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cluster.monitor.training_log import logged_history
 from engine.errors import EngineError, RunError, RunFileError
 from engine.run.directory import REINFORCE, WEAKNESS, RunDirectory, shard_path
+from engine.runfile.arms import ARMS, BASE
 from engine.runfile.fields import ModelConfig
 from engine.runfile.run import RunFile
 from engine.sample import Json
@@ -51,7 +52,7 @@ def reinforce_run(
         return done
     if not task.arms:
         LOG.warning("reinforce: %s; only the patient is scored", nothing_to_learn_from(run.reinforce))
-    elif "reinforced" in task.arms and not rundir.exists(WEAKNESS):
+    elif any(ARMS[name].edits == "by_weakness" for name in task.arms) and not rundir.exists(WEAKNESS):
         LOG.warning("reinforce: not probed yet, so every edit is drawn alike: `counterforge probe` says which matter")
     with logged_history(rundir, task):
         output = _fit(task, rundir)
@@ -206,7 +207,7 @@ def _explain(error: Exception) -> EngineError:
 def _result(task: "FinetuneTask", progress: "Progress", output: Mapping[str, Any]) -> dict[str, Json]:
     config, patient = task.run.reinforce, progress.patient
     assert patient is not None
-    arms: dict[str, Json] = {"patient": patient.to_json()}
+    arms: dict[str, Json] = {BASE: patient.to_json()}
     scores: dict[str, Score] = {}
     for name, record in sorted(progress.arms.items(), key=lambda item: config.arms.index(item[0])):
         assert record.best is not None

@@ -4,9 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from engine.runfile.arms import ArmName
 from engine.runfile.fields import Config, Placement
-
-ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
 
 DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
 

@@ -4,18 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.runfile.arms import ARMS, CANDIDATE, Arm
+from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
 from engine.statistics import sign_test
 
 ALPHA = 0.05
-# The arms that need no edit: what is reinforced must be worth more than they are.
-REAL_ARMS: Mapping[ArmName, str] = {
-    "real_only": "real images only",
-    "randaugment": "real images under RandAugment",
-    "cutmix": "real images under CutMix",
-    "reweighted": "real images with the errors drawn more often",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +70,7 @@ class Gate:
     real_groups: Sequence[str]
     edit_groups: Sequence[str]
 
-    def rank(self, score: Score, arm: ArmName) -> tuple[bool, float]:
+    def rank(self, score: Score, arm: Arm) -> tuple[bool, float]:
         """Return the rank of a checkpoint of an arm, higher is better.
 
         Within the guard it is the mean of both accuracies; outside, and below all within, the one on real images. The
@@ -84,7 +78,7 @@ class Gate:
         are any.
         """
         edits = score.edits_accuracy
-        if arm == "oracle":
+        if arm.is_bound:
             return True, score.accuracy if edits is None else edits
         if not self.is_within_guard(score):
             return False, score.accuracy
@@ -123,9 +117,9 @@ class Gate:
         and better than the same steps on real images in each way that was tried. On edits with a held-out phrase it
         must be no worse than the patient; how it does on them is said in any case.
         """
-        reinforced = arms.get("reinforced")
+        reinforced = arms.get(CANDIDATE)
         if reinforced is None:
-            return Decision(verdict="do not ship", reasons=("there is no reinforced arm",))
+            return Decision(verdict="do not ship", reasons=(f"there is no {CANDIDATE} arm",))
         good: list[str] = []
         bad: list[str] = []
         loss, error = self.accuracy_loss(reinforced)
@@ -159,10 +153,10 @@ class Gate:
             f"({up} split keys better, {down} worse, sign test p = {p_value:.2g})"
         )
         result = [(after > before and p_value < ALPHA, words)]
-        for name, title in REAL_ARMS.items():
-            if name in arms and (other := arms[name].edits_accuracy) is not None:
+        for meaning, score in _baselines(arms):
+            if (other := score.edits_accuracy) is not None:
                 # A point estimate: the question is which of two fine-tuned models to take, not whether to change.
-                words = f"accuracy on validation edits {_percent(after)}, {title} {_percent(other)}"
+                words = f"accuracy on validation edits {_percent(after)}, {meaning} {_percent(other)}"
                 result.append((after > other, words))
         return result
 
@@ -175,14 +169,19 @@ def _compare_held_out(reinforced: Score, patient: Score, arms: Mapping[str, Scor
             "it was not trained on"
         )
     others = [
-        f", {title} {_percent(other)}"
-        for name, title in REAL_ARMS.items()
-        if name in arms and (other := arms[name].held_out_accuracy) is not None
+        f", {meaning} {_percent(other)}"
+        for meaning, score in _baselines(arms)
+        if (other := score.held_out_accuracy) is not None
     ]
     return after >= before, (
         f"accuracy on the {len(reinforced.held_out)} validation edits with phrases that were held out of training "
         f"{_percent(after)}, patient {_percent(before)}{''.join(others)}"
     )
+
+
+def _baselines(arms: Mapping[str, Score]) -> list[tuple[str, Score]]:
+    """Return the arms without edits that were trained, each by what it trains on, with its score."""
+    return [(arm.meaning, arms[name]) for name, arm in ARMS.items() if arm.is_baseline and name in arms]
 
 
 def _changed_groups(after: str, before: str, groups: Sequence[str]) -> tuple[int, int]:

@@ -10,7 +10,8 @@ from typing import Literal
 
 from engine.credentials import refuse_credentials
 from engine.errors import LeakError, RunFileError
-from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.runfile.arms import ARMS, CANDIDATE, Arm, ArmName
+from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json, Sample, Split
 from engine.training.emphasis import EditCell
 from engine.training.held_out import is_held_out, is_of_share
@@ -57,11 +58,6 @@ class Share:
     paired: int = 0
 
 
-def uses_edits(arm: ArmName) -> bool:
-    """Return whether an arm trains on counterfactuals."""
-    return arm in ("random_edits", "reinforced")
-
-
 def nothing_to_learn_from(config: ReinforceConfig) -> str:
     """Return why no arm has an edit to train on: none was accepted, or the run file leaves all of them out."""
     limits = {
@@ -73,10 +69,10 @@ def nothing_to_learn_from(config: ReinforceConfig) -> str:
     return "no counterfactual of a train source was accepted: there is nothing to learn from"
 
 
-def batch_share(config: ReinforceConfig, arm: ArmName, num_parts: int = 1) -> Share:
+def batch_share(config: ReinforceConfig, arm: Arm, num_parts: int = 1) -> Share:
     """Return the share of one worker in each of `num_parts` accumulation steps; all arms see as many images."""
     images = config.batch_size // (config.num_workers * num_parts)
-    if not uses_edits(arm):
+    if arm.edits is None:
         return Share(real=images, counterfactual=0)
     # One counterfactual at least: a small batch must not round the arm to real images alone.
     real = min(round(images * config.replay_ratio), images - 1)
@@ -105,9 +101,10 @@ def steps_allowed(config: ReinforceConfig, num_done: int, num_shards: int) -> in
 
 def followed_first(arms: Sequence[ArmName]) -> tuple[ArmName, ...]:
     """Return the arms with the one in front that follows the generation; raise RunFileError where none has edits."""
-    first = next((arm for arm in sorted(arms, key=lambda arm: arm != "reinforced") if uses_edits(arm)), None)
-    if first is None:
-        raise RunFileError("reinforce.arms names no arm with edits, so there is nothing to follow: add reinforced")
+    with_edits = [arm for arm in arms if ARMS[arm].edits is not None]
+    if not with_edits:
+        raise RunFileError(f"reinforce.arms names no arm with edits, so there is nothing to follow: add {CANDIDATE}")
+    first = CANDIDATE if CANDIDATE in with_edits else with_edits[0]
     return (first, *(arm for arm in arms if arm != first))
 
 

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from engine.report.drawing.charts import Line, line_chart
 from engine.report.drawing.words import DASH, count, percent, plain, words
 from engine.report.views.arms import ARMS, LOOKS
+from engine.runfile.arms import BASE
 
 View = dict[str, Any]
 IMAGE_NAMES = {"replay": "real ones", "counterfactuals": "accepted edits"}
@@ -26,7 +27,7 @@ def training_view(training: Mapping[str, Any] | None) -> View | None:
             "best": known[arm].get("best_step"),
         }
         for arm in ARMS
-        if arm in known and arm != "patient"
+        if arm in known and arm != BASE
     ]
     for arm in arms:
         names_written = (name for line in arm["history"] for name in line if name != "arm")
@@ -76,7 +77,7 @@ def _is_best(line: Mapping[str, Any], arm: View, name: str) -> bool:
 def _frontier(training: Mapping[str, Any]) -> Markup:
     """Draw what each arm gives up on real images for what it gains on edits, from the patient to the last step."""
     known = training.get("arms", {})
-    patient = _place(known.get("patient", {}))
+    patient = _place(known.get(BASE, {}))
     lines = []
     for arm in ARMS:
         ways = known.get(arm, {}).get("frontier", [])
@@ -92,7 +93,7 @@ def _frontier(training: Mapping[str, Any]) -> Markup:
     heights = [y for line in lines for _, y in line.points]
     guard = Line(css="guard", points=[(allowed, min(heights)), (allowed, max(heights))])
     return line_chart(
-        [*lines, guard, Line(css="patient", points=[patient])],
+        [*lines, guard, Line(css=BASE, points=[patient])],
         title="accuracy on validation edits against accuracy on real validation images, from the patient to each arm",
         y_label="on validation edits",
         x_label="on real validation images",

@@ -12,7 +12,8 @@ from actors.finetune.model import Patient
 from actors.finetune.state import FinetuneTask
 from actors.finetune.stream import Place
 from engine.run.directory import WEAKNESS, RunDirectory
-from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.runfile.arms import ARMS, ArmName
+from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
 from engine.training.gate import Gate, Score
 from engine.training.held_out import is_held_out
@@ -78,7 +79,7 @@ def test_no_draw_has_a_held_out_phrase(run: RunFile, rundir: RunDirectory, arm: 
         for rank in range(size):
             patient = Patient(run.probe.model, rundir.info.classes, offline=True)
             images = RunImages(task, patient, Place(rank=rank, size=size))
-            stream = images._counterfactuals(arm, seed=0)
+            stream = images._counterfactuals(ARMS[arm], seed=0)
             records = [edit.key for turn in range(2) for edit in stream.round(turn)]
             assert len(records) == 2 * stream.round_length
             drawn += records
@@ -99,7 +100,7 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
     worse = replace(good, held_out="0001")
     sources = [f"s{number}" for number in range(20)]
     gate = Gate(patient=patient, config=config, real_groups=sources[:10], edit_groups=sources)
-    assert gate.rank(good, "reinforced") == gate.rank(worse, "reinforced")
+    assert gate.rank(good, ARMS["reinforced"]) == gate.rank(worse, ARMS["reinforced"])
     real_only = replace(patient, held_out="1100")
     decision = gate.decide({"reinforced": good, "real_only": real_only})
     assert decision.verdict == "ship"

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine.runfile.arms import ARMS
 from engine.runfile.reinforce import ReinforceConfig
 from engine.training.gate import Decision, Gate, Score
 
@@ -25,7 +26,7 @@ def gate(
 
 
 def key(score: Score, patient: Score = PATIENT, config: ReinforceConfig = CONFIG) -> tuple[bool, float]:
-    return gate(patient, config).rank(score, "reinforced")
+    return gate(patient, config).rank(score, ARMS["reinforced"])
 
 
 def decide(arms: dict[str, Score], edit_groups: Sequence[str] = SOURCES) -> Decision:
@@ -68,9 +69,9 @@ def test_images_of_one_garment_alone_say_nothing_of_another() -> None:
 
 def test_the_oracle_is_chosen_by_edits_whatever_it_forgets() -> None:
     forgets = Score(real="0" * 10, edits="1" * 20)
-    assert gate().rank(forgets, "oracle") > gate().rank(PATIENT, "oracle")
+    assert gate().rank(forgets, ARMS["oracle"]) > gate().rank(PATIENT, ARMS["oracle"])
     assert key(forgets) < key(PATIENT)
-    assert gate().rank(Score(real="10"), "oracle") == (True, 0.5)
+    assert gate().rank(Score(real="10"), ARMS["oracle"]) == (True, 0.5)
 
 
 def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:

@@ -1,4 +1,4 @@
-"""One arm of fine-tuning under DeepSpeed: its steps, its checkpoints, its score."""
+"""The trainer of one arm under DeepSpeed: its steps, its checkpoints, its score."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from actors.finetune.augment import blurred, cutmixed
+from actors.finetune.arms.cutmix import cutmixed, mixed_cross_entropy
+from actors.finetune.arms.edits import edit_loss
+from actors.finetune.augment import blurred
 from actors.finetune.batches import Batch
 from actors.finetune.lora import adapted, merged
-from actors.finetune.losses import distillation, jensen_shannon, mixed_cross_entropy, soft_targets
 from actors.finetune.model import (
     Patient,
     Weights,
@@ -27,27 +28,28 @@ from actors.finetune.safe_load import read_as_data
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.stream import Place
 from actors.models.device import upload
-from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.runfile.arms import Arm
+from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
-from engine.training.recipe import learning_rate_factor, precision_name, uses_edits
+from engine.training.recipe import learning_rate_factor, precision_name
 
 TAG = "state"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Arm:
-    """Train a classifier with DeepSpeed. All workers make the same calls in the same order."""
+class Trainer:
+    """Train one arm with DeepSpeed. All workers make the same calls in the same order."""
 
     def __init__(
         self,
-        name: ArmName,
+        arm: Arm,
         patient: Patient,
         config: ReinforceConfig,
         settings: Mapping[str, Json],
     ) -> None:
         import deepspeed
 
-        self._name = name
+        self._arm = arm
         self._config = config
         self._preprocessing = patient.preprocessing
         precision = precision_name(settings)
@@ -61,7 +63,7 @@ class Arm:
             model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **settings}
         )
         self._teacher: nn.Module | None = None
-        if (config.distillation or config.soft_labels) and uses_edits(name):
+        if (config.distillation or config.soft_labels) and arm.edits is not None:
             self._teacher = patient.model().eval().requires_grad_(False).to(self._engine.device, self._dtype)
 
     def train(self, batches: Sequence[Batch], step: int, seed: int) -> Tensor:
@@ -157,28 +159,21 @@ class Arm:
     def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         labels = upload(torch.from_numpy(batch.labels), self._engine.device)
         inputs = self._inputs(batch.pixels)
-        if self._name == "cutmix":
+        if self._arm.augmentation == "cutmix":
             inputs, partners, shares = cutmixed(inputs, generator)
+            logits = self._logits(blurred(inputs, self._config.max_blur, generator))
+            return mixed_cross_entropy(logits, labels, partners, shares)
         inputs = blurred(inputs, self._config.max_blur, generator)
         logits = self._logits(inputs)
-        if self._name == "cutmix":
-            return mixed_cross_entropy(logits, labels, partners, shares)
-        known = self._known(inputs[: batch.num_real])
-        targets = labels
-        source, edit = upload(torch.from_numpy(batch.pairs), self._engine.device).T
-        if self._config.soft_labels and known is not None:
-            targets = soft_targets(labels, known, source, edit, self._config.soft_labels)
-        loss = nn.functional.cross_entropy(logits, targets)
-        if self._config.consistency and len(batch.pairs):
-            loss = loss + self._config.consistency * jensen_shannon(logits[source], logits[edit])
-        if self._config.distillation and known is not None:
-            loss = loss + self._config.distillation * distillation(logits[: batch.num_real], known)
-        return loss
+        if self._arm.edits is None:
+            return nn.functional.cross_entropy(logits, labels)
+        pairs = upload(torch.from_numpy(batch.pairs), self._engine.device)
+        return edit_loss(logits, labels, pairs, self._answers_before(inputs[: batch.num_real]), self._config)
 
     @torch.no_grad()
-    def _known(self, inputs: Tensor) -> Tensor | None:
-        """Return what the untrained classifier answers to the real images of a batch, where a loss asks for it."""
+    def _answers_before(self, inputs: Tensor) -> Tensor | None:
+        """Return the base classifier's logits of the real images of a batch, None where no loss needs them."""
         if self._teacher is None or not len(inputs):
             return None
-        known: Tensor = self._teacher(pixel_values=inputs.to(self._dtype)).logits.float()
-        return known
+        logits: Tensor = self._teacher(pixel_values=inputs.to(self._dtype)).logits.float()
+        return logits
