@@ -2,11 +2,11 @@
 
 from torch import nn
 
-from actors.finetune.model import Patient, Weights, find_head
+from actors.finetune.model import BaseClassifier, Weights, find_head
 from engine.runfile.reinforce import LoraSettings
 
 
-def adapted(patient: Patient, settings: LoraSettings) -> nn.Module:
+def adapted(patient: BaseClassifier, settings: LoraSettings) -> nn.Module:
     """Return a fresh copy of the patient with an adapter on each matrix and convolution; these and the head train."""
     from peft import LoraConfig, LoraModel
 
@@ -21,7 +21,7 @@ def adapted(patient: Patient, settings: LoraSettings) -> nn.Module:
     return found
 
 
-def merged(weights: Weights, patient: Patient, settings: LoraSettings) -> Weights:
+def merged(weights: Weights, patient: BaseClassifier, settings: LoraSettings) -> Weights:
     """Return the weights of the patient's own architecture: what the adapters have learned is added to the matrices."""
     model = adapted(patient, settings)
     model.load_state_dict(weights)

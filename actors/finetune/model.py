@@ -23,7 +23,7 @@ Weights = dict[str, Tensor]
 CONFIG = "config.json"
 
 
-class Patient:
+class BaseClassifier:
     """Load the classifier under test, its head cut to the run's classes in the run's order."""
 
     def __init__(self, config: ModelConfig, classes: Sequence[str], *, offline: bool) -> None:

@@ -14,7 +14,7 @@ from actors.finetune.augment import blurred
 from actors.finetune.batches import Batch
 from actors.finetune.lora import adapted, merged
 from actors.finetune.model import (
-    Patient,
+    BaseClassifier,
     Weights,
     find_head,
     freeze_batch_norm,
@@ -31,7 +31,7 @@ from actors.models.device import upload
 from engine.runfile.arms import Arm
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
-from engine.training.recipe import learning_rate_factor, precision_name
+from engine.training.recipe import learning_rate, precision_name
 
 TAG = "state"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -43,28 +43,29 @@ class Trainer:
     def __init__(
         self,
         arm: Arm,
-        patient: Patient,
+        base: BaseClassifier,
         config: ReinforceConfig,
-        settings: Mapping[str, Json],
+        deepspeed_settings: Mapping[str, Json],
     ) -> None:
         import deepspeed
 
         self._arm = arm
         self._config = config
-        self._preprocessing = patient.preprocessing
-        precision = precision_name(settings)
+        self._preprocessing = base.preprocessing
+        precision = precision_name(deepspeed_settings)
         self._dtype = DTYPES[precision]
-        self._patient = patient
+        self._base = base
         model = self._model()
         prepare_batch_norm(model, precision)
         # A torch optimizer: DeepSpeed's own would be compiled at the first run.
-        optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+        # Its learning rate is set anew before each step.
+        optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay))
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **settings}
+            model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **deepspeed_settings}
         )
         self._teacher: nn.Module | None = None
         if (config.distillation or config.soft_labels) and arm.edits is not None:
-            self._teacher = patient.model().eval().requires_grad_(False).to(self._engine.device, self._dtype)
+            self._teacher = base.model().eval().requires_grad_(False).to(self._engine.device, self._dtype)
 
     def train(self, batches: Sequence[Batch], step: int, seed: int) -> Tensor:
         """Make step number `step` (from 0) on its micro-batches and return the loss of this worker's images."""
@@ -72,7 +73,7 @@ class Trainer:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = learning_rate(step, self._config)
         self._engine.train()
         if self._config.freeze_batch_norm or self._config.trained != "all":
             freeze_batch_norm(self._engine.module)
@@ -95,10 +96,6 @@ class Trainer:
         device: torch.device = self._engine.device
         return device
 
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
-        return self._config.learning_rate * learning_rate_factor(step, self._config)
-
     def score(self, images: ValidationImages, place: Place) -> str:
         """Return which images the classifier gets right, as `mark_images` does."""
         synchronise_buffers(self._engine.module)
@@ -115,7 +112,7 @@ class Trainer:
         """Return the whole model, as it was scored."""
         weights = gather_weights(self._engine.module)
         if self._config.trained == "lora" and weights:
-            weights = merged(weights, self._patient, self._config.lora)
+            weights = merged(weights, self._base, self._config.lora)
         return weights
 
     def save(self, folder: str) -> None:
@@ -141,10 +138,10 @@ class Trainer:
     def _model(self) -> nn.Module:
         """Return the untouched classifier; what is not trained needs no gradient."""
         if self._config.trained == "lora":
-            return adapted(self._patient, self._config.lora)
-        model = self._patient.model()
+            return adapted(self._base, self._config.lora)
+        model = self._base.model()
         if self._config.trained == "head":
-            head = find_head(model, len(self._patient.classes), "head")
+            head = find_head(model, len(self._base.classes), "head")
             model.requires_grad_(False)
             head.requires_grad_(True)
         return model

@@ -17,6 +17,7 @@ from engine.run.directory import RunDirectory
 from engine.run.lease import held
 from engine.runfile.run import RunFile
 from engine.training.recipe import nothing_came
+from engine.training.settings import trained_model
 
 if TYPE_CHECKING:
     from cluster.session.session import SessionConfig
@@ -42,8 +43,7 @@ def follow_run(
 
     if run.rounds.count > 1:
         raise RunFileError("--follow is for a run of one round: each round waits for the training on those before it")
-    if run.probe.model is None:
-        raise RunFileError("reinforce needs the classifier's weights: set probe.model, a probe.callable has none")
+    trained_model(run)
     check_test_sets(run, plan)
     phase = next(phase for phase in all_phases(run, rundir, plan, follow=True) if phase.name == "reinforce")
     with held(rundir.storage, [phase.lease], take_over=take_over):

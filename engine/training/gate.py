@@ -65,7 +65,7 @@ class Gate:
     one garment, photographs of one animal. Those are no independent evidence, so every error is one over groups.
     """
 
-    patient: Score
+    base: Score
     config: ReinforceConfig
     real_groups: Sequence[str]
     edit_groups: Sequence[str]
@@ -97,7 +97,7 @@ class Gate:
         """
         pairs = [
             (group, int(before) - int(after))
-            for group, before, after in zip(self.real_groups, self.patient.real, score.real, strict=True)
+            for group, before, after in zip(self.real_groups, self.base.real, score.real, strict=True)
             if "-" not in (before, after)
         ]
         mean = sum(pair for _, pair in pairs) / len(pairs)
@@ -125,7 +125,7 @@ class Gate:
         loss, error = self.accuracy_loss(reinforced)
         known = f"standard error {100 * error:.1f}" if math.isfinite(error) else "one split key: no error is known"
         words = (
-            f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(self.patient.accuracy)}: "
+            f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(self.base.accuracy)}: "
             f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points ({known}), "
             f"a loss of {100 * self.config.max_accuracy_loss:.1f} with its error is allowed"
         )
@@ -140,13 +140,13 @@ class Gate:
                 (good if holds else bad).append(sentence)
         last: list[str] = []
         if self.config.held_out_phrases:
-            holds, sentence = _compare_held_out(reinforced, self.patient, arms)
+            holds, sentence = _compare_held_out(reinforced, self.base, arms)
             (last if holds else bad).append(sentence)
         return Decision(verdict="do not ship" if bad else "ship", reasons=(*(bad or good), *last))
 
     def _compare_edits(self, reinforced: Score, arms: Mapping[str, Score]) -> list[tuple[bool, str]]:
-        after, before = reinforced.edits_accuracy or 0.0, self.patient.edits_accuracy or 0.0
-        up, down = _changed_groups(reinforced.edits, self.patient.edits, self.edit_groups)
+        after, before = reinforced.edits_accuracy or 0.0, self.base.edits_accuracy or 0.0
+        up, down = _changed_groups(reinforced.edits, self.base.edits, self.edit_groups)
         p_value = sign_test(up, down)
         words = (
             f"accuracy on validation edits {_percent(after)}, patient {_percent(before)} "

@@ -81,12 +81,13 @@ def batch_share(config: ReinforceConfig, arm: Arm, num_parts: int = 1) -> Share:
     return Share(real=real, counterfactual=counterfactual, paired=min(real, counterfactual) if needs_pairs else 0)
 
 
-def learning_rate_factor(step: int, config: ReinforceConfig) -> float:
-    """Return the factor of the learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0."""
+def learning_rate(step: int, config: ReinforceConfig) -> float:
+    """Return the learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0."""
     warmup = round(config.warmup_share * config.num_steps)
     if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.num_steps - warmup)))
+        return config.learning_rate * ((step + 1) / warmup)
+    done = (step - warmup) / max(1, config.num_steps - warmup)
+    return config.learning_rate * (0.5 * (1 + math.cos(math.pi * done)))
 
 
 def steps_allowed(config: ReinforceConfig, num_done: int, num_shards: int) -> int:

@@ -10,7 +10,7 @@ import torch
 from finetune_run import CLASSES, SIZE
 
 from actors.finetune.batches import Batch
-from actors.finetune.model import Patient
+from actors.finetune.model import BaseClassifier
 from actors.finetune.trainer import Trainer
 from engine.runfile.arms import ARMS
 from engine.runfile.fields import ModelConfig
@@ -35,7 +35,7 @@ def main(rank: int, world: int, port: int, patient_folder: str, stage: str, step
     config = ReinforceConfig(
         num_steps=20, batch_size=8, num_workers=world, max_blur=0.0, deepspeed={"zero_optimization": zero}
     )
-    patient = Patient(ModelConfig(name=patient_folder), CLASSES, offline=True)
+    patient = BaseClassifier(ModelConfig(name=patient_folder), CLASSES, offline=True)
     arm = Trainer(ARMS["real_only"], patient, config, deepspeed_settings(config))
     first = 0
     if saved != "-":

@@ -22,7 +22,7 @@ def gate(
     edit_groups: Sequence[str] = SOURCES,
 ) -> Gate:
     groups = real_groups or [f"r{number}" for number in range(len(patient.real))]
-    return Gate(patient=patient, config=config, real_groups=groups, edit_groups=edit_groups)
+    return Gate(base=patient, config=config, real_groups=groups, edit_groups=edit_groups)
 
 
 def key(score: Score, patient: Score = PATIENT, config: ReinforceConfig = CONFIG) -> tuple[bool, float]:

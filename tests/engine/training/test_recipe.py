@@ -12,7 +12,7 @@ from engine.training.recipe import (
     Share,
     batch_share,
     deepspeed_settings,
-    learning_rate_factor,
+    learning_rate,
     nothing_to_learn_from,
     precision_name,
 )
@@ -38,12 +38,12 @@ def test_a_small_batch_keeps_a_counterfactual() -> None:
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
-    config = ReinforceConfig(num_steps=100, warmup_share=0.1)
-    factors = [learning_rate_factor(step, config) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1)
-    assert max(factors) == factors[10] == 1
-    assert factors[100] == pytest.approx(0)
-    assert learning_rate_factor(0, ReinforceConfig(num_steps=1, warmup_share=0)) == 1
+    config = ReinforceConfig(num_steps=100, warmup_share=0.1, learning_rate=0.5)
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == rates[10] == 0.5
+    assert rates[100] == pytest.approx(0)
+    assert learning_rate(0, ReinforceConfig(num_steps=1, warmup_share=0, learning_rate=0.5)) == 0.5
 
 
 def test_settings_come_from_a_file_or_from_the_run_file(tmp_path: Path) -> None:
