@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from actors.classifier.classifier import match_classes
 from actors.images.preprocessing import Preprocessing
@@ -20,6 +19,7 @@ from engine.runfile.fields import ModelConfig
 from engine.storage.storage import Storage
 
 Weights = dict[str, Tensor]
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 CONFIG = "config.json"
 
 
@@ -62,8 +62,8 @@ def prepare_batch_norm(model: nn.Module, precision: str) -> None:
     DeepSpeed casts parameters and leaves buffers alone; torch's CPU kernel refuses the mixture.
     """
     for module in model.modules():
-        if isinstance(module, _BatchNorm) and precision != "float32":
-            module.__dict__["forward"] = partial(_float32_batch_norm, module)
+        if isinstance(module, BatchNorm) and precision != "float32":
+            module.forward = partial(_float32_batch_norm, module)  # type: ignore[method-assign]
 
 
 def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
@@ -80,7 +80,7 @@ def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
 def freeze_batch_norm(model: nn.Module) -> None:
     """Keep the running statistics: batch norm acts as in evaluation while the rest trains."""
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, BatchNorm):
             module.eval()
 
 
@@ -129,7 +129,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def _float32_batch_norm(module: _BatchNorm, values: Tensor) -> Tensor:
+def _float32_batch_norm(module: BatchNorm, values: Tensor) -> Tensor:
     uses_batch = module.training or module.running_mean is None
     momentum = module.momentum
     if module.training and module.num_batches_tracked is not None:

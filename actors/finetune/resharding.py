@@ -40,11 +40,12 @@ def load_resized(engine: Model, state: Path) -> None:
         _convert(state, folder / NAME)
     torch.distributed.barrier()
     try:
-        # Only for this load: left on, ZeRO-3 would save the model's state of one worker alone (DeepSpeed #7546).
-        engine._config.load_universal_checkpoint = True
+        # Only for this load: the setting of that name, left on, has ZeRO-3 save the model's state of one worker alone
+        # (DeepSpeed #7546).
+        engine.load_universal_checkpoint = lambda: True
         engine.load_checkpoint(str(folder), tag=NAME)
     finally:
-        engine._config.load_universal_checkpoint = False
+        del engine.load_universal_checkpoint
     _load_buffers(engine.module, state)
     torch.distributed.barrier()
     if is_first:

@@ -11,7 +11,7 @@ import torch
 
 from actors.finetune.stream import Place
 from actors.models.device import resolve_device, set_up_process
-from engine.errors import RunFileError
+from engine.errors import RunFileError, UserError
 from engine.sample import Json
 from engine.training.recipe import precision_name
 from engine.training.settings import TrainSettings
@@ -25,16 +25,31 @@ def start_worker(settings: TrainSettings) -> Place:
     os.environ["DS_ACCELERATOR"] = device.type
     # Where DeepSpeed compiles something after all (CPU offload), it calls the ninja beside this Python.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    import deepspeed.ops
+    import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     if device.type == "cpu":
-        # Left alone, it compiles shared-memory collectives for a minute; gloo does without, and without a compiler.
-        deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+        leave_out_shared_memory()
     deepspeed.init_distributed(auto_mpi_discovery=False, verbose=False)
     _check_settings(settings.deepspeed, device)
     context = ray.train.get_context()
     return Place(rank=context.get_world_rank(), size=context.get_world_size())
+
+
+def leave_out_shared_memory() -> None:
+    """Have DeepSpeed compile no shared-memory collectives, which takes a minute and a compiler; gloo does without them.
+
+    There is no public switch. Raises UserError where this version keeps its list of usable operators elsewhere.
+    """
+    import deepspeed.ops
+
+    try:
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    except AttributeError as error:
+        raise UserError(
+            f"DeepSpeed {deepspeed.__version__} has no deepspeed.ops.__compatible_ops__, by which its compiler is kept "
+            "out: install the version that constraints.txt names"
+        ) from error
 
 
 def _check_settings(settings: Mapping[str, Json], device: torch.device) -> None:

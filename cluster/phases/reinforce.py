@@ -66,9 +66,8 @@ def _finished(rundir: RunDirectory, name: str, result_file: str) -> dict[str, Js
 def _fit(settings: TrainSettings, rundir: RunDirectory) -> TrainOutput:
     """Run the training and return the output of its first worker; raise the error that it returned."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", HEALTH_CHECK_S)
-    from ray.train import ScalingConfig
+    from ray.train import ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig
-    from ray.train.v2.api.exceptions import TrainingFailedError
 
     from actors.finetune.worker import train_loop
 
@@ -92,12 +91,20 @@ def _fit(settings: TrainSettings, rundir: RunDirectory) -> TrainOutput:
 
 
 def _trainer_class() -> "type[TorchTrainer]":
-    """Return Ray's trainer, which leaves Ctrl-C to the program.
+    """Return Ray's trainer, but one that leaves Ctrl-C to the program.
 
     Its own handler ends the process with exit code 0, and stays when the training is over: a Ctrl-C later on then asks
-    an actor that is gone. Ours raises KeyboardInterrupt, and the end of the session ends the training.
+    an actor that is gone. Ours raises KeyboardInterrupt, and the end of the session ends the training. There is no
+    public switch; RunError where this version of Ray sets its handler elsewhere.
     """
+    import ray
     from ray.train.torch import TorchTrainer
+
+    if not hasattr(TorchTrainer, "_register_sigint_handler"):
+        raise RunError(
+            f"Ray {ray.__version__} has no TorchTrainer._register_sigint_handler, by which Ctrl-C is left to this "
+            "program: install the version that constraints.txt names"
+        )
 
     class Trainer(TorchTrainer):  # type: ignore[misc]  # ray ships no types
         def _register_sigint_handler(self, controller: object) -> None:
@@ -107,8 +114,7 @@ def _trainer_class() -> "type[TorchTrainer]":
 
 
 def _run_config(settings: TrainSettings, rundir: RunDirectory) -> "RunConfig":
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig
-    from ray.train.v2.api.config import LoggingConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
 
     filesystem = None
     if rundir.storage.is_local:
@@ -130,7 +136,7 @@ def _run_config(settings: TrainSettings, rundir: RunDirectory) -> "RunConfig":
 def _explain(error: Exception) -> EngineError:
     """Return what a worker said about the run, or a RunError that says what happened."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-    causes = {rank: getattr(failure, "_base_exc", failure) for rank, failure in sorted(failures.items())}
+    causes = dict(sorted(failures.items()))
     for cause in causes.values():
         if isinstance(cause, EngineError):
             return cause
