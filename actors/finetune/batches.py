@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.finetune.randaugment import randaugmented
+from actors.finetune.augment import randaugmented
 from actors.finetune.stream import Counterfactuals, Place, StreamedEdit
 from actors.images.codec import UnreadableImageError
 from actors.images.preprocessing import Pixels, Preprocessing

@@ -11,9 +11,8 @@ from actors.finetune.images import RunImages
 from actors.finetune.stream import Place
 from engine.errors import EngineError, RunError
 from engine.run.directory import RunDirectory
-from engine.training.emphasis import EditCell
-from engine.training.inspection import edit_draws, inspect_shards
-from engine.training.recipe import ShardContents, nothing_came, steps_allowed, steps_between_looks
+from engine.training.contents import EditCell, ShardContents, edit_draws, inspect_shards
+from engine.training.recipe import nothing_came, steps_allowed, steps_between_looks
 from engine.training.settings import TrainSettings
 
 POLL_S = 2.0

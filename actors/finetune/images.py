@@ -18,12 +18,10 @@ from engine.runfile.arms import ARMS, Arm
 from engine.sample import Json, Sample, Split, content_seed
 from engine.shards.walk import Image
 from engine.sources import SourceItem, open_source
-from engine.training.emphasis import EditCell
+from engine.training.contents import EditCell, ShardContents, source_splits
 from engine.training.gate import Score
 from engine.training.held_out import is_held_out
-from engine.training.inspection import source_splits
 from engine.training.progress import Progress
-from engine.training.recipe import ShardContents
 from engine.training.result import TrainOutput
 from engine.training.settings import TrainSettings
 

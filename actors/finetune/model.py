@@ -16,6 +16,7 @@ from actors.models.loading import load_image_processor, load_weights, resolve_mo
 from actors.models.untyped import Model
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
+from engine.runfile.reinforce import LoraSettings
 from engine.storage.storage import Storage
 
 Weights = dict[str, Tensor]
@@ -77,6 +78,32 @@ def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
     return heads[-1]
 
 
+def adapted(base: BaseClassifier, settings: LoraSettings) -> nn.Module:
+    """Return a fresh copy with a low-rank adapter on each matrix and convolution; adapters and head train.
+
+    Hu et al. 2021, by peft.
+    """
+    from peft import LoraConfig, LoraModel
+
+    model = base.model()
+    head = find_head(model, len(base.classes), "lora")
+    targets = [name for name, layer in model.named_modules() if layer is not head and _takes_adapter(layer)]
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
+    )
+    found: nn.Module = LoraModel(model, config, "default")
+    head.requires_grad_(True)
+    return found
+
+
+def merged(weights: Weights, base: BaseClassifier, settings: LoraSettings) -> Weights:
+    """Return the weights in the classifier's own architecture: each adapter is added to its matrix."""
+    model = adapted(base, settings)
+    model.load_state_dict(weights)
+    plain: nn.Module = model.merge_and_unload()  # type: ignore[operator]
+    return plain.state_dict()
+
+
 def freeze_batch_norm(model: nn.Module) -> None:
     """Keep the running statistics: batch norm acts as in evaluation while the rest trains."""
     for module in model.modules():
@@ -127,6 +154,11 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
         {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
         {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _takes_adapter(layer: nn.Module) -> bool:
+    # A convolution in groups has little that a low rank could stand for.
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
 
 
 def _float32_batch_norm(module: BatchNorm, values: Tensor) -> Tensor:

@@ -13,9 +13,8 @@ from actors.models.batching import ahead
 from engine.run.directory import RunDirectory, shard_path
 from engine.sample import Sample, Split, content_seed
 from engine.shards.walk import Image, Shard
-from engine.training.emphasis import EditCell
+from engine.training.contents import EditCell, ShardContents, refuse_leak
 from engine.training.held_out import is_of_share
-from engine.training.recipe import ShardContents, refuse_leak
 
 SHUFFLED_SAMPLES = 2048
 

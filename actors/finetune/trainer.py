@@ -12,13 +12,14 @@ from actors.finetune.arms.cutmix import cutmixed, mixed_cross_entropy
 from actors.finetune.arms.edits import edit_loss
 from actors.finetune.augment import blurred
 from actors.finetune.batches import Batch
-from actors.finetune.lora import adapted, merged
 from actors.finetune.model import (
     BaseClassifier,
     Weights,
+    adapted,
     find_head,
     freeze_batch_norm,
     gather_weights,
+    merged,
     parameter_groups,
     prepare_batch_norm,
     synchronise_buffers,

@@ -2,19 +2,16 @@
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engine.credentials import refuse_credentials
-from engine.errors import LeakError, RunFileError
+from engine.errors import RunFileError
 from engine.runfile.arms import ARMS, CANDIDATE, Arm, ArmName
 from engine.runfile.reinforce import ReinforceConfig
-from engine.sample import Json, Sample, Split
-from engine.training.emphasis import EditCell
-from engine.training.held_out import is_held_out, is_of_share
+from engine.sample import Json
 
 # Set by the fields of `reinforce`, so that they cannot be set twice and differ.
 OWNED_SETTINGS = {
@@ -26,24 +23,6 @@ OWNED_SETTINGS = {
 # Of the steps of an arm that follows the generation: what it may make before the last shard is done.
 FOLLOWED_SHARE = 0.5
 MIN_LOOKS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardContents:
-    """Count the accepted counterfactuals of one shard that is done: those of train sources by cell.
-
-    `held_out` are cells of train sources that are never drawn, for their phrase is held out.
-    """
-
-    shard: int
-    cells: Mapping[EditCell, int]
-    validation: int
-    held_out: Mapping[EditCell, int] = field(default_factory=dict)
-
-    @property
-    def train(self) -> int:
-        """Return the number of counterfactuals of train sources."""
-        return sum(self.cells.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,47 +134,6 @@ def precision_name(settings: Mapping[str, Json]) -> Literal["float32", "bfloat16
         if isinstance(found, dict) and found.get("enabled") in (True, "auto"):
             return "bfloat16" if name == "bfloat16" else "float16"
     return "float32"
-
-
-def inspect_shard(
-    shard: int,
-    samples: Iterable[Sample],
-    splits: Mapping[str, Split],
-    config: ReinforceConfig,
-) -> ShardContents:
-    """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
-
-    `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
-    """
-    cells: Counter[EditCell] = Counter()
-    held_out: Counter[EditCell] = Counter()
-    validation = 0
-    for sample in samples:
-        refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
-        if sample.edit is None or sample.role != "counterfactual":
-            continue
-        if sample.verdict is not None and not sample.verdict.accepted:
-            continue
-        if sample.split == "train":
-            if not is_of_share(sample.key, config.edit_share):
-                continue
-            aside = is_held_out(sample.edit.kind, sample.edit.after, config.held_out_phrases)
-            (held_out if aside else cells)[sample.class_name, sample.edit.kind, sample.edit.after] += 1
-        else:
-            validation += 1
-    return ShardContents(shard=shard, cells=dict(cells), validation=validation, held_out=dict(held_out))
-
-
-def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None:
-    """Raise LeakError, naming shard and key, unless a sample is of the train or validation split and is recorded so."""
-    where = f"shard {shard}, sample {key}"
-    remedy = "nothing was trained: delete the shard and its marker, then run `counterforge generate`"
-    if true is None:
-        raise LeakError(f"{where}: its source is not in the plan, so its split cannot be told; {remedy}")
-    if "test" in (recorded, true):
-        raise LeakError(f"{where}: its source is of the test split (recorded {recorded}, by its hash {true}); {remedy}")
-    if recorded != true:
-        raise LeakError(f"{where}: recorded as {recorded}, but by its hash its source is of the {true} split; {remedy}")
 
 
 def _refuse_settings(settings: Mapping[str, Json]) -> None:

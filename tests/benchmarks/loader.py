@@ -35,9 +35,8 @@ from engine.run.directory import RunDirectory, shard_path
 from engine.runfile.run import RunFile
 from engine.sample import Edit, Sample, Split, Verdict
 from engine.sources import open_source, read_sample
-from engine.training.emphasis import EditCell
-from engine.training.inspection import READERS, inspect_shards, source_splits
-from engine.training.recipe import ShardContents, Share, inspect_shard
+from engine.training.contents import READERS, EditCell, ShardContents, inspect_shard, inspect_shards, source_splits
+from engine.training.recipe import Share
 from tests.benchmarks.pairs import ratio_figure
 from tests.benchmarks.samples import CAPTION, EDITED, EDITOR, PERTURBER, VERIFIER
 

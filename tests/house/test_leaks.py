@@ -10,8 +10,7 @@ from engine.errors import LeakError
 from engine.run.directory import RunDirectory
 from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
-from engine.training.inspection import inspect_shards, source_splits
-from engine.training.recipe import ShardContents, inspect_shard
+from engine.training.contents import ShardContents, inspect_shard, inspect_shards, source_splits
 
 
 @pytest.fixture

@@ -16,12 +16,13 @@ from finetune_run import CLASSES, SIZE, committed_run, run_file, save_images, sa
 from PIL import Image
 
 from actors.finetune.batches import DecodedImages, Loading, RealImages, TrainingImages
-from actors.finetune.lora import adapted, merged
 from actors.finetune.model import (
     BaseClassifier,
+    adapted,
     find_head,
     freeze_batch_norm,
     interpolated,
+    merged,
     parameter_groups,
     prepare_batch_norm,
 )
@@ -39,11 +40,10 @@ from engine.runfile.run import RunFile
 from engine.sample import Rejection, Split, content_seed
 from engine.sources import open_source, read_sample
 from engine.storage.storage import Storage
-from engine.training.emphasis import EditCell
+from engine.training.contents import EditCell, ShardContents, inspect_shards, source_splits
 from engine.training.gate import Gate, Score
-from engine.training.inspection import inspect_shards, source_splits
 from engine.training.progress import ArmRecord, Entry, Point, Progress
-from engine.training.recipe import ShardContents, Share
+from engine.training.recipe import Share
 
 ALONE = Place(rank=0, size=1)
 
