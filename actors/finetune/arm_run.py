@@ -5,7 +5,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -35,22 +35,15 @@ STATE = "progress.json"
 BEST = "best.safetensors"
 
 
-@dataclass(frozen=True, kw_only=True)
 class Worker:
     """One worker of a training: its settings, its place among all, the base classifier and its images."""
 
-    settings: TrainSettings
-    place: Place
-    rundir: RunDirectory
-    base: BaseClassifier
-    images: RunImages
-
-    @classmethod
-    def open(cls, settings: TrainSettings, place: Place) -> "Worker":
-        """Load the base classifier and find the images."""
-        base = BaseClassifier(settings.model, settings.classes, offline=settings.offline)
-        images = RunImages(settings, base, place)
-        return cls(settings=settings, place=place, rundir=RunDirectory.open(settings.rundir), base=base, images=images)
+    def __init__(self, settings: TrainSettings, place: Place) -> None:
+        self.settings = settings
+        self.place = place
+        self.rundir = RunDirectory.open(settings.rundir)
+        self.base = BaseClassifier(settings.model, settings.classes, offline=settings.offline)
+        self.images = RunImages(settings, self.base, place)
 
     def mark(self, model: nn.Module, images: ValidationImages) -> str:
         """Return which images a model gets right, as `mark_images` does."""
@@ -92,7 +85,7 @@ class ArmRun:
         self.progress = self.progress.with_arm(self._arm.name, record)
 
     def close(self) -> None:
-        """Let go of the trainer's memory."""
+        """Free the trainer's memory."""
         self._trainer.close()
 
     def train(self) -> None:

@@ -1,6 +1,5 @@
 """The images of one fine-tuning: which real images and edits each arm draws from, and which all arms are scored on."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -30,10 +29,10 @@ MAX_VALIDATION_IMAGES = 10_000
 
 
 class RunImages:
-    """Hold the images of one worker: `real` ones of the train split, real `validation` ones, `edits` of such sources.
+    """The images of one worker: `real` ones of the train split, real `validation` ones, `edits` of their sources.
 
-    `real_groups` and `edit_groups` name the split key of each of the last two: which are kin. `held_out` are the edits
-    whose phrase was held out of training, none of `edits`. Raises SourceError where a split has no image.
+    `real_groups` and `edit_groups` name the split key of each of the last two. `held_out` are edits whose phrase was
+    held out of training, not in `edits`. Raises SourceError where a split has no image.
     """
 
     def __init__(self, settings: TrainSettings, base: BaseClassifier, place: Place) -> None:
@@ -55,7 +54,7 @@ class RunImages:
         held = by_split["validation"][:MAX_VALIDATION_IMAGES]
         source = open_source(settings.data.train)
         self.real = RealImages(source, by_split["train"], base.preprocessing)
-        # Made now, so that what the run file lacks is said before anything is trained.
+        # Opened now, so that an error of the run file is raised before anything is trained.
         self._oracle = self._oracle_images() if any(arm.is_bound for arm in arms) else self.real
         self.validation = self._to_score(RealImages(source, held, base.preprocessing))
         self.real_groups = [item.split_key for item in held]
@@ -69,11 +68,12 @@ class RunImages:
     def score_on(self, contents: Sequence[ShardContents]) -> None:
         """Score on the edits of validation sources in these shards."""
         phrases = self._settings.config.held_out_phrases
-        found = read_validation_edits(self._rundir, contents)
-        changes = [sample.edit for sample, _ in found]
-        aside = [edit is not None and is_held_out(edit.kind, edit.after, phrases) for edit in changes]
-        held_out = list(itertools.compress(found, aside))
-        edits = [each for each, held in zip(found, aside, strict=True) if not held]
+        edits: list[tuple[Sample, Image]] = []
+        held_out: list[tuple[Sample, Image]] = []
+        for sample, image in read_validation_edits(self._rundir, contents):
+            assert sample.edit is not None
+            is_held = is_held_out(sample.edit.kind, sample.edit.after, phrases)
+            (held_out if is_held else edits).append((sample, image))
         self.edit_groups = [self._groups[sample.source_key] for sample, _ in edits]
         self.edits, self.held_out = self._validation(edits), self._validation(held_out)
 
@@ -112,7 +112,7 @@ class RunImages:
         return ValidationImages(images=images, labels=labels, num_threads=self._loading.num_threads)
 
     def of_arm(self, arm: Arm, mark_base: Mark) -> TrainingImages:
-        """Return what an arm draws from; `mark_base` says which images the base classifier gets right."""
+        """Return the training images of an arm; `mark_base` says which images the base classifier gets right."""
         seed = content_seed(self._settings.seed, "reinforce/images")
         edits = None if arm.edits is None else self._counterfactuals(arm, seed)
         real = self._oracle if arm.is_bound else self.real

@@ -25,7 +25,7 @@ CONFIG = "config.json"
 
 
 class BaseClassifier:
-    """Load the classifier under test, its head cut to the run's classes in the run's order."""
+    """The classifier under test before any training, its head cut to the run's classes in the run's order."""
 
     def __init__(self, config: ModelConfig, classes: Sequence[str], *, offline: bool) -> None:
         from transformers import AutoModelForImageClassification
@@ -39,7 +39,7 @@ class BaseClassifier:
         _fit_head(self._model, self.classes, config.name)
 
     def model(self) -> nn.Module:
-        """Return a fresh copy of the untouched classifier, on the CPU."""
+        """Return a fresh copy of the classifier, on the CPU."""
         model: nn.Module = copy.deepcopy(self._model)
         return model
 

@@ -42,11 +42,7 @@ class Trainer:
     """Train one arm with DeepSpeed. All workers make the same calls in the same order."""
 
     def __init__(
-        self,
-        arm: Arm,
-        base: BaseClassifier,
-        config: ReinforceConfig,
-        deepspeed_settings: Mapping[str, Json],
+        self, arm: Arm, base: BaseClassifier, config: ReinforceConfig, deepspeed_settings: Mapping[str, Json]
     ) -> None:
         import deepspeed
 
@@ -121,7 +117,7 @@ class Trainer:
         self._engine.save_checkpoint(folder, tag=TAG)
 
     def load(self, folder: str) -> None:
-        """Go on from the training state that `save` wrote, with the same number of workers or another one.
+        """Load the training state that `save` wrote, with the same number of workers or another one.
 
         Raises RunDirectoryError where it holds code.
         """
@@ -133,11 +129,11 @@ class Trainer:
                 load_resized(self._engine, Path(folder, TAG))
 
     def close(self) -> None:
-        """Let go of the memory, for the next arm."""
+        """Free the memory for the next arm."""
         self._engine.destroy()
 
     def _model(self) -> nn.Module:
-        """Return the untouched classifier; what is not trained needs no gradient."""
+        """Return a copy of the base classifier in which only what is trained has gradients."""
         if self._config.trained == "lora":
             return adapted(self._base, self._config.lora)
         model = self._base.model()

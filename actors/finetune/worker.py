@@ -30,7 +30,7 @@ def train_loop(config: Mapping[str, Any]) -> TrainOutput | EngineError:
     settings: TrainSettings = config["settings"]
     # All workers end alike here.
     try:
-        worker = Worker.open(settings, start_worker(settings))
+        worker = Worker(settings, start_worker(settings))
     except UserError as error:
         return error
     checkpoint = ray.train.get_checkpoint()

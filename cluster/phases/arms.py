@@ -117,7 +117,7 @@ def _ask_arms(
     rundir: RunDirectory,
     sets: Mapping[str, LabelledSet],
 ) -> dict[tuple[str, str], list[Result]]:
-    """Let each arm predict the shards that it has not; return its results on each set. One pool of actors for all."""
+    """Ask each arm about the shards that it has no predictions for, and return its results on each set."""
     asked: list[Question[Any]] = []
     places: dict[tuple[str, str], range] = {}
     for arm, ref in refs.items():
@@ -134,7 +134,7 @@ def _ask_arms(
 def compare_arms(
     evaluations: Mapping[str, Evaluation], labelled: LabelledSet, dominant: Dominant, run: RunFile, set_name: str
 ) -> list[Comparison]:
-    """Return each arm against each before it on the same images: over all, and where class and attribute conflict."""
+    """Compare each arm with those before it on the same images: all, and those whose class and attribute conflict."""
     items = labelled.items
     pairs = PairedImages(
         [item.split_key for item in items],

@@ -53,7 +53,7 @@ def follow_run(
 
 
 def _wait_for_the_first(run: RunFile, rundir: RunDirectory, plan: Plan) -> None:
-    """Return when a shard of train sources with an accepted edit is done, or all are."""
+    """Wait until a shard of train sources with an accepted edit is done, or all are."""
     num_done, since = -1, 0.0
     while True:
         done = rundir.done()

@@ -53,7 +53,7 @@ def _figures(summary: Summary) -> str:
         found = [(summary[name] or {}).get(arm) for arm in arms]
         if any(found):
             rows.append([f"**{title}**", *map(_figure, found), _change(summary, name)])
-    return _table(["", *(LOOKS[arm].name for arm in arms), "reinforced − patient, points"], rows)
+    return _table(["", *(LOOKS[arm].name for arm in arms), "reinforced − base classifier, points"], rows)
 
 
 def _figure(figure: Mapping[str, Any] | None) -> str:

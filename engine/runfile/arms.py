@@ -16,13 +16,12 @@ class Arm:
     `upweights_errors` those that the base classifier gets wrong are drawn more often (JTT). The gate decides on the arm
     that `may_ship`; `is_key` marks those that the page shows where there is no room for all.
 
-    `title` and `meaning` are its words on the page and in the gate's reasons, `mark` the shape of its points.
+    `title` and `meaning` are its words on the page and in the gate's reasons.
     """
 
     name: ArmName
     title: str
     meaning: str
-    mark: str
     edits: Literal["uniform", "by_weakness"] | None = None
     images: Literal["train", "oracle"] = "train"
     augmentation: Literal["randaugment", "cutmix"] | None = None
@@ -42,34 +41,25 @@ class Arm:
 
 
 _PRESETS = (
-    Arm(name="real_only", title="real only", meaning="real images only", mark="square", is_key=True),
-    Arm(
-        name="randaugment",
-        title="RandAugment",
-        meaning="real images under RandAugment",
-        mark="triangle",
-        augmentation="randaugment",
-    ),
-    Arm(name="cutmix", title="CutMix", meaning="real images under CutMix", mark="wedge", augmentation="cutmix"),
+    Arm(name="real_only", title="real only", meaning="real images only", is_key=True),
+    Arm(name="randaugment", title="RandAugment", meaning="real images under RandAugment", augmentation="randaugment"),
+    Arm(name="cutmix", title="CutMix", meaning="real images under CutMix", augmentation="cutmix"),
     Arm(
         name="reweighted",
         title="reweighted",
         meaning="real images with the errors drawn more often",
-        mark="bar",
         upweights_errors=True,
     ),
     Arm(
         name="random_edits",
         title="random edits",
         meaning="real images and accepted edits, each drawn equally often",
-        mark="plus",
         edits="uniform",
     ),
     Arm(
         name="reinforced",
         title="reinforced",
         meaning="real images and accepted edits, drawn by the weakness found",
-        mark="diamond",
         edits="by_weakness",
         may_ship=True,
         is_key=True,
@@ -78,7 +68,6 @@ _PRESETS = (
         name="oracle",
         title="oracle",
         meaning="real images without the weakness: an upper bound",
-        mark="star",
         images="oracle",
         is_key=True,
     ),

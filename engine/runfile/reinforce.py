@@ -11,7 +11,7 @@ DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
 
 
 class LoraSettings(Config):
-    """Say how much low-rank adapters can learn: each adds `alpha / rank` times a matrix of that rank."""
+    """Low-rank adapters: each adds `alpha / rank` times a matrix of that rank."""
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)

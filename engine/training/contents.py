@@ -22,9 +22,9 @@ EditCell = tuple[str, str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class ShardContents:
-    """Count the accepted counterfactuals of one shard that is done: those of train sources by cell.
+    """Number of accepted counterfactuals in one finished shard: of train sources by cell, and of validation sources.
 
-    `held_out` are cells of train sources that are never drawn, for their phrase is held out.
+    `held_out` counts those of train sources that are never drawn, as their phrase is held out.
     """
 
     shard: int
@@ -111,10 +111,10 @@ def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None
 
 
 def draws_of_cells(weakness: Mapping[str, Any] | None, cells: Iterable[EditCell], most: int) -> dict[EditCell, int]:
-    """Return how often each edit of a cell is drawn in a round: `most` times in the weakest, once in a harmless cell.
+    """Return how often an edit of each cell is drawn in a round: `most` times in the weakest, once in a harmless one.
 
-    Between the two it is in proportion to the drop in the content of weakness.json: that of the finest row that holds
-    the cell. Every edit is drawn once where nothing was probed or nothing does harm: no edit is ever left out.
+    In between, the number is proportional to the accuracy drop that weakness.json has for the finest row with the cell.
+    Every edit is drawn once where nothing was probed or no cell lowers accuracy.
     """
     rows = (*weakness["cells"], *weakness["by_kind"]) if weakness else ()
     drops = {

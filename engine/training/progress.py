@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from engine.runfile.arms import BASE
 from engine.runfile.reinforce import ReinforceConfig
@@ -111,28 +112,12 @@ class Progress:
         record = self.arms.get(name, ArmRecord())
         return record.step >= config.num_steps and len(record.frontier) >= len(config.interpolation)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """Return what `from_json` reads."""
-        return {
-            BASE: None if self.base is None else asdict(self.base),
-            "arms": {name: asdict(record) for name, record in self.arms.items()},
-        }
+        found = asdict(self)
+        return {BASE: found["base"], "arms": found["arms"]}
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Progress":
+    def from_json(cls, record: Mapping[str, Json]) -> "Progress":
         """Read the progress from a checkpoint."""
-        arms = {
-            name: ArmRecord(
-                history=tuple(Entry(**entry) for entry in arm["history"]),
-                frontier=tuple(Point(**point) for point in arm["frontier"]),
-                best_step=arm["best_step"],
-                best_share=arm["best_share"],
-                best=_score(arm["best"]),
-            )
-            for name, arm in record["arms"].items()
-        }
-        return cls(base=_score(record[BASE]), arms=arms)
-
-
-def _score(record: Mapping[str, str] | None) -> Score | None:
-    return None if record is None else Score(**record)
+        return TypeAdapter(cls).validate_python({"base": record[BASE], "arms": record["arms"]})

@@ -1,4 +1,4 @@
-"""The recipe of fine-tuning: what feeds which arm, the DeepSpeed settings, and the check that no test data is used."""
+"""The recipe of fine-tuning: batches, learning rate, pace of an arm that follows, and DeepSpeed settings."""
 
 import json
 import math
@@ -20,14 +20,14 @@ OWNED_SETTINGS = {
     "optimizer": "learning_rate and weight_decay",
     "scheduler": "learning_rate and warmup_share",
 }
-# Of the steps of an arm that follows the generation: what it may make before the last shard is done.
+# Share of the steps that an arm which follows the generation may make before the last shard is done.
 FOLLOWED_SHARE = 0.5
 MIN_LOOKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Say how many images of each sort one worker draws for one micro-batch.
+    """Number of real images and counterfactuals in one worker's micro-batch.
 
     `paired` of the real images are not drawn by themselves: they are the sources of the first counterfactuals.
     """
@@ -38,7 +38,7 @@ class Share:
 
 
 def nothing_to_learn_from(config: ReinforceConfig) -> str:
-    """Return why no arm has an edit to train on: none was accepted, or the run file leaves all of them out."""
+    """Return the reason why no arm has an edit to train on: none accepted, or all left out by the run file."""
     limits = {
         f"reinforce.edit_share of {config.edit_share:g}": config.edit_share < 1,
         "reinforce.held_out_phrases": bool(config.held_out_phrases),
@@ -72,7 +72,7 @@ def learning_rate(step: int, config: ReinforceConfig) -> float:
 def steps_allowed(config: ReinforceConfig, num_done: int, num_shards: int) -> int:
     """Return how many steps an arm that follows the generation may have made when so many shards are done.
 
-    Half of the steps keep pace with the shards, so that early ones are not drawn to death; the others wait for all.
+    Half of the steps keep pace with the shards, so that early ones are not drawn too often; the others wait for all.
     """
     if num_done >= num_shards:
         return config.num_steps
@@ -89,12 +89,12 @@ def followed_first(arms: Sequence[ArmName]) -> tuple[ArmName, ...]:
 
 
 def steps_between_looks(config: ReinforceConfig) -> int:
-    """Return the steps that an arm makes between two looks at what is done, and so between its checkpoints."""
+    """Return the steps of an arm that follows between two looks for new shards, and so between its checkpoints."""
     return max(1, min(config.eval_every, int(FOLLOWED_SHARE * config.num_steps) // MIN_LOOKS))
 
 
 def nothing_came(timeout_s: float, num_done: int, num_shards: int) -> str:
-    """Return what to say where the generation that is followed seems to have died."""
+    """Return the message where the generation that is followed seems to have died."""
     return (
         f"no further shard was done for {timeout_s:g} s, {num_done} of {num_shards} are: look whether `counterforge "
         "generate` still runs on this directory. The same command goes on from the last checkpoint; if shards take "
@@ -137,7 +137,7 @@ def precision_name(settings: Mapping[str, Json]) -> Literal["float32", "bfloat16
 
 
 def _refuse_settings(settings: Mapping[str, Json]) -> None:
-    """Refuse what would be written to reinforce.json and is secret, and what DeepSpeed would import."""
+    """Refuse secrets, which would be written to reinforce.json, and modules that DeepSpeed would import."""
     try:
         refuse_credentials(dict(settings))
     except ValueError as error:

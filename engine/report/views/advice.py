@@ -158,7 +158,7 @@ def _doubts(summary: dict[str, Any], run: RunFile) -> list[str]:
 
 
 def find_comparison(summary: Mapping[str, Any], name: str) -> dict[str, Any] | None:
-    """Return the paired comparison of reinforced against patient that belongs to a headline figure, if it was made."""
+    """Return the paired comparison of reinforced and base classifier for a headline figure, if it was made."""
     match name:
         case "conflict_accuracy":
             wanted = [("shifted", "conflict"), ("test", "conflict")]

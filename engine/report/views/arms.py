@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
+from engine.report.drawing.charts import MARKS
 from engine.runfile.arms import ARMS as TRAINED
 from engine.runfile.arms import BASE
 from engine.runfile.run import RunFile
@@ -17,10 +19,13 @@ class ArmLook:
     mark: str
 
 
-LOOKS = {BASE: ArmLook(name="patient", meaning="the classifier as it came", mark="circle")} | {
-    name: ArmLook(name=arm.title, meaning=arm.meaning, mark=arm.mark) for name, arm in TRAINED.items()
+ARMS = (BASE, *TRAINED)
+_BASE_WORDS = ("base classifier", "the classifier under test, before any training")
+_WORDS = (_BASE_WORDS, *((arm.title, arm.meaning) for arm in TRAINED.values()))
+LOOKS = {
+    arm: ArmLook(name=name, meaning=meaning, mark=mark)
+    for arm, (name, meaning), mark in zip(ARMS, _WORDS, cycle(MARKS), strict=False)
 }
-ARMS = tuple(LOOKS)
 
 
 def arms_of(run: RunFile) -> Sequence[str]:

@@ -70,14 +70,14 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "verifier_sentence": verifier_sentence(summary),
         "accept_tables": accept_tables(summary["accept_rate"]),
         "training": training_view(summary["training"]),
-        "rounds": rounds_view(summary["rounds"], _patient_on_edits(summary["training"]), run.rounds),
+        "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds),
         **cost_view(summary),
         "run_file": run_text,
         "missing": MISSING,
     }
 
 
-def _patient_on_edits(training: Mapping[str, Any] | None) -> float | None:
+def _base_on_edits(training: Mapping[str, Any] | None) -> float | None:
     return training["arms"][BASE]["validation_edits_accuracy"] if training else None
 
 
@@ -130,11 +130,11 @@ def _pictures_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
 def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
     if not groups or not group_attributes(groups["arms"][BASE]):
         return None
-    patient = groups["arms"][BASE]
-    classes = shown_classes(patient)
-    all_classes = len({group["class_name"] for group in patient})
+    base = groups["arms"][BASE]
+    classes = shown_classes(base)
+    all_classes = len({group["class_name"] for group in base})
     attributes = []
-    for attribute in group_attributes(patient):
+    for attribute in group_attributes(base):
         maps = [
             group_map(
                 groups["arms"][arm], attribute, title=LOOKS[arm].name, classes=classes, dominant=groups["dominant"]

@@ -99,12 +99,12 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
     decision = gate.decide({"reinforced": good, "real_only": real_only})
     assert decision.verdict == "ship"
     assert decision.reasons[-1] == (
-        "accuracy on the 4 validation edits with phrases that were held out of training 75.0 %, patient 50.0 %, "
-        "real images only 50.0 %"
+        "accuracy on the 4 validation edits with phrases that were held out of training 75.0 %, "
+        "base classifier 50.0 %, real images only 50.0 %"
     )
     decision = gate.decide({"reinforced": worse})
     assert decision.verdict == "do not ship"
-    assert "held out of training 25.0 %, patient 50.0 %" in decision.reasons[0]
+    assert "held out of training 25.0 %, base classifier 50.0 %" in decision.reasons[0]
     # Said too where something else decides.
     lost = replace(good, real="0" * 10)
     assert "held out of training 75.0 %" in gate.decide({"reinforced": lost}).reasons[-1]

@@ -81,14 +81,14 @@ def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:
 def test_a_clear_gain_ships_with_its_figures() -> None:
     decision = decide({"reinforced": GOOD, "real_only": PATIENT})
     assert decision.verdict == "ship"
-    assert any("100.0 %, patient 0.0 % (20 split keys better, 0 worse" in reason for reason in decision.reasons)
+    assert any("100.0 %, base classifier 0.0 % (20 split keys better, 0 worse" in reason for reason in decision.reasons)
 
 
 @pytest.mark.parametrize(
     ("reinforced", "real_only", "words"),
     [
         (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points (standard error 16.3), a loss of 20.0"),
-        (PATIENT, replace(PATIENT, edits="1" * 20), "accuracy on validation edits 0.0 %, patient 0.0 %"),
+        (PATIENT, replace(PATIENT, edits="1" * 20), "accuracy on validation edits 0.0 %, base classifier 0.0 %"),
         (replace(GOOD, edits="1" * 2 + "0" * 18), PATIENT, "sign test p = 0.5"),
         (GOOD, GOOD, "real images only 100.0 %"),
         (replace(GOOD, edits=""), PATIENT, "raise data.num_validation_sources"),
