@@ -1,43 +1,25 @@
-"""Augmentation of whole batches in fine-tuning: CutMix, and blur, the same for real and generated images.
+"""Augmentation in fine-tuning: blur, for real and generated images alike, and RandAugment, for one arm's real images.
 
 Images from a diffusion model are smoother than photographs. Without blur a classifier can learn to trust the object in
-smooth images and the background in sharp ones, and then nothing is cured where it counts.
+smooth images and the background in sharp ones, and is no better where it counts.
 """
 
+import random
+from collections.abc import Callable
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor, nn
 
 from actors.models.device import upload
 
 MIN_SIGMA = 0.05  # pixels; less leaves an image as it is
-
-
-def cutmixed(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Paste a box of another image of the batch into each image (n, channels, height, width).
-
-    Returns the images, the row each box is from (n,), and the share of each image that is its own (n,): of the area
-    that was really covered, as a box may reach over the edge. Yun et al. 2019, with lambda uniform in [0, 1].
-    """
-    count, _, height, width = images.shape
-    partners = torch.randperm(count, generator=generator)
-    cut = (1 - torch.rand(count, generator=generator)).sqrt()
-    left, right = _sides(width, cut, generator)
-    top, bottom = _sides(height, cut, generator)
-    x, y = torch.arange(width), torch.arange(height)
-    columns = (x >= left[:, None]) & (x < right[:, None])
-    rows = (y >= top[:, None]) & (y < bottom[:, None])
-    box = (rows[:, :, None] & columns[:, None, :])[:, None]
-    shares = 1 - box.float().mean((1, 2, 3))
-    device = images.device
-    partners = upload(partners, device)
-    return torch.where(upload(box, device), images[partners], images), partners, upload(shares, device)
-
-
-def _sides(length: int, cut: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return first and last pixel of boxes with sides of `cut` times the length, centred anywhere."""
-    centre = torch.randint(length, cut.shape, generator=generator)
-    half = (length * cut / 2).round()
-    return (centre - half).clamp(min=0), (centre + half).clamp(max=length)
+NUM_OPERATIONS = 2
+MAGNITUDE = 9 / 30  # of the largest; N = 2, M = 9 are the paper's for ImageNet
+Operation = Callable[[Image.Image, float], Image.Image]
+GREY = (128, 128, 128)
 
 
 def blurred(images: Tensor, max_blur: float, generator: torch.Generator) -> Tensor:
@@ -67,3 +49,39 @@ def gaussian_blurred(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
     flat = nn.functional.conv2d(flat, kernels[:, None, :, None], groups=count * channels)
     flat = nn.functional.conv2d(flat, kernels[:, None, None, :], groups=count * channels)
     return flat.reshape(images.shape)
+
+
+def randaugmented(pixels: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint8]:
+    """Return an image (3, height, width) uint8 after two of fourteen operations, all at one magnitude.
+
+    RandAugment, Cubuk et al. 2020. What comes in from outside the image is grey.
+    """
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    for operation in rng.choices(OPERATIONS, k=NUM_OPERATIONS):
+        sign = rng.choice((-1, 1))
+        image = operation(image, sign * MAGNITUDE)
+    return np.asarray(image).transpose(2, 0, 1)
+
+
+def _affine(image: Image.Image, *matrix: float) -> Image.Image:
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BILINEAR, fillcolor=GREY
+    )
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    lambda image, amount: image,
+    lambda image, amount: ImageOps.autocontrast(image),
+    lambda image, amount: ImageOps.equalize(image),
+    lambda image, amount: image.rotate(30 * amount, resample=Image.Resampling.BILINEAR, fillcolor=GREY),
+    lambda image, amount: ImageOps.solarize(image, round(256 * (1 - abs(amount)))),
+    lambda image, amount: ImageOps.posterize(image, 8 - round(4 * abs(amount))),
+    lambda image, amount: ImageEnhance.Color(image).enhance(1 + 0.9 * amount),
+    lambda image, amount: ImageEnhance.Contrast(image).enhance(1 + 0.9 * amount),
+    lambda image, amount: ImageEnhance.Brightness(image).enhance(1 + 0.9 * amount),
+    lambda image, amount: ImageEnhance.Sharpness(image).enhance(1 + 0.9 * amount),
+    lambda image, amount: _affine(image, 1, 0.3 * amount, 0, 0, 1, 0),
+    lambda image, amount: _affine(image, 1, 0, 0, 0.3 * amount, 1, 0),
+    lambda image, amount: _affine(image, 1, 0, 0.45 * amount * image.width, 0, 1, 0),
+    lambda image, amount: _affine(image, 1, 0, 0, 0, 1, 0.45 * amount * image.height),
+)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.finetune.randaugment import randaugmented
+from actors.finetune.augment import randaugmented
 from actors.finetune.stream import Counterfactuals, Place, StreamedEdit
 from actors.images.codec import UnreadableImageError
 from actors.images.preprocessing import Pixels, Preprocessing
@@ -39,7 +39,7 @@ Row = Callable[[], tuple[Pixels, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Hold one worker's images of one micro-batch: pixels (n, channels, height, width), labels (n,).
+    """One worker's micro-batch: pixels (n, channels, height, width), labels (n,).
 
     The first `num_real` rows are real images. `pairs` (num_pairs, 2) are the rows of a source and of its edit. Pixels
     lie in memory with their channels last, as they are decoded.
@@ -53,17 +53,14 @@ class Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class Loading:
-    """Say how a worker loads images: in how many threads, and whether into memory that a GPU copies from directly."""
+    """How a worker loads images: number of threads, and whether into pinned memory."""
 
     num_threads: int = 1
     is_pinned: bool = False
 
 
 class DecodedImages:
-    """Give the decoded image of each index, kept in memory while there is room; None where it cannot be read.
-
-    May be called from several threads.
-    """
+    """The decoded image of each index, cached in memory up to a limit; None where it cannot be read. Thread-safe."""
 
     def __init__(
         self, load: Callable[[int], bytes], preprocessing: Preprocessing, limit_bytes: int = CACHE_BYTES
@@ -92,7 +89,7 @@ class DecodedImages:
 
 
 class RealImages:
-    """Read the real images of one split, as the probe and the shards see them. May be drawn from several threads."""
+    """The real images of one split, as the probe and the shards see them. Thread-safe."""
 
     def __init__(self, source: Source, items: Sequence[SourceItem], preprocessing: Preprocessing) -> None:
         self.items = items
@@ -120,7 +117,7 @@ class RealImages:
         raise UnreadableItemError("unreadable_image", "none of the replayed images can be read")
 
     def _keep_orders(self) -> None:
-        # Two: the threads that decode one batch may be on both sides of the end of a round.
+        # Two: threads that decode one batch may be in two rounds.
         self._order = lru_cache(maxsize=2)(self._shuffled)
 
     def _shuffled(self, turn: int, seed: int) -> NDArray[np.int64]:
@@ -128,7 +125,7 @@ class RealImages:
 
 
 class TrainingImages:
-    """Mix the batches of one arm."""
+    """The batches of one arm: real images and counterfactuals in their shares."""
 
     def __init__(
         self,
@@ -165,7 +162,7 @@ class TrainingImages:
                     yield batch
 
     def _rows(self, share: Share, place: Place, first: int) -> Iterator[list[Row]]:
-        """Yield what each micro-batch is made of; nothing is decoded yet."""
+        """Yield the rows of each micro-batch, not decoded yet."""
         stream: Iterator[StreamedEdit] = iter(())
         if share.counterfactual and self._counterfactuals is not None:
             stream = self._counterfactuals.stream(first * share.counterfactual)
@@ -207,5 +204,5 @@ class TrainingImages:
 
 
 def _stored(data: bytes) -> bytes:
-    """Return a real image as a shard would hold it; a plain JPEG is only decoded once, by whoever asks for it."""
+    """Return a real image as a shard would hold it; a plain JPEG is kept as it is."""
     return data if is_plain_jpeg(data) else to_jpeg(data)

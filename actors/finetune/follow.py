@@ -2,18 +2,18 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from actors.finetune.arm_run import ArmRun
 from actors.finetune.images import RunImages
-from actors.finetune.state import FinetuneTask
 from actors.finetune.stream import Place
 from engine.errors import EngineError, RunError
 from engine.run.directory import RunDirectory
-from engine.training.emphasis import EditCell
-from engine.training.inspection import edit_draws, inspect_shards
-from engine.training.recipe import ShardContents, nothing_came
+from engine.training.contents import EditCell, ShardContents, edit_draws, inspect_shards
+from engine.training.recipe import nothing_came, steps_allowed, steps_between_looks
+from engine.training.settings import TrainSettings
 
 POLL_S = 2.0
 
@@ -28,7 +28,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """Hold what a look at the run directory found: shards that are done, those among them that are new, the draws."""
+    """The state of the run directory: shards that are done, the contents of new ones, and how often edits are drawn."""
 
     num_done: int
     num_shards: int
@@ -42,19 +42,19 @@ class Look:
 
 
 class Follower:
-    """Look what is done, for all workers alike: the first one looks, checks for leaks and tells the others."""
+    """Look which shards are done, for all workers alike: the first worker looks, checks for leaks, tells the others."""
 
-    def __init__(self, task: FinetuneTask, images: RunImages, place: Place) -> None:
-        self._task = task
+    def __init__(self, settings: TrainSettings, images: RunImages, place: Place) -> None:
+        self.config = settings.config
         self._images = images
         self._place = place
-        self._rundir = RunDirectory.open(task.rundir)
+        self._rundir = RunDirectory.open(settings.rundir)
         self._known: dict[int, ShardContents] = {}
         # Not the time of the steps between: while there is something to train on, nobody waits.
         self._waited_s = 0.0
 
     def look(self) -> Look:
-        """Have the images draw from all shards that are done; all workers must call it.
+        """Have the images draw from all shards that are done, and score on them once all are; all workers must call it.
 
         Raises StoppedError where one of them holds what must not be trained on, or none came in a long wait.
         """
@@ -71,6 +71,8 @@ class Follower:
         assert found is not None
         self._known |= {shard.shard: shard for shard in found.new}
         self._images.draw_from(tuple(shard for _, shard in sorted(self._known.items())), found.draws)
+        if found.is_complete:
+            self._images.score_on(self._images.contents)
         return found
 
     def wait(self) -> None:
@@ -79,14 +81,34 @@ class Follower:
             time.sleep(POLL_S)
             self._waited_s += POLL_S
 
+    def wait_for_edits(self) -> bool:
+        """Return whether there is an edit to train on, once there is one or all shards are done."""
+        while not self.look().is_complete and not self._images.num_edits:
+            self.wait()
+        return self._images.num_edits > 0
+
     def _look(self) -> Look:
-        run = self._task.run
         done, num_shards = self._rundir.done(), self._rundir.info.num_shards
-        new = inspect_shards(run, self._rundir, sorted(set(done) - set(self._known)), self._images.splits)
-        limit = run.reinforce.follow_timeout_s
+        new = inspect_shards(self._rundir, self.config, self._images.splits, sorted(set(done) - set(self._known)))
+        limit = self.config.follow_timeout_s
         if new:
             self._waited_s = 0.0
         elif len(done) < num_shards and self._waited_s >= limit:
             raise RunError(nothing_came(limit, len(done), num_shards))
-        draws = edit_draws(run, self._rundir, (*self._known.values(), *new))
+        draws = edit_draws(self._rundir, self.config, (*self._known.values(), *new))
         return Look(num_done=len(done), num_shards=num_shards, new=new, draws=draws)
+
+
+def follow_shards(run: ArmRun, follower: Follower) -> None:
+    """Train an arm in pace with the shards until all are done; no weights of this time are a candidate."""
+    count = steps_between_looks(follower.config)
+    while not (look := follower.look()).is_complete:
+        last = run.record.step + count
+        if last > steps_allowed(follower.config, look.num_done, look.num_shards):
+            follower.wait()
+            continue
+        batches = run.batches()
+        entry, _ = run.make_steps(batches, last)
+        batches.close()
+        run.record = run.record.add_line(replace(entry, num_shards=look.num_done, of_shards=look.num_shards))
+        run.report()

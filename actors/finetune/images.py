@@ -1,63 +1,65 @@
 """The images of one fine-tuning: which real images and edits each arm draws from, and which all arms are scored on."""
 
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from actors.finetune.batches import DecodedImages, Loading, RealImages, TrainingImages
-from actors.finetune.model import Patient
-from actors.finetune.score import ValidationImages
-from actors.finetune.state import FinetuneTask
+from actors.finetune.model import BaseClassifier
+from actors.finetune.score import Mark, ValidationImages
 from actors.finetune.stream import Counterfactuals, Place, read_validation_edits
 from actors.models.device import num_readers, resolve_device
 from engine.errors import RunFileError, SourceError
-from engine.plan.splits import split_of
+from engine.plan.splits import SPLITS, split_of
 from engine.run.directory import RunDirectory
-from engine.runfile.reinforce import ArmName
-from engine.sample import Sample, Split, content_seed
+from engine.runfile.arms import ARMS, Arm
+from engine.sample import Json, Sample, Split, content_seed
 from engine.shards.walk import Image
 from engine.sources import SourceItem, open_source
-from engine.training.emphasis import EditCell
+from engine.training.contents import EditCell, ShardContents, source_splits
+from engine.training.gate import Score
 from engine.training.held_out import is_held_out
-from engine.training.recipe import ShardContents, uses_edits
+from engine.training.progress import Progress
+from engine.training.result import TrainOutput
+from engine.training.settings import TrainSettings
 
 # More would cost time at every checkpoint and say little: the interval of an accuracy near 0.9 is +- 0.6 points here.
 MAX_VALIDATION_IMAGES = 10_000
 
 
 class RunImages:
-    """Hold the images of one worker: `real` ones of the train split, real `validation` ones, `edits` of such sources.
+    """The images of one worker: `real` ones of the train split, real `validation` ones, `edits` of their sources.
 
-    `real_groups` and `edit_groups` name the split key of each of the last two: which are kin. `held_out` are the edits
-    whose phrase was held out of training, none of `edits`. Raises SourceError where a split has no image.
+    `real_groups` and `edit_groups` name the split key of each of the last two. `held_out` are edits whose phrase was
+    held out of training, not in `edits`. Raises SourceError where a split has no image.
     """
 
-    def __init__(self, task: FinetuneTask, patient: Patient, place: Place) -> None:
-        self._task = task
-        self._patient = patient
+    def __init__(self, settings: TrainSettings, base: BaseClassifier, place: Place) -> None:
+        self._settings = settings
+        self._preprocessing = base.preprocessing
         self._place = place
-        self._rundir = RunDirectory.open(task.rundir)
-        if "randaugment" in task.arms and not patient.preprocessing.keeps_uint8:
+        self._rundir = RunDirectory.open(settings.rundir)
+        arms = [ARMS[name] for name in settings.arms]
+        augmented = [arm.name for arm in arms if arm.augmentation == "randaugment"]
+        if augmented and not base.preprocessing.keeps_uint8:
             raise RunFileError(
-                "reinforce.arms names randaugment, which needs pixels of 8 bits, but this model's image processor does "
-                "more than rescale and normalise them: leave the arm out"
+                f"reinforce.arms names {augmented[0]}, which needs pixels of 8 bits, but this model's image processor "
+                "does more than rescale and normalise them: leave the arm out"
             )
         # Decoding gives the same pixels in any number of threads.
-        placement = task.run.reinforce.placement
+        placement = settings.config.placement
         self._loading = Loading(num_threads=num_readers(placement), is_pinned=resolve_device(placement).type == "cuda")
         by_split = self._items()
         held = by_split["validation"][:MAX_VALIDATION_IMAGES]
-        source = open_source(task.run.data.train)
-        self.real = RealImages(source, by_split["train"], patient.preprocessing)
-        # Made now, so that what the run file lacks is said before anything is trained.
-        self._oracle = self._oracle_images() if "oracle" in task.arms else self.real
-        self.validation = self._to_score(RealImages(source, held, patient.preprocessing))
+        source = open_source(settings.data.train)
+        self.real = RealImages(source, by_split["train"], base.preprocessing)
+        # Opened now, so that an error of the run file is raised before anything is trained.
+        self._oracle = self._oracle_images() if any(arm.is_bound for arm in arms) else self.real
+        self.validation = self._to_score(RealImages(source, held, base.preprocessing))
         self.real_groups = [item.split_key for item in held]
-        self.draw_from(task.contents, task.draws)
-        self.score_on(task.contents)
+        self.draw_from(settings.contents, settings.draws)
+        self.score_on(settings.contents)
 
     def draw_from(self, contents: Sequence[ShardContents], draws: Mapping[EditCell, int]) -> None:
         """Draw the edits of train sources from these shards, so often."""
@@ -65,12 +67,13 @@ class RunImages:
 
     def score_on(self, contents: Sequence[ShardContents]) -> None:
         """Score on the edits of validation sources in these shards."""
-        phrases = self._task.run.reinforce.held_out_phrases
-        found = read_validation_edits(self._rundir, contents)
-        changes = [sample.edit for sample, _ in found]
-        aside = [edit is not None and is_held_out(edit.kind, edit.after, phrases) for edit in changes]
-        held_out = list(itertools.compress(found, aside))
-        edits = [each for each, held in zip(found, aside, strict=True) if not held]
+        phrases = self._settings.config.held_out_phrases
+        edits: list[tuple[Sample, Image]] = []
+        held_out: list[tuple[Sample, Image]] = []
+        for sample, image in read_validation_edits(self._rundir, contents):
+            assert sample.edit is not None
+            is_held = is_held_out(sample.edit.kind, sample.edit.after, phrases)
+            (held_out if is_held else edits).append((sample, image))
         self.edit_groups = [self._groups[sample.source_key] for sample, _ in edits]
         self.edits, self.held_out = self._validation(edits), self._validation(held_out)
 
@@ -79,63 +82,63 @@ class RunImages:
         """Return the number of edits of train sources to draw from."""
         return sum(shard.train for shard in self.contents)
 
-    def describe(self) -> dict[str, Any]:
-        """Return what the result says of the images, once all of them were there."""
+    def score(self, mark: Mark) -> Score:
+        """Return the score of a classifier on the validation images; all workers must call it."""
+        edits, held_out = (mark(part) if len(part.labels) else "" for part in (self.edits, self.held_out))
+        return Score(real=mark(self.validation), edits=edits, held_out=held_out)
+
+    def output(self, progress: Progress) -> TrainOutput:
+        """Return the progress with the images that there were at the end."""
         held_out = [shard.held_out for shard in self.contents]
-        return {
-            "real_groups": list(self.real_groups),
-            "edit_groups": list(self.edit_groups),
-            "images": {"replay": len(self.real.items), "counterfactuals": self.num_edits},
-            "held_out": {
-                "phrases": sorted({f"{kind}: {after}" for cells in held_out for _, kind, after in cells}),
+        phrases: list[Json] = [*sorted({f"{kind}: {after}" for cells in held_out for _, kind, after in cells})]
+        return TrainOutput(
+            progress=progress,
+            real_groups=tuple(self.real_groups),
+            edit_groups=tuple(self.edit_groups),
+            images={"replay": len(self.real.items), "counterfactuals": self.num_edits},
+            held_out={
+                "phrases": phrases,
                 "train_edits": sum(sum(cells.values()) for cells in held_out),
                 "validation_edits": len(self.held_out.labels),
             },
-        }
+        )
 
     def _to_score(self, real: RealImages) -> ValidationImages:
         return ValidationImages(images=real.image, labels=real.labels, num_threads=self._loading.num_threads)
 
     def _validation(self, edits: Sequence[tuple[Sample, Image]]) -> ValidationImages:
-        images = DecodedImages(lambda index: edits[index][1](), self._patient.preprocessing)
+        images = DecodedImages(lambda index: edits[index][1](), self._preprocessing)
         labels = np.array([sample.label for sample, _ in edits], np.int64)
         return ValidationImages(images=images, labels=labels, num_threads=self._loading.num_threads)
 
-    def of_arm(self, name: ArmName, mark_patient: Callable[[ValidationImages], str]) -> TrainingImages:
-        """Return what an arm draws from; `mark_patient` says which images the untrained classifier gets right."""
-        seed = content_seed(self._task.run.seed, "reinforce/images")
-        edits = self._counterfactuals(name, seed) if uses_edits(name) else None
-        real = self.real
-        match name:
-            case "oracle":
-                real = self._oracle
-            case "reweighted":
-                marks = mark_patient(self._to_score(real))
-                upweight = self._task.run.reinforce.upweight
-                real = real.repeated(np.array([upweight if mark == "0" else 1 for mark in marks]))
-            case _:
-                pass
-        return TrainingImages(
-            real, edits, self._patient.preprocessing, seed, augmented=name == "randaugment", loading=self._loading
-        )
+    def of_arm(self, arm: Arm, mark_base: Mark) -> TrainingImages:
+        """Return the training images of an arm; `mark_base` says which images the base classifier gets right."""
+        seed = content_seed(self._settings.seed, "reinforce/images")
+        edits = None if arm.edits is None else self._counterfactuals(arm, seed)
+        real = self._oracle if arm.is_bound else self.real
+        if arm.upweights_errors:
+            marks = mark_base(self._to_score(real))
+            upweight = self._settings.config.upweight
+            real = real.repeated(np.array([upweight if mark == "0" else 1 for mark in marks]))
+        augmented = arm.augmentation == "randaugment"
+        return TrainingImages(real, edits, self._preprocessing, seed, augmented=augmented, loading=self._loading)
 
-    def _counterfactuals(self, name: ArmName, seed: int) -> Counterfactuals:
-        draws = self.draws if name == "reinforced" else {cell: min(1, times) for cell, times in self.draws.items()}
-        share = self._task.run.reinforce.edit_share
+    def _counterfactuals(self, arm: Arm, seed: int) -> Counterfactuals:
+        draws = self.draws
+        if arm.edits == "uniform":
+            draws = {cell: min(1, times) for cell, times in draws.items()}
+        share = self._settings.config.edit_share
         return Counterfactuals(self._rundir, self.contents, draws, self.splits, self._place, seed, share)
 
     def _items(self) -> dict[Split, list[SourceItem]]:
         """Return the sources by split, computed again from the hash of their keys."""
-        run, plan = self._task.run, self._rundir.plan()
-        by_split: dict[Split, list[SourceItem]] = {"train": [], "validation": [], "test": []}
-        self.splits: dict[str, Split] = {}
-        self._groups: dict[str, str] = {}
-        for split in by_split:
+        plan, data = self._rundir.plan(), self._settings.data
+        self.splits = source_splits(plan, data.splits, self._settings.seed)
+        self._groups = plan.split_keys()
+        by_split: dict[Split, list[SourceItem]] = {split: [] for split in SPLITS}
+        for split in SPLITS:
             for planned in plan.of_split(split):
-                found = split_of(planned.item.split_key, run.data.splits, run.seed)
-                self.splits[planned.item.key] = found
-                self._groups[planned.item.key] = planned.item.split_key
-                by_split[found].append(planned.item)
+                by_split[self.splits[planned.item.key]].append(planned.item)
         for split in ("train", "validation"):
             if not by_split[split]:
                 raise SourceError(
@@ -145,18 +148,18 @@ class RunImages:
         return by_split
 
     def _oracle_images(self) -> RealImages:
-        run, classes = self._task.run, self._patient.classes
-        assert run.data.oracle is not None
-        source = open_source(run.data.oracle)
+        data, classes = self._settings.data, self._settings.classes
+        assert data.oracle is not None
+        source = open_source(data.oracle)
         items = [
             # By name: another source may have its classes in another order.
             replace(item, label=classes.index(item.class_name))
             for item in source.items()
-            if item.class_name in classes and split_of(item.split_key, run.data.splits, run.seed) == "train"
+            if item.class_name in classes and split_of(item.split_key, data.splits, self._settings.seed) == "train"
         ]
         if not items:
             raise SourceError(
                 "data.oracle has no image of the train split and the run's classes: add images, or leave the arm "
                 "oracle out"
             )
-        return RealImages(source, items, self._patient.preprocessing)
+        return RealImages(source, items, self._preprocessing)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from actors.classifier.classes import match_classes
 from actors.images.preprocessing import Preprocessing
@@ -17,14 +16,16 @@ from actors.models.loading import load_image_processor, load_weights, resolve_mo
 from actors.models.untyped import Model
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
+from engine.runfile.reinforce import LoraSettings
 from engine.storage.storage import Storage
 
 Weights = dict[str, Tensor]
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 CONFIG = "config.json"
 
 
-class Patient:
-    """Load the classifier under test, its head cut to the run's classes in the run's order."""
+class BaseClassifier:
+    """The classifier under test before any training, its head cut to the run's classes in the run's order."""
 
     def __init__(self, config: ModelConfig, classes: Sequence[str], *, offline: bool) -> None:
         from transformers import AutoModelForImageClassification
@@ -38,7 +39,7 @@ class Patient:
         _fit_head(self._model, self.classes, config.name)
 
     def model(self) -> nn.Module:
-        """Return a fresh copy of the untouched classifier, on the CPU."""
+        """Return a fresh copy of the classifier, on the CPU."""
         model: nn.Module = copy.deepcopy(self._model)
         return model
 
@@ -62,8 +63,8 @@ def prepare_batch_norm(model: nn.Module, precision: str) -> None:
     DeepSpeed casts parameters and leaves buffers alone; torch's CPU kernel refuses the mixture.
     """
     for module in model.modules():
-        if isinstance(module, _BatchNorm) and precision != "float32":
-            module.__dict__["forward"] = partial(_float32_batch_norm, module)
+        if isinstance(module, BatchNorm) and precision != "float32":
+            module.forward = partial(_float32_batch_norm, module)  # type: ignore[method-assign]
 
 
 def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
@@ -77,10 +78,36 @@ def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
     return heads[-1]
 
 
+def adapted(base: BaseClassifier, settings: LoraSettings) -> nn.Module:
+    """Return a fresh copy with a low-rank adapter on each matrix and convolution; adapters and head train.
+
+    Hu et al. 2021, by peft.
+    """
+    from peft import LoraConfig, LoraModel
+
+    model = base.model()
+    head = find_head(model, len(base.classes), "lora")
+    targets = [name for name, layer in model.named_modules() if layer is not head and _takes_adapter(layer)]
+    config = LoraConfig(
+        r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
+    )
+    found: nn.Module = LoraModel(model, config, "default")
+    head.requires_grad_(True)
+    return found
+
+
+def merged(weights: Weights, base: BaseClassifier, settings: LoraSettings) -> Weights:
+    """Return the weights in the classifier's own architecture: each adapter is added to its matrix."""
+    model = adapted(base, settings)
+    model.load_state_dict(weights)
+    plain: nn.Module = model.merge_and_unload()  # type: ignore[operator]
+    return plain.state_dict()
+
+
 def freeze_batch_norm(model: nn.Module) -> None:
     """Keep the running statistics: batch norm acts as in evaluation while the rest trains."""
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, BatchNorm):
             module.eval()
 
 
@@ -129,7 +156,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def _float32_batch_norm(module: _BatchNorm, values: Tensor) -> Tensor:
+def _takes_adapter(layer: nn.Module) -> bool:
+    # A convolution in groups has little that a low rank could stand for.
+    return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
+def _float32_batch_norm(module: BatchNorm, values: Tensor) -> Tensor:
     uses_batch = module.training or module.running_mean is None
     momentum = module.momentum
     if module.training and module.num_batches_tracked is not None:

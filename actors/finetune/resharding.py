@@ -1,10 +1,10 @@
-"""Going on with another number of workers than the checkpoint was written by.
+"""Resharding of a checkpoint: loading it with another number of workers than it was written by.
 
-DeepSpeed cuts its state by the number of workers and refuses it under another one. Here the pieces are put together
-again (its universal checkpoint) and cut anew. Exact are the weights, the optimizer's moments and the number of steps:
-the next step starts from the very state. So are the learning rate and the order of the real images. Not exact is where
-each worker goes on in its round of edits, as the shards are dealt anew: in that round some edits come twice and some
-not at all. Blur, dropout and batch norm act on another part of the batch, and sums of gradients round otherwise.
+DeepSpeed partitions its state by the number of workers and refuses it under another one. Here the parts are joined
+(its universal checkpoint) and partitioned again. Weights, optimizer moments, number of steps, learning rate and the
+order of the real images are exact. Not exact is the position in the round of edits, as the shards are assigned anew: in
+that round some edits come twice and some not at all. Blur, dropout and batch norm act on another part of the batch, and
+sums of gradients round differently.
 """
 
 import contextlib
@@ -40,11 +40,12 @@ def load_resized(engine: Model, state: Path) -> None:
         _convert(state, folder / NAME)
     torch.distributed.barrier()
     try:
-        # Only for this load: left on, ZeRO-3 would save the model's state of one worker alone (DeepSpeed #7546).
-        engine._config.load_universal_checkpoint = True
+        # Only for this load: the setting of that name, left on, has ZeRO-3 save the model's state of one worker alone
+        # (DeepSpeed #7546).
+        engine.load_universal_checkpoint = lambda: True
         engine.load_checkpoint(str(folder), tag=NAME)
     finally:
-        engine._config.load_universal_checkpoint = False
+        del engine.load_universal_checkpoint
     _load_buffers(engine.module, state)
     torch.distributed.barrier()
     if is_first:

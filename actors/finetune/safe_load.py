@@ -1,4 +1,4 @@
-"""Checkpoints are read as data. They are pickles, and a run directory may come from somebody else."""
+"""Safe loading of checkpoints: they are pickles, and a run directory may come from somebody else."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 @contextmanager
 def read_as_data() -> Iterator[None]:
-    """Have torch.load make tensors, plain values and DeepSpeed's few records in the body, and call nothing.
+    """Restrict torch.load in the body to tensors, plain values and DeepSpeed's few records; no code is run.
 
     DeepSpeed asks for weights_only=False everywhere; this variable of torch wins over that. Raises RunDirectoryError
     where a checkpoint holds anything else.

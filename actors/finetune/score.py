@@ -24,11 +24,15 @@ Answer = Callable[[NDArray[Any]], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationImages:
-    """Hold images and labels (n,) that a classifier is scored on; each worker decodes its own part, in threads."""
+    """Images and labels (n,) that a classifier is scored on; each worker decodes its own part, in threads."""
 
     images: DecodedImages
     labels: NDArray[np.int64]
     num_threads: int = 1
+
+
+# Which images a classifier gets right, as `mark_images` says it.
+Mark = Callable[[ValidationImages], str]
 
 
 @torch.no_grad()

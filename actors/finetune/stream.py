@@ -1,6 +1,6 @@
-"""The counterfactuals that fine-tuning sees, streamed from the shards of a run: in which order, and checked for leaks.
+"""The counterfactuals of fine-tuning, streamed from the shards of a run in shuffled order and checked for leaks.
 
-What is shuffled says where an image lies; from a local disk it is read when its turn comes.
+Places of images are shuffled, not images; from a local disk an image is read when it is decoded.
 """
 
 import itertools
@@ -13,16 +13,15 @@ from actors.models.batching import ahead
 from engine.run.directory import RunDirectory, shard_path
 from engine.sample import Sample, Split, content_seed
 from engine.shards.walk import Image, Shard
-from engine.training.emphasis import EditCell
+from engine.training.contents import EditCell, ShardContents, refuse_leak
 from engine.training.held_out import is_of_share
-from engine.training.recipe import ShardContents, refuse_leak
 
 SHUFFLED_SAMPLES = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Name one worker among all: `rank` of `size`."""
+    """The place of one worker among all: `rank` of `size`."""
 
     rank: int
     size: int
@@ -30,9 +29,9 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StreamedEdit:
-    """Hold one counterfactual to train on; `image` and `source` return the encoded images of the edit and its source.
+    """One counterfactual to train on; `image` and `source` return the encoded images of the edit and its source.
 
-    Both raise RunError, ShardError where the shard has changed since its turn was drawn.
+    Both raise RunError, ShardError where the shard has changed since.
     """
 
     key: str
@@ -42,10 +41,10 @@ class StreamedEdit:
 
 
 class Counterfactuals:
-    """Stream the accepted counterfactuals of train sources that one worker trains on, from shards that are done.
+    """The accepted counterfactuals of train sources that one worker trains on, streamed from finished shards.
 
-    Workers share the shards where there is one for each, else the samples. Each round is shuffled anew, and has each
-    edit as often as `draws` says of its cell: never, where its phrase is held out.
+    Workers share the shards where there is one for each, else the samples. Each round is shuffled anew, and repeats an
+    edit as often as `draws` says of its cell: 0 times, where its phrase is held out.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class Counterfactuals:
         yield from wds.shuffle(SHUFFLED_SAMPLES, initial=SHUFFLED_SAMPLES, seed=seed)(edits)
 
     def _select(self, names: Sequence[str]) -> Iterator[StreamedEdit]:
-        """Keep what the arm is trained on; the split is checked again on what is read here, shard and key by name."""
+        """Yield the edits that are trained on; raise LeakError where a sample is not in its true split."""
         source: Image | None = None
         for name, shard in zip(names, self._shards(names), strict=True):
             for entry in shard.entries():

@@ -4,39 +4,37 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from cluster.monitor.tensorboard import write_scalars
 from engine.errors import RunDirectoryError
 from engine.run.directory import RunDirectory
-
-if TYPE_CHECKING:
-    from actors.finetune.state import FinetuneTask
+from engine.training.settings import TrainSettings
 
 LOG = logging.getLogger(__name__)
 POLL_S = 1.0
 
 
 @contextmanager
-def logged_history(rundir: RunDirectory, task: "FinetuneTask") -> Iterator[None]:
+def logged_history(rundir: RunDirectory, settings: TrainSettings) -> Iterator[None]:
     """Log each line of history when a worker has written it, and give it to TensorBoard, from a thread of its own."""
-    stop, said = Event(), len(_lines(rundir, task))
+    stop, said = Event(), len(_lines(rundir, settings))
     # Of a training that goes on, also what was written just before it ended.
-    write_scalars(rundir, task.name, _lines(rundir, task))
+    write_scalars(rundir, settings.name, _lines(rundir, settings))
 
     def follow() -> None:
         nonlocal said
         last = False
         while not last:
             last = stop.wait(POLL_S)
-            lines = _lines(rundir, task)
+            lines = _lines(rundir, settings)
             for line in lines[said:]:
-                LOG.info("reinforce: %s", _describe(line, task.run.reinforce.num_steps))
-            write_scalars(rundir, task.name, lines[said:])
+                LOG.info("reinforce: %s", _describe(line, settings.config.num_steps))
+            write_scalars(rundir, settings.name, lines[said:])
             said = max(said, len(lines))
 
     if said:
-        LOG.info("reinforce: goes on after %s", _describe(_lines(rundir, task)[-1], task.run.reinforce.num_steps))
+        LOG.info("reinforce: goes on after %s", _describe(_lines(rundir, settings)[-1], settings.config.num_steps))
     thread = Thread(target=follow, name="reinforce-progress", daemon=True)
     thread.start()
     try:
@@ -46,9 +44,9 @@ def logged_history(rundir: RunDirectory, task: "FinetuneTask") -> Iterator[None]
         thread.join()
 
 
-def _lines(rundir: RunDirectory, task: "FinetuneTask") -> list[dict[str, Any]]:
+def _lines(rundir: RunDirectory, settings: TrainSettings) -> list[dict[str, Any]]:
     try:
-        return cast(list[dict[str, Any]], rundir.read_json(task.history_path))
+        return cast(list[dict[str, Any]], rundir.read_json(settings.history_path))
     except RunDirectoryError:
         return []
 

@@ -17,17 +17,17 @@ from engine.plan.plan import Plan
 from engine.probe.pairs import read_pairs
 from engine.probe.weakness import weakness
 from engine.run.directory import EVALUATION, REINFORCE, RunDirectory
+from engine.runfile.arms import BASE
 from engine.runfile.fields import ModelConfig
 from engine.runfile.run import RunFile
 from engine.sample import Json
 from engine.sources import open_source
 
 LOG = logging.getLogger(__name__)
-PATIENT = "patient"
 
 
 def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
-    """Score the patient and each fine-tuned arm on the test sets and on the edits; write and return evaluation.json.
+    """Score the base classifier and each arm on the test sets and on the edits; write and return evaluation.json.
 
     What is there already is returned where the same classifiers were scored on the same data.
     """
@@ -78,14 +78,14 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
 
 
 def arm_refs(run: RunFile, rundir: RunDirectory) -> dict[str, ClassifierRef]:
-    """Return the patient and the arms that reinforce.json names, in that order."""
+    """Return the base classifier and the arms that reinforce.json names, in that order."""
     classes = rundir.info.classes
-    refs = {PATIENT: ClassifierRef(config=run.probe, classes=classes, offline=run.offline)}
+    refs = {BASE: ClassifierRef(config=run.probe, classes=classes, offline=run.offline)}
     reinforced = rundir.read_json(REINFORCE) if rundir.exists(REINFORCE) else None
     arms = reinforced.get("arms") if isinstance(reinforced, dict) else None
     for arm, content in arms.items() if isinstance(arms, dict) else ():
         folder = content.get("model") if isinstance(content, dict) else None
-        if arm == PATIENT or not isinstance(folder, str):
+        if arm == BASE or not isinstance(folder, str):
             continue
         refs[arm] = trained_ref(run, rundir, folder)
     return refs
@@ -117,7 +117,7 @@ def _ask_arms(
     rundir: RunDirectory,
     sets: Mapping[str, LabelledSet],
 ) -> dict[tuple[str, str], list[Result]]:
-    """Let each arm predict the shards that it has not; return its results on each set. One pool of actors for all."""
+    """Ask each arm about the shards that it has no predictions for, and return its results on each set."""
     asked: list[Question[Any]] = []
     places: dict[tuple[str, str], range] = {}
     for arm, ref in refs.items():
@@ -134,7 +134,7 @@ def _ask_arms(
 def compare_arms(
     evaluations: Mapping[str, Evaluation], labelled: LabelledSet, dominant: Dominant, run: RunFile, set_name: str
 ) -> list[Comparison]:
-    """Return each arm against each before it on the same images: over all, and where class and attribute conflict."""
+    """Compare each arm with those before it on the same images: all, and those whose class and attribute conflict."""
     items = labelled.items
     pairs = PairedImages(
         [item.split_key for item in items],

@@ -12,6 +12,7 @@ from engine.report.results import read_digests, read_results
 from engine.report.shown import choose_shown, worst_pairs
 from engine.report.views.attribution import read_attributions, write_attributions
 from engine.run.directory import RunDirectory
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
 from engine.sample import Sample
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 # The two whose answers stand below each picture of the report.
-ARMS = ("patient", "reinforced")
+ARMS = (BASE, CANDIDATE)
 
 
 def attribute_run(run: RunFile, rundir: RunDirectory, arms: Sequence[str] = ARMS) -> None:

@@ -17,6 +17,7 @@ from engine.run.directory import RunDirectory
 from engine.run.lease import held
 from engine.runfile.run import RunFile
 from engine.training.recipe import nothing_came
+from engine.training.settings import trained_model
 
 if TYPE_CHECKING:
     from cluster.session.session import SessionConfig
@@ -42,8 +43,7 @@ def follow_run(
 
     if run.rounds.count > 1:
         raise RunFileError("--follow is for a run of one round: each round waits for the training on those before it")
-    if run.probe.model is None:
-        raise RunFileError("reinforce needs the classifier's weights: set probe.model, a probe.callable has none")
+    trained_model(run)
     check_test_sets(run, plan)
     phase = next(phase for phase in all_phases(run, rundir, plan, follow=True) if phase.name == "reinforce")
     with held(rundir.storage, [phase.lease], take_over=take_over):
@@ -53,7 +53,7 @@ def follow_run(
 
 
 def _wait_for_the_first(run: RunFile, rundir: RunDirectory, plan: Plan) -> None:
-    """Return when a shard of train sources with an accepted edit is done, or all are."""
+    """Wait until a shard of train sources with an accepted edit is done, or all are."""
     num_done, since = -1, 0.0
     while True:
         done = rundir.done()

@@ -10,6 +10,7 @@ from engine.probe.pairs import read_pairs
 from engine.rounds.allocate import Evidence, allocate
 from engine.rounds.allocation import FOLDER, allocation_path, read_allocation, shards_by_round
 from engine.run.directory import RunDirectory, marker_path
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from engine.plan.plan import Plan
 
 LOG = logging.getLogger(__name__)
-# What a round trains is asked where it is weak, and is then thrown away: the arms are compared after the last round.
-ARM = "reinforced"
 
 
 def generate_round(
@@ -53,8 +52,9 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int
     if not _needs_allocation(rundir, number, rounds):
         return
     probe_run(run, rundir)
+    # The classifier of a round is only asked where it is weak: the arms are compared after the last round.
     result: Any = reinforce_run(_one_arm(run), rundir, f"{FOLDER}/{number - 1:03d}_training.json")
-    arm = result["arms"].get(ARM)
+    arm = result["arms"].get(CANDIDATE)
     ref = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
     if arm is not None:
         ref = trained_ref(run, rundir, arm["model"])
@@ -63,7 +63,7 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int
     evidence = Evidence(
         plan=plan.digest,
         classifier=digest,
-        edits_accuracy=(arm or result["arms"]["patient"])["validation_edits_accuracy"],
+        edits_accuracy=(arm or result["arms"][BASE])["validation_edits_accuracy"],
         pairs=read_pairs(read_predictions(rundir, digest, validation)),
         candidates=rundir.candidates(),
     )
@@ -99,7 +99,7 @@ def check_rounds_done(run: RunFile, rundir: RunDirectory) -> None:
 
 
 def _one_arm(run: RunFile) -> RunFile:
-    return run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"arms": (ARM,)})})
+    return run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"arms": (CANDIDATE,)})})
 
 
 def _in_words(shares: Sequence[tuple[str, float]]) -> str:

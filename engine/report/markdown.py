@@ -9,6 +9,7 @@ from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ARMS, LOOKS
 from engine.report.views.results import FIGURES
 from engine.report.views.run import cost_view
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
 
 NUM_CELLS = 8
@@ -52,7 +53,7 @@ def _figures(summary: Summary) -> str:
         found = [(summary[name] or {}).get(arm) for arm in arms]
         if any(found):
             rows.append([f"**{title}**", *map(_figure, found), _change(summary, name)])
-    return _table(["", *(LOOKS[arm].name for arm in arms), "reinforced − patient, points"], rows)
+    return _table(["", *(LOOKS[arm].name for arm in arms), "reinforced − base classifier, points"], rows)
 
 
 def _figure(figure: Mapping[str, Any] | None) -> str:
@@ -63,7 +64,7 @@ def _figure(figure: Mapping[str, Any] | None) -> str:
 
 
 def _change(summary: Summary, name: str) -> str:
-    before, after = ((summary[name].get(arm) or {}).get("value") for arm in ("patient", "reinforced"))
+    before, after = ((summary[name].get(arm) or {}).get("value") for arm in (BASE, CANDIDATE))
     if before is None or after is None:
         return "–"
     comparison = find_comparison(summary, name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.report.rows import Picture, Row
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.sample import ImageBytes, Sample
 
 MAX_EDGE = 256
@@ -32,7 +33,7 @@ def data_uri(image: ImageBytes, max_edge: int = MAX_EDGE) -> str:
 def contact_sheet(rows: Sequence[Row], cell: int = CELL) -> bytes:
     """Return a PNG with one row a source: source, placebo, counterfactuals, each with its edit and the answers known.
 
-    `before` is the patient's answer and `after` the reinforced classifier's; a tick or a cross says if it is right.
+    `before` is the base classifier's answer and `after` the reinforced one's; a tick or a cross says if it is right.
     """
     lines = _columns(rows)
     has_placebo = any(picture and picture.sample.role == "placebo" for line in lines for picture in line)
@@ -88,10 +89,10 @@ def _write_captions(draw: ImageDraw.ImageDraw, picture: Picture, corner: tuple[i
     if sample.verdict and not sample.verdict.accepted:
         text = "rejected: " + ", ".join(sample.verdict.reasons).replace("_", " ")
         draw.text((x, y + LINE), _fit(text, font, width), WRONG_INK, font)
-    known = [(arm, picture.guesses[arm]) for arm in ("patient", "reinforced") if arm in picture.guesses]
+    known = [(arm, picture.guesses[arm]) for arm in (BASE, CANDIDATE) if arm in picture.guesses]
     for line, (arm, guess) in enumerate(known, start=1):
         top, ink = y + LINE * line, RIGHT_INK if guess.is_right else WRONG_INK
-        draw.text((x, top), "before" if arm == "patient" else "after", SOFT_INK, font)
+        draw.text((x, top), "before" if arm == BASE else "after", SOFT_INK, font)
         # The built-in font has no tick and no cross.
         sign = [(0, 5), (3, 8), (9, 1)] if guess.is_right else [(0, 0), (8, 8), (4, 4), (8, 0), (0, 8)]
         draw.line([(x + 42 + dx, top + 4 + dy) for dx, dy in sign], ink, 2)

@@ -13,6 +13,7 @@ from engine.report.rows import Guess
 from engine.rounds.allocation import Allocation, read_allocations
 from engine.run.directory import EVALUATION, PHASE_LOG, REINFORCE, WEAKNESS, RunDirectory, rejected_path, shard_path
 from engine.run.info import RunInfo
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
 from engine.sample import Sample
 from engine.shards.marker import Marker
@@ -72,11 +73,11 @@ def read_samples(rundir: RunDirectory, shards: Sequence[int]) -> list[Sample]:
 
 
 def read_digests(results: Results) -> dict[str, str]:
-    """Return the digest of patient and reinforced, where known: it names the folder of predictions under probe/."""
+    """Return the digests of the base and the reinforced classifier, where known: their folders under probe/."""
     arms = (results.evaluation or {}).get("arms", {})
-    digests = {"patient": results.weakness["digest"]} if results.weakness and "digest" in results.weakness else {}
+    digests = {BASE: results.weakness["digest"]} if results.weakness and "digest" in results.weakness else {}
     # Pictures show these two.
-    return digests | {arm: arms[arm]["digest"] for arm in ("patient", "reinforced") if "digest" in arms.get(arm, {})}
+    return digests | {arm: arms[arm]["digest"] for arm in (BASE, CANDIDATE) if "digest" in arms.get(arm, {})}
 
 
 def read_guesses(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.sample import ROLES, Sample
 
 T = TypeVar("T")
@@ -44,16 +45,14 @@ class Row:
         return self.pictures[0]
 
     def flips(self) -> list[Picture]:
-        """Return the accepted counterfactuals that the patient gets wrong although it has source and placebo right."""
-        if any(picture.is_right("patient") is False for picture in self.pictures if not _is_counterfactual(picture)):
+        """Return the accepted counterfactuals that the base classifier gets wrong, but not source and placebo."""
+        if any(picture.is_right(BASE) is False for picture in self.pictures if not _is_counterfactual(picture)):
             return []
-        return [
-            picture for picture in self.pictures if _is_counterfactual(picture) and picture.is_right("patient") is False
-        ]
+        return [picture for picture in self.pictures if _is_counterfactual(picture) and picture.is_right(BASE) is False]
 
     def cures(self) -> list[Picture]:
         """Return the flips that the reinforced model gets right."""
-        return [picture for picture in self.flips() if picture.is_right("reinforced")]
+        return [picture for picture in self.flips() if picture.is_right(CANDIDATE)]
 
 
 def make_rows(samples: Iterable[Sample], guesses: Mapping[str, Mapping[str, Guess]], width: int = 5) -> list[Row]:
@@ -94,7 +93,7 @@ def choose_examples(samples: Iterable[Sample], *, is_accepted: bool, count: int)
 
 
 def _row_order(picture: Picture) -> tuple[int, bool, str]:
-    return ROLES.index(picture.sample.role), picture.is_right("patient") is not False, picture.sample.key
+    return ROLES.index(picture.sample.role), picture.is_right(BASE) is not False, picture.sample.key
 
 
 def _is_counterfactual(picture: Picture) -> bool:

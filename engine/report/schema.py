@@ -139,7 +139,7 @@ class Groups(Part):
 
 
 class TrainedArm(OpenPart):
-    """Hold what became of one arm; the patient has its accuracies alone."""
+    """The result of one arm; of the base classifier only its accuracies."""
 
     __pydantic_extra__: dict[str, JsonValue]
     validation_accuracy: Share | None = None

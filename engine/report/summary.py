@@ -20,6 +20,7 @@ from engine.report.shown import Shown
 from engine.report.views.advice import next_steps, verdict_reasons
 from engine.report.views.arms import ARMS
 from engine.report.views.rounds import rounds_summary
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.sample import Sample
 from engine.shards.marker import add_counts
 from engine.shards.record import SCORE
@@ -229,7 +230,7 @@ def _row(row: Row, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
 
 
 def _picture(picture: Picture, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
-    guesses = {arm: picture.guesses[arm] for arm in ("patient", "reinforced") if arm in picture.guesses}
+    guesses = {arm: picture.guesses[arm] for arm in (BASE, CANDIDATE) if arm in picture.guesses}
     return {
         **_example(picture.sample),
         "predictions": {

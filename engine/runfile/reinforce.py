@@ -4,15 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
+from engine.runfile.arms import ArmName
 from engine.runfile.fields import PATH, Config, Placement
-
-ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
 
 DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
 
 
 class LoraSettings(Config):
-    """Say how much low-rank adapters can learn: each adds `alpha / rank` times a matrix of that rank."""
+    """Low-rank adapters: each adds `alpha / rank` times a matrix of that rank."""
 
     rank: int = Field(8, ge=1)
     alpha: float = Field(16.0, gt=0)

@@ -4,26 +4,20 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.runfile.arms import ARMS, CANDIDATE, Arm
+from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
 from engine.statistics import sign_test
 
 ALPHA = 0.05
-# The arms that need no edit: what is reinforced must be worth more than they are.
-REAL_ARMS: Mapping[ArmName, str] = {
-    "real_only": "real images only",
-    "randaugment": "real images under RandAugment",
-    "cutmix": "real images under CutMix",
-    "reweighted": "real images with the errors drawn more often",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """Hold which validation images a classifier gets right: real ones, and edits of validation sources.
+    """Which validation images a classifier gets right: real ones, and edits of validation sources.
 
-    "1" is right, "0" wrong, "-" an image that cannot be read, which does not count. `held_out` are the edits whose
-    phrase was held out of training; they are none of `edits`, and choose nothing.
+    "1" is right, "0" wrong, "-" an image that cannot be read, which does not count. `held_out` are edits whose phrase
+    was held out of training; they are not in `edits`, and no checkpoint is chosen by them.
     """
 
     real: str
@@ -57,7 +51,7 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Say whether the reinforced classifier ships, and why."""
+    """The verdict on the reinforced classifier, and its reasons."""
 
     verdict: str
     reasons: tuple[str, ...]
@@ -65,45 +59,45 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """Hold what a checkpoint is measured by: the patient's score, and which validation images are kin.
+    """The selection rule of checkpoints: within a non-inferiority margin on real images, the highest mean accuracy.
 
-    `real_groups` and `edit_groups` name the split key of each real image and of the source of each edit: composites of
-    one garment, photographs of one animal. Those are no independent evidence, so every error is one over groups.
+    `base` is the score of the base classifier. `real_groups` and `edit_groups` name the split key of each real image
+    and of the source of each edit: composites of one garment, photographs of one animal. Images of one group are no
+    independent evidence, so every standard error is one over groups.
     """
 
-    patient: Score
+    base: Score
     config: ReinforceConfig
     real_groups: Sequence[str]
     edit_groups: Sequence[str]
 
-    def rank(self, score: Score, arm: ArmName) -> tuple[bool, float]:
+    def rank(self, score: Score, arm: Arm) -> tuple[bool, float]:
         """Return the rank of a checkpoint of an arm, higher is better.
 
-        Within the guard it is the mean of both accuracies; outside, and below all within, the one on real images. The
-        oracle says what could be had and never ships: the guard does not hold it, and edits alone decide where there
-        are any.
+        Within the guard it is the mean of both accuracies; outside, and below all within, the one on real images. An
+        upper bound never ships: it has no guard, and edits alone rank it where there are any.
         """
         edits = score.edits_accuracy
-        if arm == "oracle":
+        if arm.is_bound:
             return True, score.accuracy if edits is None else edits
         if not self.is_within_guard(score):
             return False, score.accuracy
         return True, score.accuracy if edits is None else (score.accuracy + edits) / 2
 
     def is_within_guard(self, score: Score) -> bool:
-        """Return whether what is lost on real images, with its error, is no more than the run file allows."""
-        # Of many weights the one is kept that just passes, so it passes by luck too: one error more (Breiman 1984).
+        """Return whether the accuracy lost on real images, plus its standard error, is at most max_accuracy_loss."""
+        # One standard error more, as the best of many candidates that just pass is there by luck too (Breiman 1984).
         return sum(self.accuracy_loss(score)) <= self.config.max_accuracy_loss + 1e-9
 
     def accuracy_loss(self, score: Score) -> tuple[float, float]:
-        """Return what is lost on real validation images against the patient, and its standard error over groups.
+        """Return the accuracy lost on real validation images, and its standard error over groups.
 
         The error is that of clusters, with their factor for few of them (Liang & Zeger 1986; CR1 in Cameron & Miller
         2015): infinite for one group, which says nothing of another.
         """
         pairs = [
             (group, int(before) - int(after))
-            for group, before, after in zip(self.real_groups, self.patient.real, score.real, strict=True)
+            for group, before, after in zip(self.real_groups, self.base.real, score.real, strict=True)
             if "-" not in (before, after)
         ]
         mean = sum(pair for _, pair in pairs) / len(pairs)
@@ -119,19 +113,20 @@ class Gate:
     def decide(self, arms: Mapping[str, Score]) -> Decision:
         """Return the verdict on the reinforced arm.
 
-        It ships if it stays within the guard, and on the validation edits is better than the patient, beyond chance,
-        and better than the same steps on real images in each way that was tried. On edits with a held-out phrase it
-        must be no worse than the patient; how it does on them is said in any case.
+        It ships if it is within the guard, and on the validation edits better than the base classifier, beyond chance,
+        and than each arm without edits. On edits with a held-out phrase it must be no worse than the base classifier;
+        its accuracy on them is reported in any case.
         """
-        reinforced = arms.get("reinforced")
+        reinforced = arms.get(CANDIDATE)
         if reinforced is None:
-            return Decision(verdict="do not ship", reasons=("there is no reinforced arm",))
+            return Decision(verdict="do not ship", reasons=(f"there is no {CANDIDATE} arm",))
         good: list[str] = []
         bad: list[str] = []
         loss, error = self.accuracy_loss(reinforced)
         known = f"standard error {100 * error:.1f}" if math.isfinite(error) else "one split key: no error is known"
         words = (
-            f"real validation accuracy {_percent(reinforced.accuracy)}, patient {_percent(self.patient.accuracy)}: "
+            f"real validation accuracy {_percent(reinforced.accuracy)}, "
+            f"base classifier {_percent(self.base.accuracy)}: "
             f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points ({known}), "
             f"a loss of {100 * self.config.max_accuracy_loss:.1f} with its error is allowed"
         )
@@ -146,43 +141,48 @@ class Gate:
                 (good if holds else bad).append(sentence)
         last: list[str] = []
         if self.config.held_out_phrases:
-            holds, sentence = _compare_held_out(reinforced, self.patient, arms)
+            holds, sentence = _compare_held_out(reinforced, self.base, arms)
             (last if holds else bad).append(sentence)
         return Decision(verdict="do not ship" if bad else "ship", reasons=(*(bad or good), *last))
 
     def _compare_edits(self, reinforced: Score, arms: Mapping[str, Score]) -> list[tuple[bool, str]]:
-        after, before = reinforced.edits_accuracy or 0.0, self.patient.edits_accuracy or 0.0
-        up, down = _changed_groups(reinforced.edits, self.patient.edits, self.edit_groups)
+        after, before = reinforced.edits_accuracy or 0.0, self.base.edits_accuracy or 0.0
+        up, down = _changed_groups(reinforced.edits, self.base.edits, self.edit_groups)
         p_value = sign_test(up, down)
         words = (
-            f"accuracy on validation edits {_percent(after)}, patient {_percent(before)} "
+            f"accuracy on validation edits {_percent(after)}, base classifier {_percent(before)} "
             f"({up} split keys better, {down} worse, sign test p = {p_value:.2g})"
         )
         result = [(after > before and p_value < ALPHA, words)]
-        for name, title in REAL_ARMS.items():
-            if name in arms and (other := arms[name].edits_accuracy) is not None:
+        for meaning, score in _baselines(arms):
+            if (other := score.edits_accuracy) is not None:
                 # A point estimate: the question is which of two fine-tuned models to take, not whether to change.
-                words = f"accuracy on validation edits {_percent(after)}, {title} {_percent(other)}"
+                words = f"accuracy on validation edits {_percent(after)}, {meaning} {_percent(other)}"
                 result.append((after > other, words))
         return result
 
 
-def _compare_held_out(reinforced: Score, patient: Score, arms: Mapping[str, Score]) -> tuple[bool, str]:
-    after, before = reinforced.held_out_accuracy, patient.held_out_accuracy
+def _compare_held_out(reinforced: Score, base: Score, arms: Mapping[str, Score]) -> tuple[bool, str]:
+    after, before = reinforced.held_out_accuracy, base.held_out_accuracy
     if after is None or before is None:
         return True, (
             "no accepted edit of a validation source has a held-out phrase: nothing shows what it does on phrases that "
             "it was not trained on"
         )
     others = [
-        f", {title} {_percent(other)}"
-        for name, title in REAL_ARMS.items()
-        if name in arms and (other := arms[name].held_out_accuracy) is not None
+        f", {meaning} {_percent(other)}"
+        for meaning, score in _baselines(arms)
+        if (other := score.held_out_accuracy) is not None
     ]
     return after >= before, (
         f"accuracy on the {len(reinforced.held_out)} validation edits with phrases that were held out of training "
-        f"{_percent(after)}, patient {_percent(before)}{''.join(others)}"
+        f"{_percent(after)}, base classifier {_percent(before)}{''.join(others)}"
     )
+
+
+def _baselines(arms: Mapping[str, Score]) -> list[tuple[str, Score]]:
+    """Return the arms without edits that were trained, each by what it trains on, with its score."""
+    return [(arm.meaning, arms[name]) for name, arm in ARMS.items() if arm.is_baseline and name in arms]
 
 
 def _changed_groups(after: str, before: str, groups: Sequence[str]) -> tuple[int, int]:

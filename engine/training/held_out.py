@@ -1,7 +1,7 @@
-"""Edits that training never sees: by their phrase, or as only a share of all is wanted.
+"""Edits that are left out of training: those with held-out phrases, or all but a share.
 
-What was learned is more than the words of the edits if it holds for phrases that were held out; and training on shares
-of the edits says how many are enough.
+Accuracy on held-out phrases shows whether more was learned than the words of the edits; shares of the edits show how
+many are enough.
 """
 
 import hashlib
@@ -12,20 +12,20 @@ from engine.probe.phrases import plain_phrase
 def is_held_out(kind: str, after: str, phrases: float | tuple[str, ...]) -> bool:
     """Return whether a new value of an edit is held out, by `reinforce.held_out_phrases`: a share of all, or a list.
 
-    Words count as in the ranking of phrases: without case, double spaces or plural. The hash is of kind and words alone
-    and has no seed: nobody can draw until the phrases suit, and a phrase is held out in every run.
+    Words count as in the ranking of phrases: without case, double spaces or plural. The hash of kind and words has no
+    seed: the split cannot be drawn again for a better result, and a phrase is held out in every run.
     """
     words = plain_phrase(after)
     if isinstance(phrases, tuple):
         return words in map(plain_phrase, phrases)
-    return _place(f"held out/{kind}/{words}") < phrases
+    return _hash(f"held out/{kind}/{words}") < phrases
 
 
 def is_of_share(key: str, share: float) -> bool:
-    """Return whether an edit is of the share that is trained on, by its key alone: a smaller share is a part of it."""
-    return _place(f"edit share/{key}") < share
+    """Return whether an edit is in the share that is trained on, by a hash of its key: smaller shares are subsets."""
+    return _hash(f"edit share/{key}") < share
 
 
-def _place(text: str) -> float:
-    """Return where in [0, 1) the hash of a text lies."""
+def _hash(text: str) -> float:
+    """Return the hash of a text, in [0, 1)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64

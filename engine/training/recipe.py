@@ -1,19 +1,17 @@
-"""The recipe of fine-tuning: what feeds which arm, the DeepSpeed settings, and the check that no test data is used."""
+"""The recipe of fine-tuning: batches, learning rate, pace of an arm that follows, and DeepSpeed settings."""
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from engine.credentials import refuse_credentials
-from engine.errors import LeakError, RunFileError
-from engine.runfile.reinforce import ArmName, ReinforceConfig
-from engine.sample import Json, Sample, Split
-from engine.training.emphasis import EditCell
-from engine.training.held_out import is_held_out, is_of_share
+from engine.errors import RunFileError
+from engine.runfile.arms import ARMS, CANDIDATE, Arm, ArmName
+from engine.runfile.reinforce import ReinforceConfig
+from engine.sample import Json
 
 # Set by the fields of `reinforce`, so that they cannot be set twice and differ.
 OWNED_SETTINGS = {
@@ -22,32 +20,14 @@ OWNED_SETTINGS = {
     "optimizer": "learning_rate and weight_decay",
     "scheduler": "learning_rate and warmup_share",
 }
-# Of the steps of an arm that follows the generation: what it may make before the last shard is done.
+# Share of the steps that an arm which follows the generation may make before the last shard is done.
 FOLLOWED_SHARE = 0.5
 MIN_LOOKS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardContents:
-    """Count the accepted counterfactuals of one shard that is done: those of train sources by cell.
-
-    `held_out` are cells of train sources that are never drawn, for their phrase is held out.
-    """
-
-    shard: int
-    cells: Mapping[EditCell, int]
-    validation: int
-    held_out: Mapping[EditCell, int] = field(default_factory=dict)
-
-    @property
-    def train(self) -> int:
-        """Return the number of counterfactuals of train sources."""
-        return sum(self.cells.values())
-
-
-@dataclass(frozen=True, kw_only=True)
 class Share:
-    """Say how many images of each sort one worker draws for one micro-batch.
+    """Number of real images and counterfactuals in one worker's micro-batch.
 
     `paired` of the real images are not drawn by themselves: they are the sources of the first counterfactuals.
     """
@@ -57,13 +37,8 @@ class Share:
     paired: int = 0
 
 
-def uses_edits(arm: ArmName) -> bool:
-    """Return whether an arm trains on counterfactuals."""
-    return arm in ("random_edits", "reinforced")
-
-
 def nothing_to_learn_from(config: ReinforceConfig) -> str:
-    """Return why no arm has an edit to train on: none was accepted, or the run file leaves all of them out."""
+    """Return the reason why no arm has an edit to train on: none accepted, or all left out by the run file."""
     limits = {
         f"reinforce.edit_share of {config.edit_share:g}": config.edit_share < 1,
         "reinforce.held_out_phrases": bool(config.held_out_phrases),
@@ -73,10 +48,10 @@ def nothing_to_learn_from(config: ReinforceConfig) -> str:
     return "no counterfactual of a train source was accepted: there is nothing to learn from"
 
 
-def batch_share(config: ReinforceConfig, arm: ArmName, num_parts: int = 1) -> Share:
+def batch_share(config: ReinforceConfig, arm: Arm, num_parts: int = 1) -> Share:
     """Return the share of one worker in each of `num_parts` accumulation steps; all arms see as many images."""
     images = config.batch_size // (config.num_workers * num_parts)
-    if not uses_edits(arm):
+    if arm.edits is None:
         return Share(real=images, counterfactual=0)
     # One counterfactual at least: a small batch must not round the arm to real images alone.
     real = min(round(images * config.replay_ratio), images - 1)
@@ -85,18 +60,19 @@ def batch_share(config: ReinforceConfig, arm: ArmName, num_parts: int = 1) -> Sh
     return Share(real=real, counterfactual=counterfactual, paired=min(real, counterfactual) if needs_pairs else 0)
 
 
-def learning_rate_factor(step: int, config: ReinforceConfig) -> float:
-    """Return the factor of the learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0."""
+def learning_rate(step: int, config: ReinforceConfig) -> float:
+    """Return the learning rate at `step` (from 0): linear warm-up, then half a cosine down to 0."""
     warmup = round(config.warmup_share * config.num_steps)
     if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, config.num_steps - warmup)))
+        return config.learning_rate * ((step + 1) / warmup)
+    done = (step - warmup) / max(1, config.num_steps - warmup)
+    return config.learning_rate * (0.5 * (1 + math.cos(math.pi * done)))
 
 
 def steps_allowed(config: ReinforceConfig, num_done: int, num_shards: int) -> int:
     """Return how many steps an arm that follows the generation may have made when so many shards are done.
 
-    Half of the steps keep pace with the shards, so that early ones are not drawn to death; the others wait for all.
+    Half of the steps keep pace with the shards, so that early ones are not drawn too often; the others wait for all.
     """
     if num_done >= num_shards:
         return config.num_steps
@@ -105,19 +81,20 @@ def steps_allowed(config: ReinforceConfig, num_done: int, num_shards: int) -> in
 
 def followed_first(arms: Sequence[ArmName]) -> tuple[ArmName, ...]:
     """Return the arms with the one in front that follows the generation; raise RunFileError where none has edits."""
-    first = next((arm for arm in sorted(arms, key=lambda arm: arm != "reinforced") if uses_edits(arm)), None)
-    if first is None:
-        raise RunFileError("reinforce.arms names no arm with edits, so there is nothing to follow: add reinforced")
+    with_edits = [arm for arm in arms if ARMS[arm].edits is not None]
+    if not with_edits:
+        raise RunFileError(f"reinforce.arms names no arm with edits, so there is nothing to follow: add {CANDIDATE}")
+    first = CANDIDATE if CANDIDATE in with_edits else with_edits[0]
     return (first, *(arm for arm in arms if arm != first))
 
 
 def steps_between_looks(config: ReinforceConfig) -> int:
-    """Return the steps that an arm makes between two looks at what is done, and so between its checkpoints."""
+    """Return the steps of an arm that follows between two looks for new shards, and so between its checkpoints."""
     return max(1, min(config.eval_every, int(FOLLOWED_SHARE * config.num_steps) // MIN_LOOKS))
 
 
 def nothing_came(timeout_s: float, num_done: int, num_shards: int) -> str:
-    """Return what to say where the generation that is followed seems to have died."""
+    """Return the message where the generation that is followed seems to have died."""
     return (
         f"no further shard was done for {timeout_s:g} s, {num_done} of {num_shards} are: look whether `counterforge "
         "generate` still runs on this directory. The same command goes on from the last checkpoint; if shards take "
@@ -159,49 +136,8 @@ def precision_name(settings: Mapping[str, Json]) -> Literal["float32", "bfloat16
     return "float32"
 
 
-def inspect_shard(
-    shard: int,
-    samples: Iterable[Sample],
-    splits: Mapping[str, Split],
-    config: ReinforceConfig,
-) -> ShardContents:
-    """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
-
-    `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
-    """
-    cells: Counter[EditCell] = Counter()
-    held_out: Counter[EditCell] = Counter()
-    validation = 0
-    for sample in samples:
-        refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
-        if sample.edit is None or sample.role != "counterfactual":
-            continue
-        if sample.verdict is not None and not sample.verdict.accepted:
-            continue
-        if sample.split == "train":
-            if not is_of_share(sample.key, config.edit_share):
-                continue
-            aside = is_held_out(sample.edit.kind, sample.edit.after, config.held_out_phrases)
-            (held_out if aside else cells)[sample.class_name, sample.edit.kind, sample.edit.after] += 1
-        else:
-            validation += 1
-    return ShardContents(shard=shard, cells=dict(cells), validation=validation, held_out=dict(held_out))
-
-
-def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None:
-    """Raise LeakError, naming shard and key, unless a sample is of the train or validation split and is recorded so."""
-    where = f"shard {shard}, sample {key}"
-    remedy = "nothing was trained: delete the shard and its marker, then run `counterforge generate`"
-    if true is None:
-        raise LeakError(f"{where}: its source is not in the plan, so its split cannot be told; {remedy}")
-    if "test" in (recorded, true):
-        raise LeakError(f"{where}: its source is of the test split (recorded {recorded}, by its hash {true}); {remedy}")
-    if recorded != true:
-        raise LeakError(f"{where}: recorded as {recorded}, but by its hash its source is of the {true} split; {remedy}")
-
-
 def _refuse_settings(settings: Mapping[str, Json]) -> None:
-    """Refuse what would be written to reinforce.json and is secret, and what DeepSpeed would import."""
+    """Refuse secrets, which would be written to reinforce.json, and modules that DeepSpeed would import."""
     try:
         refuse_credentials(dict(settings))
     except ValueError as error:

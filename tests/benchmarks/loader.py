@@ -35,9 +35,8 @@ from engine.run.directory import RunDirectory, shard_path
 from engine.runfile.run import RunFile
 from engine.sample import Edit, Sample, Split, Verdict
 from engine.sources import open_source, read_sample
-from engine.training.emphasis import EditCell
-from engine.training.inspection import READERS, inspect_shards, source_splits
-from engine.training.recipe import ShardContents, Share, inspect_shard
+from engine.training.contents import READERS, EditCell, ShardContents, inspect_shard, inspect_shards, source_splits
+from engine.training.recipe import Share
 from tests.benchmarks.pairs import ratio_figure
 from tests.benchmarks.samples import CAPTION, EDITED, EDITOR, PERTURBER, VERIFIER
 
@@ -158,9 +157,10 @@ def make_run(folder: Path, num_sources: int) -> Trained:
         samples = [sample for sample in sources if isinstance(sample, Sample)]
         edits = [_edited(sample, place, next(every)) for sample in samples for place in range(-1, EDITS_EACH)]
         commit_shard(rundir, index, plan.keys(index), [*samples, *edits], {})
-    contents = inspect_shards(run, rundir)
+    splits = source_splits(plan, run.data.splits, run.seed)
+    contents = inspect_shards(rundir, run.reinforce, splits)
     draws = dict.fromkeys((cell for shard in contents for cell in shard.cells), 1)
-    return Trained(run=run, rundir=rundir, contents=contents, splits=source_splits(run, rundir), draws=draws)
+    return Trained(run=run, rundir=rundir, contents=contents, splits=splits, draws=draws)
 
 
 def _pictures(count: int) -> Iterator[Rgb]:
@@ -276,7 +276,7 @@ def _check_figure(trained: Trained) -> Figure:
     indexes = trained.rundir.done() * 8
 
     def walked() -> tuple[ShardContents, ...]:
-        return inspect_shards(trained.run, trained.rundir, indexes, trained.splits)
+        return inspect_shards(trained.rundir, trained.run.reinforce, trained.splits, indexes)
 
     def whole(index: int) -> ShardContents:
         return inspect_shard(index, trained.rundir.read_shard(index), trained.splits, trained.run.reinforce)

@@ -10,8 +10,7 @@ from engine.errors import LeakError
 from engine.run.directory import RunDirectory
 from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
-from engine.training.inspection import inspect_shards
-from engine.training.recipe import inspect_shard
+from engine.training.contents import ShardContents, inspect_shard, inspect_shards, source_splits
 
 
 @pytest.fixture
@@ -25,8 +24,12 @@ def rundir(tmp_path: Path, run: RunFile) -> RunDirectory:
     return committed_run(tmp_path / "run", run)
 
 
+def inspect(run: RunFile, rundir: RunDirectory) -> tuple[ShardContents, ...]:
+    return inspect_shards(rundir, run.reinforce, source_splits(rundir.plan(), run.data.splits, run.seed))
+
+
 def test_a_clean_run_is_counted_by_split(run: RunFile, rundir: RunDirectory) -> None:
-    contents = inspect_shards(run, rundir)
+    contents = inspect(run, rundir)
     edited = rundir.plan().counts(edited=True)
     assert sum(shard.train for shard in contents) == 2 * sum(edited["train"].values())
     assert sum(shard.validation for shard in contents) == 2 * sum(edited["validation"].values())
@@ -36,7 +39,7 @@ def test_a_test_source_in_a_shard_is_refused_by_shard_and_key(run: RunFile, rund
     leaked = source_of_test_split(run, rundir)
     plant(rundir, 1, leaked)
     with pytest.raises(LeakError, match=f"shard 000001, sample {leaked.key}: its source is of the test split"):
-        inspect_shards(run, rundir)
+        inspect(run, rundir)
 
 
 def test_a_test_source_that_says_it_is_train_is_refused_too(run: RunFile, rundir: RunDirectory) -> None:
@@ -44,7 +47,7 @@ def test_a_test_source_that_says_it_is_train_is_refused_too(run: RunFile, rundir
     disguised = replace(leaked, key=f"{leaked.key}-cf0", role="counterfactual", split="train")
     plant(rundir, 0, disguised)
     with pytest.raises(LeakError, match=rf"shard 000000, sample {disguised.key}.*recorded train, by its hash test"):
-        inspect_shards(run, rundir)
+        inspect(run, rundir)
 
 
 def test_a_validation_source_among_train_is_refused(run: RunFile, rundir: RunDirectory) -> None:

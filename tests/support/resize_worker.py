@@ -4,14 +4,15 @@ import os
 from pathlib import Path
 
 import deepspeed
-import deepspeed.ops
 import numpy as np
 import torch
 from finetune_run import CLASSES, SIZE
 
-from actors.finetune.arm import Arm
 from actors.finetune.batches import Batch
-from actors.finetune.model import Patient
+from actors.finetune.model import BaseClassifier
+from actors.finetune.start import leave_out_shared_memory
+from actors.finetune.trainer import Trainer
+from engine.runfile.arms import ARMS
 from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.training.recipe import deepspeed_settings
@@ -28,14 +29,14 @@ def main(rank: int, world: int, port: int, patient_folder: str, stage: str, step
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "LOCAL_SIZE": str(world),
         "RANK": str(rank), "LOCAL_RANK": str(rank),
     }  # fmt: skip
-    deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False}
+    leave_out_shared_memory()
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
     zero = {"stage": int(stage)} | ({"stage3_param_persistence_threshold": 0} if stage == "3" else {})
     config = ReinforceConfig(
         num_steps=20, batch_size=8, num_workers=world, max_blur=0.0, deepspeed={"zero_optimization": zero}
     )
-    patient = Patient(ModelConfig(name=patient_folder), CLASSES, offline=True)
-    arm = Arm("real_only", patient, config, deepspeed_settings(config))
+    patient = BaseClassifier(ModelConfig(name=patient_folder), CLASSES, offline=True)
+    arm = Trainer(ARMS["real_only"], patient, config, deepspeed_settings(config))
     first = 0
     if saved != "-":
         arm.load(saved)

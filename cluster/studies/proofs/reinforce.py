@@ -1,21 +1,21 @@
-"""Does fine-tuning on edits cure the patient, and better than anything else? Every arm, several seeds."""
+"""Does fine-tuning on edits remove the weakness, and better than anything else? Every arm, several seeds."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster.phases.arms import PATIENT
 from cluster.phases.pipeline import ALL_PHASES, open_run, run_phases
 from cluster.studies.proofs.attainable import attainable
 from cluster.studies.proofs.seeds import mean_over_seeds
 from engine.figures.figures import Figure
 from engine.plan.plan import Plan
 from engine.run.directory import EVALUATION, RunDirectory
+from engine.runfile.arms import ARMS, BASE, CANDIDATE
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 
 RUN_FILE = Path("configs/wardrobe.yaml")
-ARMS = ("real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle")
+BOUND = next(name for name, arm in ARMS.items() if arm.is_bound)
 NUM_SOURCES, NUM_STEPS = 1600, 300
 SETTINGS = (
     # Twice the sources that the demo has time for, and both kinds of edit alike: before the probe nobody knows which.
@@ -44,7 +44,7 @@ GAPS = (
 
 ALLOWED_LOSS = 0.005
 ATTAINABLE = "attainable"
-NO_RIVALS = ("reinforced", "oracle", ATTAINABLE)
+NO_RIVALS = (CANDIDATE, BOUND, ATTAINABLE)
 
 Accuracies = dict[str, dict[str, float]]
 
@@ -55,23 +55,23 @@ def reinforce_figures(
     """Yield each arm's accuracies, how much of the gap to the oracle is closed, and what it costs, over seeds.
 
     A seed is another run from the start: other sources, other edits, another order of training. Runs resume. Beside the
-    arms stands ATTAINABLE: no arm can cure more while it forgets no more than is allowed.
+    arms stands ATTAINABLE: no arm can gain more while it forgets no more than is allowed.
     """
     found = []
     for seed in seeds:
         found.append(run_seed(folder, seed, num_sources, num_steps))
         print(f"seed {seed}: {_describe(found[-1])}", flush=True)
     for measure in MEASURES:
-        for arm in (PATIENT, *ARMS, ATTAINABLE):
+        for arm in (BASE, *ARMS, ATTAINABLE):
             yield mean_over_seeds(f"reinforce.{measure}.{arm}", [accuracies[arm][measure] for accuracies in found])
     for measure, name, target in GAPS:
         # Where the oracle itself is no better there is no gap to close.
-        with_gap = [each for each in found if each["oracle"][measure] > each["patient"][measure]]
+        with_gap = [each for each in found if each[BOUND][measure] > each[BASE][measure]]
         if with_gap:
-            yield mean_over_seeds(name, [_closed(each, measure, "reinforced") for each in with_gap], target=target)
+            yield mean_over_seeds(name, [_closed(each, measure, CANDIDATE) for each in with_gap], target=target)
             bound = [_closed(each, measure, ATTAINABLE) for each in with_gap]
             yield mean_over_seeds(f"{name}.{ATTAINABLE}", bound)
-    losses = [each["patient"]["accuracy_biased"] - each["reinforced"]["accuracy_biased"] for each in found]
+    losses = [each[BASE]["accuracy_biased"] - each[CANDIDATE]["accuracy_biased"] for each in found]
     yield mean_over_seeds("reinforce.biased_accuracy_lost", losses, target=ALLOWED_LOSS, better="lower")
     yield mean_over_seeds("reinforce.ahead_of_next_arm", [_ahead(each) for each in found], target=0.0)
 
@@ -94,19 +94,19 @@ def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings
         arm: {measure: content[test_set][name] for measure, (test_set, name) in MEASURES.items()}
         for arm, content in evaluation["arms"].items()
     }
-    return {**found, ATTAINABLE: attainable(run, rundir, found["patient"]["accuracy_biased"] - ALLOWED_LOSS)}
+    return {**found, ATTAINABLE: attainable(run, rundir, found[BASE]["accuracy_biased"] - ALLOWED_LOSS)}
 
 
 def _closed(accuracies: Accuracies, measure: str, arm: str) -> float:
-    """Return the share of the way from the patient to the oracle."""
-    patient, reached, oracle = (accuracies[name][measure] for name in ("patient", arm, "oracle"))
-    return (reached - patient) / (oracle - patient)
+    """Return the share of the way from the base classifier to the oracle."""
+    before, reached, bound = (accuracies[name][measure] for name in (BASE, arm, BOUND))
+    return (reached - before) / (bound - before)
 
 
 def _ahead(accuracies: Accuracies) -> float:
     """Return how far the reinforced arm is ahead of the best of the others in conflict, but for the oracle."""
     others = [found["conflict_accuracy"] for arm, found in accuracies.items() if arm not in NO_RIVALS]
-    return accuracies["reinforced"]["conflict_accuracy"] - max(others)
+    return accuracies[CANDIDATE]["conflict_accuracy"] - max(others)
 
 
 def _describe(accuracies: Accuracies) -> str:

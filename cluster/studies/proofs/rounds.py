@@ -16,6 +16,7 @@ from cluster.studies.proofs.shifted import Shifted
 from engine.evaluation.comparison import Comparison
 from engine.figures.figures import Figure, share
 from engine.run.directory import RunDirectory
+from engine.runfile.arms import CANDIDATE
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 
@@ -94,7 +95,7 @@ def trial_run(run_file: Path, seed: int, num_sources: int, num_rounds: int) -> R
     run["stages"]["perturber"]["edits"] = EDITS
     run["stages"]["verifier"]["min_directional"] = MIN_DIRECTIONAL
     run["probe"]["transfer"] = ()
-    run["reinforce"]["arms"] = ("reinforced",)
+    run["reinforce"]["arms"] = (CANDIDATE,)
     return RunFile.model_validate(run)
 
 

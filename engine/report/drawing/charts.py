@@ -10,11 +10,11 @@ from markupsafe import Markup, escape
 MARKS = {
     "circle": '<circle r="5"/>',
     "square": '<path d="M-4.6 -4.6H4.6V4.6H-4.6Z"/>',
-    "diamond": '<path d="M0 -6.4L6.4 0L0 6.4L-6.4 0Z"/>',
     "triangle": '<path d="M0 -5.8L6 4.6H-6Z"/>',
     "wedge": '<path d="M0 5.8L6 -4.6H-6Z"/>',
     "bar": '<path d="M-2 -6H2V6H-2Z"/>',
     "plus": '<path d="M-2 -6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z"/>',
+    "diamond": '<path d="M0 -6.4L6.4 0L0 6.4L-6.4 0Z"/>',
     "star": '<path d="M0 -7L1.9 -2.2L7 -2.2L2.9 1L4.4 6L0 3L-4.4 6L-2.9 1L-7 -2.2L-1.9 -2.2Z"/>',
 }
 DASHES = ("none", "6 4", "2 4", "10 3 2 3")

@@ -1,35 +1,33 @@
-"""What the page calls the arms, in the order in which it shows them, and how it draws them."""
+"""What the page calls the base classifier and the arms, in the order in which it shows them, and how it draws them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
+from engine.report.drawing.charts import MARKS
+from engine.runfile.arms import ARMS as TRAINED
+from engine.runfile.arms import BASE
 from engine.runfile.run import RunFile
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmLook:
-    """Hold an arm's name and meaning in words, and the mark that tells it from others where colour does not."""
+    """An arm's name and meaning in words, and the mark that tells it from others where colour does not."""
 
     name: str
     meaning: str
     mark: str
 
 
+ARMS = (BASE, *TRAINED)
+_BASE_WORDS = ("base classifier", "the classifier under test, before any training")
+_WORDS = (_BASE_WORDS, *((arm.title, arm.meaning) for arm in TRAINED.values()))
 LOOKS = {
-    "patient": ArmLook(name="patient", meaning="the classifier as it came", mark="circle"),
-    "real_only": ArmLook(name="real only", meaning="the same training steps, without edits", mark="square"),
-    "randaugment": ArmLook(name="RandAugment", meaning="without edits, real images distorted", mark="triangle"),
-    "cutmix": ArmLook(name="CutMix", meaning="without edits, real images mixed", mark="wedge"),
-    "reweighted": ArmLook(name="reweighted", meaning="without edits, errors drawn more often (JTT)", mark="bar"),
-    "random_edits": ArmLook(name="random edits", meaning="accepted edits drawn alike, and real images", mark="plus"),
-    "reinforced": ArmLook(
-        name="reinforced", meaning="accepted edits drawn by the weakness found, and real images", mark="diamond"
-    ),
-    "oracle": ArmLook(name="oracle", meaning="real images without the weakness: what could be had", mark="star"),
+    arm: ArmLook(name=name, meaning=meaning, mark=mark)
+    for arm, (name, meaning), mark in zip(ARMS, _WORDS, cycle(MARKS), strict=False)
 }
-ARMS = tuple(LOOKS)
 
 
 def arms_of(run: RunFile) -> Sequence[str]:
-    """Return the arms of a run, the patient first, in the page's order."""
-    return [arm for arm in ARMS if arm == "patient" or arm in run.reinforce.arms]
+    """Return the arms of a run, the base classifier first, in the page's order."""
+    return [arm for arm in ARMS if arm == BASE or arm in run.reinforce.arms]

@@ -9,10 +9,11 @@ from PIL import Image
 from engine.probe.attribution import Attribution
 from engine.report.drawing.words import percent, points
 from engine.report.views.attribution import GIVES, TAKES, overlay_uri, strongest
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.sample import Sample
 
 View = dict[str, Any]
-ARM_WORDS = {"patient": "before", "reinforced": "after"}
+ARM_WORDS = {BASE: "before", CANDIDATE: "after"}
 
 
 def evidence_view(

@@ -7,10 +7,13 @@ from engine.report.drawing.maps import group_attributes, group_map, group_name, 
 from engine.report.drawing.words import count, interval, percent, points
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ARMS, LOOKS, arms_of
+from engine.report.views.evidence import ARM_WORDS
 from engine.report.views.rounds import rounds_view
 from engine.report.views.run import accept_tables, cost_view, verifier_sentence
 from engine.report.views.training import training_view
 from engine.report.views.weakness import weakness_view
+from engine.runfile.arms import ARMS as TRAINED
+from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
 
 View = dict[str, Any]
@@ -36,7 +39,8 @@ FIGURES = (
 )
 NUM_GROUPS = 8
 # More would be read by nobody; the others are in summary.json.
-GROUP_ARMS = ("patient", "real_only", "reinforced", "oracle")
+GROUP_ARMS = (BASE, *(name for name, arm in TRAINED.items() if arm.is_key))
+MAP_ARMS = (BASE, CANDIDATE, *(name for name in GROUP_ARMS[1:] if TRAINED[name].is_baseline))
 MISSING = {
     "evaluation": "No evaluation yet: `counterforge run` evaluates every arm on the test sets after reinforcing.",
     "weakness": "Not probed yet: run `counterforge probe`, which asks the classifier about every accepted picture.",
@@ -58,7 +62,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "sign": sign,
         "patient": run.probe.model.name if run.probe.model else run.probe.callable,
         "arms": [_arm(arm) | {"what": LOOKS[arm].meaning} for arm in arms_of(run)],
-        "arm_words": {"patient": "before", "reinforced": "after"},
+        "arm_words": ARM_WORDS,
         "figures": _figures(summary),
         "weakness": weakness_view(summary["weakness"]),
         "pictures_sentence": _pictures_sentence(summary["pictures"]),
@@ -66,15 +70,15 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "verifier_sentence": verifier_sentence(summary),
         "accept_tables": accept_tables(summary["accept_rate"]),
         "training": training_view(summary["training"]),
-        "rounds": rounds_view(summary["rounds"], _patient_on_edits(summary["training"]), run.rounds),
+        "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds),
         **cost_view(summary),
         "run_file": run_text,
         "missing": MISSING,
     }
 
 
-def _patient_on_edits(training: Mapping[str, Any] | None) -> float | None:
-    return training["arms"]["patient"]["validation_edits_accuracy"] if training else None
+def _base_on_edits(training: Mapping[str, Any] | None) -> float | None:
+    return training["arms"][BASE]["validation_edits_accuracy"] if training else None
 
 
 def _arm(name: str) -> View:
@@ -92,12 +96,12 @@ def _figures(summary: Mapping[str, Any]) -> list[View]:
     figures = []
     for name, title, what, missing in FIGURES:
         known = {arm: figure for arm, figure in summary[name].items() if figure and figure["value"] is not None}
-        both = "patient" in known and "reinforced" in known
+        both = BASE in known and CANDIDATE in known
         figures.append(
             {
                 "name": title,
                 "what": what,
-                "change": known["reinforced"]["value"] - known["patient"]["value"] if both else None,
+                "change": known[CANDIDATE]["value"] - known[BASE]["value"] if both else None,
                 "range": _change_range(summary, name),
                 "arms": [_estimate(arm, known[arm]) for arm in ARMS if arm in known],
                 "missing": None if known else missing,
@@ -124,18 +128,18 @@ def _pictures_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
-    if not groups or not group_attributes(groups["arms"]["patient"]):
+    if not groups or not group_attributes(groups["arms"][BASE]):
         return None
-    patient = groups["arms"]["patient"]
-    classes = shown_classes(patient)
-    all_classes = len({group["class_name"] for group in patient})
+    base = groups["arms"][BASE]
+    classes = shown_classes(base)
+    all_classes = len({group["class_name"] for group in base})
     attributes = []
-    for attribute in group_attributes(patient):
+    for attribute in group_attributes(base):
         maps = [
             group_map(
                 groups["arms"][arm], attribute, title=LOOKS[arm].name, classes=classes, dominant=groups["dominant"]
             )
-            for arm in ("patient", "reinforced", "real_only")
+            for arm in MAP_ARMS
             if arm in groups["arms"]
         ]
         note = (
@@ -163,7 +167,7 @@ def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Sequence[str]) -> list[View]:
     found = {arm: {group_name(group): group for group in arms[arm]} for arm in known}
-    large = [group for group in arms["patient"] if group["n"] >= 10]
+    large = [group for group in arms[BASE] if group["n"] >= 10]
     worst = sorted(large, key=lambda group: (group["accuracy"], -group["n"]))[:NUM_GROUPS]
     return [
         {

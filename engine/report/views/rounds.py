@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from engine.report.drawing.charts import share_bar
 from engine.report.drawing.words import DASH, count, percent
 from engine.rounds.allocation import Allocation, CellShare
+from engine.runfile.arms import CANDIDATE
 from engine.runfile.rounds import RoundsConfig
 
 View = dict[str, Any]
@@ -33,7 +34,7 @@ def rounds_summary(
     ordered = sorted(allocations.items(), key=lambda item: item[1].number)
     after = [allocation.edits_accuracy for _, allocation in ordered]
     arms = (trained or {}).get("arms", {})
-    after.append(arms.get("reinforced", {}).get("validation_edits_accuracy"))
+    after.append(arms.get(CANDIDATE, {}).get("validation_edits_accuracy"))
     chosen = pc.and_(pc.equal(candidates["role"], "counterfactual"), pc.equal(candidates["split"], "train"))
     edits = candidates.filter(chosen)
     of_edit = pa.array([of_shard.get(shard) or "" for shard in edits["shard"].to_pylist()], pa.string())

@@ -8,6 +8,7 @@ from markupsafe import Markup
 from engine.report.drawing.charts import Line, line_chart
 from engine.report.drawing.words import DASH, count, percent, plain, words
 from engine.report.views.arms import ARMS, LOOKS
+from engine.runfile.arms import BASE
 
 View = dict[str, Any]
 IMAGE_NAMES = {"replay": "real ones", "counterfactuals": "accepted edits"}
@@ -26,7 +27,7 @@ def training_view(training: Mapping[str, Any] | None) -> View | None:
             "best": known[arm].get("best_step"),
         }
         for arm in ARMS
-        if arm in known and arm != "patient"
+        if arm in known and arm != BASE
     ]
     for arm in arms:
         names_written = (name for line in arm["history"] for name in line if name != "arm")
@@ -74,26 +75,26 @@ def _is_best(line: Mapping[str, Any], arm: View, name: str) -> bool:
 
 
 def _frontier(training: Mapping[str, Any]) -> Markup:
-    """Draw what each arm gives up on real images for what it gains on edits, from the patient to the last step."""
+    """Draw each arm's accuracy on edits against that on real images, from the base classifier to the last step."""
     known = training.get("arms", {})
-    patient = _place(known.get("patient", {}))
+    base = _place(known.get(BASE, {}))
     lines = []
     for arm in ARMS:
         ways = known.get(arm, {}).get("frontier", [])
-        if patient is None or not ways:
+        if base is None or not ways:
             continue
         places = [_place(point) for point in (*sorted(ways, key=_share), known[arm]["history"][-1])]
-        points = [patient, *(place for place in places if place is not None)]
+        points = [base, *(place for place in places if place is not None)]
         kept = _place(known[arm])
         lines.append(Line(css=arm, points=points, highlight=kept))
-    if not lines or patient is None:
+    if not lines or base is None:
         return Markup("")
-    allowed = patient[0] - training["settings"]["max_accuracy_loss"]
+    allowed = base[0] - training["settings"]["max_accuracy_loss"]
     heights = [y for line in lines for _, y in line.points]
     guard = Line(css="guard", points=[(allowed, min(heights)), (allowed, max(heights))])
     return line_chart(
-        [*lines, guard, Line(css="patient", points=[patient])],
-        title="accuracy on validation edits against accuracy on real validation images, from the patient to each arm",
+        [*lines, guard, Line(css=BASE, points=[base])],
+        title="accuracy on validation edits by that on real validation images, from the base classifier to each arm",
         y_label="on validation edits",
         x_label="on real validation images",
         percent=True,
@@ -116,7 +117,7 @@ def _sentence(training: Mapping[str, Any], arms: Sequence[View]) -> str:
     return " ".join(
         sentence
         for sentence in (
-            "All arms start from the patient and take the same number of steps.",
+            "All arms start from the base classifier and take the same number of steps.",
             f"Images to draw from: {used}." if used else "",
             "Which weights were kept was chosen on validation data alone." if arms else "",
         )

@@ -10,7 +10,7 @@ from engine.report.drawing.words import count, interval, percent, plain, points,
 View = dict[str, Any]
 NUM_CELLS, NUM_PHRASES, NUM_CURVES = 12, 12, 20
 # Colours of the page that lines may have; the dash differs too.
-LINE_COLOURS = ("reinforced", "real_only", "patient", "harm")
+LINE_COLOURS = ("line-1", "line-2", "line-3", "line-4")
 ROLE_NAMES = {"source": "originals", "placebo": "placebos", "counterfactual": "accepted edits"}
 
 

@@ -12,7 +12,7 @@ from tiny_classifiers import save_checkpoint
 
 from actors.classifier.classes import match_classes
 from actors.classifier.classifier import Classifier, classifier_digest
-from actors.finetune.model import Patient
+from actors.finetune.model import BaseClassifier
 from actors.images.codec import UnreadableImageError, decode_rgb
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
@@ -51,7 +51,7 @@ def test_an_image_gets_the_same_bits_whatever_its_neighbours(checkpoint: Path) -
 
 
 def test_the_probe_sees_of_a_large_photograph_what_fine_tuning_sees(checkpoint: Path) -> None:
-    patient = Patient(ModelConfig(name=str(checkpoint)), CLASSES, offline=True)
+    patient = BaseClassifier(ModelConfig(name=str(checkpoint)), CLASSES, offline=True)
     photograph = Image.fromarray(data.astronaut())
     buffer = io.BytesIO()
     photograph.save(buffer, "JPEG", quality=95)

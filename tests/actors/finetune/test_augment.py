@@ -1,8 +1,8 @@
-"""Augmentation in fine-tuning: each image has its own blur; a CutMix image's share is the area that is its own."""
+"""Augmentation in fine-tuning: each image has its own blur."""
 
 import torch
 
-from actors.finetune.augment import blurred, cutmixed
+from actors.finetune.augment import blurred
 
 
 def noise(count: int = 6, size: int = 16) -> torch.Tensor:
@@ -39,16 +39,3 @@ def test_each_image_has_its_own_blur_and_its_neighbours_do_not_matter() -> None:
 def test_the_generator_decides() -> None:
     assert torch.equal(blurred(noise(), 0.1, generator()), blurred(noise(), 0.1, generator()))
     assert not torch.equal(blurred(noise(), 0.1, generator()), blurred(noise(), 0.1, generator(2)))
-
-
-def test_a_cutmix_image_is_its_own_and_its_partner_s_in_the_shares_that_are_said() -> None:
-    images = torch.arange(1.0, 33)[:, None, None, None].expand(-1, 3, 16, 12)
-    mixed, partners, shares = cutmixed(images, generator())
-    for row, partner in enumerate(partners.tolist()):
-        own = mixed[row] == images[row]
-        assert torch.equal(own | (mixed[row] == images[partner]), torch.ones_like(own))
-        if partner != row:
-            assert abs(float(own.float().mean()) - float(shares[row])) < 1e-6
-    assert sorted(partners.tolist()) == list(range(32))
-    assert 0.3 < float(shares.mean()) < 0.8
-    assert float(shares.std()) > 0.1

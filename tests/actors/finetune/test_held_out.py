@@ -8,15 +8,15 @@ from finetune_run import committed_run, run_file, save_images, save_resnet
 from pydantic import ValidationError
 
 from actors.finetune.images import RunImages
-from actors.finetune.model import Patient
-from actors.finetune.state import FinetuneTask
+from actors.finetune.model import BaseClassifier
 from actors.finetune.stream import Place
 from engine.run.directory import WEAKNESS, RunDirectory
-from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.runfile.arms import ARMS, ArmName
+from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
 from engine.training.gate import Gate, Score
 from engine.training.held_out import is_held_out
-from engine.training.inspection import edit_draws, inspect_shards
+from engine.training.settings import resolve_settings
 
 HELD_OUT = ["Navies"]  # "navy", as the ranking of phrases counts it
 PHRASES = [f"phrase {number}" for number in range(1000)]
@@ -64,21 +64,16 @@ def test_phrases_can_be_named() -> None:
 
 @pytest.mark.parametrize("arm", ["random_edits", "reinforced"])
 def test_no_draw_has_a_held_out_phrase(run: RunFile, rundir: RunDirectory, arm: ArmName) -> None:
-    contents = inspect_shards(run, rundir)
     weak = {"class_name": None, "kind": "background", "after": "navy", "tested_drop": 0.9}
     rundir.write_json(WEAKNESS, {"cells": [weak], "by_kind": []})
-    draws = edit_draws(run, rundir, contents)
-    assert {cell[2]: times for cell, times in draws.items()} == {"blue": 1, "navy": 0}
-    assert run.probe.model is not None
-    task = FinetuneTask(
-        name="test", run=run, rundir=rundir.storage.root, contents=contents, draws=draws, arms=(arm,), deepspeed={}
-    )
+    settings = replace(resolve_settings(run, rundir, "digest"), arms=(arm,))
+    assert {cell[2]: times for cell, times in settings.draws.items()} == {"blue": 1, "navy": 0}
     for size in (1, 2):
         drawn: list[str] = []
         for rank in range(size):
-            patient = Patient(run.probe.model, rundir.info.classes, offline=True)
-            images = RunImages(task, patient, Place(rank=rank, size=size))
-            stream = images._counterfactuals(arm, seed=0)
+            base = BaseClassifier(settings.model, settings.classes, offline=True)
+            images = RunImages(settings, base, Place(rank=rank, size=size))
+            stream = images._counterfactuals(ARMS[arm], seed=0)
             records = [edit.key for turn in range(2) for edit in stream.round(turn)]
             assert len(records) == 2 * stream.round_length
             drawn += records
@@ -98,21 +93,21 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
     good = Score(real="1" * 10, edits="1" * 20, held_out="0111")
     worse = replace(good, held_out="0001")
     sources = [f"s{number}" for number in range(20)]
-    gate = Gate(patient=patient, config=config, real_groups=sources[:10], edit_groups=sources)
-    assert gate.rank(good, "reinforced") == gate.rank(worse, "reinforced")
+    gate = Gate(base=patient, config=config, real_groups=sources[:10], edit_groups=sources)
+    assert gate.rank(good, ARMS["reinforced"]) == gate.rank(worse, ARMS["reinforced"])
     real_only = replace(patient, held_out="1100")
     decision = gate.decide({"reinforced": good, "real_only": real_only})
     assert decision.verdict == "ship"
     assert decision.reasons[-1] == (
-        "accuracy on the 4 validation edits with phrases that were held out of training 75.0 %, patient 50.0 %, "
-        "real images only 50.0 %"
+        "accuracy on the 4 validation edits with phrases that were held out of training 75.0 %, "
+        "base classifier 50.0 %, real images only 50.0 %"
     )
     decision = gate.decide({"reinforced": worse})
     assert decision.verdict == "do not ship"
-    assert "held out of training 25.0 %, patient 50.0 %" in decision.reasons[0]
+    assert "held out of training 25.0 %, base classifier 50.0 %" in decision.reasons[0]
     # Said too where something else decides.
     lost = replace(good, real="0" * 10)
     assert "held out of training 75.0 %" in gate.decide({"reinforced": lost}).reasons[-1]
-    none = replace(gate, patient=replace(patient, held_out="")).decide({"reinforced": replace(good, held_out="")})
+    none = replace(gate, base=replace(patient, held_out="")).decide({"reinforced": replace(good, held_out="")})
     assert none.verdict == "ship"
     assert "has a held-out phrase: nothing shows" in none.reasons[-1]

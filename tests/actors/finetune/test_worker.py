@@ -2,10 +2,10 @@
 
 import io
 import itertools
+import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -16,16 +16,16 @@ from finetune_run import CLASSES, SIZE, committed_run, run_file, save_images, sa
 from PIL import Image
 
 from actors.finetune.batches import DecodedImages, Loading, RealImages, TrainingImages
-from actors.finetune.lora import adapted, merged
 from actors.finetune.model import (
-    Patient,
+    BaseClassifier,
+    adapted,
     find_head,
     freeze_batch_norm,
     interpolated,
+    merged,
     parameter_groups,
     prepare_batch_norm,
 )
-from actors.finetune.state import ArmRecord, Entry, Point, Progress
 from actors.finetune.stream import Counterfactuals, Place, StreamedEdit
 from actors.images.codec import decode_rgb
 from actors.images.preprocessing import Preprocessing
@@ -33,16 +33,17 @@ from actors.models.batching import ahead
 from actors.models.loading import load_image_processor
 from engine.errors import LeakError, ModelError, ShardError
 from engine.run.directory import RunDirectory
+from engine.runfile.arms import ARMS
 from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import LoraSettings, ReinforceConfig
 from engine.runfile.run import RunFile
 from engine.sample import Rejection, Split, content_seed
 from engine.sources import open_source, read_sample
 from engine.storage.storage import Storage
-from engine.training.emphasis import EditCell
+from engine.training.contents import EditCell, ShardContents, inspect_shards, source_splits
 from engine.training.gate import Gate, Score
-from engine.training.inspection import inspect_shards, source_splits
-from engine.training.recipe import ShardContents, Share
+from engine.training.progress import ArmRecord, Entry, Point, Progress
+from engine.training.recipe import Share
 
 ALONE = Place(rank=0, size=1)
 
@@ -67,7 +68,7 @@ def rundir(folder: Path, run: RunFile) -> RunDirectory:
 
 @pytest.fixture(scope="module")
 def contents(run: RunFile, rundir: RunDirectory) -> tuple[ShardContents, ...]:
-    return inspect_shards(run, rundir)
+    return inspect(run, rundir)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +87,10 @@ def preprocessing(folder: Path) -> Preprocessing:
 def real(run: RunFile, rundir: RunDirectory, preprocessing: Preprocessing) -> RealImages:
     items = [planned.item for planned in rundir.plan().of_split("train")]
     return RealImages(open_source(run.data.train), items, preprocessing)
+
+
+def inspect(run: RunFile, rundir: RunDirectory) -> tuple[ShardContents, ...]:
+    return inspect_shards(rundir, run.reinforce, source_splits(rundir.plan(), run.data.splits, run.seed))
 
 
 def open_shard(rundir: RunDirectory, name: str) -> io.BytesIO:
@@ -126,7 +131,7 @@ def test_a_share_of_the_edits_is_counted_and_drawn_alike_and_holds_every_smaller
     found: list[set[str]] = []
     for share in (0.2, 0.6, 1.0):
         part = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"edit_share": share})})
-        contents = inspect_shards(part, rundir)
+        contents = inspect(part, rundir)
         stream = Counterfactuals(rundir, contents, once(contents), splits, ALONE, seed=0, edit_share=share)
         found.append(set(keys(stream.round(0))))
         assert len(found[-1]) == stream.round_length == sum(shard.train for shard in contents)
@@ -283,8 +288,8 @@ def test_the_order_is_that_of_webdatasets_own_pipeline(
 
 def test_a_shard_that_was_replaced_while_it_was_streamed_is_not_trained_on(folder: Path, run: RunFile) -> None:
     rundir = committed_run(folder / "replaced", run)
-    contents = inspect_shards(run, rundir)
-    edit = next(Counterfactuals(rundir, contents, once(contents), source_splits(run, rundir), ALONE, 0).round(0))
+    contents, splits = inspect(run, rundir), source_splits(rundir.plan(), run.data.splits, run.seed)
+    edit = next(Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0).round(0))
     for index in rundir.done():
         rundir.storage.write(f"shards/{index:06d}.tar", rundir.storage.read(f"shards/{index:06d}.tar"))
     with pytest.raises(ShardError, match="was replaced while it was read"):
@@ -416,16 +421,16 @@ def test_the_head_is_cut_to_the_run_s_classes_in_the_run_s_order(tmp_path: Path)
     from transformers import AutoModelForImageClassification
 
     whole = AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
-    cut = Patient(config, CLASSES, offline=True).model().eval()
+    cut = BaseClassifier(config, CLASSES, offline=True).model().eval()
     images = torch.randn(2, 3, SIZE, SIZE)
     with torch.no_grad():
         assert torch.allclose(cut(images).logits, whole(images).logits[:, [3, 1]], atol=1e-6)
     with pytest.raises(ModelError, match="does not know 'horse'"):
-        Patient(config, ("cat", "horse"), offline=True)
+        BaseClassifier(config, ("cat", "horse"), offline=True)
 
 
 def test_a_saved_model_loads_and_answers_the_same(folder: Path, tmp_path: Path) -> None:
-    patient = Patient(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True)
+    patient = BaseClassifier(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True)
     trained = patient.model().eval()
     with torch.no_grad():
         for parameter in trained.parameters():
@@ -471,7 +476,7 @@ def test_frozen_batch_norm_does_not_move() -> None:
 
 
 def test_the_head_is_the_last_layer_with_a_row_for_each_class(folder: Path) -> None:
-    model = Patient(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True).model()
+    model = BaseClassifier(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True).model()
     assert find_head(model, len(CLASSES), "head") is model.classifier[1]
     with pytest.raises(ModelError, match=r"trained is lora.* no linear layer of 7 rows: set it to all"):
         find_head(model, 7, "lora")
@@ -481,7 +486,7 @@ def test_the_head_is_the_last_layer_with_a_row_for_each_class(folder: Path) -> N
 def test_adapters_start_as_the_patient_and_merge_into_what_they_have_become(
     save: Callable[[Path], Path], tmp_path: Path
 ) -> None:
-    patient = Patient(ModelConfig(name=str(save(tmp_path))), CLASSES, offline=True)
+    patient = BaseClassifier(ModelConfig(name=str(save(tmp_path))), CLASSES, offline=True)
     settings, images = LoraSettings(rank=2), torch.rand(3, 3, SIZE, SIZE)
     model, plain = adapted(patient, settings).eval(), patient.model().eval()
     with torch.no_grad():
@@ -515,8 +520,8 @@ def test_only_matrices_decay() -> None:
 
 def test_progress_survives_json_and_keeps_the_first_of_equal_checkpoints() -> None:
     patient, score = Score(real="110", edits="0"), Score(real="111", edits="1")
-    gate = Gate(patient=patient, config=ReinforceConfig(), real_groups="abc", edit_groups="d")
-    rank = partial(gate.rank, arm="reinforced")
+    gate = Gate(base=patient, config=ReinforceConfig(), real_groups="abc", edit_groups="d")
+    rank = partial(gate.rank, arm=ARMS["reinforced"])
     record = ArmRecord()
     for step in (10, 20):
         entry = Entry(
@@ -529,8 +534,8 @@ def test_progress_survives_json_and_keeps_the_first_of_equal_checkpoints() -> No
     record = record.add_point(0.25, worse, rank)
     assert (record.best_step, record.best_share) == (10, 1.0)
     assert record.frontier == (Point(share=0.25, validation_accuracy=2 / 3, validation_edits_accuracy=1.0),)
-    progress = Progress(patient=patient).with_arm("reinforced", record)
-    assert Progress.from_json(asdict(progress)) == progress
+    progress = Progress(base=patient).with_arm("reinforced", record)
+    assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
 
 
 def test_weights_on_the_way_are_kept_where_the_trained_ones_break_the_guard() -> None:
@@ -540,7 +545,7 @@ def test_weights_on_the_way_are_kept_where_the_trained_ones_break_the_guard() ->
         validation_edits_accuracy=1.0,
     )  # fmt: skip
     for arm, share, best in (("reinforced", 0.5, between), ("oracle", 1.0, broken)):
-        gate = Gate(patient=patient, config=ReinforceConfig(), real_groups="ab", edit_groups="cd")
-        rank = partial(gate.rank, arm=arm)
+        gate = Gate(base=patient, config=ReinforceConfig(), real_groups="ab", edit_groups="cd")
+        rank = partial(gate.rank, arm=ARMS[arm])
         record = ArmRecord().add(entry, broken, rank).add_point(0.5, between, rank)
         assert (record.best_step, record.best_share, record.best) == (20, share, best)

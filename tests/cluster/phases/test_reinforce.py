@@ -47,7 +47,6 @@ pytestmark = pytest.mark.timeout(900)
 STEPS = {"num_steps": 64, "eval_every": 16}
 # A busy machine of two cores needs minutes for what takes seconds alone.
 WAIT_S = 600
-DRAWS = {("blob", "background", "blue"): 1}
 
 
 @pytest.fixture(scope="module")
@@ -372,15 +371,3 @@ def test_a_black_box_cannot_be_reinforced(folder: Path) -> None:
     blind = run.model_copy(update={"probe": ProbeConfig(callable="some.module:function")})
     with pytest.raises(RunFileError, match="set probe"):
         reinforce_run(blind, rundir)
-
-
-def test_another_recipe_is_another_training(folder: Path) -> None:
-    run, rundir = make(folder, "names")
-    model = run.probe.model
-    assert model is not None
-    name = reinforce.training_name(run, model, rundir, {}, DRAWS)
-    faster = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"learning_rate": 0.5})})
-    patient = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"max_failures": 9})})
-    assert reinforce.training_name(faster, model, rundir, {}, DRAWS) != name
-    assert reinforce.training_name(patient, model, rundir, {}, DRAWS) == name
-    assert reinforce.training_name(run, model, rundir, {}, {**DRAWS, ("blob", "background", "blue"): 3}) != name

@@ -157,7 +157,7 @@ def test_each_figure_shows_every_arm_with_its_interval(page: Page) -> None:
     ]
     conflict = figures[0].text
     assert "+55.0 points, +40.0 to +70.0" in conflict
-    for arm in ("patient 20.0 %", "real only 30.0 %", "reinforced 75.0 %"):
+    for arm in ("base classifier 20.0 %", "real only 30.0 %", "reinforced 75.0 %"):
         assert arm in conflict
     assert len([svg for svg in figures[0].find("svg") if "track" in (svg.attributes.get("class") or "")]) == 3
 
@@ -286,7 +286,7 @@ def test_tables_have_headers_and_ids_are_unique(page: Page) -> None:
 
 def test_groups_are_shown_before_and_after(page: Page) -> None:
     maps = [t for t in page.section("groups").find("table") if "heat" in (t.attributes.get("class") or "")]
-    assert [next(table.find("caption")).text for table in maps] == ["patient", "reinforced", "real only"]
+    assert [next(table.find("caption")).text for table in maps] == ["base classifier", "reinforced", "real only"]
     before, after = ([cell.text for cell in table.find("td")] for table in maps[:2])
     assert before == ["60", "◆ 100", "20", "60", "20", "◆ 100"]
     assert after == ["88", "◆ 100", "75", "88", "75", "◆ 100"]

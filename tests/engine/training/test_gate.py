@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine.runfile.arms import ARMS
 from engine.runfile.reinforce import ReinforceConfig
 from engine.training.gate import Decision, Gate, Score
 
@@ -21,11 +22,11 @@ def gate(
     edit_groups: Sequence[str] = SOURCES,
 ) -> Gate:
     groups = real_groups or [f"r{number}" for number in range(len(patient.real))]
-    return Gate(patient=patient, config=config, real_groups=groups, edit_groups=edit_groups)
+    return Gate(base=patient, config=config, real_groups=groups, edit_groups=edit_groups)
 
 
 def key(score: Score, patient: Score = PATIENT, config: ReinforceConfig = CONFIG) -> tuple[bool, float]:
-    return gate(patient, config).rank(score, "reinforced")
+    return gate(patient, config).rank(score, ARMS["reinforced"])
 
 
 def decide(arms: dict[str, Score], edit_groups: Sequence[str] = SOURCES) -> Decision:
@@ -68,9 +69,9 @@ def test_images_of_one_garment_alone_say_nothing_of_another() -> None:
 
 def test_the_oracle_is_chosen_by_edits_whatever_it_forgets() -> None:
     forgets = Score(real="0" * 10, edits="1" * 20)
-    assert gate().rank(forgets, "oracle") > gate().rank(PATIENT, "oracle")
+    assert gate().rank(forgets, ARMS["oracle"]) > gate().rank(PATIENT, ARMS["oracle"])
     assert key(forgets) < key(PATIENT)
-    assert gate().rank(Score(real="10"), "oracle") == (True, 0.5)
+    assert gate().rank(Score(real="10"), ARMS["oracle"]) == (True, 0.5)
 
 
 def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:
@@ -80,14 +81,14 @@ def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:
 def test_a_clear_gain_ships_with_its_figures() -> None:
     decision = decide({"reinforced": GOOD, "real_only": PATIENT})
     assert decision.verdict == "ship"
-    assert any("100.0 %, patient 0.0 % (20 split keys better, 0 worse" in reason for reason in decision.reasons)
+    assert any("100.0 %, base classifier 0.0 % (20 split keys better, 0 worse" in reason for reason in decision.reasons)
 
 
 @pytest.mark.parametrize(
     ("reinforced", "real_only", "words"),
     [
         (replace(GOOD, real="1" * 5 + "0" * 5), PATIENT, "a loss of 40.0 points (standard error 16.3), a loss of 20.0"),
-        (PATIENT, replace(PATIENT, edits="1" * 20), "accuracy on validation edits 0.0 %, patient 0.0 %"),
+        (PATIENT, replace(PATIENT, edits="1" * 20), "accuracy on validation edits 0.0 %, base classifier 0.0 %"),
         (replace(GOOD, edits="1" * 2 + "0" * 18), PATIENT, "sign test p = 0.5"),
         (GOOD, GOOD, "real images only 100.0 %"),
         (replace(GOOD, edits=""), PATIENT, "raise data.num_validation_sources"),

@@ -2,17 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from engine.errors import RunFileError
-from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.runfile.arms import ARMS
+from engine.runfile.reinforce import ReinforceConfig
 from engine.training.recipe import (
     Share,
     batch_share,
     deepspeed_settings,
-    learning_rate_factor,
+    learning_rate,
     nothing_to_learn_from,
     precision_name,
 )
@@ -20,30 +20,30 @@ from engine.training.recipe import (
 
 def test_both_arms_have_the_same_batch() -> None:
     config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.25)
-    assert batch_share(config, "real_only") == Share(real=32, counterfactual=0)
-    assert batch_share(config, "reinforced") == Share(real=8, counterfactual=24)
+    assert batch_share(config, ARMS["real_only"]) == Share(real=32, counterfactual=0)
+    assert batch_share(config, ARMS["reinforced"]) == Share(real=8, counterfactual=24)
 
 
 def test_every_arm_sees_as_many_images_in_every_part_of_a_step() -> None:
     config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.75, consistency=0.1)
-    for arm in get_args(ArmName):
+    for arm in ARMS.values():
         share = batch_share(config, arm, num_parts=2)
         assert share.real + share.counterfactual == 16
-        assert (share.counterfactual > 0) == (arm in ("random_edits", "reinforced"))
-    assert batch_share(config, "reinforced", num_parts=2) == Share(real=12, counterfactual=4, paired=4)
+        assert (share.counterfactual > 0) == (arm.edits is not None)
+    assert batch_share(config, ARMS["reinforced"], num_parts=2) == Share(real=12, counterfactual=4, paired=4)
 
 
 def test_a_small_batch_keeps_a_counterfactual() -> None:
-    assert batch_share(ReinforceConfig(batch_size=2, replay_ratio=0.9), "reinforced").counterfactual == 1
+    assert batch_share(ReinforceConfig(batch_size=2, replay_ratio=0.9), ARMS["reinforced"]).counterfactual == 1
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
-    config = ReinforceConfig(num_steps=100, warmup_share=0.1)
-    factors = [learning_rate_factor(step, config) for step in range(101)]
-    assert factors[0] == pytest.approx(0.1)
-    assert max(factors) == factors[10] == 1
-    assert factors[100] == pytest.approx(0)
-    assert learning_rate_factor(0, ReinforceConfig(num_steps=1, warmup_share=0)) == 1
+    config = ReinforceConfig(num_steps=100, warmup_share=0.1, learning_rate=0.5)
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[0] == pytest.approx(0.05)
+    assert max(rates) == rates[10] == 0.5
+    assert rates[100] == pytest.approx(0)
+    assert learning_rate(0, ReinforceConfig(num_steps=1, warmup_share=0, learning_rate=0.5)) == 0.5
 
 
 def test_settings_come_from_a_file_or_from_the_run_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The losses of fine-tuning, against what they are by definition."""
+"""The losses of arms with edits, against what they are by definition."""
 
 import math
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from actors.finetune.losses import distillation, jensen_shannon, mixed_cross_entropy, soft_targets
+from actors.finetune.arms.edits import distillation, edit_loss, jensen_shannon, soft_targets
+from engine.runfile.reinforce import ReinforceConfig
 
 SURE_OF_FIRST, SURE_OF_SECOND = torch.tensor([[50.0, -50.0]]), torch.tensor([[-50.0, 50.0]])
 
@@ -34,13 +35,6 @@ def test_distillation_is_the_divergence_of_the_student_from_the_teacher() -> Non
     assert float(distillation(logits(0), logits(0))) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_mixed_label_is_a_cross_entropy_against_both_in_their_shares() -> None:
-    labels, partners, shares = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([1, 0, 3, 2, 4]), torch.full((5,), 0.7)
-    soft = 0.7 * F.one_hot(labels, 4) + 0.3 * F.one_hot(labels[partners], 4)
-    expected = F.cross_entropy(logits(), soft)
-    assert float(mixed_cross_entropy(logits(), labels, partners, shares)) == pytest.approx(float(expected), rel=1e-5)
-
-
 def test_a_soft_label_is_in_part_the_answer_to_the_source_and_only_for_edits() -> None:
     labels, known = torch.tensor([0, 1, 2, 3, 0]), logits()[:3]
     targets = soft_targets(labels, known, torch.tensor([1, 2]), torch.tensor([3, 4]), 0.25)
@@ -48,3 +42,14 @@ def test_a_soft_label_is_in_part_the_answer_to_the_source_and_only_for_edits() -
     assert torch.equal(targets[:3], hard[:3])
     torch.testing.assert_close(targets[3:], 0.75 * hard[3:] + 0.25 * known[1:].softmax(1))
     assert torch.equal(soft_targets(labels, known, torch.tensor([1]), torch.tensor([3]), 0.0), hard)
+
+
+def test_the_loss_of_a_batch_is_the_cross_entropy_and_each_term_by_its_weight() -> None:
+    labels, pairs, teacher = torch.tensor([0, 1, 2, 3, 0]), torch.tensor([[1, 3], [2, 4]]), logits(1)[:3]
+    plain = F.cross_entropy(logits(), labels)
+    assert torch.equal(edit_loss(logits(), labels, pairs, teacher, ReinforceConfig()), plain)
+    found = edit_loss(logits(), labels, pairs, teacher, ReinforceConfig(consistency=2.0, distillation=3.0))
+    more = 2 * jensen_shannon(logits()[[1, 2]], logits()[[3, 4]]) + 3 * distillation(logits()[:3], teacher)
+    torch.testing.assert_close(found, plain + more)
+    no_pairs = torch.zeros((0, 2), dtype=torch.int64)
+    assert torch.equal(edit_loss(logits(), labels, no_pairs, None, ReinforceConfig(consistency=2.0)), plain)

@@ -1,4 +1,4 @@
-"""One arm of fine-tuning under DeepSpeed: its steps, its checkpoints, its score."""
+"""The trainer of one arm under DeepSpeed: its steps, its checkpoints, its score."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,16 +8,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from actors.finetune.augment import blurred, cutmixed
+from actors.finetune.arms.cutmix import cutmixed, mixed_cross_entropy
+from actors.finetune.arms.edits import edit_loss
+from actors.finetune.augment import blurred
 from actors.finetune.batches import Batch
-from actors.finetune.lora import adapted, merged
-from actors.finetune.losses import distillation, jensen_shannon, mixed_cross_entropy, soft_targets
 from actors.finetune.model import (
-    Patient,
+    BaseClassifier,
     Weights,
+    adapted,
     find_head,
     freeze_batch_norm,
     gather_weights,
+    merged,
     parameter_groups,
     prepare_batch_norm,
     synchronise_buffers,
@@ -27,42 +29,40 @@ from actors.finetune.safe_load import read_as_data
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.stream import Place
 from actors.models.device import upload
-from engine.runfile.reinforce import ArmName, ReinforceConfig
+from engine.runfile.arms import Arm
+from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
-from engine.training.recipe import learning_rate_factor, precision_name, uses_edits
+from engine.training.recipe import learning_rate, precision_name
 
 TAG = "state"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class Arm:
-    """Train a classifier with DeepSpeed. All workers make the same calls in the same order."""
+class Trainer:
+    """Train one arm with DeepSpeed. All workers make the same calls in the same order."""
 
     def __init__(
-        self,
-        name: ArmName,
-        patient: Patient,
-        config: ReinforceConfig,
-        settings: Mapping[str, Json],
+        self, arm: Arm, base: BaseClassifier, config: ReinforceConfig, deepspeed_settings: Mapping[str, Json]
     ) -> None:
         import deepspeed
 
-        self._name = name
+        self._arm = arm
         self._config = config
-        self._preprocessing = patient.preprocessing
-        precision = precision_name(settings)
+        self._preprocessing = base.preprocessing
+        precision = precision_name(deepspeed_settings)
         self._dtype = DTYPES[precision]
-        self._patient = patient
+        self._base = base
         model = self._model()
         prepare_batch_norm(model, precision)
         # A torch optimizer: DeepSpeed's own would be compiled at the first run.
-        optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
+        # Its learning rate is set anew before each step.
+        optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay))
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
-            model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **settings}
+            model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **deepspeed_settings}
         )
         self._teacher: nn.Module | None = None
-        if (config.distillation or config.soft_labels) and uses_edits(name):
-            self._teacher = patient.model().eval().requires_grad_(False).to(self._engine.device, self._dtype)
+        if (config.distillation or config.soft_labels) and arm.edits is not None:
+            self._teacher = base.model().eval().requires_grad_(False).to(self._engine.device, self._dtype)
 
     def train(self, batches: Sequence[Batch], step: int, seed: int) -> Tensor:
         """Make step number `step` (from 0) on its micro-batches and return the loss of this worker's images."""
@@ -70,7 +70,7 @@ class Arm:
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
         for group in self._optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = learning_rate(step, self._config)
         self._engine.train()
         if self._config.freeze_batch_norm or self._config.trained != "all":
             freeze_batch_norm(self._engine.module)
@@ -93,10 +93,6 @@ class Arm:
         device: torch.device = self._engine.device
         return device
 
-    def learning_rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
-        return self._config.learning_rate * learning_rate_factor(step, self._config)
-
     def score(self, images: ValidationImages, place: Place) -> str:
         """Return which images the classifier gets right, as `mark_images` does."""
         synchronise_buffers(self._engine.module)
@@ -113,7 +109,7 @@ class Arm:
         """Return the whole model, as it was scored."""
         weights = gather_weights(self._engine.module)
         if self._config.trained == "lora" and weights:
-            weights = merged(weights, self._patient, self._config.lora)
+            weights = merged(weights, self._base, self._config.lora)
         return weights
 
     def save(self, folder: str) -> None:
@@ -121,7 +117,7 @@ class Arm:
         self._engine.save_checkpoint(folder, tag=TAG)
 
     def load(self, folder: str) -> None:
-        """Go on from the training state that `save` wrote, with the same number of workers or another one.
+        """Load the training state that `save` wrote, with the same number of workers or another one.
 
         Raises RunDirectoryError where it holds code.
         """
@@ -133,16 +129,16 @@ class Arm:
                 load_resized(self._engine, Path(folder, TAG))
 
     def close(self) -> None:
-        """Let go of the memory, for the next arm."""
+        """Free the memory for the next arm."""
         self._engine.destroy()
 
     def _model(self) -> nn.Module:
-        """Return the untouched classifier; what is not trained needs no gradient."""
+        """Return a copy of the base classifier in which only what is trained has gradients."""
         if self._config.trained == "lora":
-            return adapted(self._patient, self._config.lora)
-        model = self._patient.model()
+            return adapted(self._base, self._config.lora)
+        model = self._base.model()
         if self._config.trained == "head":
-            head = find_head(model, len(self._patient.classes), "head")
+            head = find_head(model, len(self._base.classes), "head")
             model.requires_grad_(False)
             head.requires_grad_(True)
         return model
@@ -157,28 +153,21 @@ class Arm:
     def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         labels = upload(torch.from_numpy(batch.labels), self._engine.device)
         inputs = self._inputs(batch.pixels)
-        if self._name == "cutmix":
+        if self._arm.augmentation == "cutmix":
             inputs, partners, shares = cutmixed(inputs, generator)
+            logits = self._logits(blurred(inputs, self._config.max_blur, generator))
+            return mixed_cross_entropy(logits, labels, partners, shares)
         inputs = blurred(inputs, self._config.max_blur, generator)
         logits = self._logits(inputs)
-        if self._name == "cutmix":
-            return mixed_cross_entropy(logits, labels, partners, shares)
-        known = self._known(inputs[: batch.num_real])
-        targets = labels
-        source, edit = upload(torch.from_numpy(batch.pairs), self._engine.device).T
-        if self._config.soft_labels and known is not None:
-            targets = soft_targets(labels, known, source, edit, self._config.soft_labels)
-        loss = nn.functional.cross_entropy(logits, targets)
-        if self._config.consistency and len(batch.pairs):
-            loss = loss + self._config.consistency * jensen_shannon(logits[source], logits[edit])
-        if self._config.distillation and known is not None:
-            loss = loss + self._config.distillation * distillation(logits[: batch.num_real], known)
-        return loss
+        if self._arm.edits is None:
+            return nn.functional.cross_entropy(logits, labels)
+        pairs = upload(torch.from_numpy(batch.pairs), self._engine.device)
+        return edit_loss(logits, labels, pairs, self._answers_before(inputs[: batch.num_real]), self._config)
 
     @torch.no_grad()
-    def _known(self, inputs: Tensor) -> Tensor | None:
-        """Return what the untrained classifier answers to the real images of a batch, where a loss asks for it."""
+    def _answers_before(self, inputs: Tensor) -> Tensor | None:
+        """Return the base classifier's logits of the real images of a batch, None where no loss needs them."""
         if self._teacher is None or not len(inputs):
             return None
-        known: Tensor = self._teacher(pixel_values=inputs.to(self._dtype)).logits.float()
-        return known
+        logits: Tensor = self._teacher(pixel_values=inputs.to(self._dtype)).logits.float()
+        return logits

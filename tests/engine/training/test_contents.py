@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from engine.training.emphasis import draws_of_cells
+from engine.training.contents import draws_of_cells
 
 
 def row(class_name: str | None, kind: str | None, after: str | None, drop: float | None) -> dict[str, Any]:

@@ -1,15 +1,14 @@
-"""What fine-tuning is told and what it has done so far: the part of a checkpoint that is JSON."""
+"""The progress of a training: lines of history, the best weights of each arm. The part of a checkpoint that is JSON."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
-from engine.runfile.reinforce import ArmName
-from engine.runfile.run import RunFile
+from pydantic import TypeAdapter
+
+from engine.runfile.arms import BASE
+from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
-from engine.training.emphasis import EditCell
 from engine.training.gate import Score
-from engine.training.recipe import ShardContents
 
 # The key by which one checkpoint is better than another.
 Rank = Callable[[Score], tuple[bool, float]]
@@ -19,32 +18,8 @@ NOT_REPRODUCIBLE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneTask:
-    """Hold what every worker is told.
-
-    `contents` lists the shards that are done, each of them checked for leaks; `draws` is how often an edit of each cell
-    is drawn in a round of the arm `reinforced`. With `follow` both are empty: the workers look what is done, and the
-    first arm trains meanwhile.
-    """
-
-    name: str
-    run: RunFile
-    rundir: str
-    contents: tuple[ShardContents, ...]
-    draws: Mapping[EditCell, int]
-    arms: tuple[ArmName, ...]
-    deepspeed: Mapping[str, Json]
-    follow: bool = False
-
-    @property
-    def history_path(self) -> str:
-        """Return the file of the run directory that shows the lines of history while they come."""
-        return f"checkpoints/{self.name}/history.json"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Hold one line of history: the means since the line before, and the validation accuracy after `step` steps.
+    """One line of history: means over the steps since the line before, and validation accuracy after `step` steps.
 
     `num_shards` were there to draw from, of `of_shards`, where the arm followed the generation.
     """
@@ -61,7 +36,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """Hold one point of the frontier: the weights `share` of the way from the patient to the last step's."""
+    """One point of the frontier: the weights `share` of the way from the base classifier to those of the last step."""
 
     share: float
     validation_accuracy: float
@@ -70,9 +45,9 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmRecord:
-    """Hold what an arm has done so far: a line for each checkpoint, the frontier, and which weights are the best.
+    """The progress of one arm: a line for each checkpoint, the frontier, and which weights are the best.
 
-    Those are of step `best_step`, or where `best_share` is below 1 so far from the patient to those of the last step.
+    These are of step `best_step`; where `best_share` is below 1, interpolated between base classifier and last step.
     """
 
     history: tuple[Entry, ...] = ()
@@ -123,30 +98,26 @@ class ArmRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Hold what all arms have done. The last arm is in work; those before it are finished and their models saved."""
+    """The progress of all arms. The last arm is in work; those before it are finished and their models saved."""
 
-    patient: Score | None = None
+    base: Score | None = None
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
 
     def with_arm(self, name: str, record: ArmRecord) -> "Progress":
         """Return the progress with the new record of an arm."""
         return replace(self, arms={**self.arms, name: record})
 
+    def is_complete(self, name: str, config: ReinforceConfig) -> bool:
+        """Return whether an arm has made all steps, and all weights on the way are scored."""
+        record = self.arms.get(name, ArmRecord())
+        return record.step >= config.num_steps and len(record.frontier) >= len(config.interpolation)
+
+    def to_json(self) -> dict[str, Json]:
+        """Return what `from_json` reads."""
+        found = asdict(self)
+        return {BASE: found["base"], "arms": found["arms"]}
+
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "Progress":
-        """Read what dataclasses.asdict gave."""
-        arms = {
-            name: ArmRecord(
-                history=tuple(Entry(**entry) for entry in arm["history"]),
-                frontier=tuple(Point(**point) for point in arm["frontier"]),
-                best_step=arm["best_step"],
-                best_share=arm["best_share"],
-                best=_score(arm["best"]),
-            )
-            for name, arm in record["arms"].items()
-        }
-        return cls(patient=_score(record["patient"]), arms=arms)
-
-
-def _score(record: Mapping[str, str] | None) -> Score | None:
-    return None if record is None else Score(**record)
+    def from_json(cls, record: Mapping[str, Json]) -> "Progress":
+        """Read the progress from a checkpoint."""
+        return TypeAdapter(cls).validate_python({"base": record[BASE], "arms": record["arms"]})

@@ -1,0 +1,180 @@
+"""The run of one arm on one worker: its steps, its candidates for the best weights, its checkpoints."""
+
+import copy
+import itertools
+import json
+import tempfile
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import ray.train
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from actors.finetune.batches import BATCHES_AHEAD, Batch
+from actors.finetune.images import RunImages
+from actors.finetune.model import BaseClassifier, Weights, interpolated
+from actors.finetune.score import ValidationImages, mark_images
+from actors.finetune.stream import Place
+from actors.finetune.trainer import Trainer
+from actors.models.batching import ahead
+from actors.models.device import resolve_device
+from engine.run.directory import RunDirectory
+from engine.runfile.arms import Arm
+from engine.sample import Json, content_seed
+from engine.training.gate import Gate, Score
+from engine.training.progress import ArmRecord, Entry, Progress
+from engine.training.recipe import batch_share, learning_rate
+from engine.training.settings import TrainSettings
+
+STATE = "progress.json"
+BEST = "best.safetensors"
+
+
+class Worker:
+    """One worker of a training: its settings, its place among all, the base classifier and its images."""
+
+    def __init__(self, settings: TrainSettings, place: Place) -> None:
+        self.settings = settings
+        self.place = place
+        self.rundir = RunDirectory.open(settings.rundir)
+        self.base = BaseClassifier(settings.model, settings.classes, offline=settings.offline)
+        self.images = RunImages(settings, self.base, place)
+
+    def mark(self, model: nn.Module, images: ValidationImages) -> str:
+        """Return which images a model gets right, as `mark_images` does."""
+        device = next(model.parameters()).device
+        return mark_images(
+            lambda pixels: model(pixel_values=self.base.preprocessing.inputs(pixels, device)).logits.float(),
+            images,
+            self.place,
+            batch_size=self.settings.config.batch_size // self.place.size,
+            device=device,
+        )
+
+    def mark_base(self, images: ValidationImages) -> str:
+        """Return which images the base classifier gets right."""
+        device = resolve_device(self.settings.config.placement)
+        return self.mark(self.base.model().eval().to(device), images)
+
+
+class ArmRun:
+    """The training of one arm: `progress` of all arms and, on the first worker, this arm's `best` weights so far."""
+
+    def __init__(self, worker: Worker, arm: Arm, progress: Progress, best: Weights, checkpoint: Path | None) -> None:
+        self._worker = worker
+        self._arm = arm
+        self._config = worker.settings.config
+        self.progress = progress
+        self.best = best
+        self._trainer = Trainer(arm, worker.base, self._config, worker.settings.deepspeed)
+        if checkpoint is not None:
+            self._trainer.load(str(checkpoint))
+
+    @property
+    def record(self) -> ArmRecord:
+        """Return the progress of this arm."""
+        return self.progress.arms.get(self._arm.name, ArmRecord())
+
+    @record.setter
+    def record(self, record: ArmRecord) -> None:
+        self.progress = self.progress.with_arm(self._arm.name, record)
+
+    def close(self) -> None:
+        """Free the trainer's memory."""
+        self._trainer.close()
+
+    def train(self) -> None:
+        """Make the steps that are left, and keep the best weights of those that are scored."""
+        if self.record.step == self._config.num_steps:
+            return
+        rank, batches = self._rank(), self.batches()
+        for last in range(self.record.step + 1, self._config.num_steps + 1):
+            if last % self._config.eval_every and last != self._config.num_steps:
+                continue
+            entry, score = self.make_steps(batches, last)
+            self.record = self.record.add(entry, score, rank)
+            if self.record.best_step == last:
+                self.best = self._trainer.weights()
+            self.report()
+        batches.close()
+
+    def interpolate(self) -> None:
+        """Score the weights between the base classifier's and the last step's, and keep the best of all."""
+        if not self._config.interpolation:
+            return
+        rank = self._rank()
+        self.record = replace(self.record, frontier=())
+        model = self._worker.base.model()
+        start, end = copy.deepcopy(model.state_dict()), _shared(self._trainer.weights())
+        model = model.eval().to(self._trainer.device)
+        for share in self._config.interpolation:
+            weights = interpolated(start, end, share)
+            model.load_state_dict(weights)
+            score = self._worker.images.score(partial(self._worker.mark, model))
+            self.record = self.record.add_point(share, score, rank)
+            if self.record.best_share == share:
+                self.best = weights
+        self.report()
+
+    def batches(self) -> Generator[Batch]:
+        """Yield this worker's micro-batches, from the first of the next step on."""
+        share = batch_share(self._config, self._arm, self._trainer.num_parts)
+        images = self._worker.images.of_arm(self._arm, self._worker.mark_base)
+        first = self.record.step * self._trainer.num_parts
+        return ahead(images.batches(share, self._worker.place, first), BATCHES_AHEAD)
+
+    def make_steps(self, batches: Iterator[Batch], last: int) -> tuple[Entry, Score]:
+        """Make the steps up to number `last`, and score the classifier."""
+        trainer, place, first, start = self._trainer, self._worker.place, self.record.step, perf_counter()
+        loss = torch.zeros((), device=trainer.device)
+        for step in range(first, last):
+            seed = content_seed(self._worker.settings.seed, f"reinforce/dropout/{step}/{place.rank}")
+            loss += trainer.train(list(itertools.islice(batches, trainer.num_parts)), step, seed)
+        seconds = perf_counter() - start
+        score = self._worker.images.score(partial(trainer.score, place=place))
+        loss /= last - first
+        torch.distributed.all_reduce(loss)
+        entry = Entry(
+            step=last,
+            loss=float(loss) / place.size,
+            learning_rate=learning_rate(last - 1, self._config),
+            images_per_second=round((last - first) * self._config.batch_size / seconds, 2),
+            validation_accuracy=score.accuracy,
+            validation_edits_accuracy=score.edits_accuracy,
+        )
+        return entry, score
+
+    def report(self) -> None:
+        """Hand a checkpoint of all workers to Ray Train, and the lines of history to the run directory."""
+        settings, rundir = self._worker.settings, self._worker.rundir
+        with tempfile.TemporaryDirectory() as folder:
+            self._trainer.save(folder)
+            if self._worker.place.rank == 0:
+                Path(folder, STATE).write_text(json.dumps(self.progress.to_json()))
+                save_file(self.best, Path(folder, BEST))
+                arms = self.progress.arms.items()
+                lines: list[Json] = [{"arm": key, **asdict(line)} for key, record in arms for line in record.history]
+                rundir.write_json(settings.history_path, lines)
+            last = self.record.history[-1]
+            metrics = {"arm": self._arm.name, "step": last.step, "validation_accuracy": last.validation_accuracy}
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def _rank(self) -> partial[tuple[bool, float]]:
+        """Return the gate's ranking of a score, for which the base classifier is scored where it is not yet."""
+        images = self._worker.images
+        base = self.progress.base or images.score(self._worker.mark_base)
+        self.progress = replace(self.progress, base=base)
+        gate = Gate(base=base, config=self._config, real_groups=images.real_groups, edit_groups=images.edit_groups)
+        return partial(gate.rank, arm=self._arm)
+
+
+def _shared(weights: Weights) -> Weights:
+    """Return the first worker's weights to all of them."""
+    box = [weights]
+    torch.distributed.broadcast_object_list(box)
+    return box[0]

@@ -1,0 +1,1 @@
+"""What only some arms need: their own batches and losses."""

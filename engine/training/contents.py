@@ -1,0 +1,135 @@
+"""The contents of finished shards as training material: checked for leaks, counted by cell, and how often drawn."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from engine.errors import LeakError
+from engine.plan.plan import Plan
+from engine.plan.splits import SPLITS, splits_of
+from engine.run.directory import WEAKNESS, RunDirectory
+from engine.runfile.data import Splits
+from engine.runfile.reinforce import ReinforceConfig
+from engine.sample import Sample, Split
+from engine.training.held_out import is_held_out, is_of_share
+
+READERS = 8
+# Class name, kind of edit, and the value that it puts in.
+EditCell = tuple[str, str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardContents:
+    """Number of accepted counterfactuals in one finished shard: of train sources by cell, and of validation sources.
+
+    `held_out` counts those of train sources that are never drawn, as their phrase is held out.
+    """
+
+    shard: int
+    cells: Mapping[EditCell, int]
+    validation: int
+    held_out: Mapping[EditCell, int] = field(default_factory=dict)
+
+    @property
+    def train(self) -> int:
+        """Return the number of counterfactuals of train sources."""
+        return sum(self.cells.values())
+
+
+def inspect_shards(
+    rundir: RunDirectory, config: ReinforceConfig, splits: Mapping[str, Split], shards: Iterable[int] | None = None
+) -> tuple[ShardContents, ...]:
+    """Return the contents of these shards, by default of all that are done; raise LeakError, naming shard and key.
+
+    `splits` is the split of each source key, as `source_splits` computes it. No image is read.
+    """
+
+    def inspect(index: int) -> ShardContents:
+        return inspect_shard(index, (entry.sample() for entry in rundir.walk_shard(index)), splits, config)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return tuple(pool.map(inspect, rundir.done() if shards is None else shards))
+
+
+def source_splits(plan: Plan, splits: Splits, seed: int) -> dict[str, Split]:
+    """Return the split of every source of the plan by its key, computed again from the hash of its split key."""
+    keys = plan.split_keys()
+    places = splits_of(list(keys.values()), splits, seed)
+    return {key: SPLITS[place] for key, place in zip(keys, places.tolist(), strict=True)}
+
+
+def edit_draws(rundir: RunDirectory, config: ReinforceConfig, contents: Iterable[ShardContents]) -> dict[EditCell, int]:
+    """Return how often an edit of each cell is drawn by what the probe found; 0 where its phrase is held out."""
+    weakness = cast(dict[str, Any], rundir.read_json(WEAKNESS)) if rundir.exists(WEAKNESS) else None
+    shards = list(contents)
+    drawn = sorted({cell for shard in shards for cell in shard.cells})
+    never = dict.fromkeys((cell for shard in shards for cell in shard.held_out), 0)
+    return draws_of_cells(weakness, drawn, config.emphasis) | never
+
+
+def inspect_shard(
+    shard: int,
+    samples: Iterable[Sample],
+    splits: Mapping[str, Split],
+    config: ReinforceConfig,
+) -> ShardContents:
+    """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
+
+    `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
+    """
+    cells: Counter[EditCell] = Counter()
+    held_out: Counter[EditCell] = Counter()
+    validation = 0
+    for sample in samples:
+        refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
+        if sample.edit is None or sample.role != "counterfactual":
+            continue
+        if sample.verdict is not None and not sample.verdict.accepted:
+            continue
+        if sample.split == "train":
+            if not is_of_share(sample.key, config.edit_share):
+                continue
+            aside = is_held_out(sample.edit.kind, sample.edit.after, config.held_out_phrases)
+            (held_out if aside else cells)[sample.class_name, sample.edit.kind, sample.edit.after] += 1
+        else:
+            validation += 1
+    return ShardContents(shard=shard, cells=dict(cells), validation=validation, held_out=dict(held_out))
+
+
+def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None:
+    """Raise LeakError, naming shard and key, unless a sample is of the train or validation split and is recorded so."""
+    where = f"shard {shard}, sample {key}"
+    remedy = "nothing was trained: delete the shard and its marker, then run `counterforge generate`"
+    if true is None:
+        raise LeakError(f"{where}: its source is not in the plan, so its split cannot be told; {remedy}")
+    if "test" in (recorded, true):
+        raise LeakError(f"{where}: its source is of the test split (recorded {recorded}, by its hash {true}); {remedy}")
+    if recorded != true:
+        raise LeakError(f"{where}: recorded as {recorded}, but by its hash its source is of the {true} split; {remedy}")
+
+
+def draws_of_cells(weakness: Mapping[str, Any] | None, cells: Iterable[EditCell], most: int) -> dict[EditCell, int]:
+    """Return how often an edit of each cell is drawn in a round: `most` times in the weakest, once in a harmless one.
+
+    In between, the number is proportional to the accuracy drop that weakness.json has for the finest row with the cell.
+    Every edit is drawn once where nothing was probed or no cell lowers accuracy.
+    """
+    rows = (*weakness["cells"], *weakness["by_kind"]) if weakness else ()
+    drops = {
+        (row["class_name"], row["kind"], row["after"]): float(row["tested_drop"])
+        for row in rows
+        if row["tested_drop"] is not None
+    }
+    harm = {cell: _harm(cell, drops) for cell in cells}
+    top = max(harm.values(), default=0.0)
+    return {cell: max(1, round(most * value / top)) if top > 0 else 1 for cell, value in harm.items()}
+
+
+def _harm(cell: EditCell, drops: Mapping[tuple[str | None, str | None, str | None], float]) -> float:
+    class_name, kind, after = cell
+    for row in (cell, (None, kind, after), (class_name, kind, None), (None, kind, None)):
+        if row in drops:
+            return max(0.0, drops[row])
+    return 0.0
