@@ -21,12 +21,12 @@ from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.sample import ImageBytes
+from engine.wording import name_some
 
 Probabilities = NDArray[np.float32]
 
 # Rows of a function's answer may miss 1 by this much: some round, or work in half precision.
 SUM_TOLERANCE = 1e-2
-NAMES_SHOWN = 5
 
 
 class Classifier:
@@ -104,11 +104,12 @@ def match_classes(names: Mapping[int, str], classes: Sequence[str], model: str) 
     found = {name: known.get(_plain(name)) or synonyms.get(_plain(name), set()) for name in classes}
     if missing := [name for name, indexes in found.items() if not indexes]:
         raise ModelError(
-            f"model {model!r} does not know {_some(missing)}, it knows {_some(list(names.values()))}: "
+            f"model {model!r} does not know {name_some(missing)}, it knows {name_some(list(names.values()))}: "
             "name the run's classes as the model does, or set id2label in its config.json"
         )
     if unclear := [name for name, indexes in found.items() if len(indexes) > 1]:
-        raise ModelError(f"model {model!r} has more than one class of the name {_some(unclear)}: set id2label apart")
+        what = f"more than one class of the name {name_some(unclear)}"
+        raise ModelError(f"model {model!r} has {what}: set id2label apart")
     return [min(found[name]) for name in classes]
 
 
@@ -164,8 +165,3 @@ class _Function:
 
 def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name).casefold()
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"

@@ -17,6 +17,7 @@ from engine.runfile.run import RunFile
 from engine.runfile.stages import AnyStageConfig, PluginConfig
 from engine.runfile.verifier import VerifierConfig
 from engine.shards.marker import Marker, add_counts
+from engine.wording import duration, size
 
 Basis = Literal["measured", "guess", "unknown"]
 
@@ -150,7 +151,7 @@ def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) ->
     """Return how much space the shards need that are still to be made, for people: measured where some are done."""
     left = plan.num_shards - len(markers)
     size_bytes = estimate_run(run, plan, measure(run, markers)).size_bytes * left / max(plan.num_shards, 1)
-    return f"{'one shard is' if left == 1 else f'{left} shards are'} left, which need about {_size(size_bytes)}"
+    return f"{'one shard is' if left == 1 else f'{left} shards are'} left, which need about {size(size_bytes)}"
 
 
 def describe(estimate: Estimate) -> list[str]:
@@ -159,14 +160,14 @@ def describe(estimate: Estimate) -> list[str]:
         f"shards      {estimate.num_shards:,}",
         f"sources     {estimate.num_sources:,}",
         f"images      {estimate.num_images:,} ({estimate.num_edits:,} edits, {estimate.num_placebos:,} placebos)",
-        f"storage     about {_size(estimate.size_bytes)}",
+        f"storage     about {size(estimate.size_bytes)}",
     ]
     for stage in estimate.stages:
         where = f"{stage.num_gpus:g} GPU" if stage.num_gpus else "CPU"
-        time = "time not known" if stage.seconds is None else f"{_hours(stage.seconds / 3600)} ({stage.basis})"
+        time = "time not known" if stage.seconds is None else f"{duration(stage.seconds)} ({stage.basis})"
         lines.append(f"  {stage.name:<12}{stage.num_samples:>12,} samples   {where}   {time}")
     lines.append(f"GPU-hours   {estimate.gpu_hours:.2f}")
-    lines.append(f"wall clock  about {_hours(estimate.wall_hours)} with every replica at work")
+    lines.append(f"wall clock  about {duration(3600 * estimate.wall_hours)} with every replica at work")
     if estimate.cost is not None:
         lines.append(f"cost        {estimate.cost:,.2f} at your price of a GPU-hour")
     if estimate.basis != "measured":
@@ -258,17 +259,3 @@ def _placement(run: RunFile, name: str) -> Placement:
     """Return where a stage runs: its group goes where the first of it is placed."""
     first = next(group[0] for group in run.stage_groups() if name in group)
     return run.stages[first].placement
-
-
-def _hours(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:,.1f} h"
-    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"

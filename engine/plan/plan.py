@@ -22,7 +22,7 @@ from engine.runfile.data import AnySource, DataConfig
 from engine.runfile.run import RunFile
 from engine.sample import Split
 from engine.sources import Source, SourceItem, open_source
-from engine.sources.item import name_some
+from engine.wording import name_some
 
 if TYPE_CHECKING:
     import pyarrow as pa

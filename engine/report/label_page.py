@@ -1,16 +1,12 @@
 """The labelling page: one file on which a person calls edits good or bad, and saves what `select --calibrate` reads."""
 
-import base64
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from markupsafe import Markup
-
 from engine.errors import RunDirectoryError, ShardError
-from engine.report.page import TEMPLATES, template_environment
+from engine.report.page import script_of, template_environment
 from engine.report.pictures import data_uri, edit_label
 from engine.report.results import picture_shards, read_samples
 from engine.run.directory import RunDirectory
@@ -64,7 +60,6 @@ def choose_pairs(edits: Sequence[Sample], num: int, seed: int) -> list[Sample]:
 
 def render_label_page(name: str, digest: str, edits: Sequence[Sample], sources: Mapping[str, Sample]) -> str:
     """Return the page as HTML. It may run its own script and nothing else, and load nothing."""
-    script = (TEMPLATES / "label.js").read_text(encoding="utf-8")
     used = {edit.source_key: sources[edit.source_key] for edit in edits}
     data = {
         "name": name,
@@ -72,16 +67,8 @@ def render_label_page(name: str, digest: str, edits: Sequence[Sample], sources: 
         "images": {sample.key: data_uri(sample.image, MAX_EDGE) for sample in (*used.values(), *edits)},
         "pairs": [_pair(edit) for edit in edits],
     }
-    return (
-        template_environment()
-        .get_template("label.html.jinja")
-        .render(
-            name=name,
-            data=data,
-            script=Markup(script),  # nosec B704 # our own file
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
-    )
+    template = template_environment().get_template("label.html.jinja")
+    return template.render(name=name, data=data, **script_of("label.js"))
 
 
 def _pair(sample: Sample) -> dict[str, str]:

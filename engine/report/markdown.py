@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from engine.report.drawing.words import count, interval, percent, points, q_value, signed_interval
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ARMS, LOOKS
 from engine.report.views.results import FIGURES
 from engine.report.views.run import cost_view
 from engine.runfile.run import RunFile
+from engine.wording import count, interval, percent, points, q_value, signed_interval
 
 NUM_CELLS = 8
 SIGNS = {"ship": "✅", "do not ship": "❌"}

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from engine import wording
 from engine.probe.attribution import Attribution
-from engine.report.drawing import words
 from engine.report.drawing.charts import interval_track, line_sample, mark_sample
 from engine.report.pictures import contact_sheet, data_uri
 from engine.report.provenance import provenance
@@ -26,6 +26,7 @@ from engine.runfile.run import RunFile
 PAGE = "report/index.html"
 SUMMARY = "report/summary.json"
 TEMPLATES = Path(__file__).parent / "templates"
+NUMBER_FILTERS = ("percent", "points", "interval", "count", "duration", "plain", "words", "q_value", "score")
 
 # Arm, then the edit's key, to where the edit moved the answer of that arm's classifier.
 Maps = Mapping[str, Mapping[str, Attribution]]
@@ -58,20 +59,15 @@ def render_page(summary: Summary, run: RunFile, shown: Shown, maps: Maps) -> str
     """Return the page as HTML. Everything that comes from users is escaped; it may run its own script and no other."""
     pictures = shown.pictures
     environment = template_environment()
-    environment.filters |= {
-        name: getattr(words, name)
-        for name in ("percent", "points", "interval", "count", "duration", "plain", "words", "q_value", "score", "code")
-    }
+    environment.filters |= {name: getattr(wording, name) for name in NUMBER_FILTERS} | {"code": code}
     environment.globals |= {"interval_track": interval_track, "mark_sample": mark_sample, "line_sample": line_sample}
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         summary=summary,
         view=build_view(summary, run, dump_run_file(run)),
         images={key: data_uri(sample.image) for key, sample in pictures.items() if sample.image},
         evidence=evidence_view(summary, pictures, maps),
         provenance={key: provenance(sample, run, shown.places.get(key)) for key, sample in pictures.items()},
-        script=Markup(script),  # nosec B704 # our own file
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **script_of("page.js"),
     )
 
 
@@ -84,3 +80,19 @@ def template_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def script_of(name: str) -> dict[str, str]:
+    """Return a script of ours as the template takes it: its text, and the hash by which the page's policy allows it."""
+    script = (TEMPLATES / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": Markup(script), "script_hash": digest}  # nosec B704 # our own file
+
+
+def code(text: str) -> Markup:
+    """Return text as HTML, with what stands between backticks as code."""
+    parts = (
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(text.split("`"))
+    )
+    return Markup("").join(parts)

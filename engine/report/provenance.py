@@ -4,12 +4,12 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.report.drawing import words
 from engine.report.shown import Place
 from engine.runfile.run import RunFile
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json, Sample
 from engine.verdicts.rule import score_floors
+from engine.wording import score, words
 
 Facts = list[tuple[str, str]]
 
@@ -28,12 +28,12 @@ def provenance(sample: Sample, run: RunFile, place: Place | None = None) -> Fact
         **_scores(sample, run),
     }
     if sample.verdict:
-        reasons = ", ".join(words.words(reason) for reason in sample.verdict.reasons)
+        reasons = ", ".join(words(reason) for reason in sample.verdict.reasons)
         facts["verdict"] = "accepted" if sample.verdict.accepted else f"rejected: {reasons}"
     facts |= {name: text for stage, made in sample.provenance.items() for name, text in _stage(stage, made)}
     if place:
         facts |= {"shard file": place.file, "tar member": place.member}
-    return [(words.words(name), value) for name, value in facts.items() if value]
+    return [(words(name), value) for name, value in facts.items() if value]
 
 
 def _edit(sample: Sample) -> dict[str, str]:
@@ -60,7 +60,7 @@ def _scores(sample: Sample, run: RunFile) -> dict[str, str]:
         asked = f", at least {floors[name]:g} asked" if name in floors else ""
         if name == "consistency" and config is not None and config.consistency and "directional" in floors:
             asked = ", above 0 asked"
-        texts[f"score {name}"] = words.score(value) + asked
+        texts[f"score {name}"] = score(value) + asked
     return texts
 
 

@@ -142,7 +142,7 @@ def _accept_rates(candidates: pa.Table) -> Summary:
     accepted = pc.fill_null(edits["accepted"], True).to_numpy(zero_copy_only=False).astype(bool)
     kinds = Counter(edits["edit_kind"].to_pylist())
     kept = Counter(edits.filter(pa.array(accepted))["edit_kind"].to_pylist())
-    failed = Counter(reason for reasons in edits["reasons"].to_pylist() for reason in set(reasons or ()))
+    failed = Counter(reason for reasons in edits["reasons"].to_pylist() for reason in dict.fromkeys(reasons or ()))
     return {
         "by_kind": [{"name": kind, **share(kept[kind], n)} for kind, n in kinds.most_common()],
         "by_check": [{"name": name, **share(n, edits.num_rows)} for name, n in failed.most_common()],

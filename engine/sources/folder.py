@@ -7,7 +7,8 @@ from functools import cached_property
 
 from engine.errors import SourceError
 from engine.runfile.data import FolderSource
-from engine.sources.item import SourceItem, local_folder, make_key, name_some, read_inside, sort_classes
+from engine.sources.item import SourceItem, local_folder, make_key, read_inside, sort_classes
+from engine.wording import name_some
 
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 OTHER_SUFFIXES = frozenset(

@@ -9,12 +9,12 @@ from string import ascii_lowercase, digits
 from typing import Literal, Protocol, runtime_checkable
 
 from engine.errors import SourceError
+from engine.wording import name_some
 
 Reason = Literal["missing_file", "outside_root", "not_a_file", "empty_file", "too_large", "unreadable_image"]
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_SLUG = 40  # with 16 digits and an edit's suffix a key stays under the 100 characters of a USTAR name
-NAMES_SHOWN = 5
 
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
 _SUFFIXES = re.compile(rb"\.[^./\n]*$", re.MULTILINE)
@@ -131,12 +131,6 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     if all(name.isdecimal() and name.isascii() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
-
-
-def name_some(names: list[str] | tuple[str, ...]) -> str:
-    """Return the first names for a message, with the number of the others."""
-    shown = ", ".join(repr(name) for name in names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
 
 
 def name_class(label: str, classes: tuple[str, ...], where: str) -> str:

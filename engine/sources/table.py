@@ -16,11 +16,11 @@ from engine.sources.item import (
     local_folder,
     make_keys,
     name_class,
-    name_some,
     read_inside,
     sort_classes,
 )
 from engine.untrusted_json import loads_outside
+from engine.wording import name_some
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "caption", "group")

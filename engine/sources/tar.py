@@ -15,11 +15,11 @@ from engine.sources.item import (
     local_folder,
     make_key,
     name_class,
-    name_some,
     sort_classes,
 )
 from engine.sources.tar_index import Member, members
 from engine.untrusted_json import loads_outside
+from engine.wording import name_some
 
 PICKLES = frozenset({"pickle", "pkl", "pyd", "pth", "pt", "npz", "npy", "joblib", "ckpt"})
 TEXTS = frozenset(("cls", "json", "txt"))

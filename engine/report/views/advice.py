@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.report.drawing.words import percent, points
 from engine.runfile.run import RunFile
+from engine.wording import percent, points
 
 MIN_ACCEPTED_SHARE = 0.3
 # A group figure whose interval is wider than this decides little.

@@ -7,9 +7,9 @@ from typing import Any
 from PIL import Image
 
 from engine.probe.attribution import Attribution
-from engine.report.drawing.words import percent, points
 from engine.report.views.attribution import GIVES, TAKES, overlay_uri, strongest
 from engine.sample import Sample
+from engine.wording import percent, points
 
 View = dict[str, Any]
 ARM_WORDS = {"patient": "before", "reinforced": "after"}

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.drawing.maps import group_attributes, group_map, group_name, key_of, shown_classes
-from engine.report.drawing.words import count, interval, percent, points
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ARMS, LOOKS, arms_of
 from engine.report.views.rounds import rounds_view
@@ -12,6 +11,7 @@ from engine.report.views.run import accept_tables, cost_view, verifier_sentence
 from engine.report.views.training import training_view
 from engine.report.views.weakness import weakness_view
 from engine.runfile.run import RunFile
+from engine.wording import count, interval, percent, points
 
 View = dict[str, Any]
 FIGURES = (

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.report.drawing.charts import share_bar
-from engine.report.drawing.words import DASH, count, percent
 from engine.rounds.allocation import Allocation, CellShare
 from engine.runfile.rounds import RoundsConfig
+from engine.wording import DASH, count, percent
 
 View = dict[str, Any]
 NUM_CELLS = 8

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.drawing.charts import share_bar
-from engine.report.drawing.words import DASH, count, duration, interval, percent, plain, words
+from engine.wording import DASH, count, duration, interval, percent, plain, words
 
 View = dict[str, Any]
 # Reasons beyond these share the bar's last colour.

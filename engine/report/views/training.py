@@ -6,8 +6,8 @@ from typing import Any
 from markupsafe import Markup
 
 from engine.report.drawing.charts import Line, line_chart
-from engine.report.drawing.words import DASH, count, percent, plain, words
 from engine.report.views.arms import ARMS, LOOKS
+from engine.wording import DASH, count, percent, plain, words
 
 View = dict[str, Any]
 IMAGE_NAMES = {"replay": "real ones", "counterfactuals": "accepted edits"}

@@ -5,7 +5,7 @@ from typing import Any
 
 from engine.report.drawing.charts import Line, line_chart
 from engine.report.drawing.maps import drop_name, key_of, weakness_maps
-from engine.report.drawing.words import count, interval, percent, plain, points, signed_interval
+from engine.wording import count, interval, percent, plain, points, signed_interval
 
 View = dict[str, Any]
 NUM_CELLS, NUM_PHRASES, NUM_CURVES = 12, 12, 20
