@@ -26,11 +26,6 @@ class Interval:
     low: float
     high: float
 
-    def to_json(self, name: str) -> dict[str, float | None]:
-        """Return `name`, `name_low` and `name_high`, null where undefined."""
-        numbers = {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
-        return {key: value if math.isfinite(value) else None for key, value in numbers.items()}
-
 
 UNDEFINED = Interval(value=math.nan, low=math.nan, high=math.nan)
 

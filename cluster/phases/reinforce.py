@@ -1,7 +1,5 @@
 """The reinforce phase: fine-tune the classifier under Ray Train and decide whether the result ships."""
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -9,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from cluster.monitor.training_log import logged_history
+from engine.canonical import json_digest
 from engine.errors import EngineError, RunError, RunFileError
 from engine.run.directory import REINFORCE, WEAKNESS, RunDirectory, shard_path
 from engine.runfile.fields import ModelConfig
@@ -112,7 +111,7 @@ def training_name(
         "oracle": None if run.data.oracle is None else run.data.oracle.model_dump(mode="json"),
         "placement": [placement.device, placement.num_gpus > 0, placement.num_threads],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(parts)
 
 
 def _digests(rundir: RunDirectory) -> list[str]:

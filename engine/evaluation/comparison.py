@@ -25,19 +25,10 @@ class Comparison:
 
     def to_json(self) -> dict[str, Json]:
         """Return the comparison as one flat object."""
-        return {
-            "arm": self.arm,
-            "against": self.against,
-            "set": self.test_set,
-            "where": self.where,
-            "n": self.n,
-            "gained": self.gained,
-            "lost": self.lost,
-            "difference": self.difference.value,
-            "low": self.difference.low,
-            "high": self.difference.high,
-            "p_value": self.p_value,
-        }
+        ends: dict[str, Json] = {"low": self.difference.low, "high": self.difference.high}
+        content = {**vars(self), "difference": self.difference.value, **ends, "set": self.test_set}
+        del content["test_set"]
+        return content
 
 
 class PairedImages:

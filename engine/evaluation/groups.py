@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.canonical import as_json
 from engine.evaluation.confidence import negative_log_likelihood
 from engine.sample import Json
 from engine.sources import SourceItem
-from engine.statistics import Interval, calibration_error, wilson_interval
+from engine.statistics import UNDEFINED, Interval, calibration_error, wilson_interval
 
 # A value is dominant when it is this many times as common as the next one, by this many standard errors: an attribute
 # that was dealt by chance (eight colours, equally often) has no dominant value, and makes no conflicts.
@@ -64,12 +65,8 @@ class Group:
 
     def to_json(self) -> dict[str, Json]:
         """Return the group as one flat object."""
-        return {
-            "class_name": self.class_name,
-            "values": dict(self.values),
-            **self.share.to_json(),
-            "conflict": self.conflict,
-        }
+        names: dict[str, Json] = {"class_name": self.class_name, "values": dict(self.values)}
+        return {**names, **self.share.to_json(), "conflict": self.conflict}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,19 +95,16 @@ class GroupReport:
         return {
             **self.overall.to_json(),
             "classes": [{"class_name": name, **share.to_json()} for name, share in self.classes.items()],
-            "groups": [group.to_json() for group in self.groups],
+            "groups": as_json(self.groups),
             "min_n": self.min_n,
             "worst_group_accuracy": self.worst.share.accuracy if self.worst else None,
-            "worst_group": self.worst.to_json() if self.worst else None,
+            "worst_group": as_json(self.worst),
             "aligned_accuracy": self.aligned.accuracy if self.aligned else None,
-            "aligned": self.aligned.to_json() if self.aligned else None,
+            "aligned": as_json(self.aligned),
             "conflict_accuracy": self.conflict.accuracy if self.conflict else None,
-            "conflict": self.conflict.to_json() if self.conflict else None,
-            "adjusted_average": self.adjusted.value if self.adjusted else None,
-            "adjusted_average_low": self.adjusted.low if self.adjusted else None,
-            "adjusted_average_high": self.adjusted.high if self.adjusted else None,
-            "calibration_error": self.calibration_error if math.isfinite(self.calibration_error) else None,
-            "nll": self.nll if math.isfinite(self.nll) else None,
+            "conflict": as_json(self.conflict),
+            **as_json({"adjusted_average": self.adjusted or UNDEFINED}),
+            **as_json({"calibration_error": self.calibration_error, "nll": self.nll}),
         }
 
 

@@ -18,7 +18,6 @@ import numpy as np
 
 from engine.probe.pairs import Pairs
 from engine.runfile.probe import ProbeConfig
-from engine.sample import Json
 from engine.statistics import (
     UNDEFINED,
     Floats,
@@ -45,17 +44,6 @@ class Step:
     accuracy_drop: Interval
     n_edits: int
 
-    def to_json(self) -> dict[str, Json]:
-        """Return one flat object, null where a number is undefined."""
-        return {
-            "severity": self.severity,
-            "at_risk": self.at_risk,
-            "failed": self.failed,
-            **self.survival.to_json("survival"),
-            **self.accuracy_drop.to_json("accuracy_drop"),
-            "n_edits": self.n_edits,
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
@@ -73,19 +61,6 @@ class Curve:
     never_failed: int
     median: Interval
     steps: tuple[Step, ...]
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the curve as plain JSON, null for a median that is not reached."""
-        return {
-            "kind": self.kind,
-            "after": self.after,
-            "n_sources": self.n_sources,
-            "n_series": self.n_series,
-            "wrong_at_zero": self.wrong_at_zero,
-            "never_failed": self.never_failed,
-            **self.median.to_json("median"),
-            "steps": [step.to_json() for step in self.steps],
-        }
 
 
 def failure_points(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> list[Curve]:

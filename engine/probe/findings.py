@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from engine.canonical import as_json
 from engine.evaluation.confidence import calibration_by_role
 from engine.probe.failure_points import failure_points
 from engine.probe.pairs import read_pairs
@@ -45,7 +46,7 @@ def findings(
         "classifier": first.classifier,
         "digest": first.digest,
         **table.to_json(),
-        "failure_points": [curve.to_json() for curve in failure_points(pairs, config, seed=seed)],
+        "failure_points": as_json(failure_points(pairs, config, seed=seed)),
         "phrases": phrases_json(rank_phrases(pairs, config.confidence)),
         "calibration": calibration_by_role(first.predictions),
         "transfer": transfers,

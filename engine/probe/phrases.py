@@ -38,12 +38,8 @@ class Phrase:
         """Return one flat object; flip_rate is of the scoring half, null where the phrase does not occur in it."""
         flips, n = self.flips - self.discovery_flips, self.occurrences - self.discovery_occurrences
         low, high = wilson_interval(flips, n, self.confidence)
-        return {
-            "kind": self.kind,
-            "before": self.before,
-            "after": self.after,
-            "flips": self.flips,
-            "occurrences": self.occurrences,
+        names = ("kind", "before", "after", "flips", "occurrences")
+        return {name: getattr(self, name) for name in names} | {
             "discovery_flip_rate_low": self.rank,
             "n_sources": n,
             "flip_rate": flips / n if n else None,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.canonical import as_json
 from engine.probe.pairs import Pairs
 from engine.probe.weakness import Cell, Weakness, weakness
 from engine.runfile.probe import ProbeConfig
@@ -32,15 +33,6 @@ class SharedFlips:
     share: Interval
     expected: Interval
 
-    def to_json(self) -> dict[str, Json]:
-        """Return one flat object, null where a number is undefined."""
-        return {
-            "n_edits": self.n_edits,
-            "n_flips": self.n_flips,
-            **self.share.to_json("share"),
-            **self.expected.to_json("expected"),
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
@@ -58,7 +50,7 @@ class Transfer:
             "num_cells": len(self.cells),
             "num_significant": sum(cell.significant for cell in self.cells),
             "cells": [self._row(cell) for cell in self.cells],
-            "shared_flips": self.shared.to_json(),
+            "shared_flips": as_json(self.shared),
         }
 
     def _row(self, cell: Cell) -> dict[str, Json]:

@@ -31,6 +31,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.canonical import as_json
 from engine.probe.measures import SIGN, drop_name, measure, measure_drop, p_values
 from engine.probe.pairs import Pairs
 from engine.runfile.probe import ProbeConfig
@@ -86,29 +87,9 @@ class Cell:
 
     def to_json(self) -> dict[str, Json]:
         """Return one flat object: each measure as `name`, `name_low` and `name_high`, null where undefined."""
-        measures: dict[str, Json] = {}
-        for name, interval in (*self.measures.items(), ("discovery_drop", self.discovery_drop)):
-            measures |= interval.to_json(name)
-        numbers = {
-            "tested_drop": self.tested_drop,
-            "minimum_detectable_drop": self.minimum_detectable_drop,
-            "p_value": self.p_value,
-            "q_value": self.q_value,
-        }
-        return {
-            "level": self.level,
-            "class_name": self.class_name,
-            "kind": self.kind,
-            "after": self.after,
-            "n_sources": self.n_sources,
-            "n_edits": self.n_edits,
-            "n_placebo_sources": self.n_placebo_sources,
-            "n_discovery_sources": self.n_discovery_sources,
-            "n_tested_sources": self.n_tested_sources,
-            **measures,
-            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-            "significant": self.significant,
-        }
+        content: dict[str, Json] = as_json({**vars(self), **self.measures, "measures": None})
+        del content["measures"]
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,18 +108,9 @@ class Weakness:
     min_drop: float
 
     def to_json(self) -> dict[str, Json]:
-        """Return the table as plain JSON, what matters first."""
+        """Return the table as plain JSON, with the names of what ranks the cells and of their drop."""
         return {
-            "overall": self.overall.to_json() if self.overall else None,
-            "by_kind": [cell.to_json() for cell in self.by_kind],
-            "cells": [cell.to_json() for cell in self.cells],
-            "skipped_cells": self.skipped_cells,
-            "sources": dict(self.sources),
-            "has_placebos": self.has_placebos,
-            "confidence": self.confidence,
-            "num_bootstraps": self.num_bootstraps,
-            "min_sources": self.min_sources,
-            "min_drop": self.min_drop,
+            **as_json(vars(self)),
             "ranked_by": "discovery_drop_low",
             "drop": "corrected_drop" if self.has_placebos else "accuracy_drop",
             "sign": SIGN,

@@ -1,7 +1,6 @@
 """Build summary.json: every number of the page, and nothing that the page does not show."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.canonical import as_json
 from engine.probe.attribution import Attribution
 from engine.report.drawing.maps import drop_name, group_name, shown_cells
 from engine.report.pictures import edit_label
@@ -67,26 +67,13 @@ def build_summary(
     }
     summary["reasons"] = verdict_reasons(summary)
     summary["next_steps"] = next_steps(summary, results.run)
-    result: Summary = finite(summary)
+    result: Summary = as_json(summary)
     return result
 
 
 def summary_bytes(summary: Summary) -> bytes:
     """Return the summary as indented JSON in its own order."""
     return (json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def finite(value: object) -> Any:  # noqa: ANN401 - any JSON content in, the same kind out
-    """Return JSON content with null in place of NaN and infinities, which JSON does not have."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(name): finite(item) for name, item in value.items()}
-        case list() | tuple():
-            return [finite(item) for item in value]
-        case _:
-            return value
 
 
 def share(count: int, n: int, confidence: float = 0.95) -> dict[str, Any]:

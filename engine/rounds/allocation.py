@@ -1,12 +1,12 @@
 """Rounds: which shards each one makes, and the allocation that says where it spends its edits, and why."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal, cast
 
+from engine.canonical import indented_json
 from engine.errors import RunDirectoryError, SourceError
 from engine.plan.plan import Plan
 from engine.run.directory import RunDirectory
@@ -63,7 +63,7 @@ class Allocation:
     @cached_property
     def data(self) -> bytes:
         """Return the bytes of its file."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        return indented_json(asdict(self))
 
     @property
     def sha256(self) -> str:

@@ -5,13 +5,13 @@ cut, and with it the other shards are made, whose markers name it. So every byte
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
+from engine.canonical import indented_json
 from engine.errors import RunDirectoryError
 from engine.run.directory import RunDirectory, marker_path
 from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
@@ -52,7 +52,7 @@ class Cut:
     def data(self) -> bytes:
         """Return the bytes of its file."""
         record = asdict(self) | {"checks": {name: check.model_dump() for name, check in self.checks.items()}}
-        return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return indented_json(record)
 
     @property
     def sha256(self) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine.canonical import as_json
 from engine.probe.pairs import Pairs, read_pairs
 from engine.probe.transfer import shared_flips, transfer
 from engine.probe.weakness import weakness
@@ -50,7 +51,7 @@ def test_a_classifier_that_never_flips_has_nothing_to_share() -> None:
     pairs = _pairs({}, right=1.0, seed=0)
     shared = shared_flips(pairs, pairs, CONFIG)
     assert math.isnan(shared.share.value)
-    assert shared.to_json()["share"] is None
+    assert as_json(shared)["share"] is None
 
 
 def _pairs(chances: dict[str, float], *, right: float = 0.95, seed: int) -> Pairs:
