@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from engine.errors import LeakError, RunError, ShardError
-from engine.probe.findings import Answers, findings
+from engine.probe.findings import ClassifierPredictions, findings
 from engine.probe.weakness import Weakness
 from engine.run.directory import WEAKNESS, RunDirectory
 from engine.runfile.run import RunFile
@@ -44,7 +44,7 @@ def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
     digests = [ref.digest() for ref in refs]
     ask([each for ref, digest in zip(refs, digests, strict=True) for each in questions(ref, digest, rundir)], "probe")
     answers, *others = (
-        Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
+        ClassifierPredictions(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
         for ref, digest in zip(refs, digests, strict=True)
     )
     table, content = findings(answers, others, run.probe, seed=run.seed)

@@ -31,7 +31,7 @@ from engine.statistics import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class CurveStep:
     """Hold one severity of a curve: series at risk, those that fail here, the share that lives on, the accuracy drop.
 
     The drop is right at severity 0 minus right at this one, over all `n_edits` accepted edits of this severity.
@@ -60,7 +60,7 @@ class Curve:
     wrong_at_zero: int
     never_failed: int
     median: Interval
-    steps: tuple[Step, ...]
+    steps: tuple[CurveStep, ...]
 
 
 def failure_points(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> list[Curve]:
@@ -164,7 +164,7 @@ def _curve(pairs: Pairs, rows: Ints, name: tuple[str, str | None], bootstrap: So
         never_failed=int((started & ~failed).sum()),
         median=median_severity(severities.tolist(), shares) if started.any() else UNDEFINED,
         steps=tuple(
-            Step(
+            CurveStep(
                 severity=float(at),
                 at_risk=int(at_risk[index]),
                 failed=int(deaths[index]),

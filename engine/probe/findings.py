@@ -17,7 +17,7 @@ from engine.sample import Json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class ClassifierPredictions:
     """Hold one classifier's predictions on every picture of a run, and what names the classifier and them."""
 
     classifier: str
@@ -26,7 +26,7 @@ class Answers:
 
 
 def findings(
-    first: Answers, others: Sequence[Answers], config: ProbeConfig, *, seed: int = 0
+    first: ClassifierPredictions, others: Sequence[ClassifierPredictions], config: ProbeConfig, *, seed: int = 0
 ) -> tuple[Weakness, dict[str, Json]]:
     """Return the weakness table of the first classifier, and the content of weakness.json.
 

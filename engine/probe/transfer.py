@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.canonical import as_json
 from engine.probe.pairs import Pairs
-from engine.probe.weakness import Cell, Weakness, weakness
+from engine.probe.weakness import Weakness, WeaknessCell, weakness
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json
 from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
@@ -39,8 +39,8 @@ class Transfer:
     """Hold another classifier's overall row, its cells where the first is significantly weak, and the shared flips."""
 
     drop: str
-    overall: Cell | None
-    cells: tuple[Cell, ...]
+    overall: WeaknessCell | None
+    cells: tuple[WeaknessCell, ...]
     shared: SharedFlips
 
     def to_json(self) -> dict[str, Json]:
@@ -53,7 +53,7 @@ class Transfer:
             "shared_flips": as_json(self.shared),
         }
 
-    def _row(self, cell: Cell) -> dict[str, Json]:
+    def _row(self, cell: WeaknessCell) -> dict[str, Json]:
         content = cell.to_json()
         drop: dict[str, Json] = {f"drop{end}": content[f"{self.drop}{end}"] for end in ("", "_low", "_high")}
         names = ("level", "class_name", "kind", "after", "n_sources", "accuracy_source", "accuracy_edit")
@@ -64,11 +64,11 @@ class Transfer:
 def transfer(first: Weakness, pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int = 0) -> Transfer:
     """Return how the other classifier does where the first is weak; both answered the same pictures."""
     table = weakness(other, config, seed=seed)
-    known = {cell.place: cell for cell in table.cells}
+    known = {cell.key: cell for cell in table.cells}
     return Transfer(
         drop="corrected_drop" if table.has_placebos else "accuracy_drop",
         overall=table.overall,
-        cells=tuple(known[cell.place] for cell in first.cells if cell.significant),
+        cells=tuple(known[cell.key] for cell in first.cells if cell.significant),
         shared=shared_flips(pairs, other, config, seed=seed),
     )
 

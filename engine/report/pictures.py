@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.report.rows import Picture, Row
+from engine.report.rows import Picture, PictureRow
 from engine.sample import ImageBytes, Sample
 
 MAX_EDGE = 256
@@ -29,7 +29,7 @@ def data_uri(image: ImageBytes, max_edge: int = MAX_EDGE) -> str:
     return f"data:{mime};base64,{base64.b64encode(image).decode()}"
 
 
-def contact_sheet(rows: Sequence[Row], cell: int = CELL) -> bytes:
+def contact_sheet(rows: Sequence[PictureRow], cell: int = CELL) -> bytes:
     """Return a PNG with one row a source: source, placebo, counterfactuals, each with its edit and the answers known.
 
     `before` is the patient's answer and `after` the reinforced classifier's; a tick or a cross says if it is right.
@@ -70,7 +70,7 @@ def _paste(sheet: Image.Image, sample: Sample, corner: tuple[int, int], cell: in
     sheet.paste(picture, (corner[0] + (cell - size[0]) // 2, corner[1] + (cell - size[1]) // 2))
 
 
-def _columns(rows: Sequence[Row]) -> list[list[Picture | None]]:
+def _columns(rows: Sequence[PictureRow]) -> list[list[Picture | None]]:
     """Return the rows with a gap where one has no placebo though others have: columns keep their meaning."""
     placebos = [next((p for p in row.pictures if p.sample.role == "placebo"), None) for row in rows]
     columns = []

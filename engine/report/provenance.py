@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.report.shown import Place
+from engine.report.shown import PictureFile
 from engine.runfile.run import RunFile
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json, Sample
@@ -14,7 +14,7 @@ from engine.wording import score, words
 Facts = list[tuple[str, str]]
 
 
-def provenance(sample: Sample, run: RunFile, place: Place | None = None) -> Facts:
+def provenance(sample: Sample, run: RunFile, place: PictureFile | None = None) -> Facts:
     """Return where a picture comes from, as names and values; what is empty is left out."""
     facts = {
         "key": sample.key,

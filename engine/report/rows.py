@@ -33,7 +33,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class PictureRow:
     """Hold the pictures of one source: source, placebo, then counterfactuals."""
 
     pictures: tuple[Picture, ...]
@@ -56,7 +56,9 @@ class Row:
         return [picture for picture in self.flips() if picture.is_right("reinforced")]
 
 
-def make_rows(samples: Iterable[Sample], guesses: Mapping[str, Mapping[str, Guess]], width: int = 5) -> list[Row]:
+def make_rows(
+    samples: Iterable[Sample], guesses: Mapping[str, Mapping[str, Guess]], width: int = 5
+) -> list[PictureRow]:
     """Group samples by source into rows of at most `width` pictures, flips first; sources without an edit are left out.
 
     `guesses` maps arm, then sample key, to what that arm's classifier said.
@@ -69,13 +71,13 @@ def make_rows(samples: Iterable[Sample], guesses: Mapping[str, Mapping[str, Gues
     for pictures in groups.values():
         ordered = sorted(pictures, key=_row_order)
         if ordered[0].sample.role == "source" and any(map(_is_counterfactual, ordered)):
-            rows.append(Row(pictures=tuple(ordered[:width])))
+            rows.append(PictureRow(pictures=tuple(ordered[:width])))
     return rows
 
 
-def choose_rows(rows: Sequence[Row], count: int) -> list[Row]:
+def choose_rows(rows: Sequence[PictureRow], count: int) -> list[PictureRow]:
     """Return `count` rows: most cured flips first, then flips, taking the classes in turn."""
-    by_class: dict[str, list[Row]] = defaultdict(list)
+    by_class: dict[str, list[PictureRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (-len(row.cures()), -len(row.flips()), row.source.sample.key)):
         by_class[row.source.sample.class_name].append(row)
     ranked = sorted(by_class.values(), key=lambda rows: (-len(rows[0].cures()), -len(rows[0].flips())))

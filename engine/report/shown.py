@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.report.results import picture_shards, read_guesses
-from engine.report.rows import Row, choose_examples, choose_rows, make_rows
+from engine.report.rows import PictureRow, choose_examples, choose_rows, make_rows
 from engine.run.directory import RunDirectory, rejected_path, shard_path
 from engine.runfile.run import RunFile
 from engine.sample import Sample
@@ -14,7 +14,7 @@ NUM_EXAMPLES = 14
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PictureFile:
     """Say in which file of the run directory a picture lies, and as which member."""
 
     file: str
@@ -25,10 +25,10 @@ class Place:
 class Shown:
     """Hold the pictures of the page: rows of one source each, accepted and rejected examples; and where each lies."""
 
-    rows: Sequence[Row]
+    rows: Sequence[PictureRow]
     accepted: Sequence[Sample]
     rejected: Sequence[Sample]
-    places: Mapping[str, Place]
+    places: Mapping[str, PictureFile]
 
     @property
     def pictures(self) -> dict[str, Sample]:
@@ -41,7 +41,7 @@ def choose_shown(rundir: RunDirectory, run: RunFile, digests: Mapping[str, str])
     """Choose what is shown: worst rows first, by the answers of the classifiers that `digests` names by arm."""
     shards = picture_shards(rundir.markers())
     samples: list[Sample] = []
-    places: dict[str, Place] = {}
+    places: dict[str, PictureFile] = {}
     for index in shards:
         accepted, rejected = rundir.read_shard(index), rundir.read_rejected(index)
         samples += [*accepted, *rejected]
@@ -60,7 +60,7 @@ def choose_shown(rundir: RunDirectory, run: RunFile, digests: Mapping[str, str])
     )
 
 
-def worst_pairs(rows: Sequence[Row], count: int) -> list[tuple[Sample, Sample]]:
+def worst_pairs(rows: Sequence[PictureRow], count: int) -> list[tuple[Sample, Sample]]:
     """Return up to `count` edits that flip the classifier, each with its placebo, or its source where there is none."""
     pairs = []
     for row in rows:
@@ -69,8 +69,8 @@ def worst_pairs(rows: Sequence[Row], count: int) -> list[tuple[Sample, Sample]]:
     return [(edit, control) for edit, control in pairs if edit.image and control.image][:count]
 
 
-def _places(file: str, samples: Sequence[Sample]) -> dict[str, Place]:
+def _places(file: str, samples: Sequence[Sample]) -> dict[str, PictureFile]:
     return {
-        sample.key: Place(file=file, member=f"{sample.key}{image_extension(sample.image) or '.json'}")
+        sample.key: PictureFile(file=file, member=f"{sample.key}{image_extension(sample.image) or '.json'}")
         for sample in samples
     }

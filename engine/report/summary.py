@@ -15,7 +15,7 @@ from engine.probe.attribution import Attribution
 from engine.report.drawing.maps import drop_name, group_name, shown_cells
 from engine.report.pictures import edit_label
 from engine.report.results import Content, Results
-from engine.report.rows import Picture, Row
+from engine.report.rows import Picture, PictureRow
 from engine.report.shown import Shown
 from engine.report.views.advice import next_steps, verdict_reasons
 from engine.report.views.arms import ARMS
@@ -202,7 +202,7 @@ def _weakness(weakness: Content | None) -> Summary | None:
     }
 
 
-def _row(row: Row, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
+def _row(row: PictureRow, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
     source = row.source.sample
     return {
         "source_key": source.key,

@@ -44,7 +44,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
+class DecisionScore:
     """Say how well thresholds tell good edits from bad ones; `bad_kept` is the share of bad edits that they accept."""
 
     precision: Interval
@@ -61,14 +61,14 @@ class Choice:
 
     thresholds: Thresholds
     is_reached: bool
-    score: Score
+    score: DecisionScore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """Hold the present thresholds' score, each threshold alone, and all together: the proposal."""
 
-    now: Score
+    now: DecisionScore
     alone: Mapping[str, Choice]
     together: Choice
 
@@ -104,7 +104,7 @@ def accepts(rows: Sequence[Labelled], config: VerifierConfig) -> Mask:
     return np.array([not verdict_reasons(one.scores, config, text_changes=one.text_changes) for one in every])
 
 
-def score(rows: Sequence[Labelled], accepted: Mask) -> Score:
+def score(rows: Sequence[Labelled], accepted: Mask) -> DecisionScore:
     """Return precision and recall of a decision on weighted rows, each with its Wilson interval.
 
     The effective sample size counts split keys (Kish 1965): edits of one source say much the same.
@@ -113,7 +113,7 @@ def score(rows: Sequence[Labelled], accepted: Mask) -> Score:
     weight = np.array([row.weight for row in rows])
     _, cluster = np.unique([row.candidate.split_key for row in rows], return_inverse=True)
     bad_weight = float(weight[~good].sum())
-    return Score(
+    return DecisionScore(
         precision=_weighted_share(good[accepted], weight[accepted], cluster[accepted]),
         recall=_weighted_share(accepted[good], weight[good], cluster[good]),
         bad_kept=float(weight[accepted & ~good].sum()) / bad_weight if bad_weight else math.nan,

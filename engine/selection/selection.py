@@ -45,7 +45,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class VerdictCounts:
     """Count verdicts: `fails` and `fails_alone` are the edits that fail a check, and those that fail nothing else."""
 
     n: int
@@ -64,8 +64,8 @@ class Change:
     """Compare two sets of thresholds on the same edits."""
 
     name: str
-    before: Tally
-    after: Tally
+    before: VerdictCounts
+    after: VerdictCounts
 
 
 def read_scored(rundir: RunDirectory) -> list[Candidate]:
@@ -168,10 +168,10 @@ def tally_changes(candidates: Sequence[Candidate], before: VerifierConfig, after
     ]
 
 
-def tally(verdicts: Iterable[Verdict]) -> Tally:
+def tally(verdicts: Iterable[Verdict]) -> VerdictCounts:
     """Count verdicts by the checks that they name."""
     every = list(verdicts)
-    return Tally(
+    return VerdictCounts(
         n=len(every),
         accepted=sum(verdict.accepted for verdict in every),
         fails=Counter(reason for verdict in every for reason in verdict.reasons),

@@ -21,7 +21,7 @@ def test_a_weakness_that_the_other_shares_holds_and_one_that_it_does_not_share_d
     other = _pairs({"snow": 0.2}, right=1.0, seed=1)
     table = weakness(first, CONFIG)
     result = transfer(table, first, other, CONFIG)
-    assert [cell.place for cell in result.cells] == [cell.place for cell in table.cells if cell.significant]
+    assert [cell.key for cell in result.cells] == [cell.key for cell in table.cells if cell.significant]
     holds = {cell.after: cell.significant for cell in result.cells if cell.level == "kind, after"}
     assert holds == {"snow": True, "sand": False}
     content = result.to_json()
