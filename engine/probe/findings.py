@@ -1,4 +1,4 @@
-"""What a probe found: everything that weakness.json holds, from the answers of the classifiers alone."""
+"""The content of weakness.json, computed from the predictions of the classifiers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from engine.sample import Json
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierPredictions:
-    """Hold one classifier's predictions on every picture of a run, and what names the classifier and them."""
+    """One classifier's predictions on every picture of a run, with its name and digest."""
 
     classifier: str
     digest: str

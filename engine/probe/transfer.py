@@ -1,10 +1,9 @@
-"""Transfer: whether what one classifier fails at fails another one too.
+"""Transfer: whether the weak cells and the flips of one classifier are those of another one too.
 
-Two questions. By cell: the other classifier gets a weakness table of its own, with its own test of every cell and its
-own drop on the same scoring half, and is looked up where the first is significantly weak. By picture: of the edits that
-flip the first, the share that flip the other too, beside the share that would by chance, were the two independent. A
-share near chance says that each classifier fails in its own way; one far above it that they share a weakness, or that
-the pictures are hard, or wrong, for any classifier.
+By cell: the other classifier gets its own weakness table, with its own tests and its own drops on the same scoring
+half, and is compared where the first is significantly weak. By picture: the share of the first one's flips that flip
+the other too, beside the share expected if the two were independent. A share near that means different weaknesses; one
+far above it means a shared weakness, or pictures that are hard, or wrong, for any classifier.
 """
 
 from collections.abc import Sequence
@@ -22,9 +21,9 @@ from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
 
 @dataclass(frozen=True, kw_only=True)
 class SharedFlips:
-    """Hold the share of the first classifier's flips that flip the other, and the share expected if independent.
+    """The share of the first classifier's flips that flip the other, and the share expected if independent.
 
-    Over the `n_edits` edits whose source both answer right before the edit (as a placebo where there is one); the
+    Over the `n_edits` edits whose unedited picture (placebo, else source) both classify correctly; the
     first flips on `n_flips` of them.
     """
 
@@ -36,7 +35,7 @@ class SharedFlips:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """Hold another classifier's overall row, its cells where the first is significantly weak, and the shared flips."""
+    """Another classifier's overall row, its cells where the first is significantly weak, and the shared flips."""
 
     drop: str
     overall: WeaknessCell | None
@@ -62,7 +61,7 @@ class Transfer:
 
 
 def transfer(first: Weakness, pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int = 0) -> Transfer:
-    """Return how the other classifier does where the first is weak; both answered the same pictures."""
+    """Return the other classifier's results in the first one's weak cells; both classified the same pictures."""
     table = weakness(other, config, seed=seed)
     known = {cell.key: cell for cell in table.cells}
     return Transfer(
@@ -74,7 +73,7 @@ def transfer(first: Weakness, pairs: Pairs, other: Pairs, config: ProbeConfig, *
 
 
 def shared_flips(pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int = 0) -> SharedFlips:
-    """Return how often the other classifier flips where the first does, and how often it flips at all."""
+    """Return the other classifier's flip rate where the first one flips, and its flip rate overall."""
     assert pairs.keys == other.keys  # both are read from the same shards, in the same order
     both_right = (pairs.right_unedited * other.right_unedited) > 0
     flips, others = ((1 - each.right_edit)[both_right] for each in (pairs, other))

@@ -19,7 +19,7 @@ MAX_EDGE = 384
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPage:
-    """Hold the page, the number of its pairs by stratum, and how many edits had no picture to show."""
+    """The page, the number of its pairs by stratum, and how many edits had no picture to show."""
 
     html: str
     strata: Mapping[str, int]

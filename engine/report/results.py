@@ -28,7 +28,7 @@ Content = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Hold everything the report is made of but the pictures; a phase that did not run yet is None."""
+    """Everything the report is made of but the pictures; a phase that did not run yet is None."""
 
     run: RunFile
     info: RunInfo

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """Hold one classifier's answer to one picture; `confidence` is the probability of `class_name`."""
+    """One classifier's answer to one picture; `confidence` is the probability of `class_name`."""
 
     class_name: str
     confidence: float
@@ -34,7 +34,7 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureRow:
-    """Hold the pictures of one source: source, placebo, then counterfactuals."""
+    """The pictures of one source: source, placebo, then counterfactuals."""
 
     pictures: tuple[Picture, ...]
 

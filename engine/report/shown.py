@@ -23,7 +23,7 @@ class PictureFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Hold the pictures of the page: rows of one source each, accepted and rejected examples; and where each lies."""
+    """The pictures of the page: rows of one source each, accepted and rejected examples; and where each lies."""
 
     rows: Sequence[PictureRow]
     accepted: Sequence[Sample]

@@ -41,7 +41,7 @@ class SourceItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ItemColumns:
-    """Hold many items in columns: row i of each is item i, with the class's name for its label."""
+    """Many items in columns: row i of each is item i, with the class's name for its label."""
 
     key: Sequence[str]
     split_key: Sequence[str]

@@ -52,7 +52,7 @@ DARKEST_CLOTH = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Hold the ground truth of a composite.
+    """The ground truth of a composite.
 
     `garment` indexes the garments of its split. `size`, `left` and `top` place it, in pixels. `crop` is the (left, top,
     edge) of the texture as shares of its free room. `severity` in [0, 1] scales `light`.

@@ -19,7 +19,7 @@ Content = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class HeatCell:
-    """Hold one cell: a number as text, small notes, CSS classes, and a sentence for the pointer."""
+    """One cell: a number as text, small notes, CSS classes, and a sentence for the pointer."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class HeatCell:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatRow:
-    """Hold one row of a heat map."""
+    """One row of a heat map."""
 
     name: str
     cells: tuple[HeatCell, ...]
@@ -37,7 +37,7 @@ class HeatRow:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """Hold one heat map; `wide` cells have room for an interval."""
+    """One heat map; `wide` cells have room for an interval."""
 
     title: str
     corner: str

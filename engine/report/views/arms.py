@@ -8,7 +8,7 @@ from engine.runfile.run import RunFile
 
 @dataclass(frozen=True, kw_only=True)
 class ArmLook:
-    """Hold an arm's name and meaning in words, and the mark that tells it from others where colour does not."""
+    """An arm's name and meaning in words, and the mark that tells it from others where colour does not."""
 
     name: str
     meaning: str
