@@ -1,4 +1,4 @@
-"""Write the report: report/index.html, one page that needs nothing else, and report/summary.json beside it."""
+"""Write the report: report/index.html, one self-contained page, and report/summary.json."""
 
 import base64
 import hashlib
@@ -28,12 +28,12 @@ SUMMARY = "report/summary.json"
 TEMPLATES = Path(__file__).parent / "templates"
 NUMBER_FILTERS = ("percent", "points", "interval", "count", "duration", "plain", "words", "q_value", "score")
 
-# Arm, then the edit's key, to where the edit moved the answer of that arm's classifier.
+# Attribution maps by arm and edit key.
 Maps = Mapping[str, Mapping[str, Attribution]]
 
 
 def write_report(rundir: RunDirectory, run: RunFile) -> str:
-    """Write the page and the summary from what the run directory holds so far, and return the page's name."""
+    """Write page and summary from the results so far, and return the page's name."""
     summary, shown, maps = summarise(rundir, run)
     rundir.storage.write(SUMMARY, summary_bytes(summary))
     rundir.storage.write(PAGE, render_page(summary, run, shown, maps).encode())
@@ -41,7 +41,7 @@ def write_report(rundir: RunDirectory, run: RunFile) -> str:
 
 
 def summarise(rundir: RunDirectory, run: RunFile) -> tuple[Summary, Shown, Maps]:
-    """Return every number of the report, its pictures, and the maps that are laid on them."""
+    """Return the summary, the pictures of the page, and their attribution maps."""
     results = read_results(rundir, run)
     digests = read_digests(results)
     shown = choose_shown(rundir, run, digests)
@@ -50,13 +50,13 @@ def summarise(rundir: RunDirectory, run: RunFile) -> tuple[Summary, Shown, Maps]
 
 
 def result_picture(rundir: RunDirectory, run: RunFile, num_rows: int = 6) -> bytes:
-    """Return a PNG of the rows in which edits flip the classifier and the reinforced one is right again."""
+    """Return a PNG of the first rows, in the order of the page."""
     few = run.model_copy(update={"report": run.report.model_copy(update={"num_rows": num_rows})})
     return contact_sheet(choose_shown(rundir, few, read_digests(read_results(rundir, run))).rows)
 
 
 def render_page(summary: Summary, run: RunFile, shown: Shown, maps: Maps) -> str:
-    """Return the page as HTML. Everything that comes from users is escaped; it may run its own script and no other."""
+    """Return the page as HTML. Texts of users are escaped; its policy allows its own script alone."""
     pictures = shown.pictures
     environment = template_environment()
     environment.filters |= {name: getattr(wording, name) for name in NUMBER_FILTERS} | {"code": code}
@@ -72,7 +72,7 @@ def render_page(summary: Summary, run: RunFile, shown: Shown, maps: Maps) -> str
 
 
 def template_environment() -> Environment:
-    """Return the environment of the templates: what a user wrote is escaped, a gap is an error."""
+    """Return the template environment: texts are escaped, an undefined name is an error."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -83,14 +83,14 @@ def template_environment() -> Environment:
 
 
 def script_of(name: str) -> dict[str, str]:
-    """Return a script of ours as the template takes it: its text, and the hash by which the page's policy allows it."""
+    """Return a script's text and the SHA-256 by which the page's content security policy allows it."""
     script = (TEMPLATES / name).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return {"script": Markup(script), "script_hash": digest}  # nosec B704 # our own file
 
 
 def code(text: str) -> Markup:
-    """Return text as HTML, with what stands between backticks as code."""
+    """Return text as HTML, with parts between backticks as code."""
     parts = (
         Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
         for place, part in enumerate(text.split("`"))

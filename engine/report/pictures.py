@@ -30,9 +30,9 @@ def data_uri(image: ImageBytes, max_edge: int = MAX_EDGE) -> str:
 
 
 def contact_sheet(rows: Sequence[PictureRow], cell: int = CELL) -> bytes:
-    """Return a PNG with one row a source: source, placebo, counterfactuals, each with its edit and the answers known.
+    """Return a PNG with one row a source: source, placebo, counterfactuals, each with its edit and predictions.
 
-    `before` is the patient's answer and `after` the reinforced classifier's; a tick or a cross says if it is right.
+    `before` is the patient's prediction and `after` the reinforced classifier's; tick or cross: correct or not.
     """
     lines = _columns(rows)
     has_placebo = any(picture and picture.sample.role == "placebo" for line in lines for picture in line)
@@ -54,7 +54,7 @@ def contact_sheet(rows: Sequence[PictureRow], cell: int = CELL) -> bytes:
 
 
 def edit_label(sample: Sample) -> str:
-    """Return what was done to a sample in a few words: `source`, `placebo` or `background: sand → grass`."""
+    """Return a short label of the sample: `source`, `placebo` or `background: sand → grass`."""
     if sample.edit is None or sample.role != "counterfactual":
         return sample.role
     severity = "" if sample.edit.severity == 1 else f" × {sample.edit.severity:g}"
@@ -71,7 +71,7 @@ def _paste(sheet: Image.Image, sample: Sample, corner: tuple[int, int], cell: in
 
 
 def _columns(rows: Sequence[PictureRow]) -> list[list[Picture | None]]:
-    """Return the rows with a gap where one has no placebo though others have: columns keep their meaning."""
+    """Return the rows' pictures by column, None for a missing placebo where other rows have one."""
     placebos = [next((p for p in row.pictures if p.sample.role == "placebo"), None) for row in rows]
     columns = []
     for row, placebo in zip(rows, placebos, strict=True):

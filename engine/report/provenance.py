@@ -1,4 +1,4 @@
-"""Where a picture comes from, in words: what was asked for, how it was scored, which models made it, where it lies."""
+"""The provenance of a picture in words: its edit, its scores with thresholds, the models, the file."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ Facts = list[tuple[str, str]]
 
 
 def provenance(sample: Sample, run: RunFile, place: PictureFile | None = None) -> Facts:
-    """Return where a picture comes from, as names and values; what is empty is left out."""
+    """Return a picture's provenance as names and values, without empty ones."""
     facts = {
         "key": sample.key,
         "source key": sample.source_key,
@@ -49,7 +49,7 @@ def _edit(sample: Sample) -> dict[str, str]:
 
 
 def _scores(sample: Sample, run: RunFile) -> dict[str, str]:
-    """Return each score, with the threshold that it had to reach where the run's verifier has one for it."""
+    """Return each score, with its threshold where the run's verifier has one."""
     verifiers = [stage for stage in run.stages.values() if isinstance(stage, VerifierConfig)]
     config = verifiers[-1] if verifiers else None
     floors: dict[str, float] = {}
@@ -65,7 +65,7 @@ def _scores(sample: Sample, run: RunFile) -> dict[str, str]:
 
 
 def _stage(name: str, made: Json) -> Iterator[tuple[str, str]]:
-    """Yield what a stage wrote of itself, its model first: name, revision and digest on one line."""
+    """Yield a stage's provenance, its model (name, revision, digest) first."""
     model = made.get("model") if isinstance(made, dict) else None
     if not isinstance(made, dict) or not isinstance(model, dict) or "name" not in model:
         yield from _flat(name, made)

@@ -1,4 +1,4 @@
-"""Choose what the report shows: rows of one source each, those that flip first, and accepted and rejected examples."""
+"""The pictures of the report: rows of one source each, flips first, and accepted and rejected examples."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """One classifier's answer to one picture; `confidence` is the probability of `class_name`."""
+    """One classifier's prediction for one picture; `confidence` is the probability of `class_name`."""
 
     class_name: str
     confidence: float
@@ -21,13 +21,13 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Pair a sample with what each arm's classifier said of it, where that is known."""
+    """A sample with the predictions of the arms, where known."""
 
     sample: Sample
     guesses: Mapping[str, Guess] = field(default_factory=dict)
 
     def is_right(self, arm: str) -> bool | None:
-        """Say whether an arm's classifier was right; None where it was not asked."""
+        """Return whether an arm's prediction is correct; None without a prediction."""
         guess = self.guesses.get(arm)
         return None if guess is None else guess.is_right
 
@@ -44,15 +44,15 @@ class PictureRow:
         return self.pictures[0]
 
     def flips(self) -> list[Picture]:
-        """Return the accepted counterfactuals that the patient gets wrong although it has source and placebo right."""
+        """Return the counterfactuals that the patient gets wrong, if it gets source and placebo right."""
         if any(picture.is_right("patient") is False for picture in self.pictures if not _is_counterfactual(picture)):
             return []
         return [
             picture for picture in self.pictures if _is_counterfactual(picture) and picture.is_right("patient") is False
         ]
 
-    def cures(self) -> list[Picture]:
-        """Return the flips that the reinforced model gets right."""
+    def repairs(self) -> list[Picture]:
+        """Return the flips that the reinforced classifier gets right."""
         return [picture for picture in self.flips() if picture.is_right("reinforced")]
 
 
@@ -61,7 +61,7 @@ def make_rows(
 ) -> list[PictureRow]:
     """Group samples by source into rows of at most `width` pictures, flips first; sources without an edit are left out.
 
-    `guesses` maps arm, then sample key, to what that arm's classifier said.
+    `guesses` has the predictions by arm and sample key.
     """
     groups: dict[str, list[Picture]] = defaultdict(list)
     for sample in samples:
@@ -76,16 +76,16 @@ def make_rows(
 
 
 def choose_rows(rows: Sequence[PictureRow], count: int) -> list[PictureRow]:
-    """Return `count` rows: most cured flips first, then flips, taking the classes in turn."""
+    """Return `count` rows with the most repaired flips, then the most flips, taking the classes in turn."""
     by_class: dict[str, list[PictureRow]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (-len(row.cures()), -len(row.flips()), row.source.sample.key)):
+    for row in sorted(rows, key=lambda row: (-len(row.repairs()), -len(row.flips()), row.source.sample.key)):
         by_class[row.source.sample.class_name].append(row)
-    ranked = sorted(by_class.values(), key=lambda rows: (-len(rows[0].cures()), -len(rows[0].flips())))
+    ranked = sorted(by_class.values(), key=lambda rows: (-len(rows[0].repairs()), -len(rows[0].flips())))
     return list(_in_turn(ranked))[:count]
 
 
 def choose_examples(samples: Iterable[Sample], *, is_accepted: bool, count: int) -> list[Sample]:
-    """Return `count` edits with that verdict, taking the reasons (the edit kinds, when accepted) in turn."""
+    """Return `count` edits with this verdict, taking reasons (for accepted edits, kinds) in turn."""
     by_kind: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.edit is None or sample.verdict is None or sample.verdict.accepted != is_accepted:

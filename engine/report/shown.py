@@ -1,4 +1,4 @@
-"""Which pictures of a run are shown, where each lies, and which pairs among them are looked at closely."""
+"""The pictures of a run's page, with their files, and the pairs that get an attribution map."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NUM_EXAMPLES = 14
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFile:
-    """Say in which file of the run directory a picture lies, and as which member."""
+    """The file of the run directory that holds a picture, and its member name."""
 
     file: str
     member: str
@@ -23,7 +23,7 @@ class PictureFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """The pictures of the page: rows of one source each, accepted and rejected examples; and where each lies."""
+    """The pictures of the page: rows of one source each, accepted and rejected examples; and the file of each."""
 
     rows: Sequence[PictureRow]
     accepted: Sequence[Sample]
@@ -38,14 +38,14 @@ class Shown:
 
 
 def choose_shown(rundir: RunDirectory, run: RunFile, digests: Mapping[str, str]) -> Shown:
-    """Choose what is shown: worst rows first, by the answers of the classifiers that `digests` names by arm."""
+    """Return the pictures to show, rows with flips first; `digests` are those of the classifiers by arm."""
     shards = picture_shards(rundir.markers())
     samples: list[Sample] = []
     places: dict[str, PictureFile] = {}
     for index in shards:
         accepted, rejected = rundir.read_shard(index), rundir.read_rejected(index)
         samples += [*accepted, *rejected]
-        # A source lies beside its accepted edits and beside its rejected ones: the first is the one to look at.
+        # A source is stored with its accepted edits and with its rejected ones: the first copy is named.
         places = _places(rejected_path(index), rejected) | _places(shard_path(index), accepted) | places
     shown = [
         sample for sample in samples if sample.verdict is None or sample.verdict.accepted or sample.role == "source"

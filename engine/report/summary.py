@@ -1,4 +1,4 @@
-"""Build summary.json: every number of the page, and nothing that the page does not show."""
+"""Build summary.json: every number of the page, and no other."""
 
 import json
 from collections import Counter
@@ -28,14 +28,14 @@ from engine.statistics import wilson_interval
 ENDS = ("low", "high")
 NOTHING = Shown(rows=(), accepted=(), rejected=(), places={})
 NO_MAPS: Mapping[str, Mapping[str, Attribution]] = {}
-# A value is a number, text, list or object of JSON; the report module alone reads it.
+# JSON content, described by engine/report/schema.py.
 Summary = dict[str, Any]
 
 
 def build_summary(
     results: Results, shown: Shown = NOTHING, maps: Mapping[str, Mapping[str, Attribution]] = NO_MAPS
 ) -> Summary:
-    """Return the summary of a run: what is not known yet is null or empty. `maps` are by arm and the edit's key."""
+    """Return the summary of a run, null or empty for missing results. `maps` are by arm and edit key."""
     reinforce = results.reinforce or {}
     summary: Summary = {
         "name": results.info.name,
@@ -72,7 +72,7 @@ def build_summary(
 
 
 def summary_bytes(summary: Summary) -> bytes:
-    """Return the summary as indented JSON in its own order."""
+    """Return the summary as indented JSON, fields in their order."""
     return (json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
@@ -94,7 +94,7 @@ def _counts(results: Results) -> Summary:
 
 
 def _rates(results: Results) -> Summary:
-    """Return rates over the wall clock of the generate phase where it was timed; null otherwise."""
+    """Return rates over the wall-clock time of the generate phase, null where it was not timed."""
     counts, seconds = add_counts(results.markers), results.seconds.get("generate")
     timed = bool(seconds) and bool(counts.candidates)
     return {
@@ -106,7 +106,7 @@ def _rates(results: Results) -> Summary:
 
 
 def _price(results: Results) -> float:
-    """Return what the GPUs cost while stages worked on them, 0 without a price; what they cost idle is not in it."""
+    """Return the price of the GPU time that stages used, idle time excluded; 0 without a price."""
     run, seconds = results.run, _stage_seconds(results)
     gpu_seconds = sum(
         run.stages[group[0]].placement.num_gpus * seconds.get(name, 0.0)
@@ -186,9 +186,9 @@ def _groups(evaluation: Content | None) -> Summary | None:
 
 
 def _weakness(weakness: Content | None) -> Summary | None:
-    """Return weakness.json with those cells alone that the page has room for, and counts of all.
+    """Return weakness.json with the shown cells only, and counts of all.
 
-    A significant cell is confirmed where the half of the sources that had no part in finding it shows harm too.
+    A significant cell is confirmed where its interval on the scoring half is above 0.
     """
     if weakness is None:
         return None
@@ -210,7 +210,7 @@ def _row(row: PictureRow, maps: Mapping[str, Mapping[str, Attribution]]) -> Summ
         "caption": source.caption,
         "split": source.split,
         "flips": len(row.flips()),
-        "cures": len(row.cures()),
+        "cures": len(row.repairs()),
         "pictures": [_picture(picture, maps) for picture in row.pictures],
     }
 
@@ -230,7 +230,7 @@ def _picture(picture: Picture, maps: Mapping[str, Mapping[str, Attribution]]) ->
 
 
 def _attribution(found: Attribution) -> Summary:
-    """Return what the page says of a map; the map itself is in attribution/<digest>.json."""
+    """Return the totals of a map; the map itself is in attribution/<digest>.json."""
     return {
         "control": found.control,
         "p_control": found.p_control,

@@ -1,4 +1,4 @@
-"""What the page calls the arms, in the order in which it shows them, and how it draws them."""
+"""Names, meanings and marks of the arms, in the page's order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from engine.runfile.run import RunFile
 
 @dataclass(frozen=True, kw_only=True)
 class ArmLook:
-    """An arm's name and meaning in words, and the mark that tells it from others where colour does not."""
+    """An arm's name and meaning, and its mark, which distinguishes it without colour."""
 
     name: str
     meaning: str
@@ -16,16 +16,16 @@ class ArmLook:
 
 
 LOOKS = {
-    "patient": ArmLook(name="patient", meaning="the classifier as it came", mark="circle"),
+    "patient": ArmLook(name="patient", meaning="the classifier under test, unchanged", mark="circle"),
     "real_only": ArmLook(name="real only", meaning="the same training steps, without edits", mark="square"),
     "randaugment": ArmLook(name="RandAugment", meaning="without edits, real images distorted", mark="triangle"),
     "cutmix": ArmLook(name="CutMix", meaning="without edits, real images mixed", mark="wedge"),
     "reweighted": ArmLook(name="reweighted", meaning="without edits, errors drawn more often (JTT)", mark="bar"),
-    "random_edits": ArmLook(name="random edits", meaning="accepted edits drawn alike, and real images", mark="plus"),
+    "random_edits": ArmLook(name="random edits", meaning="accepted edits drawn evenly, and real images", mark="plus"),
     "reinforced": ArmLook(
         name="reinforced", meaning="accepted edits drawn by the weakness found, and real images", mark="diamond"
     ),
-    "oracle": ArmLook(name="oracle", meaning="real images without the weakness: what could be had", mark="star"),
+    "oracle": ArmLook(name="oracle", meaning="real images without the weakness: the upper bound", mark="star"),
 }
 ARMS = tuple(LOOKS)
 

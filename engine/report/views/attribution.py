@@ -1,4 +1,4 @@
-"""The maps of where evidence moved: their file in the run directory, and the overlay that lies on a picture."""
+"""Attribution maps: their file in the run directory, and their overlay on a picture."""
 
 import base64
 import io
@@ -13,21 +13,21 @@ from engine.run.directory import RunDirectory
 from engine.sample import Json
 
 FOLDER = "attribution"
-# Magenta takes p(label) away, blue gives it: told apart with every common kind of colour blindness (Nichols 2012).
+# Magenta lowers p(label), blue raises it: distinguishable with every common colour blindness (Nichols 2012).
 TAKES, GIVES = (212, 17, 89), (26, 133, 255)
 OPACITY = 0.85
-# Maps whose strongest cell is weaker than this are drawn weakly: noise must not look like evidence.
+# Least value of full strength: a map of noise is drawn faintly.
 FAINT = 0.05
 MAX_EDGE = 64
 
 
 def attribution_path(digest: str) -> str:
-    """Return where the maps of one classifier lie."""
+    """Return the path of one classifier's maps."""
     return f"{FOLDER}/{digest}.json"
 
 
 def read_attributions(rundir: RunDirectory, digest: str) -> dict[str, Attribution]:
-    """Return the maps of one classifier by the edit's key; none where there are none, or of another method or grid."""
+    """Return one classifier's maps by edit key; empty where there is no file, or one of another method or grid."""
     if not rundir.exists(attribution_path(digest)):
         return {}
     content: Any = rundir.read_json(attribution_path(digest))
@@ -37,7 +37,7 @@ def read_attributions(rundir: RunDirectory, digest: str) -> dict[str, Attributio
 
 
 def write_attributions(rundir: RunDirectory, digest: str, maps: Mapping[str, Attribution]) -> None:
-    """Write the maps of one classifier, by the edit's key."""
+    """Write one classifier's maps, by edit key."""
     pairs: dict[str, Json] = {key: found.to_json() for key, found in maps.items()}
     rundir.write_json(attribution_path(digest), {"classifier": digest, "method": METHOD, "grid": GRID, "pairs": pairs})
 
@@ -45,7 +45,7 @@ def write_attributions(rundir: RunDirectory, digest: str, maps: Mapping[str, Att
 def overlay_uri(cells: Sequence[Sequence[float]], scale: float, size: tuple[int, int]) -> str:
     """Return a map as a transparent PNG in a data URI, of the shape of a picture of (width, height).
 
-    `scale` is the value that is drawn with full strength.
+    `scale` is the value of full opacity.
     """
     width, height = (max(round(MAX_EDGE * edge / max(size)), 1) for edge in size)
     values = map_at(cells, height, width)
@@ -58,5 +58,5 @@ def overlay_uri(cells: Sequence[Sequence[float]], scale: float, size: tuple[int,
 
 
 def strongest(maps: Sequence[Attribution]) -> float:
-    """Return the largest absolute value of any cell: maps of one picture share one scale, so they can be compared."""
+    """Return the largest absolute value of any cell, the common scale of the maps of one picture."""
     return max((abs(value) for found in maps for row in found.cells for value in row), default=0.0)

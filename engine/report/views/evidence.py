@@ -1,4 +1,4 @@
-"""Turn the maps of where evidence moved into what the template shows: overlays, their words, and the legend."""
+"""Attribution maps for the template: overlays, their captions, and the legend."""
 
 import io
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ ARM_WORDS = {"patient": "before", "reinforced": "after"}
 def evidence_view(
     summary: Mapping[str, Any], pictures: Mapping[str, Sample], maps: Mapping[str, Mapping[str, Attribution]]
 ) -> View | None:
-    """Return overlays by the edit's key and the words around them; None where no shown picture has a map."""
+    """Return the overlays by edit key, their captions and the legend; None where no shown picture has a map."""
     overlays = {}
     for row in summary["pictures"]:
         for picture in row["pictures"]:
@@ -55,7 +55,7 @@ def _overlays(found: Mapping[str, Attribution], sample: Sample) -> list[View]:
 
 
 def describe(attribution: Attribution) -> str:
-    """Return in words how far p(label) fell, and how much of it single cells explain."""
+    """Return the change of p(label) and the sum over cells in words."""
     return (
         f"probability of the true class {percent(attribution.p_control, 0)} → {percent(attribution.p_edit, 0)}; "
         f"cells sum to {points(-attribution.total, 0)} points"

@@ -1,4 +1,4 @@
-"""Turn the summary's numbers into what the template shows: words, heat maps, charts and tables."""
+"""The view of the page: the summary's numbers as words, heat maps, charts and tables for the template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,13 +18,13 @@ FIGURES = (
     (
         "conflict_accuracy",
         "Conflict accuracy",
-        "where an image does not carry its class's usual attribute",
+        "where an image does not have its class's usual attribute",
         "Not measured: the images have no attributes, or no class has a usual value.",
     ),
     (
         "worst_group_accuracy",
         "Worst-group accuracy",
-        "in the group of class and attributes that is answered worst",
+        "in the group of class and attributes with the lowest accuracy",
         "Not measured: the images have no attributes, or no group has enough images.",
     ),
     (
@@ -35,7 +35,7 @@ FIGURES = (
     ),
 )
 NUM_GROUPS = 8
-# More would be read by nobody; the others are in summary.json.
+# The arms that the page compares by group; summary.json has the others.
 GROUP_ARMS = ("patient", "real_only", "reinforced", "oracle")
 MISSING = {
     "evaluation": "No evaluation yet: `counterforge run` evaluates every arm on the test sets after reinforcing.",
@@ -49,7 +49,7 @@ MISSING = {
 
 
 def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
-    """Return everything the template needs beside the summary itself."""
+    """Return the template's variables beside the summary itself."""
     verdict = summary["verdict"]
     badge, sign = {"ship": ("ship", "✓"), "do not ship": ("stop", "✗")}.get(verdict, ("open", "…"))
     return {

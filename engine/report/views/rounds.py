@@ -1,4 +1,4 @@
-"""The rounds of a run, in numbers for the summary and in words for the page: what was spent where, why, to what end."""
+"""The rounds of a run, for the summary and for the page: edits by kind, largest cells, accuracy after each."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ def rounds_summary(
 ) -> list[View]:
     """Return one object a round: its edits by kind, its largest cells, and the accuracy on validation edits after it.
 
-    `allocations` are those of the rounds from the second on, by hash; `of_shard` is the hash that each shard's marker
-    has; `trained` is reinforce.json. Edits of validation sources are the yardstick and no round's spending.
+    `allocations` are those of the rounds from the second on, by SHA-256; `of_shard` is the one in each shard's marker;
+    `trained` is reinforce.json. Edits of validation sources measure all rounds and belong to none.
     """
     if not allocations:
         return []
@@ -60,10 +60,10 @@ def rounds_view(rounds: list[View], patient: float | None, config: RoundsConfig)
     names = ["before", *(f"after round {each['round']}" for each in rounds)]
     return {
         "sentence": (
-            f"{count(len(rounds))} rounds. The first spent its edits evenly, as the run file says. Each later one "
-            "spent them where the classifier trained on the rounds before was weak: the gain expected of an edit is "
-            "the share of the classifier's confidence that such an edit of a validation source takes, times the share "
-            "of such edits that the verifier accepts. What little is known of is tried now and then. Each kind keeps "
+            f"{count(len(rounds))} rounds. The first allocated its edits evenly, as the run file says. Each later one "
+            "allocated them by Thompson sampling of an edit's expected gain: the drop of the true class's probability "
+            "by such edits of validation sources, for the classifier trained on the rounds before, times the share of "
+            "such edits that the verifier accepts (posterior means). Each kind keeps at least "
             f"{percent(config.floor, 0)} of a class's edits, one value gets {percent(config.cap, 0)} at most."
         ),
         "accuracy": [(name, percent(value)) for name, value in zip(names, measured, strict=True)],

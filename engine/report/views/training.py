@@ -1,4 +1,4 @@
-"""Turn the summary's numbers on training into what the template shows: results, curves, the frontier."""
+"""The view of the training: results, curves and the accuracy frontier for the template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +46,7 @@ def training_view(training: Mapping[str, Any] | None) -> View | None:
 
 
 def _result(arm: str, result: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return an arm's row: its name, both accuracies, which weights were kept, and where they are."""
+    """Return an arm's row: name, both accuracies, the kept weights, and their path."""
     share = result.get("best_share", 1.0)
     kept = plain(result.get("best_step")) if share == 1 else f"{percent(share, 0)} of the way to {result['best_step']}"
     return (
@@ -74,7 +74,7 @@ def _is_best(line: Mapping[str, Any], arm: View, name: str) -> bool:
 
 
 def _frontier(training: Mapping[str, Any]) -> Markup:
-    """Draw what each arm gives up on real images for what it gains on edits, from the patient to the last step."""
+    """Draw each arm's accuracy on edits against that on real images, from the patient to the last step (WiSE-FT)."""
     known = training.get("arms", {})
     patient = _place(known.get("patient", {}))
     lines = []

@@ -357,7 +357,7 @@ def test_rows_with_cured_flips_come_first_and_classes_take_turns() -> None:
     reinforced = right | {"a1_cf00": guess(0, right=False)}
     rows = choose_rows(make_rows(every, {"patient": patient, "reinforced": reinforced}), 4)
     assert {row.source.sample.key for row in rows[:2]} == {"b0", "c1"}
-    assert [len(row.cures()) for row in rows[:2]] == [1, 1]
+    assert [len(row.repairs()) for row in rows[:2]] == [1, 1]
     assert rows[3].source.sample.key == "a1"
 
 
