@@ -67,7 +67,7 @@ class FolderImages:
 
 
 def _images(root: str, folder: str, ignored: list[str]) -> Iterator[str]:
-    """Yield the relative paths of the images in `folder`, in the file system's order; note the others in `ignored`."""
+    """Yield the relative paths of the images in `folder`, in the file system's order; add other files to `ignored`."""
     stack = [folder]
     while stack:
         parent = stack.pop()
@@ -85,5 +85,5 @@ def _images(root: str, folder: str, ignored: list[str]) -> Iterator[str]:
 
 
 def _text(name: str) -> str:
-    """Return a file name as valid Unicode; one that is not cannot be opened again and is rejected when read."""
+    """Return a file name as valid Unicode; a name with replaced characters is rejected when it is read."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -31,7 +31,7 @@ NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 
 class _Rows(NamedTuple):
-    """Some rows in columns, with the line of each; what a table has no column for is ""."""
+    """Some rows as columns, with the line of each; "" where the table lacks the column."""
 
     lines: Sequence[int]
     path: Sequence[str]
@@ -88,7 +88,7 @@ class TableImages:
                 )
 
     def columns(self) -> Iterator[ItemColumns]:
-        """Yield what `items` yields in columns, in one pass over the table."""
+        """Yield the items as columns, in one pass over the table."""
         class_of: dict[str, str] = {}
         first: dict[str, bool] = {}
         for rows in self._rows():
@@ -238,5 +238,5 @@ class TableImages:
 
 
 def _text(value: object) -> str:
-    """Return a text or number as text; nothing for another type, which then counts as missing."""
+    """Return a text or number as text; "" for another type, which counts as missing."""
     return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
