@@ -218,12 +218,9 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
 
 
 def _editor_tflop(config: EditorConfig) -> float | None:
-    family = next(
-        ((row, edge) for pattern, row, edge in DIFFUSION if re.search(pattern, config.model.name.lower())), None
-    )
-    if family is None:
+    row, edge = _family(config.model.name)
+    if row is None:
         return None
-    row, edge = family
     match config.method:
         case "instruct":
             rows = 3.0 * config.num_inference_steps
@@ -232,6 +229,12 @@ def _editor_tflop(config: EditorConfig) -> float | None:
         case _:
             assert_never(config.method)
     return rows * row * ((config.size or edge) / edge) ** 2
+
+
+def _family(name: str) -> tuple[float | None, int]:
+    """Return the TFLOP of a row and the native edge of a diffusion model; None and DEFAULT_EDGE for an unknown one."""
+    known = ((row, edge) for pattern, row, edge in DIFFUSION if re.search(pattern, name.lower()))
+    return next(known, (None, DEFAULT_EDGE))
 
 
 def _language_tflop(name: str, new_tokens: int) -> float | None:
@@ -250,8 +253,7 @@ def _bytes_per_image(run: RunFile) -> float:
     editor = next((config for config in run.stages.values() if isinstance(config, EditorConfig)), None)
     edge: float = DEFAULT_EDGE
     if editor is not None:
-        named = (native for pattern, _, native in DIFFUSION if re.search(pattern, editor.model.name.lower()))
-        edge = editor.size or next(named, DEFAULT_EDGE)
+        edge = editor.size or _family(editor.model.name)[1]
     return edge * edge * BYTES_PER_PIXEL + BYTES_PER_RECORD
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from engine.plan.image_hash import HASH_BYTES, Hashes, image_hash
 from engine.runfile.data import AnySource
 from engine.sources import SourceItem, UnreadableItemError, open_source
+from engine.storage.parquet import parquet_bytes
 from engine.storage.storage import Storage
 
 HASHES = "hashes.parquet"
@@ -53,16 +54,13 @@ class HashStore:
         if self._size() == self._saved:
             return
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         rows = [(name, key, value) for name, known in self._sets.items() for key, value in known.items()]
         names, keys, values = (list(column) for column in zip(*rows, strict=True))
         table = pa.table(
             {"source": pa.array(names), "key": pa.array(keys), "hash": pa.array(values, pa.binary(HASH_BYTES))}
         )
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        storage.write(HASHES, buffer.getvalue())
+        storage.write(HASHES, parquet_bytes(table))
         self._saved = self._size()
 
     def _size(self) -> int:

@@ -4,7 +4,7 @@ import gc
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -117,12 +117,7 @@ def _columns(source: Source) -> Iterator[ItemColumns]:
     items = source.items()
     while batch := list(islice(items, ROWS_AT_ONCE)):
         yield ItemColumns(
-            key=[item.key for item in batch],
-            split_key=[item.split_key for item in batch],
-            class_name=[item.class_name for item in batch],
-            locator=[item.locator for item in batch],
-            caption=[item.caption for item in batch],
-            attributes=[item.attributes for item in batch],
+            **{field.name: [getattr(item, field.name) for item in batch] for field in fields(ItemColumns)}
         )
 
 

@@ -16,8 +16,7 @@ from engine.report.provenance import provenance
 from engine.report.results import read_digests, read_results
 from engine.report.shown import Shown, choose_shown
 from engine.report.summary import Summary, build_summary, summary_bytes
-from engine.report.views.attribution import read_attributions
-from engine.report.views.evidence import evidence_view
+from engine.report.views.attribution import evidence_view, read_attributions
 from engine.report.views.results import build_view
 from engine.run.directory import RunDirectory
 from engine.runfile.load import dump_run_file

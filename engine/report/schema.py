@@ -26,12 +26,17 @@ class OpenPart(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class FigurePart(Part):
-    """An accuracy with its interval."""
+class IntervalPart(Part):
+    """A share with its interval."""
 
-    value: UnitShare | None = Field(description="share of images classified correctly")
+    value: UnitShare | None
     low: UnitShare | None
     high: UnitShare | None
+
+
+class FigurePart(IntervalPart):
+    """An accuracy with its interval."""
+
     n: Whole = Field(description="number of images")
     group: str | None = Field(None, description="class and attributes, where the accuracy is of one group")
 
@@ -121,21 +126,15 @@ class GroupPart(Part):
     conflict: bool | None = Field(description="whether a value differs from the class's dominant one; null: none")
 
 
-class Adjusted(Part):
-    """Average of group accuracies, each weighted by its share of the training data."""
-
-    value: UnitShare | None
-    low: UnitShare | None
-    high: UnitShare | None
-
-
 class GroupsPart(Part):
     """Accuracy by group on the shifted test set, by arm."""
 
     group_by: list[str]
     dominant: dict[str, dict[str, str]]
     arms: dict[str, list[GroupPart]]
-    adjusted_average: dict[str, Adjusted]
+    adjusted_average: dict[str, IntervalPart] = Field(
+        description="mean of group accuracies weighted by their shares of the training data"
+    )
 
 
 class TrainedArm(OpenPart):
@@ -157,13 +156,10 @@ class Training(OpenPart):
     settings: dict[str, JsonValue]
 
 
-class NamedShare(Part):
+class NamedShare(IntervalPart):
     """A named share with its interval."""
 
     name: str
-    value: UnitShare | None
-    low: UnitShare | None
-    high: UnitShare | None
     n: Whole
 
 

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from engine.sample import Edit, Sample, Verdict
 from engine.shards.tar import dump_json
+from engine.storage.parquet import parquet_bytes
 
 SCORE_PREFIX = "score_"
 
@@ -51,9 +52,7 @@ def candidate_table(samples: Iterable[Sample], shard: int) -> pa.Table:
 
 def encode_candidates(table: pa.Table) -> bytes:
     """Return the table as parquet, the same bytes for the same rows."""
-    output = io.BytesIO()
-    pq.write_table(table, output, compression="zstd")
-    return output.getvalue()
+    return parquet_bytes(table)
 
 
 def read_candidates(data: bytes) -> pa.Table:

@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple, TextIO
@@ -68,24 +69,10 @@ class TableImages:
         """Yield one item a row; raise SourceError for an unknown label, a class without rows, no image found."""
         labels = {name: label for label, name in enumerate(self.classes)}
         for found in self.columns():
-            for key, split_key, class_name, locator, caption, attributes in zip(
-                found.key,
-                found.split_key,
-                found.class_name,
-                found.locator,
-                found.caption,
-                found.attributes,
-                strict=True,
-            ):
-                yield SourceItem(
-                    key=key,
-                    split_key=split_key,
-                    label=labels[class_name],
-                    class_name=class_name,
-                    locator=locator,
-                    caption=caption,
-                    attributes=attributes,
-                )
+            names = [field.name for field in fields(found)]
+            for values in zip(*(getattr(found, name) for name in names), strict=True):
+                item = dict(zip(names, values, strict=True))
+                yield SourceItem(**item, label=labels[item["class_name"]])
 
     def columns(self) -> Iterator[ItemColumns]:
         """Yield the items as columns, in one pass over the table."""

@@ -1,4 +1,4 @@
-"""Attribution maps: their file in the run directory, and their overlay on a picture."""
+"""Attribution maps: their file in the run directory, and their overlays, captions and legend on the page."""
 
 import base64
 import io
@@ -10,7 +10,8 @@ from PIL import Image
 
 from engine.probe.attribution import GRID, METHOD, Attribution, map_at
 from engine.run.directory import RunDirectory
-from engine.sample import Json
+from engine.sample import Json, Sample
+from engine.wording import percent, points
 
 FOLDER = "attribution"
 # Magenta lowers p(label), blue raises it: distinguishable with every common colour blindness (Nichols 2012).
@@ -19,6 +20,9 @@ OPACITY = 0.85
 # Least value of full strength: a map of noise is drawn faintly.
 FAINT = 0.05
 MAX_EDGE = 64
+
+View = dict[str, Any]
+ARM_WORDS = {"patient": "before", "reinforced": "after"}
 
 
 def attribution_path(digest: str) -> str:
@@ -60,3 +64,54 @@ def overlay_uri(cells: Sequence[Sequence[float]], scale: float, size: tuple[int,
 def strongest(maps: Sequence[Attribution]) -> float:
     """Return the largest absolute value of any cell, the common scale of the maps of one picture."""
     return max((abs(value) for found in maps for row in found.cells for value in row), default=0.0)
+
+
+def evidence_view(
+    summary: Mapping[str, Any], pictures: Mapping[str, Sample], maps: Mapping[str, Mapping[str, Attribution]]
+) -> View | None:
+    """Return the overlays by edit key, their captions and the legend; None where no shown picture has a map."""
+    overlays = {}
+    for row in summary["pictures"]:
+        for picture in row["pictures"]:
+            found = {arm: maps[arm][picture["key"]] for arm in picture["attribution"]}
+            if found and pictures[picture["key"]].image:
+                overlays[picture["key"]] = _overlays(found, pictures[picture["key"]])
+    if not overlays:
+        return None
+    arms = [arm for arm in ARM_WORDS if any(layer["css"] == arm for layers in overlays.values() for layer in layers)]
+    return {
+        "overlays": overlays,
+        "controls": {key: maps[layers[0]["css"]][key].control for key, layers in overlays.items()},
+        "arms": [{"css": arm, "name": ARM_WORDS[arm]} for arm in arms],
+        "takes": _colour(TAKES),
+        "gives": _colour(GIVES),
+    }
+
+
+def _overlays(found: Mapping[str, Attribution], sample: Sample) -> list[View]:
+    with Image.open(io.BytesIO(sample.image)) as opened:
+        size = opened.size
+    scale = strongest(list(found.values()))
+    return [
+        {
+            "css": arm,
+            "name": ARM_WORDS[arm],
+            "uri": overlay_uri(attribution.cells, scale, size),
+            "words": describe(attribution),
+            "short": f"p {percent(attribution.p_control, 0)} → {percent(attribution.p_edit, 0)}, cells "
+            f"{points(-attribution.total, 0)} points",
+        }
+        for arm, attribution in found.items()
+    ]
+
+
+def describe(attribution: Attribution) -> str:
+    """Return the change of p(label) and the sum over cells in words."""
+    return (
+        f"probability of the true class {percent(attribution.p_control, 0)} → {percent(attribution.p_edit, 0)}; "
+        f"cells sum to {points(-attribution.total, 0)} points"
+    )
+
+
+def _colour(rgb: tuple[int, int, int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in rgb)
