@@ -26,11 +26,10 @@ def points(value: float | None, digits: int = 1) -> str:
     return f"{sign}{abs(rounded):.{digits}f}"
 
 
-def interval(figure: Mapping[str, Any], digits: int = 1) -> str:
-    """Return the interval of a share: 79.1 to 86.0."""
-    if figure.get("low") is None or figure.get("high") is None:
-        return "no interval"
-    return f"{100 * figure['low']:.{digits}f} to {100 * figure['high']:.{digits}f}"
+def interval(figure: Mapping[str, Any], digits: int = 1, name: str = "") -> str:
+    """Return the interval of a share, of the measure `name` where it is given: 79.1 to 86.0."""
+    low, high = (figure.get(f"{name}_{end}" if name else end) for end in ("low", "high"))
+    return "no interval" if low is None or high is None else f"{100 * low:.{digits}f} to {100 * high:.{digits}f}"
 
 
 def signed_interval(figure: Mapping[str, Any], name: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +45,7 @@ def rounds_summary(
             "edits_accuracy_after": after[number - 1],
             "num_validation_edits": ordered[0][1].num_edits,
             "shares": dict(allocations[name].by_kind()) if name else {},
-            "cells": [_cell(cell) for cell in _largest(allocations[name])] if name else [],
+            "cells": [asdict(cell) for cell in _largest(allocations[name])] if name else [],
         }
         for number, name in enumerate(["", *(name for name, _ in ordered)], 1)
     ]
@@ -87,11 +88,6 @@ def _largest(allocation: Allocation) -> list[CellShare]:
     return sorted(allocation.cells, key=lambda cell: (-cell.share, cell.class_name, cell.kind, cell.value or ""))[
         :NUM_CELLS
     ]
-
-
-def _cell(cell: CellShare) -> View:
-    names = ("class_name", "kind", "value", "severity", "share", "weakness", "num_probed", "accept_rate", "num_tried")
-    return {name: getattr(cell, name) for name in (*names, "gain", "limit")}
 
 
 def _round_view(each: View, colours: Mapping[str, str]) -> View:

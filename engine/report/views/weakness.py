@@ -137,7 +137,7 @@ def _phrases(found: Mapping[str, Any]) -> View | None:
                 **phrase,
                 "low": phrase["flip_rate_low"],
                 "high": phrase["flip_rate_high"],
-                "range": interval({end: phrase[f"flip_rate_{end}"] for end in ("low", "high")}, 0),
+                "range": interval(phrase, 0, "flip_rate"),
                 "title": f"{percent(phrase['flip_rate'], 0)} of {phrase['n_sources']} sources flip",
             }
             for phrase in phrases[:NUM_PHRASES]
@@ -156,8 +156,8 @@ def _transfer(other: Mapping[str, Any], weakness: Mapping[str, Any]) -> View:
     if shared["share"] is not None:
         sentence += (
             f" Of the {count(shared['n_flips'])} edits that flip the classifier under test, {percent(shared['share'])} "
-            f"({_range(shared, 'share')}) flip this one as well; {percent(shared['expected'])} would if the two were "
-            "independent."
+            f"({interval(shared, name='share')}) flip this one as well; {percent(shared['expected'])} would if "
+            "the two were independent."
         )
     return {
         "name": other["classifier"],
@@ -184,7 +184,3 @@ def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _edit(cell: Mapping[str, Any]) -> str:
     return f"{cell['kind']}: {cell['after'] or 'any'}"
-
-
-def _range(found: Mapping[str, Any], name: str) -> str:
-    return interval({end: found[f"{name}_{end}"] for end in ("low", "high")})
