@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
 	$(BIN)/counterforge show $(OUT)
-	$(BIN)/python -m engine.figures.of_a_run $(OUT)
+	$(BIN)/python -m engine.figures --run $(OUT)
 
 # Compiled once, whatever PYTHONDONTWRITEBYTECODE says: the tests start hundreds of processes that import it.
 test: $(VENV)/installed-dev ## every test
@@ -73,7 +73,7 @@ bench-demo: $(VENV)/installed-dev ## the demo here against AGAINST=REVISION, A-B
 
 cards: $(VENV)/installed ## fill the tables of all READMEs, SCALING.md and RESULTS.md, and README's picture, with what build/figures has
 	if [ -e build/figures/demo.jpg ]; then cp build/figures/demo.jpg .github/result.jpg; fi
-	$(BIN)/python -m engine.figures.figures README.md $$(find actors cluster configs engine tests -name '*.md')
+	$(BIN)/python -m engine.figures README.md $$(find actors cluster configs engine tests -name '*.md')
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cluster.session.session import missing_for_metrics, num_cores
+from engine.wording import size
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +52,7 @@ def _python() -> Iterator[Check]:
 
 
 def _machine() -> Iterator[Check]:
-    yield Check(name="cores", state="ok", detail=f"{num_cores()}; memory {_size(_memory_bytes())}")
+    yield Check(name="cores", state="ok", detail=f"{num_cores()}; memory {size(_memory_bytes())}")
     address = os.environ.get("RAY_ADDRESS")
     where = (
         f"RAY_ADDRESS is {address}: join it with --address auto" if address else "a local one is started for each run"
@@ -71,7 +72,7 @@ def _machine() -> Iterator[Check]:
         yield Check(
             name="shared memory",
             state="missing" if low else "ok",
-            detail=f"{_size(free)} free in {shm}",
+            detail=f"{size(free)} free in {shm}",
             remedy="Ray will use the disk, slowly: give a container more with --shm-size=4g" if low else "",
         )
 
@@ -82,7 +83,7 @@ def _gpus() -> Iterator[Check]:
     count = torch.cuda.device_count()
     for index in range(count):
         device = torch.cuda.get_device_properties(index)
-        yield Check(name=f"gpu {index}", state="ok", detail=f"{device.name}, {_size(device.total_memory)}")
+        yield Check(name=f"gpu {index}", state="ok", detail=f"{device.name}, {size(device.total_memory)}")
     if not count:
         build = torch.version.cuda
         detail = "none; everything runs on the CPU, which is enough for the wardrobe"
@@ -172,7 +173,7 @@ def _storage() -> Iterator[Check]:
     yield Check(
         name="disk",
         state="missing" if low else "ok",
-        detail=f"{_size(free)} free in {Path.cwd()}",
+        detail=f"{size(free)} free in {Path.cwd()}",
         remedy="write elsewhere with --out; `counterforge plan` says how much a run needs" if low else "",
     )
     try:
@@ -194,18 +195,10 @@ def _zoo() -> Iterator[Check]:
         yield Check(
             name=f"zoo/{name}",
             state="ok" if weights else "missing",
-            detail=_size(weights) if weights else f"no weights in {MODELS_FOLDER / name}",
+            detail=size(weights) if weights else f"no weights in {MODELS_FOLDER / name}",
             remedy="" if weights else "install from a checkout, or train it: make zoo",
         )
 
 
 def _memory_bytes() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("B", "KB", "MB", "GB", "TB"):
-        if size_bytes < 1000 or unit == "TB":
-            break
-        size_bytes /= 1000
-    return f"{size_bytes:.0f} {unit}" if size_bytes >= 10 or unit == "B" else f"{size_bytes:.1f} {unit}"

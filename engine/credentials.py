@@ -1,4 +1,4 @@
-"""Credentials: found where they must not stand, and taken out of what is shown or written down."""
+"""Credentials: detected in configurations, and redacted from texts that are shown or stored."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 HIDDEN = "***"
-# Shorter values are words: to hide "token" or "1" wherever it stands would hide nothing and spoil the text.
+# Shorter values may be words: to redact every "token" or "1" would garble the text.
 MIN_SECRET_CHARS = 8
 WHERE_THEY_BELONG = (
     "leave them out: Counterforge takes them from the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or "
@@ -20,19 +20,19 @@ _QUERY = re.compile(
     r"(?i)(?<=[?&;])((?:x-(?:amz|goog)-(?:signature|credential|security-token)|(?:access|secret|api|auth|session)_?-?"
     r"(?:key|token)|secret_access_key|token|sig|signature|password)=)[^&;\s'\"]+"
 )
-# As Hugging Face, AWS, GitHub, OpenAI and its like, Slack and Google write them.
+# Tokens of Hugging Face, AWS, GitHub, OpenAI and similar services, Slack and Google.
 _TOKENS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{22,}"
     r"|sk-(?:[a-z]+-)?[A-Za-z0-9]{20,}|xox[abprs]-[A-Za-z0-9-]{10,}|AIza[0-9A-Za-z_-]{35})"
     r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
 _NAMES = re.compile(r"(?i)(?:^|[_-])(?:token|secret|password|passwd|api_?key|access_?key|private_?key)(?:$|[_-])")
-# What such a name may end in where the value is a place or a way, not a secret.
+# Endings of such names whose value is a location or a mode, not a secret.
 _NO_SECRETS = re.compile(r"(?i)[_-](?:path|file|dir|mode|id|url|uri|name)$")
 
 
 def redact(text: str) -> str:
-    """Return a text without the credentials in its URLs, without tokens, and without this process's own secrets."""
+    """Return a text without credentials in URLs, tokens, and secrets of this process's environment."""
     return _without(text, _secrets_of_environment())
 
 
@@ -55,7 +55,7 @@ def _find(value: object, at: tuple[str, ...], secrets: Sequence[str]) -> Iterato
         case dict():
             for name, part in value.items():
                 text = str(name)
-                # What is wrong with a name must not be said by that name.
+                # The reported name must not contain the credential.
                 shown = _without(text, secrets)
                 yield from _find(part, (*at, shown), secrets)
                 if shown != text:
@@ -68,7 +68,7 @@ def _find(value: object, at: tuple[str, ...], secrets: Sequence[str]) -> Iterato
 
 
 def refuse_credentials(value: Any) -> Any:  # noqa: ANN401 any YAML value
-    """Return a tree as it is; ValueError, which repeats none of them, where fields of it hold credentials."""
+    """Return a tree unchanged; ValueError, without their values, where its fields hold credentials."""
     found = list(dict.fromkeys(find_credentials(value)))
     if found:
         holds = f"{', '.join(found)} hold{'s' if len(found) == 1 else ''}"

@@ -9,14 +9,14 @@ from types import FrameType
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], None]]:
-    """Yield a function that raises KeyboardInterrupt in the main thread, out of most waits; any thread may call it.
+    """Yield a function, for any thread, that raises KeyboardInterrupt in the main thread and ends most waits.
 
-    In another thread than the main one nothing can be prepared, and the function is as if Ctrl-C were pressed.
+    Outside the main thread no signal handler can be set: then the function sends SIGINT, as Ctrl-C does.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: signal.pthread_kill(_main(), signal.SIGINT)
         return
-    # A shell starts what it puts in the background with SIGINT ignored, and Python leaves it so.
+    # Background processes of a shell start with SIGINT ignored, and Python leaves it so.
     before = signal.signal(signal.SIGUSR1, _raise)
     try:
         yield lambda: signal.pthread_kill(_main(), signal.SIGUSR1)

@@ -1,4 +1,4 @@
-"""JSON from outside: of users, of tars, of language models. What is wrong with it is a ValueError in words."""
+"""Untrusted JSON, of users, tars and language models: every defect is a ValueError with a readable message."""
 
 import json
 from collections.abc import Callable
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def loads_outside(text: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:  # noqa: ANN401 JSON
-    """Return the value of a JSON text; ValueError says why it is none, or why it could not be stored again.
+    """Return the value of a JSON text; ValueError for bad syntax, or for content that cannot be stored again.
 
-    Beside bad syntax json.loads raises RecursionError, and a bare ValueError for a number of more than 4,300 digits.
-    Half of a surrogate pair is a string to it that no file can hold.
+    json.loads also raises RecursionError, and a plain ValueError for a number of more than 4,300 digits, and accepts
+    half of a surrogate pair, which UTF-8 cannot encode.
     """
     try:
         value = json.loads(text, object_pairs_hook=object_pairs_hook)
@@ -19,7 +19,7 @@ def loads_outside(text: str, object_pairs_hook: Callable[[list[tuple[str, Any]]]
         raise ValueError("not JSON to be read: nested too deeply") from error
     except ValueError as error:
         raise ValueError("a number has thousands of digits") from error
-    # Only an escape can bring one in: text that was decoded has none.
+    # Only an escape can produce one: decoded text has none.
     if "\\ud" in text.lower():
         check_text(json.dumps(value, ensure_ascii=False))
     return value

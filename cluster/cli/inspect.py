@@ -112,11 +112,11 @@ def status_command(options: argparse.Namespace) -> int:
     """Print what the markers say."""
     from dataclasses import asdict
 
-    from cluster.monitor.activity import duration
     from cluster.monitor.progress import describe, snapshot
     from engine.run.attempts import at_work
     from engine.run.directory import PHASE_LOG
     from engine.run.lease import holders
+    from engine.wording import duration
 
     rundir = open_directory(options.run)
     state = snapshot(rundir.read_markers(rundir.done()), rundir.info.num_shards, rundir.plan().num_edited)

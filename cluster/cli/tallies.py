@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from engine.runfile.verifier import VerifierConfig
-from engine.selection.selection import PIXELS_NOT_KEPT, Candidate, Change, Tally, describe_thresholds
+from engine.selection.selection import PIXELS_NOT_KEPT, Candidate, Change, VerdictCounts, describe_thresholds
 from engine.verdicts.rule import is_early, score_floors
 
 CHECK_WIDTH = 30
@@ -82,6 +82,6 @@ def _check_name(check: str, before: VerifierConfig, after: VerifierConfig) -> st
     return f"{check} < {old[check]:g}{change}"
 
 
-def _accepted(tally: Tally) -> str:
+def _accepted(tally: VerdictCounts) -> str:
     rate = f"({100 * (tally.accept_rate or 0):.1f} %)"
     return f"{tally.accepted:>10,} {rate:>8}"

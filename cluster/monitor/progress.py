@@ -11,12 +11,13 @@ from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from cluster.monitor.activity import Activity, StageActivity, duration
+from cluster.monitor.activity import Activity, StageActivity
 from cluster.terminal import shown
 from engine.errors import EngineError
 from engine.interrupt import interruptible
 from engine.run.directory import NUM_READERS
 from engine.shards.marker import Counts, Marker, Tally, describe_change
+from engine.wording import duration
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

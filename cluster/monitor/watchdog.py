@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from cluster.monitor.activity import Activity, StageActivity, duration
+from cluster.monitor.activity import Activity, StageActivity
 from cluster.session.placement import IO_CPUS, Need, Resources
 from engine.run.attempts import longest_at_work
 from engine.runfile.run import LimitsConfig
 from engine.storage.storage import Storage
+from engine.wording import duration
 
 # After as long without a finished shard it is said why.
 SAY_S = 60.0

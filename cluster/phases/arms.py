@@ -1,7 +1,5 @@
 """Score every arm of a run on its test sets and on the edits. The test split of a run is read here and nowhere else."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping
 from itertools import combinations
@@ -10,6 +8,7 @@ from typing import Any
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from cluster.phases.evaluate import Evaluation, LabelledSet, Result, ask_set, attribute_names, score_answers
 from cluster.phases.probe import questions, read_predictions
+from engine.canonical import json_digest
 from engine.errors import SourceError
 from engine.evaluation.comparison import Comparison, PairedImages
 from engine.evaluation.groups import Dominant, conflicts, dominant_values, group_counts
@@ -179,7 +178,7 @@ def _evaluation_name(
         "group_by": list(run.report.group_by),
         "probe": run.probe.model_dump(mode="json", exclude={"placement", "transfer"}),
     }
-    return hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(made_of)
 
 
 def _finished(rundir: RunDirectory, name: str) -> dict[str, Json] | None:

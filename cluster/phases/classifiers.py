@@ -11,12 +11,12 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from cluster.monitor.activity import duration
 from cluster.monitor.progress import MIN_LINE_S
 from cluster.session.worker import leave_quickly
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.storage.storage import Storage
+from engine.wording import duration
 
 if TYPE_CHECKING:
     import pyarrow as pa

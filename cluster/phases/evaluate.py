@@ -9,7 +9,7 @@ import numpy as np
 
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from engine.errors import SourceError
-from engine.evaluation.groups import Answer, Dominant, GroupKey, GroupReport, group_report
+from engine.evaluation.groups import Dominant, GroupKey, GroupReport, LabelledPrediction, group_report
 from engine.runfile.data import AnySource
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json, Rejection
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ITEMS_PER_TASK = 256
 # An answer, or the reason why the image cannot be read.
-Result = Answer | str
+Result = LabelledPrediction | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Evaluation:
     """Hold a classifier's scores on one labelled set, and its answer to each item (None: the image cannot be read)."""
 
     report: GroupReport
-    answers: Sequence[Answer | None]
+    answers: Sequence[LabelledPrediction | None]
     group_by: tuple[str, ...]
     unreadable: Mapping[str, int]
 
@@ -95,7 +95,7 @@ def score_answers(
     min_n: int = 10,
 ) -> Evaluation:
     """Score what a classifier said of a set; `training` counts the images of each group in the training data."""
-    answers = [result if isinstance(result, Answer) else None for result in results]
+    answers = [result if isinstance(result, LabelledPrediction) else None for result in results]
     reasons = [result for result in results if isinstance(result, str)]
     report = group_report(
         [answer for answer in answers if answer is not None],
@@ -138,7 +138,7 @@ def _answer_items(
         is_right = classes[best] == item.class_name
         p_label = float(row[classes.index(item.class_name)]) if item.class_name in classes else 0.0
         answers.append(
-            Answer(
+            LabelledPrediction(
                 class_name=item.class_name,
                 attributes=dict(item.attributes),
                 is_right=is_right,

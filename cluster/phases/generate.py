@@ -29,7 +29,7 @@ from engine.run.directory import RunDirectory
 from engine.runfile.data import AnySource
 from engine.runfile.run import RunFile
 from engine.sample import Rejection, Sample
-from engine.selection.early import make_cut, split_pilot, steer_pilot
+from engine.selection.early import as_pilot, make_cut, split_pilot
 from engine.shards.marker import Marker
 from engine.sources import STAGE, SourceItem, open_source, read_sample
 
@@ -57,14 +57,14 @@ def generate_run(
     if not set(wanted) - set(rundir.done()):
         LOG.info("generate: all %d shards are there", len(wanted))
         return
-    steered = run if allocation is None else allocation.steer(run)
+    steered = run if allocation is None else allocation.apply_to(run)
     commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
     pilots, others = split_pilot(run, wanted)
     if pilots:
-        _make_shards(steer_pilot(steered), rundir, plan, pilots, commit, console)
+        _make_shards(as_pilot(steered), rundir, plan, pilots, commit, console)
         cut = make_cut(run, rundir, pilots, others, 1 if allocation is None else allocation.number)
         LOG.info("early rejection: %s", cut.describe())
-        steered, commit = cut.steer(steered), partial(commit, early=cut.sha256)
+        steered, commit = cut.apply_to(steered), partial(commit, early=cut.sha256)
     _make_shards(steered, rundir, plan, others, commit, console)
 
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from engine.errors import LeakError, RunError, ShardError
-from engine.probe.findings import Answers, findings
+from engine.probe.findings import ClassifierPredictions, findings
 from engine.probe.weakness import Weakness
 from engine.run.directory import WEAKNESS, RunDirectory
 from engine.runfile.run import RunFile
 from engine.sample import Sample
 from engine.shards.rows import edit_columns
-from engine.storage.storage import Storage
+from engine.storage.parquet import parquet_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
     digests = [ref.digest() for ref in refs]
     ask([each for ref, digest in zip(refs, digests, strict=True) for each in questions(ref, digest, rundir)], "probe")
     answers, *others = (
-        Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
+        ClassifierPredictions(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
         for ref, digest in zip(refs, digests, strict=True)
     )
     table, content = findings(answers, others, run.probe, seed=run.seed)
@@ -117,7 +117,8 @@ def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], cla
         leaked = next((sample for sample in samples if sample.split == "test"), None)
         if leaked is not None:
             raise LeakError(f"shard {index} holds {leaked.key!r} of the test split: make the run again in a new folder")
-        _write(rundir.storage, predictions_path(digest, index), _predict_shard(classifier, samples, index))
+        table = _predict_shard(classifier, samples, index)
+        rundir.storage.write(predictions_path(digest, index), parquet_bytes(table))
 
 
 def _predict_shard(classifier: "Classifier", samples: Sequence[Sample], index: int) -> "pa.Table":
@@ -129,14 +130,6 @@ def _predict_shard(classifier: "Classifier", samples: Sequence[Sample], index: i
         raise ShardError(
             f"shard {index} holds an image that cannot be read ({error}): look at it with `counterforge verify`"
         ) from error
-
-
-def _write(storage: Storage, path: str, table: "pa.Table") -> None:
-    import pyarrow.parquet as pq
-
-    output = io.BytesIO()
-    pq.write_table(table, output, compression="zstd")
-    storage.write(path, output.getvalue())
 
 
 def _describe(sample: Sample) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from engine.rounds.allocation import read_allocations
 from engine.run.lease import held
 from engine.run.retry import Retry, commit_retried, note_retry
 from engine.sample import Rejection, Sample
-from engine.selection.early import read_cuts, steer_by
+from engine.selection.early import read_cuts, run_with_cut
 
 if TYPE_CHECKING:
     from engine.plan.plan import Plan
@@ -66,8 +66,8 @@ def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: M
         alike[marker.allocation, marker.early].append(index)
     done = 0
     for (allocation, early), shards in alike.items():
-        steered = run if allocation is None else allocations[allocation].steer(run)
-        steered = steer_by(steered, cuts, early)
+        steered = run if allocation is None else allocations[allocation].apply_to(run)
+        steered = run_with_cut(steered, cuts, early)
         reader, commit = partial(_reader, run, plan, sources), partial(_commit, rundir, sources)
         try:
             for marker in run_dataflow(steered, shards, reader, commit, rundir.storage):

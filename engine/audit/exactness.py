@@ -1,4 +1,4 @@
-"""Exactness: whether a finished run is, sample for sample and byte for byte, what another one of its plan is."""
+"""Exactness: a finished run compared with another one of its plan, sample by sample and byte by byte."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ from engine.shards.marker import FileRecord
 
 @dataclass(frozen=True, kw_only=True)
 class Exactness:
-    """Hold what differs from the undisturbed run: keys of samples, paths of files.
+    """Differences from the undisturbed run: keys of samples, paths of files.
 
-    `leftover` are files that a finished run must not have: unfinished ones, such that no marker names, and notes of
-    work that nobody does any more.
+    `leftover` are files that a finished run must not have: unfinished ones, those without a marker, and attempt
+    records.
     """
 
     num_samples: int
@@ -31,9 +31,9 @@ class Exactness:
 
 
 def compare_runs(undisturbed: RunDirectory, run: RunDirectory) -> Exactness:
-    """Read every file of two runs of one plan, and say how the second differs from the first.
+    """Read every file of two runs of one plan, and return how the second differs from the first.
 
-    Files are hashed as they are now, whatever their markers say. Raises ShardError where one cannot be read at all.
+    Files are hashed again; the hashes in markers are not trusted. Raises ShardError where one cannot be read at all.
     """
     wanted, found = _keys(undisturbed), _keys(run)
     return Exactness(
@@ -46,7 +46,7 @@ def compare_runs(undisturbed: RunDirectory, run: RunDirectory) -> Exactness:
 
 
 def _keys(rundir: RunDirectory) -> Counter[str]:
-    """Count every sample of a run by its key, wherever it ended: accepted, rejected or quarantined."""
+    """Count the samples of a run by key: accepted, rejected and quarantined ones."""
     keys: Counter[str] = Counter()
     for index in rundir.done():
         keys.update(sample.key for sample in read_samples(rundir, index))

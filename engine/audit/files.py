@@ -1,4 +1,4 @@
-"""Verify a run: hash every file of every marker again and name each difference; have damaged shards made again."""
+"""Verify a run: hash every file again, compare it with its marker, and have damaged shards made again."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,24 +13,24 @@ from engine.storage.storage import Storage
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Name a file that is not as its marker says, and how it differs."""
+    """A file that differs from its marker, and how."""
 
     shard: int
     path: str
     what: str
 
     def __str__(self) -> str:
-        """Return one line for people."""
+        """Return the path and the difference."""
         return f"{self.path}: {self.what}"
 
 
 def verify_run(rundir: RunDirectory) -> list[Difference]:
-    """Return every difference between the markers and the files as they are now; none means that all is well."""
+    """Return every difference between the markers and the stored files; an empty list means that none is damaged."""
     return [difference for index in rundir.done() for difference in verify_shard(rundir, index)]
 
 
 def verify_shard(rundir: RunDirectory, index: int) -> Iterator[Difference]:
-    """Yield the differences of one shard that is done."""
+    """Yield the differences of one finished shard."""
     try:
         marker = rundir.marker(index)
     except ShardError as error:
@@ -52,9 +52,9 @@ def describe_makers(rundir: RunDirectory) -> list[str]:
 
 
 def forget_shards(rundir: RunDirectory, shards: Iterable[int], *, take_over: bool = False) -> None:
-    """Take the markers of shards away, so that `run` and `generate` make these again, and only these.
+    """Delete the markers of shards, so that `run` and `generate` make these again.
 
-    Raises RunDirectoryError where another process makes shards now.
+    Raises RunDirectoryError where another process generates in this run.
     """
     with held(rundir.storage, ("generate",), take_over=take_over):
         for index in shards:
@@ -69,7 +69,7 @@ def _verify_files(storage: Storage, marker: Marker) -> Iterator[Difference]:
 
 
 def _difference(storage: Storage, path: str, record: FileRecord) -> str | None:
-    """Say how a file differs, None if it does not; the size is asked first, it costs nothing."""
+    """Return how a file differs, None if it does not; the size is compared first, since it is cheap."""
     try:
         size = storage.size(path)
         if size is None:

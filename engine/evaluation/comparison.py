@@ -1,4 +1,4 @@
-"""One classifier against another on the same images: difference in accuracy, interval, and McNemar's test."""
+"""Paired comparison of two classifiers on the same images: accuracy difference, interval, McNemar's test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,10 @@ from engine.statistics import Interval, Ratio, SourceBootstrap, paired_test
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Hold accuracy of `arm` minus accuracy of `against` on n images: positive means that `arm` is better."""
+    """Accuracy of `arm` minus that of `against` on `n` images: positive means that `arm` is better.
+
+    `gained` images are right with `arm` alone, `lost` ones with `against` alone.
+    """
 
     arm: str
     against: str
@@ -24,26 +27,17 @@ class Comparison:
     p_value: float
 
     def to_json(self) -> dict[str, Json]:
-        """Return the comparison as one flat object."""
-        return {
-            "arm": self.arm,
-            "against": self.against,
-            "set": self.test_set,
-            "where": self.where,
-            "n": self.n,
-            "gained": self.gained,
-            "lost": self.lost,
-            "difference": self.difference.value,
-            "low": self.difference.low,
-            "high": self.difference.high,
-            "p_value": self.p_value,
-        }
+        """Return one flat object."""
+        ends: dict[str, Json] = {"low": self.difference.low, "high": self.difference.high}
+        content = {**vars(self), "difference": self.difference.value, **ends, "set": self.test_set}
+        del content["test_set"]
+        return content
 
 
 class PairedImages:
-    """Compare classifiers on one set of images, resampling whole groups of images with one split key.
+    """Compare classifiers on one set of images, resampling whole clusters of one split key.
 
-    `split_keys` has one entry an image; images of one key (a garment, a patient) are no independent evidence.
+    `split_keys` has one entry an image; images of one key (a garment, a person) are not independent.
     """
 
     def __init__(self, split_keys: Sequence[str], *, num_draws: int, confidence: float, seed: int = 0) -> None:
@@ -61,7 +55,7 @@ class PairedImages:
         test_set: str,
         where: str,
     ) -> Comparison | None:
-        """Return the comparison on the chosen images, None where there is none; `right` is by image, for both names."""
+        """Return the comparison on the chosen images, None without any; `right` has both names' results by image."""
         kept = np.flatnonzero(np.asarray(chosen, np.bool_))
         if not len(kept):
             return None

@@ -1,4 +1,4 @@
-"""Whether a classifier's probabilities can be trusted: calibration error and likelihood, on originals and on edits."""
+"""Calibration of a classifier's probabilities: calibration error and negative log-likelihood, by role of the images."""
 
 import math
 
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from engine.sample import ROLES, Json
 from engine.statistics import Floats, calibration_error
 
-# Probabilities are float32: one of 0 would make the whole mean infinite.
+# A float32 probability of 0 would make the mean infinite.
 SMALLEST_PROBABILITY = 1e-7
 
 
@@ -19,7 +19,7 @@ def negative_log_likelihood(p_label: Floats) -> float:
 
 
 def calibration_by_role(predictions: pa.Table) -> dict[str, Json]:
-    """Return n, calibration_error (15 bins of equal mass) and nll of sources, placebos and accepted edits, by role.
+    """Return n, calibration_error (15 bins of equal mass) and nll (nats) by role: sources, placebos, accepted edits.
 
     A role without accepted pictures is left out.
     """

@@ -1,31 +1,32 @@
-"""Accuracy by group (a class with its attribute values): where class and attribute agree, and where they conflict."""
+"""Accuracy by group, a class with its attribute values, and over groups with and without the class's usual values."""
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from engine.canonical import as_json
 from engine.evaluation.confidence import negative_log_likelihood
 from engine.sample import Json
 from engine.sources import SourceItem
-from engine.statistics import Interval, calibration_error, wilson_interval
+from engine.statistics import UNDEFINED, Interval, calibration_error, wilson_interval
 
-# A value is dominant when it is this many times as common as the next one, by this many standard errors: an attribute
-# that was dealt by chance (eight colours, equally often) has no dominant value, and makes no conflicts.
+# A dominant value is this many times as common as the next one, by this many standard errors. An attribute independent
+# of the class (eight colours, equally often) has no dominant value, hence no conflicts.
 DOMINANCE = 2.0
 STANDARD_ERRORS = 3.0
 
-# Class name, then attribute, to its dominant value in the training data; only attributes that have one.
+# By class name and attribute: the dominant value in the training data. Attributes without one are left out.
 Dominant = Mapping[str, Mapping[str, str]]
-# Class name and attribute values: what names a group.
+# A group: its class name and attribute values.
 GroupKey = tuple[str, tuple[tuple[str, str], ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
-    """Hold a classifier's answer to one labelled image: the probability of its prediction, and that of the label."""
+class LabelledPrediction:
+    """A classifier's prediction for one labelled image; `confidence` is the probability of the predicted class."""
 
     class_name: str
     attributes: Mapping[str, str]
@@ -35,60 +36,56 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
-    """Count right answers; accuracy with its Wilson interval follows."""
+class AccuracyCount:
+    """Number of correct predictions of `n`; `confidence` is the level of the Wilson interval."""
 
     correct: int
     n: int
     confidence: float = 0.95
 
     def to_json(self) -> dict[str, Json]:
-        """Return n, correct, accuracy (null for none), low and high."""
+        """Return n, correct, accuracy (null where n is 0), low and high."""
         low, high = wilson_interval(self.correct, self.n, self.confidence)
         return {"n": self.n, "correct": self.correct, "accuracy": self.accuracy, "low": low, "high": high}
 
     @property
     def accuracy(self) -> float | None:
-        """Return the share of right answers, None for none."""
+        """Return the share of correct predictions, None without any prediction."""
         return self.correct / self.n if self.n else None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """Hold one class with one value of each attribute; conflict is None where the class has no dominant value."""
+class GroupAccuracy:
+    """Accuracy in one group; `conflict` is None where the class has no dominant value."""
 
     class_name: str
     values: Mapping[str, str]
-    share: Share
+    share: AccuracyCount
     conflict: bool | None
 
     def to_json(self) -> dict[str, Json]:
-        """Return the group as one flat object."""
-        return {
-            "class_name": self.class_name,
-            "values": dict(self.values),
-            **self.share.to_json(),
-            "conflict": self.conflict,
-        }
+        """Return one flat object."""
+        names: dict[str, Json] = {"class_name": self.class_name, "values": dict(self.values)}
+        return {**names, **self.share.to_json(), "conflict": self.conflict}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GroupReport:
-    """Hold the accuracy of one classifier on one labelled set, over all, by class and by group.
+    """Accuracy of one classifier on one labelled set: over all images, by class and by group.
 
-    `worst` is the group of lowest accuracy among those with at least `min_n` images; being the lowest of many it is
-    pessimistic, so its interval stands beside it. `aligned` and `conflict` are None where no value is dominant. Without
-    attributes the groups are the classes. `adjusted` weighs each group's accuracy by its share of the training data
-    (Sagawa et al. 2020, for Waterbirds); None where a group of the training data has no image here. `nll` is in nats.
+    `worst` is the group of lowest accuracy among those with at least `min_n` images; as a minimum of many estimates it
+    is biased downwards. `aligned` and `conflict` are None where no value is dominant. Without attributes the groups are
+    the classes. `adjusted` weighs each group's accuracy by its share of the training data (Sagawa et al. 2020, for
+    Waterbirds); None where a group of the training data has no image here. `nll` is in nats.
     """
 
-    overall: Share
-    classes: Mapping[str, Share]
-    groups: tuple[Group, ...]
+    overall: AccuracyCount
+    classes: Mapping[str, AccuracyCount]
+    groups: tuple[GroupAccuracy, ...]
     min_n: int
-    worst: Group | None
-    aligned: Share | None
-    conflict: Share | None
+    worst: GroupAccuracy | None
+    aligned: AccuracyCount | None
+    conflict: AccuracyCount | None
     adjusted: Interval | None
     calibration_error: float
     nll: float
@@ -98,19 +95,16 @@ class GroupReport:
         return {
             **self.overall.to_json(),
             "classes": [{"class_name": name, **share.to_json()} for name, share in self.classes.items()],
-            "groups": [group.to_json() for group in self.groups],
+            "groups": as_json(self.groups),
             "min_n": self.min_n,
             "worst_group_accuracy": self.worst.share.accuracy if self.worst else None,
-            "worst_group": self.worst.to_json() if self.worst else None,
+            "worst_group": as_json(self.worst),
             "aligned_accuracy": self.aligned.accuracy if self.aligned else None,
-            "aligned": self.aligned.to_json() if self.aligned else None,
+            "aligned": as_json(self.aligned),
             "conflict_accuracy": self.conflict.accuracy if self.conflict else None,
-            "conflict": self.conflict.to_json() if self.conflict else None,
-            "adjusted_average": self.adjusted.value if self.adjusted else None,
-            "adjusted_average_low": self.adjusted.low if self.adjusted else None,
-            "adjusted_average_high": self.adjusted.high if self.adjusted else None,
-            "calibration_error": self.calibration_error if math.isfinite(self.calibration_error) else None,
-            "nll": self.nll if math.isfinite(self.nll) else None,
+            "conflict": as_json(self.conflict),
+            **as_json({"adjusted_average": self.adjusted or UNDEFINED}),
+            **as_json({"calibration_error": self.calibration_error, "nll": self.nll}),
         }
 
 
@@ -134,7 +128,7 @@ def group_counts(items: Iterable[SourceItem], group_by: Sequence[str]) -> Counte
 
 
 def group_report(
-    answers: Sequence[Answer],
+    predictions: Sequence[LabelledPrediction],
     classes: Sequence[str],
     group_by: Sequence[str],
     dominant: Dominant,
@@ -143,45 +137,32 @@ def group_report(
     confidence: float = 0.95,
     min_n: int = 10,
 ) -> GroupReport:
-    """Return accuracy over all, by class, by group, and where class and attribute agree or conflict.
+    """Return accuracy over all images, by class, by group, and over aligned and conflicting groups.
 
     `training` counts the images of each group in the training data.
     """
-
-    def share(chosen: Iterable[Answer]) -> Share:
-        right = [answer.is_right for answer in chosen]
-        return Share(correct=sum(right), n=len(right), confidence=confidence)
-
-    by_group: dict[GroupKey, list[Answer]] = defaultdict(list)
-    for answer in answers:
-        by_group[_key(answer.class_name, answer.attributes, group_by)].append(answer)
-    groups = [
-        Group(
-            class_name=name, values=dict(values), share=share(members), conflict=conflicts(dominant, name, dict(values))
-        )
-        for (name, values), members in sorted(by_group.items())
-    ]
+    groups = _groups(predictions, group_by, dominant, confidence)
     large = [group for group in groups if group.share.n >= min_n]
-    aligned, conflict = (_together([group for group in groups if group.conflict is side]) for side in (False, True))
+    by_class = {name: [one for one in predictions if one.class_name == name] for name in classes}
     return GroupReport(
-        overall=share(answers),
-        classes={name: share(answer for answer in answers if answer.class_name == name) for name in classes},
+        overall=_count(predictions, confidence),
+        classes={name: _count(members, confidence) for name, members in by_class.items()},
         groups=tuple(groups),
         min_n=min_n,
         worst=min(large, key=lambda group: (group.share.accuracy or 0.0, -group.share.n), default=None),
-        aligned=aligned,
-        conflict=conflict,
+        aligned=_sum([group.share for group in groups if group.conflict is False]),
+        conflict=_sum([group.share for group in groups if group.conflict is True]),
         adjusted=_adjusted(groups, training),
         calibration_error=calibration_error(
-            np.array([answer.confidence for answer in answers], np.float64),
-            np.array([answer.is_right for answer in answers], np.bool_),
+            np.array([one.confidence for one in predictions], np.float64),
+            np.array([one.is_right for one in predictions], np.bool_),
         ),
-        nll=negative_log_likelihood(np.array([answer.p_label for answer in answers], np.float64)),
+        nll=negative_log_likelihood(np.array([one.p_label for one in predictions], np.float64)),
     )
 
 
 def conflicts(dominant: Dominant, class_name: str, values: Mapping[str, str]) -> bool | None:
-    """Say whether any value differs from its class's dominant one; None where the class has none."""
+    """Return whether any value differs from its class's dominant one; None where the class has none."""
     usual = {name: value for name, value in dominant.get(class_name, {}).items() if name in values}
     return any(values[name] != value for name, value in usual.items()) if usual else None
 
@@ -190,8 +171,37 @@ def _key(class_name: str, attributes: Mapping[str, str], group_by: Sequence[str]
     return class_name, tuple((name, attributes[name]) for name in group_by if name in attributes)
 
 
-def _adjusted(groups: Sequence[Group], training: Mapping[GroupKey, int]) -> Interval | None:
-    """Return the groups' accuracies weighed by the training data; Wilson's limits joined (Zou and Donner 2008)."""
+def _groups(
+    predictions: Sequence[LabelledPrediction], group_by: Sequence[str], dominant: Dominant, confidence: float
+) -> list[GroupAccuracy]:
+    by_group: dict[GroupKey, list[LabelledPrediction]] = defaultdict(list)
+    for one in predictions:
+        by_group[_key(one.class_name, one.attributes, group_by)].append(one)
+    return [
+        GroupAccuracy(
+            class_name=name,
+            values=dict(values),
+            share=_count(members, confidence),
+            conflict=conflicts(dominant, name, dict(values)),
+        )
+        for (name, values), members in sorted(by_group.items())
+    ]
+
+
+def _count(predictions: Sequence[LabelledPrediction], confidence: float) -> AccuracyCount:
+    correct = sum(one.is_right for one in predictions)
+    return AccuracyCount(correct=correct, n=len(predictions), confidence=confidence)
+
+
+def _sum(counts: Sequence[AccuracyCount]) -> AccuracyCount | None:
+    """Return the sum of counts, None for none."""
+    if not counts:
+        return None
+    return replace(counts[0], correct=sum(one.correct for one in counts), n=sum(one.n for one in counts))
+
+
+def _adjusted(groups: Sequence[GroupAccuracy], training: Mapping[GroupKey, int]) -> Interval | None:
+    """Return the average of group accuracies weighted by the training data; its interval as in Zou and Donner 2008."""
     found = {(group.class_name, tuple(group.values.items())): group.share for group in groups}
     total = sum(training.values())
     if not total or not training.keys() <= found.keys():
@@ -212,13 +222,3 @@ def _dominant(counter: Counter[str]) -> str | None:
     second = others[0][1] if others else 0
     is_common = first >= DOMINANCE * second and first - second >= STANDARD_ERRORS * math.sqrt(first + second)
     return value if is_common else None
-
-
-def _together(groups: Sequence[Group]) -> Share | None:
-    if not groups:
-        return None
-    return Share(
-        correct=sum(group.share.correct for group in groups),
-        n=sum(group.share.n for group in groups),
-        confidence=groups[0].share.confidence,
-    )

@@ -1,22 +1,19 @@
-"""Measured figures in the one form that every command of the project writes, and the tables filled from them."""
+"""Measured values (figures): their JSON files, their tables, and Markdown blocks that are filled from the files."""
 
-import argparse
 import json
 import os
-import platform
 import re
 import subprocess
-import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 from engine.errors import RunError
 from engine.processor import processor
+from engine.shards.marker import revision, versions
 from engine.statistics import wilson_interval
 
 FIGURES_FOLDER = Path("build/figures")
@@ -28,10 +25,10 @@ BLOCK = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """Hold one measured value with its 95 % interval and what was asked of it.
+    """One measured value with its 95 % interval and its target.
 
-    `low`, `high`, `target` and `better` are None where there is no interval, nothing was asked, or the figure is a
-    reference for others. `n` counts the samples behind the value.
+    `low` and `high` are None without an interval, `target` and `better` without a target (a reference value, say). `n`
+    is the number of samples.
     """
 
     name: str
@@ -65,15 +62,16 @@ def share(
 
 
 def machine() -> dict[str, object]:
-    """Return what the figures were measured on: cores, memory in bytes, GPU, versions, revision of the code."""
+    """Return processor, cores, memory in bytes, GPU, package versions and revision of the code."""
+    packages = dict(versions(PACKAGES))
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpu": _output("nvidia-smi", "--query-gpu=name", "--format=csv,noheader") or None,
-        "python": platform.python_version(),
-        "versions": dict(_versions()),
-        "revision": _output("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty") or None,
+        "gpu": _gpu_names(),
+        "python": packages.pop("python"),
+        "versions": packages,
+        "revision": revision(),
     }
 
 
@@ -107,7 +105,7 @@ def table(figures: Sequence[Figure]) -> str:
 
 
 def crossed(figures: Sequence[Figure], measures: Sequence[str]) -> str:
-    """Return what each subject reached in several measures as one Markdown table: a row a subject, a column a measure.
+    """Return a Markdown table with one row a subject and one column a measure.
 
     A figure `MEASURE.SUBJECT` stands in its subject's row, with its interval, and a dash where a subject has none; rows
     come in the order of the figures. Raises RunError where a measure has no figure.
@@ -144,9 +142,10 @@ def describe(on: dict[str, object]) -> str:
     versions = on["versions"]
     named = ", ".join(f"{name} {number}" for name, number in versions.items()) if isinstance(versions, dict) else ""
     gibibytes = int(str(on["memory_bytes"])) / 2**30
+    commit, _, dirty = str(on["revision"]).partition("-")
     return (
         f"{on['cores']} cores of {on['processor']}, {gibibytes:.0f} GiB, GPU: {on['gpu'] or 'none'}; "
-        f"Python {on['python']}, {named}; revision {on['revision']}."
+        f"Python {on['python']}, {named}; revision {commit[:7]}{dirty and '-dirty'}."
     )
 
 
@@ -156,7 +155,7 @@ def measured_by(command: str, on: dict[str, object]) -> str:
 
 
 def fill(text: str, folder: Path = FIGURES_FOLDER) -> str:
-    """Return a Markdown text with its blocks of figures filled anew.
+    """Return a Markdown text with its blocks of figures filled from the JSON files.
 
     A block starts with `<!-- figures COMMAND: PATTERN PATTERN -->` and ends with `<!-- /figures -->`; it gets the
     figures whose names match one of the patterns (as in a shell). A block from `<!-- crossed COMMAND: MEASURE MEASURE
@@ -180,27 +179,6 @@ def unmeasured(text: str, folder: Path = FIGURES_FOLDER) -> list[str]:
     """Return the commands of a text's blocks that have no file of figures in the folder."""
     named = dict.fromkeys(block["command"] for block in BLOCK.finditer(text))
     return [command for command in named if not (folder / f"{command}.json").exists()]
-
-
-def main() -> int:
-    """Fill the blocks of figures in the Markdown files that are named, those that were measured here."""
-    parser = argparse.ArgumentParser(prog="python -m engine.figures.figures", description=main.__doc__)
-    parser.add_argument("files", type=Path, nargs="+", help="Markdown files with blocks of figures")
-    parser.add_argument("--figures", type=Path, default=FIGURES_FOLDER, help="folder of the JSON files")
-    arguments = parser.parse_args()
-    try:
-        for path in arguments.files:
-            before = path.read_text()
-            after = fill(before, arguments.figures)
-            if after != before:
-                path.write_text(after)
-                print(f"{path}: filled")
-            if missing := unmeasured(before, arguments.figures):
-                print(f"{path}: left as it was, not measured here: {', '.join(f'make {name}' for name in missing)}")
-    except (RunError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def _chosen(figures: Sequence[Figure], command: str, patterns: Sequence[str]) -> list[Figure]:
@@ -235,20 +213,10 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue
-
-
-def _output(*command: str) -> str:
+def _gpu_names() -> str | None:
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()  # nosec B603 # our own commands
+        found = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)  # nosec B603 # our own command
     except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        return None
+    return found.stdout.strip() or None

@@ -1,16 +1,14 @@
-"""Turn a finished run's summary into figures, so that a README's table of it is filled and not typed."""
+"""The figures of a finished run, from its summary, and a picture of its first rows."""
 
-import argparse
 import io
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from engine.errors import EngineError, RunDirectoryError
-from engine.figures.figures import FIGURES_FOLDER, Figure, describe, machine, share, table, write_figures
+from engine.errors import RunDirectoryError
+from engine.figures.figures import Figure, share, write_figures
 from engine.report.page import SUMMARY, result_picture
 from engine.report.summary import Summary
 from engine.run.directory import RunDirectory
@@ -21,8 +19,23 @@ PICTURE_ROWS = 4
 JPEG_QUALITY = 80
 
 
+def write_run_figures(run: str, name: str, folder: Path) -> tuple[list[Figure], Path]:
+    """Write `folder`/`name`.json and .jpg of a run directory that has a report; return the figures and the JSON's path.
+
+    Raises RunDirectoryError where the report is missing.
+    """
+    rundir = RunDirectory.open(run)
+    if not rundir.exists(SUMMARY):
+        raise RunDirectoryError(f"{run} has no {SUMMARY} yet: run `counterforge report` first")
+    figures = list(run_figures(json.loads(rundir.storage.read(SUMMARY))))
+    path = write_figures(name, figures, folder)
+    with Image.open(io.BytesIO(result_picture(rundir, rundir.run(), PICTURE_ROWS))) as sheet:
+        sheet.save(path.with_suffix(".jpg"), "JPEG", quality=JPEG_QUALITY, optimize=True)
+    return figures, path
+
+
 def run_figures(summary: Summary) -> Iterator[Figure]:
-    """Yield accuracies by arm, the weakness by kind of edit, what became of the candidates, seconds by phase."""
+    """Yield accuracies by arm, weakness by kind of edit, shares of candidates by outcome, seconds by phase."""
     for name in HEADLINES:
         for arm, found in summary[name].items():
             if found is not None:
@@ -49,30 +62,3 @@ def _weakness_figures(by_kind: Sequence[Summary]) -> Iterator[Figure]:
                     high=cell[f"{measure}_high"],
                     n=cell["n_sources"],
                 )
-
-
-def main() -> int:
-    """Write a finished run's figures and a picture of its first rows to build/figures; print the figures."""
-    parser = argparse.ArgumentParser(prog="python -m engine.figures.of_a_run", description=main.__doc__)
-    parser.add_argument("run", help="run directory with a report")
-    parser.add_argument("--name", default="demo", help="which command they are of; names the JSON file")
-    parser.add_argument("--out", type=Path, default=FIGURES_FOLDER, help="folder of the JSON file")
-    arguments = parser.parse_args()
-    try:
-        rundir = RunDirectory.open(arguments.run)
-        if not rundir.exists(SUMMARY):
-            raise RunDirectoryError(f"{arguments.run} has no {SUMMARY} yet: run `counterforge report` first")
-        figures = list(run_figures(json.loads(rundir.storage.read(SUMMARY))))
-        path = write_figures(arguments.name, figures, arguments.out)
-        picture = path.with_suffix(".jpg")
-        with Image.open(io.BytesIO(result_picture(rundir, rundir.run(), PICTURE_ROWS))) as sheet:
-            sheet.save(picture, "JPEG", quality=JPEG_QUALITY, optimize=True)
-    except (EngineError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{table(figures)}\n\n{describe(machine())}\n{path}\n{picture}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

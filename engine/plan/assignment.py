@@ -1,4 +1,4 @@
-"""Which sources get edits, and in which shard: from the listing's columns alone."""
+"""The sources that get edits, and the shard of each, from the listing's columns."""
 
 import logging
 from typing import Any
@@ -46,7 +46,7 @@ def assign(listing: Listing, run: RunFile) -> tuple[Integers, Integers]:
 
 
 def _choose(listing: Listing, split: Split, number: int | None) -> Integers:
-    """Return rows of a split: evenly from the classes and by hash, ordered so that each shard is a mix of classes."""
+    """Return rows of a split, drawn evenly from the classes in hash order; their order mixes classes in each shard."""
     rows = np.flatnonzero(listing.split == SPLITS.index(split))
     if number is not None and number > len(rows):
         logger.warning(
@@ -67,7 +67,7 @@ def _choose(listing: Listing, split: Split, number: int | None) -> Integers:
 
 
 def _by_place(listing: Listing, rows: Integers) -> Integers:
-    """Return the rows sorted by place, as good as never equal: then the sort that is fast need not be stable."""
+    """Return the rows sorted by place. Places are practically distinct, so the faster unstable sort suffices."""
     place = listing.place[rows]
     order = np.argsort(place)
     ordered = place[order]
@@ -77,6 +77,6 @@ def _by_place(listing: Listing, rows: Integers) -> Integers:
 
 
 def _stable_order(values: npt.NDArray[np.integer[Any]]) -> Integers:
-    """Return the order in which values ascend, equal ones as they came: small numbers in a third of the time."""
+    """Return a stable argsort; values below 2**16 take a third of the time."""
     small = values.max(initial=0) < 2**16 and values.min(initial=0) >= 0
     return np.argsort(values.astype(np.uint16) if small else values, kind="stable")

@@ -1,12 +1,12 @@
-"""Near-duplicates fall in one split, and images that look like a test image are left out of the training data.
+"""Near-duplicates share a split, and near-duplicates of test images are left out of the training data.
 
-Sources that look alike (engine.plan.image_hash) share a split key, the smallest of theirs, so that one hash decides for
-all of them and for whoever shares a key with one of them. A source of data.train that looks like an image of data.test
-or data.shifted is left out of the plan, validation included: trained on, it would leak the test set, which others may
-use too and which therefore stays as it is. The classifier under test may have learned it already; that cannot be undone
-here. An image that is added to the data moves a group where it joins it under a smaller key, and no other source.
+Near-duplicate sources (engine.plan.image_hash) get one split key, the smallest of theirs, as does every source that
+shares a key with one of them. A source of data.train that is a near-duplicate of an image of data.test or data.shifted
+is left out of the plan, validation included, since training on it would leak the test set. The test sets stay as they
+are, as others may use them too. The classifier under test may have been trained on such images; that cannot be undone
+here. An added image moves a group only where it joins it with a smaller key, and no other source.
 
-The wardrobe is not looked at: its split key is the garment, known exactly, and hashing it means rendering it all.
+The wardrobe is not searched: its split key is the garment, known exactly, and hashing it means rendering it all.
 Neither is data.oracle, whose arm is no candidate to ship.
 """
 
@@ -28,7 +28,7 @@ from engine.sources import SourceItem, open_source
 
 NUM_EXAMPLES = 20
 EXAMPLES_SHOWN = 3
-# A group as large as this share of the sources, and of that many split keys, is not one photograph taken twice.
+# A group of at least this share of the sources, and so many of them, is hardly one photograph taken several times.
 SUSPICIOUS_SHARE, SUSPICIOUS_KEYS = 0.02, 20
 
 Pair = tuple[str, str]
@@ -36,11 +36,11 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """Say what was found: how many images were looked at, and how many have no hash (too plain, or not readable).
+    """Findings: `num_images` were hashed, `num_without` of them have no hash (low contrast, or unreadable).
 
-    `num_groups` split keys of several stand for `num_joined` sources; `largest` is the number of sources of the largest
-    group. `left_out` counts the sources that look like an image of a test set, by its field. Examples are pairs of
-    locators, of both sources or of the source and the test image.
+    `num_groups` groups hold `num_joined` sources, `largest` of them the largest group. `left_out` counts the sources
+    that are near-duplicates of an image of a test set, by the set's field. Examples are pairs of locators, of two
+    sources or of a source and a test image.
     """
 
     num_images: int = 0
@@ -53,17 +53,17 @@ class NearDuplicates:
     left_out_examples: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Json]:
-        """Return plain JSON."""
+        """Return the findings as JSON content."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "NearDuplicates":
-        """Read what `to_json` gave, and JSON has made lists of."""
+        """Return the findings that `to_json` wrote, tuples restored."""
         examples = {name: _pairs(pairs) for name, pairs in record["left_out_examples"].items()}
         return cls(**{**record, "examples": _pairs(record["examples"]), "left_out_examples": examples})
 
     def describe(self) -> list[str]:
-        """Return lines for a person: what was done about them, and examples."""
+        """Return lines for people: numbers of joined and left-out sources, and examples."""
         lines = [f"near-duplicates: {self.num_images:,} images looked at, {self.num_without:,} too plain or unreadable"]
         if self.num_groups:
             lines.append(
@@ -78,7 +78,7 @@ class NearDuplicates:
         return lines if len(lines) > 1 else [f"{lines[0]}, none found"]
 
     def warning(self, num_sources: int) -> str | None:
-        """Return what to say where so many look alike that the hash, or the data, is not made for this."""
+        """Return a warning where one group covers an implausible share of the sources; None otherwise."""
         if self.largest < max(SUSPICIOUS_KEYS, SUSPICIOUS_SHARE * num_sources):
             return None
         return (
@@ -88,9 +88,9 @@ class NearDuplicates:
 
 
 def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing, NearDuplicates | None]:
-    """Return the listing with near-duplicates under one split key, without those of test images; and what was found.
+    """Return the listing with near-duplicates under one split key and without those of test images; and the findings.
 
-    None where nothing was looked at: data.near_duplicates is off, or the sources are the wardrobe's.
+    No findings (None) where data.near_duplicates is off or the sources are the wardrobe's.
     """
     data = run.data
     if data.near_duplicates == "off" or isinstance(data.train, WardrobeSource):
@@ -123,7 +123,7 @@ def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing,
 
 @dataclass(frozen=True, kw_only=True)
 class _Looks:
-    """Hold the hashes (n, 4) of some images, and which of them have one (n,)."""
+    """Hashes (n, 4) of some images, and a mask (n,) of those that have one."""
 
     hashes: Hashes
     there: npt.NDArray[np.bool_]
@@ -138,7 +138,7 @@ def _look(store: HashStore, config: AnySource, items: Sequence[SourceItem]) -> _
 
 
 def _like(ours: _Looks, theirs: _Looks) -> Rows:
-    """Return for each of ours the first of theirs that looks like it, their number where none does."""
+    """Return for each of ours the first near-duplicate of theirs; len(theirs) where there is none."""
     none = len(theirs.there)
     rows, number, pairs = _distinct(
         _Looks(hashes=np.concatenate([ours.hashes, theirs.hashes]), there=np.concatenate([ours.there, theirs.there]))
@@ -156,42 +156,43 @@ def _like(ours: _Looks, theirs: _Looks) -> Rows:
 
 
 def _join(listing: Listing, looks: _Looks, run: RunFile) -> tuple[Listing, NearDuplicates]:
-    """Give the split keys of sources that look alike one name, the smallest of theirs."""
-    keys = listing.texts["split_key"].to_pylist()
-    rows, number, pairs = _distinct(looks)
-    first = np.zeros(number.max(initial=-1) + 1, np.int64)
-    first[number[::-1]] = rows[::-1]
-    alike = [(first[number], rows), *((first[left], first[right]) for left, right in pairs)]
-    known = {
-        (one, other) for left, right in alike for one, other in zip(left.tolist(), right.tolist(), strict=True)
-    } - {(row, row) for row in rows.tolist()}
-    name_of = _components((keys[one], keys[other]) for one, other in known)
-    new = [name_of.get(key, key) for key in keys]
-    # Where the source's own group holds them all together, nothing was joined.
-    groups = set(name_of.values())
-    sizes = Counter(key for key in new if key in groups)
-    locators = listing.texts["locator"].to_pylist()
-    examples = sorted(
-        tuple(sorted((locators[one], locators[other]))) for one, other in known if keys[one] != keys[other]
-    )
+    """Give near-duplicate sources one split key, the smallest of theirs; return the new listing and the findings."""
+    keys, locators = (listing.texts[name].to_pylist() for name in ("split_key", "locator"))
+    pairs = _near_duplicates(looks)
+    group_of = _components((keys[one], keys[other]) for one, other in pairs)
+    joined = [group_of.get(key, key) for key in keys]
+    # Sources that shared one split key before are no new group.
+    groups = set(group_of.values())
+    sizes = Counter(key for key in joined if key in groups)
+    examples = sorted(sorted((locators[one], locators[other])) for one, other in pairs if keys[one] != keys[other])
     found = NearDuplicates(
         num_groups=len(groups),
         num_joined=sum(sizes.values()),
         largest=max(sizes.values(), default=0),
         examples=_pairs(examples[:NUM_EXAMPLES]),
     )
-    return (listing.with_split_keys(new, run.data.splits, run.seed) if groups else listing), found
+    return (listing.with_split_keys(joined, run.data.splits, run.seed) if groups else listing), found
+
+
+def _near_duplicates(looks: _Looks) -> set[tuple[int, int]]:
+    """Return pairs of rows whose hashes are equal or near, enough to connect each group of near-duplicates."""
+    rows, number, near = _distinct(looks)
+    first = np.zeros(number.max(initial=-1) + 1, np.int64)
+    first[number[::-1]] = rows[::-1]  # the first row of each distinct hash
+    linked = [(first[number], rows), *((first[left], first[right]) for left, right in near)]
+    pairs = {pair for left, right in linked for pair in zip(left.tolist(), right.tolist(), strict=True)}
+    return pairs - {(row, row) for row in rows.tolist()}
 
 
 def _distinct(looks: _Looks) -> tuple[Rows, Rows, list[tuple[Rows, Rows]]]:
-    """Return the rows that have a hash, the number of the hash of each, and pairs of numbers of near hashes."""
+    """Return the rows with a hash, the number of each one's distinct hash, and pairs of numbers of near hashes."""
     rows = np.flatnonzero(looks.there)
     hashes, number = np.unique(looks.hashes[rows], axis=0, return_inverse=True)
     return rows, number.reshape(-1), list(near_pairs(hashes)) if len(rows) else []
 
 
 def _components(pairs: Iterable[Pair]) -> dict[str, str]:
-    """Return the smallest name of each component of two names or more, by each of its names."""
+    """Return the smallest name of the connected component of each name that occurs in a pair (union-find)."""
     above: dict[str, str] = {}
 
     def top(name: str) -> str:

@@ -1,6 +1,6 @@
-"""What a run will cost: shards, images, bytes, GPU-hours and money, before anything is spent.
+"""The estimated cost of a run: shards, images, bytes, GPU-hours and money.
 
-Times are measured where shards of a run are done; else they are FLOPs over a usual rate: a guess, and called so.
+Times are measured where shards of the run are finished; else they are FLOPs over a typical rate, and marked as guesses.
 """
 
 import re
@@ -17,6 +17,7 @@ from engine.runfile.run import RunFile
 from engine.runfile.stages import AnyStageConfig, PluginConfig
 from engine.runfile.verifier import VerifierConfig
 from engine.shards.marker import Marker, add_counts
+from engine.wording import duration, size
 
 Basis = Literal["measured", "guess", "unknown"]
 
@@ -50,7 +51,7 @@ DEFAULT_EDGE = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Hold what finished shards took: seconds of each stage for one of its samples, bytes of one stored image."""
+    """Costs measured on finished shards: seconds per sample by stage, bytes per stored image."""
 
     seconds: Mapping[str, float]
     bytes_per_image: float
@@ -58,7 +59,7 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class StageEstimate:
-    """Hold one stage: `seconds` of one device for all its samples, None where nothing is known of the model."""
+    """One stage: `seconds` on one device for all its samples, None for an unknown model."""
 
     name: str
     num_samples: int
@@ -70,7 +71,7 @@ class StageEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Hold what generating will take. Totals leave out stages of unknown time, `wall_hours` is with all replicas."""
+    """The cost of generating. Totals leave out stages of unknown time; `wall_hours` assumes all replicas."""
 
     num_shards: int
     num_sources: int
@@ -96,7 +97,7 @@ class Estimate:
 
 
 def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> Estimate:
-    """Return what the plan's shards will take."""
+    """Return the estimated cost of all shards of the plan."""
     num_sources = plan.num_edited
     edits = placebos = 0
     stages: list[StageEstimate] = []
@@ -130,7 +131,7 @@ def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> 
 
 
 def measure(run: RunFile, markers: Mapping[int, Marker]) -> Measured | None:
-    """Return what finished shards of this pipeline took, None where there is none."""
+    """Return the costs measured on finished shards, None without any."""
     counts = add_counts(markers)
     images = counts.candidates + counts.placebos + counts.rejected_placebos
     files = [file for marker in markers.values() for name, file in marker.files.items() if name.endswith(".tar")]
@@ -147,10 +148,10 @@ def measure(run: RunFile, markers: Mapping[int, Marker]) -> Measured | None:
 
 
 def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) -> str:
-    """Return how much space the shards need that are still to be made, for people: measured where some are done."""
+    """Return one phrase about the space that unfinished shards need, measured where some are finished."""
     left = plan.num_shards - len(markers)
     size_bytes = estimate_run(run, plan, measure(run, markers)).size_bytes * left / max(plan.num_shards, 1)
-    return f"{'one shard is' if left == 1 else f'{left} shards are'} left, which need about {_size(size_bytes)}"
+    return f"{'one shard is' if left == 1 else f'{left} shards are'} left, which need about {size(size_bytes)}"
 
 
 def describe(estimate: Estimate) -> list[str]:
@@ -159,20 +160,20 @@ def describe(estimate: Estimate) -> list[str]:
         f"shards      {estimate.num_shards:,}",
         f"sources     {estimate.num_sources:,}",
         f"images      {estimate.num_images:,} ({estimate.num_edits:,} edits, {estimate.num_placebos:,} placebos)",
-        f"storage     about {_size(estimate.size_bytes)}",
+        f"storage     about {size(estimate.size_bytes)}",
     ]
     for stage in estimate.stages:
         where = f"{stage.num_gpus:g} GPU" if stage.num_gpus else "CPU"
-        time = "time not known" if stage.seconds is None else f"{_hours(stage.seconds / 3600)} ({stage.basis})"
+        time = "time not known" if stage.seconds is None else f"{duration(stage.seconds)} ({stage.basis})"
         lines.append(f"  {stage.name:<12}{stage.num_samples:>12,} samples   {where}   {time}")
     lines.append(f"GPU-hours   {estimate.gpu_hours:.2f}")
-    lines.append(f"wall clock  about {_hours(estimate.wall_hours)} with every replica at work")
+    lines.append(f"wall clock  about {duration(3600 * estimate.wall_hours)} with all replicas")
     if estimate.cost is not None:
         lines.append(f"cost        {estimate.cost:,.2f} at your price of a GPU-hour")
     if estimate.basis != "measured":
         lines.append(
             f"Guessed times are FLOPs at {GPU_IMAGE_RATE:g} TFLOP/s a GPU: right within a factor of 3 or so. "
-            "After the first shard of a run, `counterforge plan` goes by what was measured."
+            "After the first shard of a run, `counterforge plan` uses measured times."
         )
     return lines
 
@@ -196,7 +197,7 @@ def _stage(
 
 
 def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None:
-    """Return the seconds of one sample on one device, from the model's name alone."""
+    """Return the guessed seconds of one sample on one device, from the model's name."""
     match config:
         case PluginConfig() | CaptionerConfig(server=ServerConfig()) | PerturberConfig(server=ServerConfig()):
             return None
@@ -217,12 +218,9 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
 
 
 def _editor_tflop(config: EditorConfig) -> float | None:
-    family = next(
-        ((row, edge) for pattern, row, edge in DIFFUSION if re.search(pattern, config.model.name.lower())), None
-    )
-    if family is None:
+    row, edge = _family(config.model.name)
+    if row is None:
         return None
-    row, edge = family
     match config.method:
         case "instruct":
             rows = 3.0 * config.num_inference_steps
@@ -231,6 +229,12 @@ def _editor_tflop(config: EditorConfig) -> float | None:
         case _:
             assert_never(config.method)
     return rows * row * ((config.size or edge) / edge) ** 2
+
+
+def _family(name: str) -> tuple[float | None, int]:
+    """Return the TFLOP of a row and the native edge of a diffusion model; None and DEFAULT_EDGE for an unknown one."""
+    known = ((row, edge) for pattern, row, edge in DIFFUSION if re.search(pattern, name.lower()))
+    return next(known, (None, DEFAULT_EDGE))
 
 
 def _language_tflop(name: str, new_tokens: int) -> float | None:
@@ -249,26 +253,11 @@ def _bytes_per_image(run: RunFile) -> float:
     editor = next((config for config in run.stages.values() if isinstance(config, EditorConfig)), None)
     edge: float = DEFAULT_EDGE
     if editor is not None:
-        named = (native for pattern, _, native in DIFFUSION if re.search(pattern, editor.model.name.lower()))
-        edge = editor.size or next(named, DEFAULT_EDGE)
+        edge = editor.size or _family(editor.model.name)[1]
     return edge * edge * BYTES_PER_PIXEL + BYTES_PER_RECORD
 
 
 def _placement(run: RunFile, name: str) -> Placement:
-    """Return where a stage runs: its group goes where the first of it is placed."""
+    """Return the placement of a stage: that of the first stage of its group."""
     first = next(group[0] for group in run.stage_groups() if name in group)
     return run.stages[first].placement
-
-
-def _hours(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:,.1f} h"
-    return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("B", "KB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"

@@ -1,4 +1,4 @@
-"""The hashes of the images of a run, computed once: by several threads, and kept in the run directory."""
+"""The perceptual hashes of a run's images, computed once by several threads and cached in the run directory."""
 
 import hashlib
 import io
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from engine.plan.image_hash import HASH_BYTES, Hashes, image_hash
 from engine.runfile.data import AnySource
 from engine.sources import SourceItem, UnreadableItemError, open_source
+from engine.storage.parquet import parquet_bytes
 from engine.storage.storage import Storage
 
 HASHES = "hashes.parquet"
@@ -27,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class HashStore:
-    """Give the hashes of images, those of an earlier plan from the run directory, the others from their pixels.
+    """Perceptual hashes of images: read from the run directory where an earlier plan stored them, else computed.
 
-    An image is known by its source and key: as for the plan, a file that changes under its name is the same image.
+    The cache key is source and item key: as for the plan, a file that changes under its name is the same image.
     """
 
     def __init__(self, storage: Storage | None = None) -> None:
@@ -38,7 +39,7 @@ class HashStore:
         self.seconds = 0.0
 
     def hashes(self, config: AnySource, items: Sequence[SourceItem]) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-        """Return the hashes (n, 4) of a source's items and which of them have one (n,)."""
+        """Return the hashes (n, 4) of a source's items, and a mask (n,) of the items that have one."""
         known = self._sets.setdefault(_name(config), {})
         missing = [item for item in items if item.key not in known]
         start = monotonic()
@@ -49,20 +50,17 @@ class HashStore:
         return np.frombuffer(whole, np.uint64).reshape(-1, 4), np.array([value is not None for value in found], bool)
 
     def save(self, storage: Storage) -> None:
-        """Keep the hashes in a run directory, where there are new ones."""
+        """Write the hashes to a run directory if there are new ones."""
         if self._size() == self._saved:
             return
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         rows = [(name, key, value) for name, known in self._sets.items() for key, value in known.items()]
         names, keys, values = (list(column) for column in zip(*rows, strict=True))
         table = pa.table(
             {"source": pa.array(names), "key": pa.array(keys), "hash": pa.array(values, pa.binary(HASH_BYTES))}
         )
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
-        storage.write(HASHES, buffer.getvalue())
+        storage.write(HASHES, parquet_bytes(table))
         self._saved = self._size()
 
     def _size(self) -> int:

@@ -24,7 +24,8 @@ from engine.runfile.run import RunFile
 from engine.runfile.stages import AnyStageConfig
 from engine.sample import Split
 from engine.sources import Source, SourceItem, open_source
-from engine.sources.item import name_some
+from engine.storage.parquet import parquet_bytes
+from engine.wording import name_some
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,14 +106,9 @@ class Plan:
 
     def to_bytes(self) -> bytes:
         """Return the plan as a parquet file."""
-        import pyarrow.parquet as pq
-
         header = {"digest": self.digest, "classes": self.classes, "num_shards": self.num_shards, "format": FORMAT}
         header |= {"near_duplicates": self.near_duplicates and self.near_duplicates.to_json()}
-        buffer = io.BytesIO()
-        table = self.table.replace_schema_metadata({"counterforge": json.dumps(header)})
-        pq.write_table(table, buffer, compression="zstd")
-        return buffer.getvalue()
+        return parquet_bytes(self.table.replace_schema_metadata({"counterforge": json.dumps(header)}))
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str) -> "Plan":

@@ -1,4 +1,4 @@
-"""Which split a source belongs to. The only place that decides."""
+"""The split of each source, by a hash of its split key."""
 
 import hashlib
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ def splits_of(split_keys: Sequence[str], splits: Splits, seed: int) -> npt.NDArr
 
 
 def hashes(prefix: str, texts: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """Return a 64-bit hash of each text, told from other hashes of it by the prefix."""
+    """Return a 64-bit hash of each text; the prefix separates uses of the same text."""
     started = hashlib.blake2b(prefix.encode(), digest_size=8)
     digests = bytearray()
     for text in texts:

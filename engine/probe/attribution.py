@@ -1,18 +1,17 @@
-"""Where on the picture an edit moved a classifier's answer: patches of the unedited picture put back, cell by cell.
+"""Attribution maps: the effect of an edit on p(label) by cell of the picture, by restoring patches of the unedited one.
 
 An edit and its control (the placebo, so that content alone differs; else the source) are two pictures of one scene. For
-each cell of a grid two questions are asked: how much p(label) returns when the control's patch is put into the edit,
-and how much p(label) falls when the edit's patch is put into the control. A cell's attribution is the mean of both, in
-which what a patch does by merely being a patch counts once for and once against.
+each cell of a grid two differences are measured: the rise of p(label) when the control's patch is put into the edit,
+and its fall when the edit's patch is put into the control. A cell's attribution is their mean, in which the effect of
+pasting any patch cancels out.
 
-What it is: an intervention on the input. It needs answers alone, so it works for a black box, and a patch is of the
+It is an intervention on the input: it needs predictions alone, so it works for a black box, and the patches are of the
 same scene, not grey or blurred. Occlusion is of Zeiler and Fergus 2014 (section 4.2), the two directions are deletion
 and insertion (Petsiuk et al. 2018), patches of a second picture are of Goyal et al. 2019 (Counterfactual Visual
 Explanations). A Shapley value would average over all orders in which cells can change; this one is first or last.
 
-What it is not: no gradient and no saliency. It says where this edit's effect sits, not what the classifier looks at
-where edit and control are alike. Cells may need each other, so their sum is not exactly the change of p(label): both
-are shown. Nothing below the size of a cell can be told apart.
+It is no gradient and no saliency: it locates the effect of this edit, not evidence where edit and control are equal.
+Cells interact, so their sum is not exactly the change of p(label); both are shown. The resolution is one cell.
 """
 
 import math
@@ -24,22 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.sample import Json
+from engine.statistics import Floats
 
 Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float64]
 
 METHOD = "patch restoration"
 GRID = 8
 # Half the width of the blend between two cells, in cells. A seam is an edge that is in neither picture, and classifiers
-# answer to it: on the wardrobe a reinforced one that edits move by 1 point gets maps that sum to -268 points with 0.25,
-# -70 with 0.75, -14 with 1. Where the patient's evidence sits (outside the garment) is told alike: 96, 94, 92 %.
+# react to it: on the wardrobe the maps of a reinforced classifier that edits move by 1 point sum to -268 points with
+# 0.25, -70 with 0.75, -14 with 1. The patient's attribution outside the garment hardly depends on it: 96, 94, 92 %.
 BLEND = 1.0
 DIGITS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attribution:
-    """Hold one pair's map: `cells` (rows of columns) says by how much p(label) the edit's content in a cell lowers it.
+    """One pair's map: `cells` (rows of columns) is the drop of p(label) by the edit's content in each cell.
 
     `control` is the key of the placebo or source that the edit is compared with.
     """
@@ -51,12 +50,12 @@ class Attribution:
 
     @property
     def drop(self) -> float:
-        """Return how much p(label) falls from the control to the edit."""
+        """Return the drop of p(label) from the control to the edit."""
         return self.p_control - self.p_edit
 
     @property
     def total(self) -> float:
-        """Return the sum over all cells; what it misses of the drop is what cells do together."""
+        """Return the sum over all cells; its difference from the drop is the interaction of cells."""
         return math.fsum(value for row in self.cells for value in row)
 
     def to_json(self) -> dict[str, Json]:
@@ -70,7 +69,7 @@ class Attribution:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Attribution":
-        """Return what `to_json` wrote."""
+        """Return the map that `to_json` wrote."""
         return cls(**{**content, "cells": tuple(tuple(row) for row in content["cells"])})
 
 
@@ -86,9 +85,9 @@ def cell_windows(height: int, width: int, grid: int = GRID) -> Floats:
 
 
 def patched_pictures(edit: Pixels, control: Pixels, grid: int = GRID) -> Iterator[Pixels]:
-    """Yield the pictures to ask about: edit, control, the edit with each cell restored, the control with each replaced.
+    """Yield the pictures to classify: edit, control, the edit with each cell restored, the control with each replaced.
 
-    Both are (height, width, 3) of one size. `attribute` takes the answers in this order.
+    Both are (height, width, 3) of one size. `attribute` takes p(label) in this order.
     """
     yield edit
     yield control

@@ -1,13 +1,12 @@
-"""Failure points: the mildest severity at which an edit flips the classifier, for runs with several severities.
+"""Failure points: the smallest severity at which an edit flips the classifier, for runs with several severities.
 
-An edit at its severities is one series. Its failure point is the smallest severity whose picture is answered wrong; it
-counts only where the answer was right at severity 0, which is the placebo (of a source without one, the source itself).
-A series that never fails is right-censored at its largest accepted severity: it lived at least that long, and calling
-that a failure just beyond the scale would make mild grids look safe. Hence survival curves (Kaplan and Meier 1958), as
-the failure points of CNS-Bench (Dünkel et al. 2025) but for the censoring. A severity that the verifier turned down is
-not seen, so a failure there is dated to the next one that was accepted.
+An edit at its severities is one series. Its failure point is the smallest severity whose picture is misclassified; it
+counts only where severity 0, the placebo (without one, the source), is classified correctly. A series that never fails
+is right-censored at its largest accepted severity; to count it as a failure just beyond the scale would make grids of
+mild severities look safe. Hence survival curves (Kaplan and Meier 1958), as the failure points of CNS-Bench (Dünkel et
+al. 2025) but with censoring. A rejected severity is unobserved, so a failure there is dated to the next accepted one.
 
-Curves are by kind, and by kind and value, in the order of their names and over all sources: none is picked.
+Curves are by kind, and by kind and value, in the order of their names and over all sources: there is no selection.
 """
 
 import math
@@ -18,7 +17,6 @@ import numpy as np
 
 from engine.probe.pairs import Pairs
 from engine.runfile.probe import ProbeConfig
-from engine.sample import Json
 from engine.statistics import (
     UNDEFINED,
     Floats,
@@ -32,10 +30,10 @@ from engine.statistics import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """Hold one severity of a curve: series at risk, those that fail here, the share that lives on, the accuracy drop.
+class CurveStep:
+    """One severity of a curve: series at risk, failures, survival, accuracy drop.
 
-    The drop is right at severity 0 minus right at this one, over all `n_edits` accepted edits of this severity.
+    The drop is accuracy at severity 0 minus accuracy here, over the `n_edits` accepted edits of this severity.
     """
 
     severity: float
@@ -45,21 +43,10 @@ class Step:
     accuracy_drop: Interval
     n_edits: int
 
-    def to_json(self) -> dict[str, Json]:
-        """Return one flat object, null where a number is undefined."""
-        return {
-            "severity": self.severity,
-            "at_risk": self.at_risk,
-            "failed": self.failed,
-            **self.survival.to_json("survival"),
-            **self.accuracy_drop.to_json("accuracy_drop"),
-            "n_edits": self.n_edits,
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """Hold the failure points of one kind of edit, or of one value of it.
+    """The failure points of one kind of edit, or of one value of it.
 
     `n_series` were right at severity 0, `wrong_at_zero` were not and are in no survival. `median` is the smallest
     severity that at most half survive, with its interval (Brookmeyer and Crowley 1982); NaN: not reached.
@@ -72,20 +59,7 @@ class Curve:
     wrong_at_zero: int
     never_failed: int
     median: Interval
-    steps: tuple[Step, ...]
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the curve as plain JSON, null for a median that is not reached."""
-        return {
-            "kind": self.kind,
-            "after": self.after,
-            "n_sources": self.n_sources,
-            "n_series": self.n_series,
-            "wrong_at_zero": self.wrong_at_zero,
-            "never_failed": self.never_failed,
-            **self.median.to_json("median"),
-            "steps": [step.to_json() for step in self.steps],
-        }
+    steps: tuple[CurveStep, ...]
 
 
 def failure_points(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> list[Curve]:
@@ -108,9 +82,9 @@ def failure_points(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> list[
 def survival(
     time: Floats, failed: Floats, cluster: Ints, times: Floats, confidence: float
 ) -> tuple[Ints, Ints, list[Interval]]:
-    """Return at each of `times` the number at risk, the number that fail, and the share that lives on.
+    """Return at each of `times` the number at risk, the number of failures, and the survival.
 
-    A series lives until `time`, where it either fails (`failed` 1) or is last seen (0). The estimate is Kaplan and
+    A series survives until `time`, where it either fails (`failed` 1) or is censored (0). The estimate is Kaplan and
     Meier's. Its log-log interval (Kalbfleisch and Prentice 1980) has Greenwood's variance summed by cluster first
     (Ying and Wei 1994), which is Greenwood's own where each cluster has one series. At 0 and 1, where that is
     undefined, the open end is Wilson's over the clusters still at risk.
@@ -136,7 +110,7 @@ def survival(
 
 
 def median_severity(severities: Sequence[float], shares: Sequence[Interval]) -> Interval:
-    """Return the smallest severity that at most half survive; its ends are those of the curve's lower and upper ends.
+    """Return the smallest severity that at most half survive, and the same of the curve's lower and upper ends.
 
     NaN where a curve stays above one half: the median, or the end, is beyond the largest severity.
     """
@@ -189,7 +163,7 @@ def _curve(pairs: Pairs, rows: Ints, name: tuple[str, str | None], bootstrap: So
         never_failed=int((started & ~failed).sum()),
         median=median_severity(severities.tolist(), shares) if started.any() else UNDEFINED,
         steps=tuple(
-            Step(
+            CurveStep(
                 severity=float(at),
                 at_risk=int(at_risk[index]),
                 failed=int(deaths[index]),

@@ -1,10 +1,11 @@
-"""What a probe found: everything that weakness.json holds, from the answers of the classifiers alone."""
+"""The content of weakness.json, computed from the predictions of the classifiers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from engine.canonical import as_json
 from engine.evaluation.confidence import calibration_by_role
 from engine.probe.failure_points import failure_points
 from engine.probe.pairs import read_pairs
@@ -16,8 +17,8 @@ from engine.sample import Json
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
-    """Hold one classifier's predictions on every picture of a run, and what names the classifier and them."""
+class ClassifierPredictions:
+    """One classifier's predictions on every picture of a run, with its name and digest."""
 
     classifier: str
     digest: str
@@ -25,7 +26,7 @@ class Answers:
 
 
 def findings(
-    first: Answers, others: Sequence[Answers], config: ProbeConfig, *, seed: int = 0
+    first: ClassifierPredictions, others: Sequence[ClassifierPredictions], config: ProbeConfig, *, seed: int = 0
 ) -> tuple[Weakness, dict[str, Json]]:
     """Return the weakness table of the first classifier, and the content of weakness.json.
 
@@ -45,7 +46,7 @@ def findings(
         "classifier": first.classifier,
         "digest": first.digest,
         **table.to_json(),
-        "failure_points": [curve.to_json() for curve in failure_points(pairs, config, seed=seed)],
+        "failure_points": as_json(failure_points(pairs, config, seed=seed)),
         "phrases": phrases_json(rank_phrases(pairs, config.confidence)),
         "calibration": calibration_by_role(first.predictions),
         "transfer": transfers,

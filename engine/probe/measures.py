@@ -1,12 +1,12 @@
-"""What is measured of a cell of pairs, and how it is tested.
+"""The measures of a cell of pairs, and its test.
 
-Signs: every drop, sensitivity and effect is before minus after, so positive means harm. All numbers of a cell are over
-the same sources: one counts once for each of its accepted edits, in accuracy_source too, so drop = flips - repairs.
+Signs: every drop, sensitivity and effect is before minus after, so positive means harm. All numbers of a cell use
+the same rows: a source counts once for each of its accepted edits, in accuracy_source too, so drop = flips - repairs.
 
     accuracy_drop    right(source) - right(edit) over edits; accuracy_drop_macro is the mean over sources of their means
-    artefact_drop    right(source) - right(placebo): what the generator breaks by itself
-    corrected_drop   right(placebo) - right(edit): what the change of content breaks
-    flip_rate        share of right(source) that the edit turns wrong; repair_rate the share of wrong it turns right
+    artefact_drop    right(source) - right(placebo): the effect of the generator alone
+    corrected_drop   right(placebo) - right(edit): the effect of the change of content
+    flip_rate        share of right(source) that the edit makes wrong; repair_rate the share of wrong it makes right
     change_rate      share of edits with another prediction than their source, right or wrong
     sensitivity      p(label | source) - p(label | edit); absolute_sensitivity is the mean of its size
     artefact_effect  p(label | source) - p(label | placebo)
@@ -31,14 +31,14 @@ def measure(
 
 
 def measure_drop(pairs: Pairs, rows: Ints, cell: Ints, num_cells: int, bootstrap: SourceBootstrap) -> CellIntervals:
-    """Return the drop that cells are ranked by alone: the corrected one where the run has placebos."""
+    """Return the drop that ranks cells, without the other measures."""
     ratio = ratios(pairs, rows, cell, num_cells)[drop_name(pairs)]
     (intervals,) = bootstrap.intervals(pairs.cluster[rows], cell, num_cells, [ratio])
     return intervals
 
 
 def drop_name(pairs: Pairs) -> str:
-    """Return the name of the drop that cells are ranked by."""
+    """Return the name of the drop that ranks cells: the corrected one where the run has placebos."""
     return "corrected_drop" if pairs.has_placebos else "accuracy_drop"
 
 
@@ -71,7 +71,7 @@ def ratios(pairs: Pairs, rows: Ints, cell: Ints, num_cells: int) -> dict[str, Ra
 
 
 def p_values(pairs: Pairs, rows: Ints, cell: Ints, num_cells: int, min_drop: float = 0.0) -> list[float]:
-    """Test each cell's edits against the placebos, or against the sources in a cell without placebos.
+    """Return each cell's p-value of its edits against the placebos, in a cell without placebos against the sources.
 
     The null hypothesis is a drop of at most `min_drop`.
     """

@@ -1,12 +1,12 @@
-"""Which phrase did it: edits ranked by their words, "before -> after", by how surely they flip the classifier.
+"""Phrases "before -> after" of edits, ranked by the lower confidence bound of their flip rate.
 
-A phrase counts once for each source, at the largest severity that was accepted, and only for sources that were answered
-right both untouched and as a placebo: what the generator breaks by itself is no phrase's doing. Phrases that differ in
-case, spaces or a plural are one; it is shown in its most common spelling.
+A phrase counts once for each source, at its largest accepted severity, and only for sources that are classified
+correctly both unedited and as a placebo, so that the generator's own effect is left out. Phrases that differ in case,
+spaces or a plural are one; it is shown in its most common spelling.
 
 As in the weakness table the ranking, by Wilson's lower bound, sees the discovery half alone, and the flip rate with its
-interval is that of the scoring half. A phrase that flips 2 of 2 has a lower bound of 0.34 and stands behind one that
-flips 30 of 40 with 0.60, so that rare phrases are not first by luck.
+interval is that of the scoring half. A phrase with 2 flips of 2 has a lower bound of 0.34 and ranks behind one with 30
+flips of 40 and 0.60, so that rare phrases are not first by chance.
 """
 
 from collections import Counter, defaultdict
@@ -17,13 +17,13 @@ from engine.probe.pairs import Pairs
 from engine.sample import Json
 from engine.statistics import wilson_interval
 
-# Language models think up phrases without end; the first of the ranking are what a reader looks at.
+# Language models produce any number of phrases; a reader looks at the first ones.
 MAX_PHRASES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phrase:
-    """Hold one phrase: sources that its edits flip, of all that could be flipped, in either half and in both."""
+    """One phrase: numbers of flipped sources and of sources that could flip, in total and in the discovery half."""
 
     kind: str
     before: str
@@ -38,12 +38,8 @@ class Phrase:
         """Return one flat object; flip_rate is of the scoring half, null where the phrase does not occur in it."""
         flips, n = self.flips - self.discovery_flips, self.occurrences - self.discovery_occurrences
         low, high = wilson_interval(flips, n, self.confidence)
-        return {
-            "kind": self.kind,
-            "before": self.before,
-            "after": self.after,
-            "flips": self.flips,
-            "occurrences": self.occurrences,
+        names = ("kind", "before", "after", "flips", "occurrences")
+        return {name: getattr(self, name) for name in names} | {
             "discovery_flip_rate_low": self.rank,
             "n_sources": n,
             "flip_rate": flips / n if n else None,
@@ -58,7 +54,7 @@ class Phrase:
 
 
 def rank_phrases(pairs: Pairs, confidence: float = 0.95) -> list[Phrase]:
-    """Return every phrase that could have flipped a source, the surest to flip first."""
+    """Return every phrase that could have flipped a source, ranked."""
     strongest: dict[tuple[str, str, str], dict[int, int]] = defaultdict(dict)
     spelled: dict[tuple[str, str, str], Counter[tuple[str, str]]] = defaultdict(Counter)
     for row, (kind, before, after) in enumerate(
@@ -90,7 +86,7 @@ def phrases_json(phrases: Sequence[Phrase]) -> dict[str, Json]:
 
 
 def plain_phrase(text: str) -> str:
-    """Return what equal phrases share: case folded, spaces joined, each word without a simple plural ending."""
+    """Return the normalised phrase: case folded, spaces joined, each word without a simple plural ending."""
     return " ".join(_singular(word) for word in text.casefold().split())
 
 

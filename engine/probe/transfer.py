@@ -1,10 +1,9 @@
-"""Transfer: whether what one classifier fails at fails another one too.
+"""Transfer: whether the weak cells and the flips of one classifier are those of another one too.
 
-Two questions. By cell: the other classifier gets a weakness table of its own, with its own test of every cell and its
-own drop on the same scoring half, and is looked up where the first is significantly weak. By picture: of the edits that
-flip the first, the share that flip the other too, beside the share that would by chance, were the two independent. A
-share near chance says that each classifier fails in its own way; one far above it that they share a weakness, or that
-the pictures are hard, or wrong, for any classifier.
+By cell: the other classifier gets its own weakness table, with its own tests and its own drops on the same scoring
+half, and is compared where the first is significantly weak. By picture: the share of the first one's flips that flip
+the other too, beside the share expected if the two were independent. A share near that means different weaknesses; one
+far above it means a shared weakness, or pictures that are hard, or wrong, for any classifier.
 """
 
 from collections.abc import Sequence
@@ -12,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.canonical import as_json
 from engine.probe.pairs import Pairs
-from engine.probe.weakness import Cell, Weakness, weakness
+from engine.probe.weakness import Weakness, WeaknessCell, weakness
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json
 from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
@@ -21,9 +21,9 @@ from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
 
 @dataclass(frozen=True, kw_only=True)
 class SharedFlips:
-    """Hold the share of the first classifier's flips that flip the other, and the share expected if independent.
+    """The share of the first classifier's flips that flip the other, and the share expected if independent.
 
-    Over the `n_edits` edits whose source both answer right before the edit (as a placebo where there is one); the
+    Over the `n_edits` edits whose unedited picture (placebo, else source) both classify correctly; the
     first flips on `n_flips` of them.
     """
 
@@ -32,23 +32,14 @@ class SharedFlips:
     share: Interval
     expected: Interval
 
-    def to_json(self) -> dict[str, Json]:
-        """Return one flat object, null where a number is undefined."""
-        return {
-            "n_edits": self.n_edits,
-            "n_flips": self.n_flips,
-            **self.share.to_json("share"),
-            **self.expected.to_json("expected"),
-        }
-
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """Hold another classifier's overall row, its cells where the first is significantly weak, and the shared flips."""
+    """Another classifier's overall row, its cells where the first is significantly weak, and the shared flips."""
 
     drop: str
-    overall: Cell | None
-    cells: tuple[Cell, ...]
+    overall: WeaknessCell | None
+    cells: tuple[WeaknessCell, ...]
     shared: SharedFlips
 
     def to_json(self) -> dict[str, Json]:
@@ -58,10 +49,10 @@ class Transfer:
             "num_cells": len(self.cells),
             "num_significant": sum(cell.significant for cell in self.cells),
             "cells": [self._row(cell) for cell in self.cells],
-            "shared_flips": self.shared.to_json(),
+            "shared_flips": as_json(self.shared),
         }
 
-    def _row(self, cell: Cell) -> dict[str, Json]:
+    def _row(self, cell: WeaknessCell) -> dict[str, Json]:
         content = cell.to_json()
         drop: dict[str, Json] = {f"drop{end}": content[f"{self.drop}{end}"] for end in ("", "_low", "_high")}
         names = ("level", "class_name", "kind", "after", "n_sources", "accuracy_source", "accuracy_edit")
@@ -70,19 +61,19 @@ class Transfer:
 
 
 def transfer(first: Weakness, pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int = 0) -> Transfer:
-    """Return how the other classifier does where the first is weak; both answered the same pictures."""
+    """Return the other classifier's results in the first one's weak cells; both classified the same pictures."""
     table = weakness(other, config, seed=seed)
-    known = {cell.place: cell for cell in table.cells}
+    known = {cell.key: cell for cell in table.cells}
     return Transfer(
         drop="corrected_drop" if table.has_placebos else "accuracy_drop",
         overall=table.overall,
-        cells=tuple(known[cell.place] for cell in first.cells if cell.significant),
+        cells=tuple(known[cell.key] for cell in first.cells if cell.significant),
         shared=shared_flips(pairs, other, config, seed=seed),
     )
 
 
 def shared_flips(pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int = 0) -> SharedFlips:
-    """Return how often the other classifier flips where the first does, and how often it flips at all."""
+    """Return the other classifier's flip rate where the first one flips, and its flip rate overall."""
     assert pairs.keys == other.keys  # both are read from the same shards, in the same order
     both_right = (pairs.right_unedited * other.right_unedited) > 0
     flips, others = ((1 - each.right_edit)[both_right] for each in (pairs, other))

@@ -1,26 +1,25 @@
-"""The weakness table: which (class, edit kind, edit value) makes the classifier fail, with intervals.
+"""The weakness table: accuracy drops by class, kind of edit and value, with intervals and tests.
 
-Found and scored apart. The cell that looks worst is partly the one that was unlucky, so the sources that ranked it
-overstate it (winner's curse). A hash of their split keys halves the sources: the discovery half ranks the cells, by the
-lower bound of their drop, and every measure of a cell comes from the scoring half alone, which no rank has seen. Rows
-that no rank chooses (`overall`, and `by_kind`, where each kind is a row) are over all sources.
+Sample splitting. Ranking and measuring on the same sources would overstate the first cells (selection bias, winner's
+curse). A hash of their split keys halves the sources: the discovery half ranks the cells, by the lower bound of their
+drop, and the scoring half alone measures them. `overall` and `by_kind` are not selected, so they use all sources.
 
-Tested on all sources. p_value is of "edits cost at most `min_drop` more than placebos" (McNemar, clustered by split
-key), q_value its Benjamini-Hochberg value over all reported cells and kinds together. Which cells are reported depends
-on counts alone, never on an answer, so the correction counts every look. significant means q_value <= 1 - confidence.
-Why not "cost nothing": a generator that changes something disturbs the rest more than one that changes nothing, so a
-placebo takes away the most of its doing, not all. On edits a clean classifier loses 2 to 4 points (`make proofs`).
+Tests use all sources. The null hypothesis is "edits cost at most `min_drop` more accuracy than placebos" (McNemar,
+clustered by split key); q_value is the Benjamini-Hochberg value over all reported cells and kinds. Which cells are
+reported depends on counts alone, never on a prediction, so the correction covers every test. significant means q_value
+<= 1 - confidence. The null is not a drop of 0, since the placebo removes most of the generator's own effect, not all of
+it: on edits a classifier without planted weakness loses 2 to 4 points (`make proofs`).
 
 Simulated with 120 to 720 sources, 10 classes, 8 backgrounds, 8 colours and a min_drop of 0
 (tests/engine/probe/test_weakness.py holds a shorter form):
-- The interval of the first row holds the truth in 93 to 100 % of the runs, and its drop is off by 3 points at most on
-  average. Ranked and measured on all sources it would be 40 to 98 %, and 4 to 20 points too much.
-- Without any weakness at most one run in fifty calls a cell significant.
-- Of planted cells of 18 sources the test on all sources finds 47 %; one on the scoring half alone, or one on each half
-  at half the rate, 14 %. Of small cells the halves agree on the first in 0 to 25 % of the runs, so that numbers of both
-  halves joined would be of no one cell.
-- Whoever reads only significant rows chooses by both halves: the first of these still covers in 92 to 100 %, but its
-  drop is 3 to 8 points too large.
+- The interval of the first row covers the true drop in 93 to 100 % of the runs; its bias is at most 3 points. Ranked
+  and measured on all sources it would cover in 40 to 98 %, with a bias of 4 to 20 points.
+- Without any weakness at most one run in fifty has a significant cell.
+- Power on planted cells of 18 sources is 47 % for the test on all sources, 14 % for one on the scoring half or for one
+  on each half at half the rate. The first cells of the halves agree in 0 to 25 % of the runs where cells are small, so
+  their numbers cannot be pooled.
+- A reader of significant rows alone selects by both halves: the first of these covers in 92 to 100 %, with a bias of 3
+  to 8 points.
 """
 
 import math
@@ -31,6 +30,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.canonical import as_json
 from engine.probe.measures import SIGN, drop_name, measure, measure_drop, p_values
 from engine.probe.pairs import Pairs
 from engine.runfile.probe import ProbeConfig
@@ -52,14 +52,14 @@ LEVELS: tuple[Level, ...] = ("class, kind, after", "class, kind", "kind, after")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
-    """Hold the measurements of one cell.
+class WeaknessCell:
+    """Measures and tests of one cell.
 
     `measures` has each measure of engine.probe.measures with its interval, NaN where it is undefined (no placebo, no
-    source that was right). They and the counts are of the scoring half in `cells`, of all sources in `overall` and
-    `by_kind`. Corrected and artefact measures are over the `n_placebo_sources` sources that have an accepted placebo.
-    `discovery_drop` is what ranks the cell, over `n_discovery_sources` other sources. The drop that the test on all
-    `n_tested_sources` finds with a power of 80 % is `minimum_detectable_drop`.
+    source that was right). Measures and counts are of the scoring half in `cells`, of all sources in `overall` and
+    `by_kind`. Corrected and artefact measures use the `n_placebo_sources` sources with an accepted placebo.
+    `discovery_drop` ranks the cell, on the `n_discovery_sources` of the other half. `minimum_detectable_drop` is the
+    drop that the test on all `n_tested_sources` detects with a power of 80 %.
     """
 
     level: Level
@@ -80,44 +80,24 @@ class Cell:
     significant: bool = False
 
     @property
-    def place(self) -> tuple[Level, str | None, str | None, str | None]:
-        """Return what tells a cell from the others of its table."""
+    def key(self) -> tuple[Level, str | None, str | None, str | None]:
+        """Return level and names, unique in a table."""
         return self.level, self.class_name, self.kind, self.after
 
     def to_json(self) -> dict[str, Json]:
         """Return one flat object: each measure as `name`, `name_low` and `name_high`, null where undefined."""
-        measures: dict[str, Json] = {}
-        for name, interval in (*self.measures.items(), ("discovery_drop", self.discovery_drop)):
-            measures |= interval.to_json(name)
-        numbers = {
-            "tested_drop": self.tested_drop,
-            "minimum_detectable_drop": self.minimum_detectable_drop,
-            "p_value": self.p_value,
-            "q_value": self.q_value,
-        }
-        return {
-            "level": self.level,
-            "class_name": self.class_name,
-            "kind": self.kind,
-            "after": self.after,
-            "n_sources": self.n_sources,
-            "n_edits": self.n_edits,
-            "n_placebo_sources": self.n_placebo_sources,
-            "n_discovery_sources": self.n_discovery_sources,
-            "n_tested_sources": self.n_tested_sources,
-            **measures,
-            **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-            "significant": self.significant,
-        }
+        content: dict[str, Json] = as_json({**vars(self), **self.measures, "measures": None})
+        del content["measures"]
+        return content
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weakness:
-    """Hold the ranked cells, and the rows of the whole run and of each kind of edit."""
+    """The weakness table: ranked cells, and the rows of the whole run and of each kind of edit."""
 
-    overall: Cell | None
-    by_kind: tuple[Cell, ...]
-    cells: tuple[Cell, ...]
+    overall: WeaknessCell | None
+    by_kind: tuple[WeaknessCell, ...]
+    cells: tuple[WeaknessCell, ...]
     skipped_cells: int
     sources: dict[str, int]
     has_placebos: bool
@@ -127,18 +107,9 @@ class Weakness:
     min_drop: float
 
     def to_json(self) -> dict[str, Json]:
-        """Return the table as plain JSON, what matters first."""
+        """Return plain JSON, with the names of the ranking measure and of the drop."""
         return {
-            "overall": self.overall.to_json() if self.overall else None,
-            "by_kind": [cell.to_json() for cell in self.by_kind],
-            "cells": [cell.to_json() for cell in self.cells],
-            "skipped_cells": self.skipped_cells,
-            "sources": dict(self.sources),
-            "has_placebos": self.has_placebos,
-            "confidence": self.confidence,
-            "num_bootstraps": self.num_bootstraps,
-            "min_sources": self.min_sources,
-            "min_drop": self.min_drop,
+            **as_json(vars(self)),
             "ranked_by": "discovery_drop_low",
             "drop": "corrected_drop" if self.has_placebos else "accuracy_drop",
             "sign": SIGN,
@@ -146,12 +117,12 @@ class Weakness:
 
 
 def weakness(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> Weakness:
-    """Return the weakness table of a classifier's answers to sources, placebos and accepted edits."""
+    """Return the weakness table of a classifier's predictions on sources, placebos and accepted edits."""
     bootstrap = SourceBootstrap(
         max(1, pairs.num_clusters), num_draws=config.num_bootstraps, confidence=config.confidence, seed=seed
     )
     everything = np.arange(len(pairs.source))
-    cells: list[Cell] = []
+    cells: list[WeaknessCell] = []
     skipped = 0
     for level in LEVELS:
         by_class = level.startswith("class")
@@ -162,11 +133,11 @@ def weakness(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> Weakness:
             skipped += small
     by_kind, few = _cells_of(pairs, everything, "kind", bootstrap, config)
     overall, _ = _cells_of(pairs, everything, "all", bootstrap, config)
-    cells, by_kind = _with_q_values(cells, by_kind, config.confidence)
+    tested = _with_q_values([*cells, *by_kind], config.confidence)
     return Weakness(
         overall=overall[0] if overall else None,
-        by_kind=tuple(by_kind),
-        cells=tuple(sorted(cells, key=_rank)),
+        by_kind=tuple(tested[len(cells) :]),
+        cells=tuple(sorted(tested[: len(cells)], key=_rank)),
         skipped_cells=skipped + few,
         sources=pairs.splits,
         has_placebos=pairs.has_placebos,
@@ -179,40 +150,48 @@ def weakness(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> Weakness:
 
 def _cells_of(
     pairs: Pairs, rows: Ints, level: Level, bootstrap: SourceBootstrap, config: ProbeConfig
-) -> tuple[list[Cell], int]:
-    """Return the cells of one level among these rows, and the number left out for having too few sources."""
+) -> tuple[list[WeaknessCell], int]:
+    """Return the cells of one level among these rows, and the number of cells with too few sources."""
     if not len(rows):
         return [], 0
-    columns = {"class": pairs.label, "kind": pairs.kind, "after": pairs.after}
-    names = [] if level == "all" else level.split(", ")
-    values = np.stack([columns[name][rows] for name in names] or [np.zeros(len(rows), np.int64)], axis=1)
-    keys, cell = np.unique(values, axis=0, return_inverse=True)
-    large = cell_sources(pairs.cluster[rows], cell, len(keys)) >= (1 if level == "all" else config.min_sources)
-    kept = large[cell]
-    if not kept.any():
+    min_sources = 1 if level == "all" else config.min_sources
+    keys, cell = _keys_of(pairs, rows, level)
+    is_large = cell_sources(pairs.cluster[rows], cell, len(keys)) >= min_sources
+    if not is_large.any():
         return [], len(keys)
-    number = np.cumsum(large) - 1
-    rows, cell, num_cells = rows[kept], number[cell[kept]], int(large.sum())
+    kept, renumbered = is_large[cell], np.cumsum(is_large) - 1
+    rows, cell, num_cells = rows[kept], renumbered[cell[kept]], int(is_large.sum())
     measured = _measure(pairs, rows, cell, num_cells, bootstrap, ranked=level in LEVELS)
     tests = p_values(pairs, rows, cell, num_cells, config.min_drop)
     cells = []
-    for index, key in enumerate(keys[large]):
-        at = dict(zip(names, (int(part) for part in key), strict=False))
+    for index, key in enumerate(keys[is_large].tolist()):
+        code = dict(zip(_columns(level), key, strict=False))
         cells.append(
             replace(
                 measured.cell(index, level, bootstrap.confidence),
                 p_value=tests[index],
-                class_name=pairs.classes[at["class"]] if "class" in at else None,
-                kind=pairs.kinds[at["kind"]] if "kind" in at else None,
-                after=pairs.afters[at["after"]] if "after" in at else None,
+                class_name=pairs.classes[code["class"]] if "class" in code else None,
+                kind=pairs.kinds[code["kind"]] if "kind" in code else None,
+                after=pairs.afters[code["after"]] if "after" in code else None,
             )
         )
-    return cells, int((~large).sum())
+    return cells, len(keys) - num_cells
+
+
+def _columns(level: Level) -> list[str]:
+    return [] if level == "all" else level.split(", ")
+
+
+def _keys_of(pairs: Pairs, rows: Ints, level: Level) -> tuple[Ints, Ints]:
+    """Return the distinct codes of a level's columns, (num_keys, num_columns), and the number of each row's key."""
+    codes = {"class": pairs.label, "kind": pairs.kind, "after": pairs.after}
+    columns = [codes[name][rows] for name in _columns(level)] or [np.zeros(len(rows), np.int64)]
+    return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Measured:
-    """Hold arrays of (num_cells,): counts and measures where cells are scored, and what ranked them."""
+    """Arrays of (num_cells,): counts and measures, and the drops of the discovery half and of all sources."""
 
     n_sources: Ints
     n_edits: Ints
@@ -223,9 +202,9 @@ class _Measured:
     discovery: CellIntervals | None
     tested: CellIntervals
 
-    def cell(self, index: int, level: Level, confidence: float) -> Cell:
-        """Return one cell, which has no names and no test yet."""
-        return Cell(
+    def cell(self, index: int, level: Level, confidence: float) -> WeaknessCell:
+        """Return one cell without names and tests."""
+        return WeaknessCell(
             level=level,
             n_sources=int(self.n_sources[index]),
             n_edits=int(self.n_edits[index]),
@@ -242,7 +221,7 @@ class _Measured:
 def _measure(
     pairs: Pairs, rows: Ints, cell: Ints, num_cells: int, bootstrap: SourceBootstrap, *, ranked: bool
 ) -> _Measured:
-    """Measure cells: where they are ranked on the discovery half and scored on the other, else on all sources."""
+    """Measure cells: with `ranked` the discovery half ranks and the other half scores them, else all sources score."""
     discovery = pairs.in_discovery[rows] & ranked
     scored = ~discovery
     measures = measure(pairs, rows[scored], cell[scored], num_cells, bootstrap)
@@ -265,19 +244,18 @@ def _measure(
     )
 
 
-def _with_q_values(cells: Sequence[Cell], by_kind: Sequence[Cell], confidence: float) -> tuple[list[Cell], list[Cell]]:
-    """Return cells and kinds with the q-values of one family, and whether they are significant."""
-    q_values = benjamini_hochberg([cell.p_value for cell in (*cells, *by_kind)])
-    tested = [
+def _with_q_values(cells: Sequence[WeaknessCell], confidence: float) -> list[WeaknessCell]:
+    """Return the cells of one family of tests with their q-values and significance."""
+    q_values = benjamini_hochberg([cell.p_value for cell in cells])
+    return [
         replace(cell, q_value=q, significant=q <= 1 - confidence and cell.tested_drop > 0)
-        for cell, q in zip((*cells, *by_kind), q_values, strict=True)
+        for cell, q in zip(cells, q_values, strict=True)
     ]
-    return tested[: len(cells)], tested[len(cells) :]
 
 
-def _rank(cell: Cell) -> tuple[float, float, str]:
-    """Sort by the lower bound of the drop in the discovery half, then by the drop, then by name."""
+def _rank(cell: WeaknessCell) -> tuple[float, float, str]:
+    """Return the sort key: the discovery half's lower bound of the drop, then its drop, then the name."""
     drop = cell.discovery_drop
     if math.isnan(drop.value):
-        return math.inf, math.inf, str(cell.place)
-    return -drop.low, -drop.value, str(cell.place)
+        return math.inf, math.inf, str(cell.key)
+    return -drop.low, -drop.value, str(cell.key)

@@ -12,14 +12,14 @@ from engine.sample import Sample
 from engine.shards.tar import decode_shard
 
 MAX_COLUMNS = 8
-# Shards are read until there are this many times the rows asked for, so that the classes can be shown in turn.
+# Shards are read until they have so many times the requested rows, enough to take the classes in turn.
 CHOICE = 3
 
 
 def sheet_of_run(rundir: RunDirectory, num_rows: int) -> bytes:
-    """Return a PNG of the sources of a run, with what each arm's classifier says where it was asked.
+    """Return a PNG of sources of a run, with each arm's predictions where there are any.
 
-    Raises RunDirectoryError where no shard is done.
+    Raises RunDirectoryError where no shard is finished.
     """
     samples: list[Sample] = []
     shards: list[int] = []
@@ -35,7 +35,7 @@ def sheet_of_run(rundir: RunDirectory, num_rows: int) -> bytes:
 
 
 def sheet_of_shard(path: Path, num_rows: int) -> bytes:
-    """Return a PNG of the sources of one shard; ShardError where it is not one."""
+    """Return a PNG of the sources of one shard file; ShardError where it is none."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -46,7 +46,7 @@ def sheet_of_shard(path: Path, num_rows: int) -> bytes:
 
 
 def _sheet(samples: Sequence[Sample], guesses: Mapping[str, Mapping[str, Guess]], num_rows: int, name: str) -> bytes:
-    # Without pixels where keep_rejected is metadata.
+    # Rejected samples have no pixels where keep_rejected is metadata.
     rows = make_rows([sample for sample in samples if sample.image], guesses, MAX_COLUMNS)
     if not rows:
         raise ShardError(f"{name} has no source with an edit: there is nothing to show")

@@ -1,29 +1,25 @@
-"""The labelling page: one file on which a person calls edits good or bad, and saves what `select --calibrate` reads."""
+"""The labelling page: one file on which a person labels edits good or bad and saves the CSV of `select --calibrate`."""
 
-import base64
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from markupsafe import Markup
-
 from engine.errors import RunDirectoryError, ShardError
-from engine.report.page import TEMPLATES, template_environment
+from engine.report.page import script_of, template_environment
 from engine.report.pictures import data_uri, edit_label
 from engine.report.results import picture_shards, read_samples
 from engine.run.directory import RunDirectory
 from engine.sample import Sample, content_seed
 from engine.selection.labels import scores_fingerprint
 
-# Larger than in the report, as details are judged here; 200 pairs of photographs make some 15 MB.
+# In pixels. Larger than in the report, since details matter; 200 pairs of photographs make some 15 MB.
 MAX_EDGE = 384
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPage:
-    """Hold the page, the number of its pairs by stratum, and how many edits had no picture to show."""
+    """The page, the number of its pairs by stratum, and the number of edits without a picture."""
 
     html: str
     strata: Mapping[str, int]
@@ -31,11 +27,11 @@ class LabelPage:
 
 
 def make_label_page(rundir: RunDirectory, num: int) -> LabelPage:
-    """Return a page with `num` counterfactuals beside their sources, as many of each kind and verdict as there are.
+    """Return a page with `num` counterfactuals beside their sources, balanced over kinds and verdicts (strata).
 
-    The choice and its order follow from the run's seed; a larger number holds what a smaller one has, where the run has
-    not grown. Verdicts and scores are not on the page, so that they cannot sway anyone. Raises RunDirectoryError where
-    no shard is done, ShardError where there is no picture of an edit.
+    Choice and order follow from the run's seed; a larger number includes a smaller one's edits, unless the run has
+    grown. The page hides verdicts and scores, so that they cannot bias labels. Raises RunDirectoryError where no shard
+    is finished, ShardError where no edit has a picture.
     """
     markers = rundir.markers()
     if not markers:
@@ -54,7 +50,7 @@ def make_label_page(rundir: RunDirectory, num: int) -> LabelPage:
 
 
 def choose_pairs(edits: Sequence[Sample], num: int, seed: int) -> list[Sample]:
-    """Return a seeded sample that takes from each kind and verdict in turn, in an order that tells neither."""
+    """Return a seeded sample that takes each stratum in turn, in an order that does not reveal the stratum."""
     strata: dict[str, list[Sample]] = defaultdict(list)
     for edit in sorted(edits, key=lambda edit: content_seed(seed, f"label/{edit.key}")):
         strata[_stratum(edit)].append(edit)
@@ -63,8 +59,7 @@ def choose_pairs(edits: Sequence[Sample], num: int, seed: int) -> list[Sample]:
 
 
 def render_label_page(name: str, digest: str, edits: Sequence[Sample], sources: Mapping[str, Sample]) -> str:
-    """Return the page as HTML. It may run its own script and nothing else, and load nothing."""
-    script = (TEMPLATES / "label.js").read_text(encoding="utf-8")
+    """Return the page as HTML. Its policy allows its own script alone and no external resource."""
     used = {edit.source_key: sources[edit.source_key] for edit in edits}
     data = {
         "name": name,
@@ -72,16 +67,8 @@ def render_label_page(name: str, digest: str, edits: Sequence[Sample], sources: 
         "images": {sample.key: data_uri(sample.image, MAX_EDGE) for sample in (*used.values(), *edits)},
         "pairs": [_pair(edit) for edit in edits],
     }
-    return (
-        template_environment()
-        .get_template("label.html.jinja")
-        .render(
-            name=name,
-            data=data,
-            script=Markup(script),  # nosec B704 # our own file
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        )
-    )
+    template = template_environment().get_template("label.html.jinja")
+    return template.render(name=name, data=data, **script_of("label.js"))
 
 
 def _pair(sample: Sample) -> dict[str, str]:

@@ -4,17 +4,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from engine.report.drawing.words import count, interval, percent, points, q_value, signed_interval
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ARMS, LOOKS
 from engine.report.views.results import FIGURES
 from engine.report.views.run import cost_view
 from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
+from engine.wording import count, interval, percent, points, q_value, signed_interval
 
 NUM_CELLS = 8
 SIGNS = {"ship": "✅", "do not ship": "❌"}
-# What Markdown or HTML would read as more than text, in the words of users; @ would call people.
+# Characters with a meaning in Markdown or HTML, escaped in texts of users; @ would mention people.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~@])")
 
 Summary = Mapping[str, Any]
@@ -44,7 +44,7 @@ def _section(title: str, body: str) -> list[str]:
 
 
 def _figures(summary: Summary) -> str:
-    """Return one row a headline figure, one column an arm."""
+    """Return a table with one row a headline figure and one column an arm."""
     arms = [arm for arm in ARMS if any((summary[name] or {}).get(arm) for name, *_ in FIGURES)]
     if not arms:
         return ""
@@ -112,12 +112,12 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _text(value: object) -> str:
-    """Return what a user named as text that means nothing to Markdown."""
+    """Return a user's text with the characters that Markdown interprets escaped."""
     return SPECIAL.sub(r"\\\1", " ".join(str(value).split()))
 
 
 def _sentence(text: str) -> str:
-    """Return a sentence of ours on one line: its `code` stays, names of users within it start no HTML and no cell."""
+    """Return a sentence of ours on one line: `code` is kept, but HTML, table cells and mentions are escaped."""
     return re.sub(
         r"<(?=\S)", "&lt;", " ".join(text.split()).replace("|", "\\|").replace("@", "\\@").replace("[", "\\[")
     )

@@ -1,4 +1,4 @@
-"""Write the report: report/index.html, one page that needs nothing else, and report/summary.json beside it."""
+"""Write the report: report/index.html, one self-contained page, and report/summary.json."""
 
 import base64
 import hashlib
@@ -6,18 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from engine import wording
 from engine.probe.attribution import Attribution
-from engine.report.drawing import words
 from engine.report.drawing.charts import interval_track, line_sample, mark_sample
 from engine.report.pictures import contact_sheet, data_uri
 from engine.report.provenance import provenance
 from engine.report.results import read_digests, read_results
 from engine.report.shown import Shown, choose_shown
 from engine.report.summary import Summary, build_summary, summary_bytes
-from engine.report.views.attribution import read_attributions
-from engine.report.views.evidence import evidence_view
+from engine.report.views.attribution import evidence_view, read_attributions
 from engine.report.views.results import build_view
 from engine.run.directory import RunDirectory
 from engine.runfile.load import dump_run_file
@@ -26,13 +25,14 @@ from engine.runfile.run import RunFile
 PAGE = "report/index.html"
 SUMMARY = "report/summary.json"
 TEMPLATES = Path(__file__).parent / "templates"
+NUMBER_FILTERS = ("percent", "points", "interval", "count", "duration", "plain", "words", "q_value", "score")
 
-# Arm, then the edit's key, to where the edit moved the answer of that arm's classifier.
+# Attribution maps by arm and edit key.
 Maps = Mapping[str, Mapping[str, Attribution]]
 
 
 def write_report(rundir: RunDirectory, run: RunFile) -> str:
-    """Write the page and the summary from what the run directory holds so far, and return the page's name."""
+    """Write page and summary from the results so far, and return the page's name."""
     summary, shown, maps = summarise(rundir, run)
     rundir.storage.write(SUMMARY, summary_bytes(summary))
     rundir.storage.write(PAGE, render_page(summary, run, shown, maps).encode())
@@ -40,7 +40,7 @@ def write_report(rundir: RunDirectory, run: RunFile) -> str:
 
 
 def summarise(rundir: RunDirectory, run: RunFile) -> tuple[Summary, Shown, Maps]:
-    """Return every number of the report, its pictures, and the maps that are laid on them."""
+    """Return the summary, the pictures of the page, and their attribution maps."""
     results = read_results(rundir, run)
     digests = read_digests(results)
     shown = choose_shown(rundir, run, digests)
@@ -55,28 +55,23 @@ def result_picture(rundir: RunDirectory, run: RunFile, num_rows: int) -> bytes:
 
 
 def render_page(summary: Summary, run: RunFile, shown: Shown, maps: Maps) -> str:
-    """Return the page as HTML. Everything that comes from users is escaped; it may run its own script and no other."""
+    """Return the page as HTML. Texts of users are escaped; its policy allows its own script alone."""
     pictures = shown.pictures
     environment = template_environment()
-    environment.filters |= {
-        name: getattr(words, name)
-        for name in ("percent", "points", "interval", "count", "duration", "plain", "words", "q_value", "score", "code")
-    }
+    environment.filters |= {name: getattr(wording, name) for name in NUMBER_FILTERS} | {"code": code}
     environment.globals |= {"interval_track": interval_track, "mark_sample": mark_sample, "line_sample": line_sample}
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         summary=summary,
         view=build_view(summary, run, dump_run_file(run)),
         images={key: data_uri(sample.image) for key, sample in pictures.items() if sample.image},
         evidence=evidence_view(summary, pictures, maps),
         provenance={key: provenance(sample, run, shown.places.get(key)) for key, sample in pictures.items()},
-        script=Markup(script),  # nosec B704 # our own file
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **script_of("page.js"),
     )
 
 
 def template_environment() -> Environment:
-    """Return the environment of the templates: what a user wrote is escaped, a gap is an error."""
+    """Return the template environment: texts are escaped, an undefined name is an error."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -84,3 +79,19 @@ def template_environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def script_of(name: str) -> dict[str, str]:
+    """Return a script's text and the SHA-256 by which the page's content security policy allows it."""
+    script = (TEMPLATES / name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": Markup(script), "script_hash": digest}  # nosec B704 # our own file
+
+
+def code(text: str) -> Markup:
+    """Return text as HTML, with parts between backticks as code."""
+    parts = (
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(text.split("`"))
+    )
+    return Markup("").join(parts)

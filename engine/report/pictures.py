@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.report.rows import Picture, Row
+from engine.report.rows import Picture, PictureRow
 from engine.runfile.arms import BASE, CANDIDATE
 from engine.sample import ImageBytes, Sample
 
@@ -30,8 +30,8 @@ def data_uri(image: ImageBytes, max_edge: int = MAX_EDGE) -> str:
     return f"data:{mime};base64,{base64.b64encode(image).decode()}"
 
 
-def contact_sheet(rows: Sequence[Row], cell: int = CELL) -> bytes:
-    """Return a PNG with one row a source: source, placebo, counterfactuals, each with its edit and the answers known.
+def contact_sheet(rows: Sequence[PictureRow], cell: int = CELL) -> bytes:
+    """Return a PNG with one row a source: source, placebo, counterfactuals, each with its edit and predictions.
 
     `before` is the base classifier's answer and `after` the reinforced one's; a tick or a cross says if it is right.
     """
@@ -55,7 +55,7 @@ def contact_sheet(rows: Sequence[Row], cell: int = CELL) -> bytes:
 
 
 def edit_label(sample: Sample) -> str:
-    """Return what was done to a sample in a few words: `source`, `placebo` or `background: sand → grass`."""
+    """Return a short label of the sample: `source`, `placebo` or `background: sand → grass`."""
     if sample.edit is None or sample.role != "counterfactual":
         return sample.role
     severity = "" if sample.edit.severity == 1 else f" × {sample.edit.severity:g}"
@@ -71,8 +71,8 @@ def _paste(sheet: Image.Image, sample: Sample, corner: tuple[int, int], cell: in
     sheet.paste(picture, (corner[0] + (cell - size[0]) // 2, corner[1] + (cell - size[1]) // 2))
 
 
-def _columns(rows: Sequence[Row]) -> list[list[Picture | None]]:
-    """Return the rows with a gap where one has no placebo though others have: columns keep their meaning."""
+def _columns(rows: Sequence[PictureRow]) -> list[list[Picture | None]]:
+    """Return the rows' pictures by column, None for a missing placebo where other rows have one."""
     placebos = [next((p for p in row.pictures if p.sample.role == "placebo"), None) for row in rows]
     columns = []
     for row, placebo in zip(rows, placebos, strict=True):

@@ -1,21 +1,21 @@
-"""Where a picture comes from, in words: what was asked for, how it was scored, which models made it, where it lies."""
+"""The provenance of a picture in words: its edit, its scores with thresholds, the models, the file."""
 
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.report.drawing import words
-from engine.report.shown import Place
+from engine.report.shown import PictureFile
 from engine.runfile.run import RunFile
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json, Sample
 from engine.verdicts.rule import score_floors
+from engine.wording import score, words
 
 Facts = list[tuple[str, str]]
 
 
-def provenance(sample: Sample, run: RunFile, place: Place | None = None) -> Facts:
-    """Return where a picture comes from, as names and values; what is empty is left out."""
+def provenance(sample: Sample, run: RunFile, place: PictureFile | None = None) -> Facts:
+    """Return a picture's provenance as names and values, without empty ones."""
     facts = {
         "key": sample.key,
         "source key": sample.source_key,
@@ -28,12 +28,12 @@ def provenance(sample: Sample, run: RunFile, place: Place | None = None) -> Fact
         **_scores(sample, run),
     }
     if sample.verdict:
-        reasons = ", ".join(words.words(reason) for reason in sample.verdict.reasons)
+        reasons = ", ".join(words(reason) for reason in sample.verdict.reasons)
         facts["verdict"] = "accepted" if sample.verdict.accepted else f"rejected: {reasons}"
     facts |= {name: text for stage, made in sample.provenance.items() for name, text in _stage(stage, made)}
     if place:
         facts |= {"shard file": place.file, "tar member": place.member}
-    return [(words.words(name), value) for name, value in facts.items() if value]
+    return [(words(name), value) for name, value in facts.items() if value]
 
 
 def _edit(sample: Sample) -> dict[str, str]:
@@ -49,7 +49,7 @@ def _edit(sample: Sample) -> dict[str, str]:
 
 
 def _scores(sample: Sample, run: RunFile) -> dict[str, str]:
-    """Return each score, with the threshold that it had to reach where the run's verifier has one for it."""
+    """Return each score, with its threshold where the run's verifier has one."""
     verifiers = [stage for stage in run.stages.values() if isinstance(stage, VerifierConfig)]
     config = verifiers[-1] if verifiers else None
     floors: dict[str, float] = {}
@@ -60,12 +60,12 @@ def _scores(sample: Sample, run: RunFile) -> dict[str, str]:
         asked = f", at least {floors[name]:g} asked" if name in floors else ""
         if name == "consistency" and config is not None and config.consistency and "directional" in floors:
             asked = ", above 0 asked"
-        texts[f"score {name}"] = words.score(value) + asked
+        texts[f"score {name}"] = score(value) + asked
     return texts
 
 
 def _stage(name: str, made: Json) -> Iterator[tuple[str, str]]:
-    """Yield what a stage wrote of itself, its model first: name, revision and digest on one line."""
+    """Yield a stage's provenance, its model (name, revision, digest) first."""
     model = made.get("model") if isinstance(made, dict) else None
     if not isinstance(made, dict) or not isinstance(model, dict) or "name" not in model:
         yield from _flat(name, made)

@@ -1,4 +1,4 @@
-"""Read what a run directory holds so far: markers, candidates, result files, predictions, and some of its pictures."""
+"""Read the results of a run so far: markers, candidates, result files, predictions, and some of its pictures."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,16 @@ from engine.shards.marker import Marker
 
 PHASES = ("plan", "generate", "allocate", "probe", "reinforce", "evaluate", "report")
 WEAKNESS_PARTS = {"overall", "by_kind", "cells", "failure_points", "phrases", "calibration", "transfer"}
-# The report shows a few dozen pictures: of a large run it reads only as many shards as this.
+# At most so many bytes of shards are read for the few dozen pictures of a report.
 PICTURE_BYTES = 512 * 2**20
 
-# A result file's content: JSON objects that other modules wrote, read field by field here.
+# The content of a result file: a JSON object that another module wrote.
 Content = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """Hold everything the report is made of but the pictures; a phase that did not run yet is None."""
+    """All inputs of the report but the pictures; None for a phase without results."""
 
     run: RunFile
     info: RunInfo
@@ -43,7 +43,7 @@ class Results:
 
 
 def read_results(rundir: RunDirectory, run: RunFile) -> Results:
-    """Read the results that are there; RunDirectoryError where weakness.json lacks what this version writes."""
+    """Read the results so far; RunDirectoryError where weakness.json was written by another version."""
     seconds = (_read_object(rundir, PHASE_LOG) or {}).get("seconds", {})
     return Results(
         run=run,
@@ -59,7 +59,7 @@ def read_results(rundir: RunDirectory, run: RunFile) -> Results:
 
 
 def picture_shards(markers: Mapping[int, Marker], budget: int = PICTURE_BYTES) -> list[int]:
-    """Return shards spread evenly over the run whose tars have at most `budget` bytes together; at least one if any."""
+    """Return shards spread evenly over the run with at most `budget` bytes of tars in total, at least one if any."""
     sizes = {index: _tar_bytes(marker) for index, marker in sorted(markers.items())}
     mean = max(sum(sizes.values()) / max(len(sizes), 1), 1.0)
     count = min(len(sizes), max(int(budget / mean), 1))
@@ -83,7 +83,7 @@ def read_digests(results: Results) -> dict[str, str]:
 def read_guesses(
     rundir: RunDirectory, digests: Mapping[str, str], shards: Sequence[int]
 ) -> dict[str, dict[str, Guess]]:
-    """Return arm, then sample key, to the answer of that arm's classifier, from probe/<digest>/NNNNNN.parquet."""
+    """Return each arm's predictions by sample key, from probe/<digest>/NNNNNN.parquet."""
     guesses: dict[str, dict[str, Guess]] = {}
     for arm, digest in digests.items():
         paths = [f"probe/{digest}/{index:06d}.parquet" for index in shards]

@@ -1,4 +1,4 @@
-"""Choose what the report shows: rows of one source each, those that flip first, and accepted and rejected examples."""
+"""The pictures of the report: rows of one source each, flips first, and accepted and rejected examples."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Guess:
-    """Hold one classifier's answer to one picture; `confidence` is the probability of `class_name`."""
+    """One classifier's prediction for one picture; `confidence` is the probability of `class_name`."""
 
     class_name: str
     confidence: float
@@ -22,20 +22,20 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Pair a sample with what each arm's classifier said of it, where that is known."""
+    """A sample with the predictions of the arms, where known."""
 
     sample: Sample
     guesses: Mapping[str, Guess] = field(default_factory=dict)
 
     def is_right(self, arm: str) -> bool | None:
-        """Say whether an arm's classifier was right; None where it was not asked."""
+        """Return whether an arm's prediction is correct; None without a prediction."""
         guess = self.guesses.get(arm)
         return None if guess is None else guess.is_right
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """Hold the pictures of one source: source, placebo, then counterfactuals."""
+class PictureRow:
+    """The pictures of one source: source, placebo, then counterfactuals."""
 
     pictures: tuple[Picture, ...]
 
@@ -50,15 +50,17 @@ class Row:
             return []
         return [picture for picture in self.pictures if _is_counterfactual(picture) and picture.is_right(BASE) is False]
 
-    def cures(self) -> list[Picture]:
+    def repairs(self) -> list[Picture]:
         """Return the flips that the reinforced model gets right."""
         return [picture for picture in self.flips() if picture.is_right(CANDIDATE)]
 
 
-def make_rows(samples: Iterable[Sample], guesses: Mapping[str, Mapping[str, Guess]], width: int = 5) -> list[Row]:
+def make_rows(
+    samples: Iterable[Sample], guesses: Mapping[str, Mapping[str, Guess]], width: int = 5
+) -> list[PictureRow]:
     """Group samples by source into rows of at most `width` pictures, flips first; sources without an edit are left out.
 
-    `guesses` maps arm, then sample key, to what that arm's classifier said.
+    `guesses` has the predictions by arm and sample key.
     """
     groups: dict[str, list[Picture]] = defaultdict(list)
     for sample in samples:
@@ -68,21 +70,21 @@ def make_rows(samples: Iterable[Sample], guesses: Mapping[str, Mapping[str, Gues
     for pictures in groups.values():
         ordered = sorted(pictures, key=_row_order)
         if ordered[0].sample.role == "source" and any(map(_is_counterfactual, ordered)):
-            rows.append(Row(pictures=tuple(ordered[:width])))
+            rows.append(PictureRow(pictures=tuple(ordered[:width])))
     return rows
 
 
-def choose_rows(rows: Sequence[Row], count: int) -> list[Row]:
-    """Return `count` rows: most cured flips first, then flips, taking the classes in turn."""
-    by_class: dict[str, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (-len(row.cures()), -len(row.flips()), row.source.sample.key)):
+def choose_rows(rows: Sequence[PictureRow], count: int) -> list[PictureRow]:
+    """Return `count` rows with the most repaired flips, then the most flips, taking the classes in turn."""
+    by_class: dict[str, list[PictureRow]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (-len(row.repairs()), -len(row.flips()), row.source.sample.key)):
         by_class[row.source.sample.class_name].append(row)
-    ranked = sorted(by_class.values(), key=lambda rows: (-len(rows[0].cures()), -len(rows[0].flips())))
+    ranked = sorted(by_class.values(), key=lambda rows: (-len(rows[0].repairs()), -len(rows[0].flips())))
     return list(_in_turn(ranked))[:count]
 
 
 def choose_examples(samples: Iterable[Sample], *, is_accepted: bool, count: int) -> list[Sample]:
-    """Return `count` edits with that verdict, taking the reasons (the edit kinds, when accepted) in turn."""
+    """Return `count` edits with this verdict, taking reasons (for accepted edits, kinds) in turn."""
     by_kind: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.edit is None or sample.verdict is None or sample.verdict.accepted != is_accepted:

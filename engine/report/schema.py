@@ -1,154 +1,153 @@
-"""What summary.json holds, for machines that read it: `counterforge schema --of summary` prints this as a schema.
+"""The JSON schema of summary.json, printed by `counterforge schema --of summary`.
 
-The report writes these fields; a test holds every field of a real summary against them. Names that end in _low and
-_high are the ends of the interval of the number before. null: not known, or undefined.
+A test validates a real summary against it. Names that end in _low and _high are the ends of the interval of the number
+before. null: unknown or undefined.
 """
 
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
+UnitShare = Annotated[float, Field(ge=0, le=1)]
+Whole = Annotated[int, Field(ge=0)]
 Plain = bool | int | float | str | None
-ArmNumbers = dict[str, "Figure | None"]
+ArmNumbers = dict[str, "FigurePart | None"]
 
 
 class Part(BaseModel):
-    """Be a part of the summary: no field but those named here."""
+    """A part of the summary without further fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class OpenPart(BaseModel):
-    """Be a part that has more fields than those named here: measures by name, what a training wrote."""
+    """A part with further fields: measures by name, the records of a training."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
-class Figure(Part):
-    """Hold an accuracy with its interval."""
+class IntervalPart(Part):
+    """A share with its interval."""
 
-    value: Share | None = Field(description="share of the images that were answered right")
-    low: Share | None
-    high: Share | None
-    n: Count = Field(description="images it rests on")
-    group: str | None = Field(None, description="class and attributes, where it is of one group")
+    value: UnitShare | None
+    low: UnitShare | None
+    high: UnitShare | None
 
 
-class Comparison(Part):
-    """Compare two arms on the same images: McNemar's test, bootstrap over sources."""
+class FigurePart(IntervalPart):
+    """An accuracy with its interval."""
+
+    n: Whole = Field(description="number of images")
+    group: str | None = Field(None, description="class and attributes, where the accuracy is of one group")
+
+
+class ComparisonPart(Part):
+    """Two arms compared on the same images: McNemar's test, bootstrap over sources."""
 
     arm: str
     against: str
     set: str = Field(description="test or shifted")
-    where: str = Field(description="all images, or those in conflict")
-    n: Count
-    gained: Count = Field(description="images that `arm` answers right and `against` wrong")
-    lost: Count
+    where: str = Field(description="all images, or those whose attributes conflict with the class")
+    n: Whole
+    gained: Whole = Field(description="images that `arm` classifies correctly and `against` does not")
+    lost: Whole
     difference: float | None
     low: float | None
     high: float | None
     p_value: float | None
 
 
-class Counts(Part):
-    """Count what became of the sources and the edits."""
+class CountsPart(Part):
+    """Numbers of sources and edits by outcome."""
 
-    shards: Count
-    planned_shards: Count
-    sources: Count
-    placebos: Count
-    rejected_placebos: Count
-    candidates: Count = Field(description="edits tried, without placebos")
-    accepted: Count
-    rejected: dict[str, Count] = Field(description="by the first check failed")
-    quarantined: dict[str, Count] = Field(description="by reason")
-    quarantined_candidates: Count
+    shards: Whole
+    planned_shards: Whole
+    sources: Whole
+    placebos: Whole
+    rejected_placebos: Whole
+    candidates: Whole = Field(description="edits tried, without placebos")
+    accepted: Whole
+    rejected: dict[str, Whole] = Field(description="by the first failed check")
+    quarantined: dict[str, Whole] = Field(description="by reason")
+    quarantined_candidates: Whole
 
 
 class Rates(Part):
-    """Hold rates over the wall clock of the generate phase, where it was timed."""
+    """Rates over the wall-clock time of the generate phase, null where it was not timed."""
 
-    accepted_share: Share | None
+    accepted_share: UnitShare | None
     candidates_per_second: float | None
     seconds_per_accepted: float | None
     price_per_accepted: float | None = Field(
-        description="at report.gpu_price_per_hour, for the GPUs while stages worked on them"
+        description="at report.gpu_price_per_hour, for the time in which stages used GPUs"
     )
 
 
-class Cell(OpenPart):
-    """Hold one cell of the weakness table; further numbers are measures with their intervals."""
+class CellPart(OpenPart):
+    """One cell of the weakness table; further numbers are measures with their intervals."""
 
     __pydantic_extra__: dict[str, Plain]
-    level: str = Field(description="what the cell is of: class, kind, after, or less")
+    level: str = Field(description="the columns that define the cell: class, kind, after, or fewer")
     class_name: str | None
     kind: str | None
     after: str | None
-    n_sources: Count
-    n_edits: Count
+    n_sources: Whole
+    n_edits: Whole
     q_value: float | None
     significant: bool
 
 
-class Weakness(OpenPart):
-    """Hold what the probe found, with those cells that the page shows."""
+class WeaknessPart(OpenPart):
+    """The probe's findings, with those cells that the page shows."""
 
     __pydantic_extra__: dict[str, JsonValue]
     classifier: str
     digest: str
-    drop: str = Field(description="the measure that the table is about: corrected_drop or accuracy_drop")
+    drop: str = Field(description="the measure that ranks the cells: corrected_drop or accuracy_drop")
     has_placebos: bool
-    overall: Cell | None
-    by_kind: list[Cell]
-    cells: list[Cell] = Field(description="weakest first")
-    num_cells: Count
-    num_significant: Count
-    num_confirmed: Count
+    overall: CellPart | None
+    by_kind: list[CellPart]
+    cells: list[CellPart] = Field(description="weakest first")
+    num_cells: Whole
+    num_significant: Whole
+    num_confirmed: Whole
 
 
-class Group(Part):
-    """Hold the accuracy in one class with one value of each attribute."""
+class GroupPart(Part):
+    """Accuracy in one group: a class with one value of each attribute."""
 
     class_name: str
     values: dict[str, str]
-    n: Count
-    correct: Count
-    accuracy: Share | None
-    low: Share | None
-    high: Share | None
-    conflict: bool | None = Field(description="whether it lacks its class's usual value; null: there is none")
+    n: Whole
+    correct: Whole
+    accuracy: UnitShare | None
+    low: UnitShare | None
+    high: UnitShare | None
+    conflict: bool | None = Field(description="whether a value differs from the class's dominant one; null: none")
 
 
-class Adjusted(Part):
-    """Hold an average of group accuracies, each weighed by its share of the training data."""
-
-    value: Share | None
-    low: Share | None
-    high: Share | None
-
-
-class Groups(Part):
-    """Hold accuracy by group on the shifted test set, by arm."""
+class GroupsPart(Part):
+    """Accuracy by group on the shifted test set, by arm."""
 
     group_by: list[str]
     dominant: dict[str, dict[str, str]]
-    arms: dict[str, list[Group]]
-    adjusted_average: dict[str, Adjusted]
+    arms: dict[str, list[GroupPart]]
+    adjusted_average: dict[str, IntervalPart] = Field(
+        description="mean of group accuracies weighted by their shares of the training data"
+    )
 
 
 class TrainedArm(OpenPart):
     """The result of one arm; of the base classifier only its accuracies."""
 
     __pydantic_extra__: dict[str, JsonValue]
-    validation_accuracy: Share | None = None
-    validation_edits_accuracy: Share | None = None
+    validation_accuracy: UnitShare | None = None
+    validation_edits_accuracy: UnitShare | None = None
     history: list[dict[str, Plain]] = []
 
 
 class Training(OpenPart):
-    """Hold reinforce.json."""
+    """The content of reinforce.json."""
 
     __pydantic_extra__: dict[str, JsonValue]
     arms: dict[str, TrainedArm]
@@ -157,18 +156,15 @@ class Training(OpenPart):
     settings: dict[str, JsonValue]
 
 
-class NamedShare(Part):
-    """Hold a share with its interval and its name."""
+class NamedShare(IntervalPart):
+    """A named share with its interval."""
 
     name: str
-    value: Share | None
-    low: Share | None
-    high: Share | None
-    n: Count
+    n: Whole
 
 
 class ScoreMedians(Part):
-    """Hold the median of one score over accepted and over rejected edits."""
+    """Median of one score over accepted and over rejected edits."""
 
     name: str
     accepted_median: float | None
@@ -176,15 +172,15 @@ class ScoreMedians(Part):
 
 
 class AcceptRate(Part):
-    """Hold what the verifier kept."""
+    """Shares of edits that the verifier accepted, and that failed each check."""
 
     by_kind: list[NamedShare]
     by_check: list[NamedShare]
     by_score: list[ScoreMedians]
 
 
-class Prediction(Part):
-    """Hold one classifier's answer to one picture."""
+class PredictionPart(Part):
+    """One classifier's prediction for one picture."""
 
     class_name: str
     confidence: float
@@ -192,7 +188,7 @@ class Prediction(Part):
 
 
 class PairAttribution(Part):
-    """Say how far p(label) fell from the control to the edit, and how much of it single cells explain."""
+    """Drop of p(label) from the control to the edit, and the sum of the map's cells."""
 
     control: str
     p_control: float
@@ -202,7 +198,7 @@ class PairAttribution(Part):
 
 
 class Example(Part):
-    """Hold one picture of the page."""
+    """One picture of the page."""
 
     key: str
     role: Literal["source", "placebo", "counterfactual"]
@@ -214,54 +210,54 @@ class Example(Part):
     scores: dict[str, float | None]
 
 
-class Picture(Example):
-    """Hold one picture of a row, with what the arms said of it."""
+class PicturePart(Example):
+    """One picture of a row, with each arm's prediction."""
 
-    predictions: dict[str, Prediction]
+    predictions: dict[str, PredictionPart]
     attribution: dict[str, PairAttribution]
 
 
-class Row(Part):
-    """Hold one source with its placebo and its edits."""
+class RowPart(Part):
+    """One source with its placebo and its edits."""
 
     source_key: str
     class_name: str
     caption: str
     split: str
-    flips: Count
-    cures: Count
-    pictures: list[Picture]
+    flips: Whole
+    cures: Whole
+    pictures: list[PicturePart]
 
 
 class Examples(Part):
-    """Hold edits that the verifier kept and refused."""
+    """Examples of accepted and of rejected edits."""
 
     accepted: list[Example]
     rejected: list[Example]
 
 
 class SummaryFile(Part):
-    """Describe summary.json: every number of the report's page."""
+    """The content of summary.json: every number of the report's page."""
 
     name: str
     verdict: Literal["ship", "do not ship", "none yet"]
     reasons: list[str] = Field(description="why, most important first")
     next_steps: list[str]
     worst_group_accuracy: ArmNumbers = Field(description="by arm, on the shifted test set")
-    conflict_accuracy: ArmNumbers = Field(description="by arm, where an image lacks its class's usual attribute")
+    conflict_accuracy: ArmNumbers = Field(description="by arm, on images whose attributes conflict with the class")
     accuracy_biased: ArmNumbers = Field(description="by arm, on the test set like the training data")
-    comparisons: list[Comparison]
-    confidence: Share
-    counts: Counts
+    comparisons: list[ComparisonPart]
+    confidence: UnitShare
+    counts: CountsPart
     rates: Rates
-    seconds: dict[str, float] = Field(description="wall clock by phase")
-    seconds_by_stage: dict[str, float] = Field(description="working time, added up over actors")
-    weakness: Weakness | None
-    rounds: list[dict[str, JsonValue]] = Field(description="one object a round, none where there was one round")
-    groups: Groups | None
+    seconds: dict[str, float] = Field(description="wall-clock time by phase")
+    seconds_by_stage: dict[str, float] = Field(description="working time, summed over actors")
+    weakness: WeaknessPart | None
+    rounds: list[dict[str, JsonValue]] = Field(description="one object a round; empty for a run of one round")
+    groups: GroupsPart | None
     training: Training | None
     accept_rate: AcceptRate
-    pictures: list[Row]
+    pictures: list[RowPart]
     examples: Examples
     plan_digest: str
     revision: str

@@ -1,10 +1,10 @@
-"""Which pictures of a run are shown, where each lies, and which pairs among them are looked at closely."""
+"""The pictures of a run's page, with their files, and the pairs that get an attribution map."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.report.results import picture_shards, read_guesses
-from engine.report.rows import Row, choose_examples, choose_rows, make_rows
+from engine.report.rows import PictureRow, choose_examples, choose_rows, make_rows
 from engine.run.directory import RunDirectory, rejected_path, shard_path
 from engine.runfile.run import RunFile
 from engine.sample import Sample
@@ -14,8 +14,8 @@ NUM_EXAMPLES = 14
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Say in which file of the run directory a picture lies, and as which member."""
+class PictureFile:
+    """The file of the run directory that holds a picture, and its member name."""
 
     file: str
     member: str
@@ -23,12 +23,12 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Hold the pictures of the page: rows of one source each, accepted and rejected examples; and where each lies."""
+    """The pictures of the page: rows of one source each, accepted and rejected examples; and the file of each."""
 
-    rows: Sequence[Row]
+    rows: Sequence[PictureRow]
     accepted: Sequence[Sample]
     rejected: Sequence[Sample]
-    places: Mapping[str, Place]
+    places: Mapping[str, PictureFile]
 
     @property
     def pictures(self) -> dict[str, Sample]:
@@ -38,14 +38,14 @@ class Shown:
 
 
 def choose_shown(rundir: RunDirectory, run: RunFile, digests: Mapping[str, str]) -> Shown:
-    """Choose what is shown: worst rows first, by the answers of the classifiers that `digests` names by arm."""
+    """Return the pictures to show, rows with flips first; `digests` are those of the classifiers by arm."""
     shards = picture_shards(rundir.markers())
     samples: list[Sample] = []
-    places: dict[str, Place] = {}
+    places: dict[str, PictureFile] = {}
     for index in shards:
         accepted, rejected = rundir.read_shard(index), rundir.read_rejected(index)
         samples += [*accepted, *rejected]
-        # A source lies beside its accepted edits and beside its rejected ones: the first is the one to look at.
+        # A source is stored with its accepted edits and with its rejected ones: the first copy is named.
         places = _places(rejected_path(index), rejected) | _places(shard_path(index), accepted) | places
     shown = [
         sample for sample in samples if sample.verdict is None or sample.verdict.accepted or sample.role == "source"
@@ -60,7 +60,7 @@ def choose_shown(rundir: RunDirectory, run: RunFile, digests: Mapping[str, str])
     )
 
 
-def worst_pairs(rows: Sequence[Row], count: int) -> list[tuple[Sample, Sample]]:
+def worst_pairs(rows: Sequence[PictureRow], count: int) -> list[tuple[Sample, Sample]]:
     """Return up to `count` edits that flip the classifier, each with its placebo, or its source where there is none."""
     pairs = []
     for row in rows:
@@ -69,8 +69,8 @@ def worst_pairs(rows: Sequence[Row], count: int) -> list[tuple[Sample, Sample]]:
     return [(edit, control) for edit, control in pairs if edit.image and control.image][:count]
 
 
-def _places(file: str, samples: Sequence[Sample]) -> dict[str, Place]:
+def _places(file: str, samples: Sequence[Sample]) -> dict[str, PictureFile]:
     return {
-        sample.key: Place(file=file, member=f"{sample.key}{image_extension(sample.image) or '.json'}")
+        sample.key: PictureFile(file=file, member=f"{sample.key}{image_extension(sample.image) or '.json'}")
         for sample in samples
     }

@@ -1,7 +1,6 @@
-"""Build summary.json: every number of the page, and nothing that the page does not show."""
+"""Build summary.json: every number of the page, and no other."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -11,11 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.canonical import as_json
 from engine.probe.attribution import Attribution
 from engine.report.drawing.maps import drop_name, group_name, shown_cells
 from engine.report.pictures import edit_label
 from engine.report.results import Content, Results
-from engine.report.rows import Picture, Row
+from engine.report.rows import Picture, PictureRow
 from engine.report.shown import Shown
 from engine.report.views.advice import next_steps, verdict_reasons
 from engine.report.views.arms import ARMS
@@ -29,14 +29,14 @@ from engine.statistics import wilson_interval
 ENDS = ("low", "high")
 NOTHING = Shown(rows=(), accepted=(), rejected=(), places={})
 NO_MAPS: Mapping[str, Mapping[str, Attribution]] = {}
-# A value is a number, text, list or object of JSON; the report module alone reads it.
+# JSON content, described by engine/report/schema.py.
 Summary = dict[str, Any]
 
 
 def build_summary(
     results: Results, shown: Shown = NOTHING, maps: Mapping[str, Mapping[str, Attribution]] = NO_MAPS
 ) -> Summary:
-    """Return the summary of a run: what is not known yet is null or empty. `maps` are by arm and the edit's key."""
+    """Return the summary of a run, null or empty for missing results. `maps` are by arm and edit key."""
     reinforce = results.reinforce or {}
     summary: Summary = {
         "name": results.info.name,
@@ -68,26 +68,13 @@ def build_summary(
     }
     summary["reasons"] = verdict_reasons(summary)
     summary["next_steps"] = next_steps(summary, results.run)
-    result: Summary = finite(summary)
+    result: Summary = as_json(summary)
     return result
 
 
 def summary_bytes(summary: Summary) -> bytes:
-    """Return the summary as indented JSON in its own order."""
+    """Return the summary as indented JSON, fields in their order."""
     return (json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def finite(value: object) -> Any:  # noqa: ANN401 - any JSON content in, the same kind out
-    """Return JSON content with null in place of NaN and infinities, which JSON does not have."""
-    match value:
-        case float():
-            return value if math.isfinite(value) else None
-        case Mapping():
-            return {str(name): finite(item) for name, item in value.items()}
-        case list() | tuple():
-            return [finite(item) for item in value]
-        case _:
-            return value
 
 
 def share(count: int, n: int, confidence: float = 0.95) -> dict[str, Any]:
@@ -108,7 +95,7 @@ def _counts(results: Results) -> Summary:
 
 
 def _rates(results: Results) -> Summary:
-    """Return rates over the wall clock of the generate phase where it was timed; null otherwise."""
+    """Return rates over the wall-clock time of the generate phase, null where it was not timed."""
     counts, seconds = add_counts(results.markers), results.seconds.get("generate")
     timed = bool(seconds) and bool(counts.candidates)
     return {
@@ -120,7 +107,7 @@ def _rates(results: Results) -> Summary:
 
 
 def _price(results: Results) -> float:
-    """Return what the GPUs cost while stages worked on them, 0 without a price; what they cost idle is not in it."""
+    """Return the price of the GPU time that stages used, idle time excluded; 0 without a price."""
     run, seconds = results.run, _stage_seconds(results)
     gpu_seconds = sum(
         run.stages[group[0]].placement.num_gpus * seconds.get(name, 0.0)
@@ -143,7 +130,7 @@ def _accept_rates(candidates: pa.Table) -> Summary:
     accepted = pc.fill_null(edits["accepted"], True).to_numpy(zero_copy_only=False).astype(bool)
     kinds = Counter(edits["edit_kind"].to_pylist())
     kept = Counter(edits.filter(pa.array(accepted))["edit_kind"].to_pylist())
-    failed = Counter(reason for reasons in edits["reasons"].to_pylist() for reason in set(reasons or ()))
+    failed = Counter(reason for reasons in edits["reasons"].to_pylist() for reason in dict.fromkeys(reasons or ()))
     return {
         "by_kind": [{"name": kind, **share(kept[kind], n)} for kind, n in kinds.most_common()],
         "by_check": [{"name": name, **share(n, edits.num_rows)} for name, n in failed.most_common()],
@@ -200,9 +187,9 @@ def _groups(evaluation: Content | None) -> Summary | None:
 
 
 def _weakness(weakness: Content | None) -> Summary | None:
-    """Return weakness.json with those cells alone that the page has room for, and counts of all.
+    """Return weakness.json with the shown cells only, and counts of all.
 
-    A significant cell is confirmed where the half of the sources that had no part in finding it shows harm too.
+    A significant cell is confirmed where its interval on the scoring half is above 0.
     """
     if weakness is None:
         return None
@@ -216,7 +203,7 @@ def _weakness(weakness: Content | None) -> Summary | None:
     }
 
 
-def _row(row: Row, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
+def _row(row: PictureRow, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
     source = row.source.sample
     return {
         "source_key": source.key,
@@ -224,7 +211,7 @@ def _row(row: Row, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
         "caption": source.caption,
         "split": source.split,
         "flips": len(row.flips()),
-        "cures": len(row.cures()),
+        "cures": len(row.repairs()),
         "pictures": [_picture(picture, maps) for picture in row.pictures],
     }
 
@@ -244,7 +231,7 @@ def _picture(picture: Picture, maps: Mapping[str, Mapping[str, Attribution]]) ->
 
 
 def _attribution(found: Attribution) -> Summary:
-    """Return what the page says of a map; the map itself is in attribution/<digest>.json."""
+    """Return the totals of a map; the map itself is in attribution/<digest>.json."""
     return {
         "control": found.control,
         "p_control": found.p_control,

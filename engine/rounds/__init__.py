@@ -1,1 +1,1 @@
-"""How the edits of each round are allocated by what earlier rounds found."""
+"""The allocation of each round's edits from the evidence of earlier rounds."""

@@ -1,4 +1,4 @@
-"""Allocate a round: read what is known of each cell, and let the bandit share out the edits of each class."""
+"""Allocate one round: estimate weakness and accept rate by cell, then split each class's edits by Thompson sampling."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,12 +11,13 @@ import pyarrow.compute as pc
 
 from engine.probe.pairs import Pairs
 from engine.rounds.allocation import Allocation, CellShare, perturber_of
-from engine.rounds.bandit import Beliefs, Floats, Ints, beliefs, promise, within_limits
+from engine.rounds.bandit import BetaPosterior, hierarchical_posterior, thompson_shares, within_limits
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
 from engine.sample import EditKind, content_seed
+from engine.statistics import Floats, Ints
 
-# A value is a cell of its own once it was tried so often; the others of its kind are one cell together.
+# A value has a cell of its own after so many edits; the rarer values of a kind are pooled in one cell (value None).
 MIN_TRIED = 10
 MAX_VALUES = 24
 DIGITS = 6
@@ -24,9 +25,9 @@ DIGITS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Hold what a round goes by: the answers of the newest classifier to validation edits, and all edits so far.
+    """Inputs of an allocation: the newest classifier's predictions on validation edits, and the verdicts of all edits.
 
-    `candidates` has the columns of engine/shards/rows.py; `classifier` is the digest that names the answers.
+    `candidates` has the columns of engine/shards/rows.py; `classifier` is the digest of the one that predicted.
     """
 
     plan: str
@@ -44,31 +45,31 @@ class _Cell(NamedTuple):
 
 
 def allocate(run: RunFile, classes: Sequence[str], number: int, evidence: Evidence) -> Allocation:
-    """Return how round `number` spends its edits: a function of the arguments alone, of no clock and no order.
+    """Return the allocation of round `number`, a pure function of its arguments.
 
-    The expected gain of a cell is its weakness times its accept rate; the edits of a class are shared out by it.
+    The expected gain of a cell is its weakness times its accept rate; each class's edits are split by it.
     """
     _, config = perturber_of(run)
-    is_edit = pc.equal(evidence.candidates["role"], "counterfactual")
-    # A steered edit was chosen with the classifier's answers: it says nothing of how edits of its cell fare.
-    edits = evidence.candidates.filter(pc.and_not(is_edit, evidence.candidates["edit_steered"]))
-    cells = _cells(config, classes, _known_values(config, edits))
-    levels = _levels(cells)
-    known = _Known(cells)
-    weakness, num_probed = known.believe(_answers(evidence.pairs), levels)
-    accepted, num_tried = known.believe(_verdicts(edits), levels)
+    edits = evidence.candidates.filter(pc.equal(evidence.candidates["role"], "counterfactual"))
+    cells = _cells(config, classes, _frequent_values(config, edits))
+    stats = _CellStats(cells)
+    weakness, num_probed = stats.posterior(_confidence_lost(evidence.pairs))
+    accepted, num_tried = stats.posterior(_verdicts(edits))
     budget = sum(config.edits.values()) * len(config.severities)
     shares = np.zeros(len(cells))
-    lifted, held = np.zeros((2, len(cells)), np.bool_)
-    class_of = np.array([classes.index(cell.class_name) for cell in cells])
+    at_floor, at_cap = np.zeros((2, len(cells)), np.bool_)
     kind_of = np.array([list(config.edits).index(cell.kind) for cell in cells])
     is_value = np.array([cell.value is not None for cell in cells])
-    for label, class_name in enumerate(classes):
-        of_class = np.flatnonzero(class_of == label)
+    for class_name in classes:
+        rows = np.flatnonzero([cell.class_name == class_name for cell in cells])
         seed = content_seed(run.seed, f"rounds/{number}/{class_name}")
-        raw = promise(weakness, accepted, of_class, budget, seed)
-        kinds = np.unique(kind_of[of_class], return_inverse=True)[1]
-        shares[of_class], lifted[of_class], held[of_class] = within_limits(raw, kinds, is_value[of_class], run.rounds)
+        wanted = thompson_shares(weakness, accepted, rows, budget, seed)
+        kinds = np.unique(kind_of[rows], return_inverse=True)[1]
+        shares[rows], at_floor[rows], at_cap[rows] = within_limits(wanted, kinds, is_value[rows], run.rounds)
+
+    def rounded(values: Floats, index: int) -> float:
+        return round(float(values[index]), DIGITS)
+
     return Allocation(
         number=number,
         plan=evidence.plan,
@@ -81,58 +82,63 @@ def allocate(run: RunFile, classes: Sequence[str], number: int, evidence: Eviden
         cells=tuple(
             CellShare(
                 **cell._asdict(),
-                share=round(float(shares[index]), DIGITS),
-                weakness=round(float(weakness.mean[index]), DIGITS),
+                share=rounded(shares, index),
+                weakness=rounded(weakness.mean, index),
                 num_probed=int(num_probed[index]),
-                accept_rate=round(float(accepted.mean[index]), DIGITS),
+                accept_rate=rounded(accepted.mean, index),
                 num_tried=int(num_tried[index]),
-                gain=round(float(weakness.mean[index] * accepted.mean[index]), DIGITS),
-                limit="cap" if held[index] else "floor" if lifted[index] else None,
+                gain=rounded(weakness.mean * accepted.mean, index),
+                limit="cap" if at_cap[index] else "floor" if at_floor[index] else None,
             )
             for index, cell in enumerate(cells)
         ),
     )
 
 
-class _Known:
-    """Count observations by cell."""
+class _CellStats:
+    """Sums of successes and trials by cell."""
 
     def __init__(self, cells: Sequence[_Cell]) -> None:
         self._index = {cell: index for index, cell in enumerate(cells)}
+        self._levels = _levels(cells)
 
-    def believe(self, seen: Iterable[tuple[_Cell, float]], levels: Sequence[Ints]) -> tuple[Beliefs, Ints]:
-        """Return what is believed of each cell, and the number of observations of its own."""
-        hits: Floats = np.zeros(len(self._index))
-        counts: Ints = np.zeros(len(self._index), np.int64)
-        for cell, outcome in seen:
-            # A value that is no cell of its own counts for the rest of its kind; another kind or severity for none.
+    def posterior(self, observations: Iterable[tuple[_Cell, float]]) -> tuple[BetaPosterior, Ints]:
+        """Return the Beta posterior of each cell and its own number of observations (num_cells,).
+
+        An observation is a cell and a success in [0, 1]. A value without a cell falls back to the pooled cell of its
+        kind (value None); an unlisted kind or severity is ignored.
+        """
+        successes: Floats = np.zeros(len(self._index))
+        trials: Ints = np.zeros(len(self._index), np.int64)
+        for cell, success in observations:
             index = self._index.get(cell, self._index.get(cell._replace(value=None)))
             if index is not None:
-                hits[index] += outcome
-                counts[index] += 1
-        return beliefs(hits, counts, levels), counts
+                successes[index] += success
+                trials[index] += 1
+        return hierarchical_posterior(successes, trials, self._levels), trials
 
 
-def _answers(pairs: Pairs) -> Iterable[tuple[_Cell, float]]:
-    """Yield the share of its confidence in the true class that each edit takes from the classifier."""
+def _confidence_lost(pairs: Pairs) -> Iterable[tuple[_Cell, float]]:
+    """Yield each edit's cell and drop of p(label) from the placebo (without one, the source), clipped to [0, 1]."""
     unedited = np.where(np.isfinite(pairs.p_placebo), pairs.p_placebo, pairs.p_source)
     lost = np.clip(unedited - pairs.p_edit, 0, 1)
-    for label, kind, after, severity, outcome in zip(
+    for label, kind, after, severity, drop in zip(
         pairs.label, pairs.kind, pairs.after, pairs.severity, lost, strict=True
     ):
         value = pairs.afters[after].casefold()
-        yield _Cell(pairs.classes[int(label)], pairs.kinds[kind], value, float(severity)), float(outcome)
+        yield _Cell(pairs.classes[int(label)], pairs.kinds[kind], value, float(severity)), float(drop)
 
 
 def _verdicts(edits: pa.Table) -> Iterable[tuple[_Cell, float]]:
+    """Yield each edit's cell and 1 where it was accepted, else 0."""
     columns = (edits[name].to_pylist() for name in ("class_name", "edit_kind", "edit_after", "edit_severity"))
     accepted = pc.fill_null(edits["accepted"], True).to_pylist()
-    for class_name, kind, after, severity, outcome in zip(*columns, accepted, strict=True):
-        yield _Cell(class_name, kind, after.casefold(), severity), float(outcome)
+    for class_name, kind, after, severity, is_accepted in zip(*columns, accepted, strict=True):
+        yield _Cell(class_name, kind, after.casefold(), severity), float(is_accepted)
 
 
-def _known_values(config: PerturberConfig, edits: pa.Table) -> Mapping[EditKind, list[str]]:
-    """Return the values of each listed kind that were tried often enough, in order of their names."""
+def _frequent_values(config: PerturberConfig, edits: pa.Table) -> Mapping[EditKind, list[str]]:
+    """Return for each listed kind its values with at least MIN_TRIED edits, at most MAX_VALUES, sorted."""
     tried = Counter(
         (kind, after.casefold())
         for kind, after in zip(edits["edit_kind"].to_pylist(), edits["edit_after"].to_pylist(), strict=True)
@@ -156,7 +162,7 @@ def _cells(config: PerturberConfig, classes: Sequence[str], values: Mapping[Edit
 
 
 def _levels(cells: Sequence[_Cell]) -> list[Ints]:
-    """Return the groups that a cell's numbers are shrunk towards: its kind, then its class and kind."""
+    """Return the group numbers that a cell is shrunk towards: its kind's, then its class and kind's."""
     levels = []
     for names in ([cell.kind for cell in cells], [f"{cell.class_name}/{cell.kind}" for cell in cells]):
         levels.append(np.unique(names, return_inverse=True)[1].astype(np.int64))

@@ -1,14 +1,15 @@
-"""Rounds: which shards each one makes, and the allocation that says where it spends its edits, and why."""
+"""Rounds: the shards of each round, and its allocation: the share of edits of each cell, with the evidence for it."""
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-from engine.errors import RunDirectoryError, SourceError
+from engine.canonical import indented_json
+from engine.errors import SourceError
 from engine.plan.plan import Plan
+from engine.rounds.decision import decision_path, read_decision
 from engine.run.directory import RunDirectory
 from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
 from engine.runfile.rounds import RoundsConfig
@@ -22,11 +23,11 @@ Limit = Literal["floor", "cap"]
 
 @dataclass(frozen=True, kw_only=True)
 class CellShare:
-    """Hold the share of its class's edits that a cell gets, and why. Value None: any that is no cell of its own.
+    """A cell's share of its class's edits, and the evidence. `value` None: the pooled cell of the kind's rare values.
 
-    `weakness` is the share of the classifier's confidence in the true class that such an edit is believed to take, by
-    `num_probed` validation edits; `accept_rate` is what the verifier lets pass, by `num_tried` edits; `gain` is their
-    product. Both are shrunk towards class and kind. `limit` says what moved the share away from what they promise.
+    `weakness` is the posterior mean drop of p(label) by such an edit, from `num_probed` validation edits; `accept_rate`
+    the posterior mean share that the verifier accepts, from `num_tried` edits; `gain` their product. Both are shrunk
+    towards class and kind. `limit`: whether floor or cap set the share.
     """
 
     class_name: str
@@ -44,10 +45,10 @@ class CellShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Allocation:
-    """Hold how round `number` spends its edits, and what was known then.
+    """How the edits of round `number` are split over cells, and the evidence for it.
 
-    `classifier` is the digest of the one trained on all rounds before, `edits_accuracy` its accuracy on the `num_edits`
-    accepted edits of validation sources; `budget` is the number of edits of one source.
+    `classifier` is the digest of the classifier trained on all earlier rounds, `edits_accuracy` its accuracy on the
+    `num_edits` accepted edits of validation sources; `budget` is the number of edits of one source.
     """
 
     number: int
@@ -62,12 +63,12 @@ class Allocation:
 
     @cached_property
     def data(self) -> bytes:
-        """Return the bytes of its file."""
-        return (json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+        """Return the content of its file."""
+        return indented_json(asdict(self))
 
     @property
     def sha256(self) -> str:
-        """Return what the markers of the round's shards name it by."""
+        """Return the SHA-256 of the file; the markers of the round's shards refer to the allocation by it."""
         return hashlib.sha256(self.data).hexdigest()
 
     def by_kind(self) -> list[tuple[EditKind, float]]:
@@ -78,53 +79,50 @@ class Allocation:
         num_classes = len({cell.class_name for cell in self.cells})
         return sorted(((kind, total / num_classes) for kind, total in totals.items()), key=lambda item: -item[1])
 
-    def steer(self, run: RunFile) -> RunFile:
-        """Return the run with its perturber told to spend by this allocation."""
+    def apply_to(self, run: RunFile) -> RunFile:
+        """Return the run with a perturber that draws its edits by this allocation."""
         wanted: dict[str, list[WantedEdit]] = {}
         for cell in self.cells:
             edit = WantedEdit(kind=cell.kind, value=cell.value, severity=cell.severity, share=cell.share)
             wanted.setdefault(cell.class_name, []).append(edit)
         name, config = perturber_of(run)
-        steered = SteeredPerturberConfig.model_validate(
+        allocated = SteeredPerturberConfig.model_validate(
             config.model_dump() | {"allocation": self.sha256, "wanted": wanted}
         )
-        return run.model_copy(update={"stages": {**run.stages, name: steered}})
+        return run.model_copy(update={"stages": {**run.stages, name: allocated}})
 
 
 def allocation_path(number: int) -> str:
-    """Return where the allocation of a round lies."""
-    return f"{FOLDER}/{number:03d}.json"
+    """Return the path of a round's allocation in the run directory."""
+    return decision_path(FOLDER, number)
 
 
 def read_allocation(rundir: RunDirectory, number: int) -> Allocation:
-    """Read the allocation of a round; RunDirectoryError where it is not there or cannot be read."""
-    path = allocation_path(number)
-    content = cast(dict[str, Any], rundir.read_json(path))
-    try:
+    """Read the allocation of a round; RunDirectoryError where it is missing or cannot be read."""
+
+    def parse(content: dict[str, Any]) -> Allocation:
         return Allocation(**content | {"cells": tuple(CellShare(**cell) for cell in content["cells"])})
-    except (KeyError, TypeError) as error:
-        raise RunDirectoryError(
-            f"{rundir.storage.name(path)} is no allocation that this version wrote ({error!r}): go on with the version "
-            "that did, or start again with another --out"
-        ) from error
+
+    path, remedy = allocation_path(number), "start again with another --out"
+    return read_decision(rundir, path, parse, name="allocation", remedy=remedy)
 
 
 def read_allocations(rundir: RunDirectory, config: RoundsConfig) -> dict[str, Allocation]:
-    """Return the allocations that are there, by hash, in the order of their rounds."""
+    """Return the stored allocations by SHA-256, in the order of their rounds."""
     numbers = [number for number in range(2, config.count + 1) if rundir.exists(allocation_path(number))]
     return {found.sha256: found for found in (read_allocation(rundir, number) for number in numbers)}
 
 
 def perturber_of(run: RunFile) -> tuple[str, PerturberConfig]:
-    """Return name and settings of the stage that a run with rounds steers."""
+    """Return name and settings of the perturber stage, the one that an allocation applies to."""
     return next((name, config) for name, config in run.stages.items() if isinstance(config, PerturberConfig))
 
 
 def shards_by_round(plan: Plan, config: RoundsConfig) -> list[list[int]]:
-    """Return the shards of each round: train shards in equal parts, the validation shards all in the first.
+    """Return the shards of each round: equal parts of the train shards, and all validation shards in the first.
 
-    Validation edits are made once and evenly: they are the yardstick of every round. Raises SourceError where a round
-    would have no train shard.
+    Validation edits use one uniform allocation, so that accuracies are comparable between rounds. Raises SourceError
+    where a round would have no train shard.
     """
     num_train = plan.num_train_shards
     if config.count > num_train:

@@ -1,106 +1,107 @@
-"""The bandit of `rounds`: what the next edit of each cell is expected to gain, and the share of the budget it gets."""
+"""The bandit of `rounds`: Beta posteriors by cell, Thompson sampling of each cell's budget share, floor and cap."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.runfile.rounds import RoundsConfig
+from engine.statistics import Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-# A cell counts as much as its parent once it has so many observations of its own.
+# Pseudo-counts of a prior: a cell with so many observations counts as much as its parent group.
 PRIOR_STRENGTH = 8.0
 NUM_DRAWS = 1000
 TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beliefs:
-    """Hold a Beta distribution for each cell: `hits` and `misses` (num_cells,), the prior's share included."""
+class BetaPosterior:
+    """Beta distribution of each cell: `alpha` and `beta` (num_cells,), pseudo-counts of the prior included."""
 
-    hits: Floats
-    misses: Floats
+    alpha: Floats
+    beta: Floats
 
     @property
     def mean(self) -> Floats:
-        """Return the expected value of each cell."""
-        return self.hits / (self.hits + self.misses)
+        """Return the posterior mean of each cell, (num_cells,)."""
+        return self.alpha / (self.alpha + self.beta)
 
-    def draw(self, cells: Ints, rng: np.random.Generator) -> Floats:
-        """Return NUM_DRAWS values for each of some cells, (NUM_DRAWS, len(cells))."""
-        return rng.beta(self.hits[cells], self.misses[cells], (NUM_DRAWS, len(cells)))
+    def sample(self, cells: Ints, rng: np.random.Generator) -> Floats:
+        """Return NUM_DRAWS samples of each of these cells, (NUM_DRAWS, len(cells))."""
+        return rng.beta(self.alpha[cells], self.beta[cells], (NUM_DRAWS, len(cells)))
 
 
-def beliefs(hits: Floats, counts: Ints, levels: Sequence[Ints]) -> Beliefs:
-    """Return what is believed of each cell from its hits out of its counts, shrunk towards the groups it is in.
+def hierarchical_posterior(successes: Floats, trials: Ints, levels: Sequence[Ints]) -> BetaPosterior:
+    """Return the Beta posterior of each cell, shrunk towards the groups that the cell is in.
 
     `levels` are arrays (num_cells,) of nested group numbers, the coarsest first. A group's mean is the prior of the
-    groups in it, worth PRIOR_STRENGTH observations, and that of the last groups the prior of the cells.
+    groups in it, worth PRIOR_STRENGTH observations, and that of the last level's groups the prior of the cells.
     """
-    mean = np.full(len(hits), (hits.sum() + 1) / (counts.sum() + 2))
+    mean = np.full(len(successes), (successes.sum() + 1) / (trials.sum() + 2))
     for group in levels:
-        found = np.bincount(group, hits)[group], np.bincount(group, counts)[group]
+        found = np.bincount(group, successes)[group], np.bincount(group, trials)[group]
         mean = (found[0] + PRIOR_STRENGTH * mean) / (found[1] + PRIOR_STRENGTH)
     prior = PRIOR_STRENGTH * mean
-    return Beliefs(hits=hits + prior, misses=counts - hits + PRIOR_STRENGTH - prior)
+    return BetaPosterior(alpha=successes + prior, beta=trials - successes + PRIOR_STRENGTH - prior)
 
 
-def promise(weakness: Beliefs, accepted: Beliefs, cells: Ints, budget: int, seed: int) -> Floats:
-    """Return the share of a source's edits that each of some cells would get, together 1.
+def thompson_shares(weakness: BetaPosterior, accepted: BetaPosterior, cells: Ints, budget: int, seed: int) -> Floats:
+    """Return the budget share of each of these cells by Thompson sampling; they sum to 1.
 
-    Thompson sampling: draw by draw each cell has a gain, its weakness times its accept rate as both may be, and a
-    source gives its edits to the `budget` cells that gain most, in proportion to that. What is little known is among
-    them now and then, so it gets known.
+    Each draw samples weakness and accept rate from their posteriors and gives the edits of one source to the `budget`
+    cells with the largest product, in proportion to it. Sampling, not the mean, keeps uncertain cells explored.
     """
     rng = np.random.default_rng(seed)
-    gain = weakness.draw(cells, rng) * accepted.draw(cells, rng)
-    taken = min(budget, len(cells))
-    best = np.argpartition(-gain, taken - 1, axis=1)[:, :taken]
+    gain = weakness.sample(cells, rng) * accepted.sample(cells, rng)
+    num_best = min(budget, len(cells))
+    best = np.argpartition(-gain, num_best - 1, axis=1)[:, :num_best]
     given = np.zeros_like(gain)
     np.put_along_axis(given, best, np.take_along_axis(gain, best, axis=1), axis=1)
-    # Half a draw for each: no cell is ever out of the question.
+    # 0.5 pseudo-draws for each, so that no cell gets probability 0.
     won = (given / given.sum(axis=1, keepdims=True)).sum(axis=0) + 0.5
     return np.asarray(won / won.sum(), np.float64)
 
 
 def within_limits(shares: Floats, kinds: Ints, capped: Bools, config: RoundsConfig) -> tuple[Floats, Bools, Bools]:
-    """Return the shares with floor and cap applied, and which cells were lifted and which held down.
+    """Return the shares with floor and cap applied, which cells' kinds are at the floor, and which cells at the cap.
 
-    `kinds` numbers the kind of each cell; `capped` tells the cells that the cap is for, and each kind has others too.
-    What a capped cell may not have goes to the rest of its kind.
+    The floor is for the total of a kind. `kinds` numbers the kind of each cell. `capped` marks the cells that the cap
+    is for; each kind has others, which get what exceeds the cap.
     """
-    totals, lifted = _lift(np.bincount(kinds, shares).astype(np.float64), config.floor)
-    result, held = np.zeros_like(shares), np.zeros(len(shares), np.bool_)
+    totals, at_floor = _apply_floor(np.bincount(kinds, shares).astype(np.float64), config.floor)
+    result, at_cap = np.zeros_like(shares), np.zeros(len(shares), np.bool_)
     for kind, total in enumerate(totals):
         cells = np.flatnonzero(kinds == kind)
-        result[cells], held[cells] = _press(shares[cells], float(total), capped[cells], config.cap)
-    return result, lifted[kinds], held
+        result[cells], at_cap[cells] = _apply_cap(shares[cells], float(total), capped[cells], config.cap)
+    return result, at_floor[kinds], at_cap
 
 
-def _lift(totals: Floats, floor: float) -> tuple[Floats, Bools]:
-    """Return totals that add up to 1, none below the floor, and which were lifted to it."""
-    lifted = np.zeros(len(totals), np.bool_)
-    while not lifted.all():
-        rest = totals / totals[~lifted].sum() * (1 - floor * lifted.sum())
-        scaled = np.where(lifted, floor, rest)
-        low = (scaled < floor - TOLERANCE) & ~lifted
-        if not low.any():
-            return scaled, lifted
-        lifted |= low
-    return np.full(len(totals), 1 / len(totals)), lifted
+def _apply_floor(totals: Floats, floor: float) -> tuple[Floats, Bools]:
+    """Return totals that sum to 1, none below the floor, and which of them are at it."""
+    return _water_fill(totals, 1.0, floor, lambda scaled: scaled < floor - TOLERANCE)
 
 
-def _press(shares: Floats, total: float, capped: Bools, cap: float) -> tuple[Floats, Bools]:
-    """Return the shares scaled to a total, none of those that are capped above the cap, and which were held down."""
-    held = np.zeros(len(shares), np.bool_)
-    while True:
-        rest = shares / shares[~held].sum() * (total - cap * held.sum())
-        scaled = np.where(held, cap, rest)
-        high = (scaled > cap + TOLERANCE) & capped & ~held
-        if not high.any():
-            return scaled, held
-        held |= high
+def _apply_cap(shares: Floats, total: float, capped: Bools, cap: float) -> tuple[Floats, Bools]:
+    """Return shares that sum to `total`, none that is capped above the cap, and which of them are at it."""
+    return _water_fill(shares, total, cap, lambda scaled: (scaled > cap + TOLERANCE) & capped)
+
+
+def _water_fill(
+    shares: Floats, total: float, bound: float, violates: Callable[[Floats], Bools]
+) -> tuple[Floats, Bools]:
+    """Scale shares to a sum, put those that violate the bound at it, and scale the rest again until none violates it.
+
+    Where all would be at the bound they are equal. Returns the shares and which of them are at the bound.
+    """
+    bounded = np.zeros(len(shares), np.bool_)
+    while not bounded.all():
+        rest = shares / shares[~bounded].sum() * (total - bound * bounded.sum())
+        scaled = np.where(bounded, bound, rest)
+        found = violates(scaled) & ~bounded
+        if not found.any():
+            return scaled, bounded
+        bounded |= found
+    return np.full(len(shares), total / len(shares)), bounded

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.canonical import indented_json
 from engine.errors import RunDirectoryError, RunFileError, ShardError
 from engine.plan.plan import Plan
 from engine.run.attempts import FOLDER as ATTEMPTS
@@ -87,7 +88,7 @@ class RunDirectory:
             storage.write(PLAN, plan.to_bytes())
         # What is CHANGEABLE may change within one plan: the run file on disk is the last one used.
         storage.write(RUN_FILE, dump_run_file(run).encode())
-        storage.write(RUN_INFO, _to_json(asdict(info)))
+        storage.write(RUN_INFO, indented_json(asdict(info)))
         storage.sweep("")
         rundir = cls(storage, info)
         rundir.tidy()
@@ -204,7 +205,7 @@ class RunDirectory:
 
     def write_json(self, name: str, content: Json) -> None:
         """Write or replace a result file."""
-        self.storage.write(name, _to_json(content))
+        self.storage.write(name, indented_json(content))
 
     def tidy(self, *, everyone: bool = False) -> None:
         """Delete what dead processes left of shards; with `everyone` also what any process has of them in work."""
@@ -284,7 +285,3 @@ def _refuse_other_contents(storage: Storage) -> None:
         raise RunDirectoryError(
             f"{storage} holds {others[0]!r} and is not a run directory: choose a new or empty folder with --out"
         )
-
-
-def _to_json(content: Json | dict[str, object]) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()

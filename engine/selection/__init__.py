@@ -1,1 +1,1 @@
-"""Verdicts anew from stored scores: other thresholds, calibration on labels, early rejection."""
+"""New verdicts from stored scores: other thresholds, calibration on labels, early rejection."""

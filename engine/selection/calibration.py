@@ -1,8 +1,8 @@
-"""Calibration: verifier thresholds from labels, and what they are worth on sources that they were not chosen with.
+"""Calibration: verifier thresholds from labels, with their cross-validated precision and recall.
 
-Thresholds are the loosest that reach a precision, found on a grid of cuts between good and bad labels. Their score is
-cross-validated: sources are dealt into folds by split key, and each fold is judged by thresholds chosen on the others.
-Thresholds that are scored on the rows that chose them look better than they are.
+The thresholds are the loosest that reach a precision, from a grid of cuts between good and bad labels. Folds hold whole
+split keys, and each fold is scored by thresholds chosen on the others; scored on the rows that chose them, thresholds
+look better than they are.
 """
 
 import math
@@ -25,9 +25,9 @@ NUM_FOLDS = 5
 MIN_EACH = 5
 # Cuts tried for one threshold: 12 for each of four and consistency make 41,472 combinations.
 MAX_CUTS = 12
-# A precision that fewer good edits than this share reach is chance: the few at the top of any score.
+# With a lower recall, a precision is chance: it is that of the few edits with the highest scores.
 MIN_RECALL = 0.1
-# Where no cuts reach the precision, those with the best one are taken that keep this share of the good edits.
+# Where no cuts reach the precision: the least recall of the cuts among which the best precision is taken.
 MIN_FALLBACK_RECALL = 0.5
 FLOORS = ("min_image", "min_text", "min_directional", "min_contrast")
 # Passes everything that is finite.
@@ -44,8 +44,8 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """Say how well thresholds tell good edits from bad ones; `bad_kept` is the share of bad edits that they accept."""
+class DecisionScore:
+    """Precision and recall of thresholds on labels; `bad_kept` is the share of bad edits that they accept."""
 
     precision: Interval
     recall: Interval
@@ -54,21 +54,18 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Hold thresholds chosen on all labels, whether these reach the precision there, and their score on held-out ones.
-
-    `thresholds` has the fields that the choice is about. `held_out` is None where nothing is chosen.
-    """
+    """Thresholds chosen on all labels, whether they reach the precision there, and their cross-validated score."""
 
     thresholds: Thresholds
     is_reached: bool
-    score: Score
+    score: DecisionScore
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Hold the present thresholds' score, each threshold alone, and all together: the proposal."""
+    """The score of the current thresholds, of each threshold tuned alone, and of all tuned together: the proposal."""
 
-    now: Score
+    now: DecisionScore
     alone: Mapping[str, Choice]
     together: Choice
 
@@ -90,7 +87,7 @@ def calibrate(rows: Sequence[Labelled], config: VerifierConfig, precision: float
 
 
 def deal_folds(rows: Sequence[Labelled]) -> NDArray[np.int64]:
-    """Return the fold of each row: a split key is in one fold, and those with a bad edit are dealt evenly."""
+    """Return the fold of each row: a split key is in one fold; split keys with a bad edit are spread evenly."""
     with_bad = {row.candidate.split_key for row in rows if not row.is_good}
     every = {row.candidate.split_key for row in rows}
     dealt = sorted(every, key=lambda key: (key in with_bad, content_seed(0, f"fold/{key}")))
@@ -99,21 +96,21 @@ def deal_folds(rows: Sequence[Labelled]) -> NDArray[np.int64]:
 
 
 def accepts(rows: Sequence[Labelled], config: VerifierConfig) -> Mask:
-    """Return which rows the verifier's own rule accepts."""
+    """Return a mask of the rows that the verifier's rule accepts."""
     every = [row.candidate for row in rows]
     return np.array([not verdict_reasons(one.scores, config, text_changes=one.text_changes) for one in every])
 
 
-def score(rows: Sequence[Labelled], accepted: Mask) -> Score:
+def score(rows: Sequence[Labelled], accepted: Mask) -> DecisionScore:
     """Return precision and recall of a decision on weighted rows, each with its Wilson interval.
 
-    The effective sample size counts split keys (Kish 1965): edits of one source say much the same.
+    The effective sample size is over split keys (Kish 1965), since edits of one source are correlated.
     """
     good = np.array([row.is_good for row in rows])
     weight = np.array([row.weight for row in rows])
     _, cluster = np.unique([row.candidate.split_key for row in rows], return_inverse=True)
     bad_weight = float(weight[~good].sum())
-    return Score(
+    return DecisionScore(
         precision=_weighted_share(good[accepted], weight[accepted], cluster[accepted]),
         recall=_weighted_share(accepted[good], weight[good], cluster[good]),
         bad_kept=float(weight[accepted & ~good].sum()) / bad_weight if bad_weight else math.nan,
@@ -125,7 +122,7 @@ def tune(
 ) -> tuple[Thresholds, bool]:
     """Return the values of the named thresholds that keep most good edits at a precision, and whether they reach it.
 
-    Ties go to the higher precision, then to what is set now. Thresholds that are not named are not asked.
+    Ties go to the higher precision, then to the fewest changes. Thresholds that are not named do not apply.
     """
     good = np.array([row.is_good for row in rows])
     weight = np.array([row.weight for row in rows])
@@ -140,7 +137,7 @@ def tune(
         first, second, allowed = recall, share, reaches
     else:
         first, second, allowed = share, recall, recall >= min(MIN_FALLBACK_RECALL, float(recall.max()))
-    # Sums of the same weights in another order differ in the last digits; such rows are ties.
+    # Rounded, since sums of the same weights in another order differ in the last digits.
     order = np.lexsort((changes, -second.round(9), -first.round(9), ~allowed))
     places = np.unravel_index(int(order[0]), [len(values) for values in cuts.values()])
     chosen = {name: values[int(place)] for (name, values), place in zip(cuts.items(), places, strict=True)}
@@ -150,7 +147,7 @@ def tune(
 def _choose(
     rows: Sequence[Labelled], folds: NDArray[np.int64], config: VerifierConfig, precision: float, names: Sequence[str]
 ) -> Choice:
-    """Choose thresholds on all rows, and score the same procedure fold by fold on rows that it has not seen."""
+    """Choose thresholds on all rows, and score the procedure by cross-validation."""
     accepted = np.zeros(len(rows), np.bool_)
     for fold in range(NUM_FOLDS):
         training = [row for row, place in zip(rows, folds, strict=True) if place != fold]
@@ -163,9 +160,9 @@ def _choose(
 
 
 def _cuts(name: str, rows: Sequence[Labelled], good: Mask, config: VerifierConfig) -> list[float | bool]:
-    """Return the values to try, loosest first: no floor below what is set now that no good label asks for.
+    """Return the values to try, loosest first. The loosest is the current one unless a good label needs a lower one.
 
-    Above the loosest, only a cut between a bad label and the good one above it can be worth its loss.
+    Above the loosest, only cuts between a bad label and the next good one can be optimal.
     """
     if name == "consistency":
         return [False, True]
@@ -198,7 +195,7 @@ def short_between(low: float, high: float) -> float:
 
 
 def _values(name: str, rows: Sequence[Labelled]) -> Floats:
-    """Return the number that a threshold is compared with; both texts have one floor."""
+    """Return the score that a threshold applies to; `min_text` applies to the smaller of both text scores."""
     scores = [row.candidate.scores for row in rows]
     if name == "min_text":
         return np.array([min(one["text_source"], one["text_edit"]) for one in scores])
@@ -206,7 +203,7 @@ def _values(name: str, rows: Sequence[Labelled]) -> Floats:
 
 
 def _passes(name: str, rows: Sequence[Labelled], cuts: Sequence[float | bool]) -> Mask:
-    """Return which rows pass which cut: (num_cuts, num_rows)."""
+    """Return a mask of the rows that pass each cut, (num_cuts, num_rows)."""
     values = _values(name, rows)
     if name == "consistency":
         return np.array([(values > 0) | (not is_asked) for is_asked in cuts])

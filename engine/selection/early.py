@@ -1,18 +1,20 @@
-"""Early rejection: the cut of a round, found on its pilot and kept in the run directory, and the runs that apply it.
+"""Early rejection: the preview-score cut of a round, calibrated on its pilot shards, and the run files that apply it.
 
-The first shards of a round are its pilot: drawn to the end, whatever their previews say. From their rows follows the
-cut, and with it the other shards are made, whose markers name it. So every byte is still a function of the plan.
+The first shards of a round are its pilot: every edit is drawn to the end, and its preview is scored too. The cut
+follows from the pilot's rows and applies to the other shards, whose markers name it. So all bytes still follow from the
+plan.
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from engine.canonical import indented_json
 from engine.errors import RunDirectoryError
+from engine.rounds.decision import decision_path, read_decision
 from engine.run.directory import RunDirectory, marker_path
 from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
 from engine.selection.selection import thresholds_of
@@ -28,11 +30,11 @@ FOLDER = "early"
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Hold where the previews of round `number` are cut, and what was known then.
+    """The cut of round `number`, and the pilot's evidence for it.
 
-    `least` is the smallest margin with which an edit goes on, None where none is dropped, and `why` says why. Of the
-    `num_previewed` edits of the `pilots`, `num_accepted` were accepted; it would have dropped `num_lost` of these and
-    `num_dropped` of the others. `effective` is the number of independent edits that the accepted ones are worth.
+    `least` is the smallest margin at which an edit is drawn to the end; None: no edit is dropped, for the reason `why`.
+    Of the `num_previewed` edits of the `pilots`, `num_accepted` were accepted; the cut would have dropped `num_lost` of
+    these and `num_dropped` of the others. `effective` is the effective sample size of the accepted ones.
     """
 
     number: int
@@ -50,97 +52,94 @@ class Cut:
 
     @cached_property
     def data(self) -> bytes:
-        """Return the bytes of its file."""
+        """Return the content of its file."""
         record = asdict(self) | {"checks": {name: check.model_dump() for name, check in self.checks.items()}}
-        return (json.dumps(record, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return indented_json(record)
 
     @property
     def sha256(self) -> str:
-        """Return what the markers of the shards that it was applied to name it by."""
+        """Return the SHA-256 of the file; the markers of the shards made with the cut refer to it by this."""
         return hashlib.sha256(self.data).hexdigest()
 
-    def steer(self, run: "RunFile") -> "RunFile":
-        """Return the run with its editor told to cut here; where nothing is dropped, with no previews at all."""
+    def apply_to(self, run: "RunFile") -> "RunFile":
+        """Return the run with an editor that drops edits below the cut; unchanged where no edit is dropped."""
         if self.least is None:
             return run
-        return _told(run, {"checks": self.checks, "least": self.least, "cut": self.sha256})
+        return _with_previews(run, {"checks": self.checks, "least": self.least, "cut": self.sha256})
 
     def describe(self) -> str:
-        """Return what it does, for people."""
+        """Return one sentence about the number of edits that the cut would have dropped."""
         if self.least is None:
             return f"drops nothing: {self.why}"
         rejected = self.num_previewed - self.num_accepted
         return (
-            f"would have dropped {self.num_dropped:,} of the {rejected:,} edits of the pilot that the verifier turned "
-            f"down, and {self.num_lost:,} of the {self.num_accepted:,} that it accepted"
+            f"would have dropped {self.num_dropped:,} of the pilot's {rejected:,} edits that the verifier rejected, "
+            f"and {self.num_lost:,} of the {self.num_accepted:,} that it accepted"
         )
 
 
 def early_editor(run: "RunFile") -> tuple[str, EditorConfig, EarlyRejection] | None:
-    """Return the stage that rejects early: its name, its settings, and how; None where none does."""
+    """Return name, settings and early-rejection settings of the editor that rejects early; None where none does."""
     for name, config in run.stages.items():
         if isinstance(config, EditorConfig) and config.early_rejection is not None:
             return name, config, config.early_rejection
     return None
 
 
-def steer_pilot(run: "RunFile") -> "RunFile":
-    """Return the run with its editor told to score previews and to drop nothing."""
-    return _told(run, {})
+def as_pilot(run: "RunFile") -> "RunFile":
+    """Return the run with an editor that scores previews and drops no edit."""
+    return _with_previews(run, {})
 
 
-def steer_by(run: "RunFile", cuts: Mapping[str, Cut], name: str | None) -> "RunFile":
-    """Return the run that makes a shard again whose marker names a cut, or none, as one of a pilot does.
+def run_with_cut(run: "RunFile", cuts: Mapping[str, Cut], name: str | None) -> "RunFile":
+    """Return the run that makes a shard again: with the cut that its marker names, without one as a pilot.
 
-    Raises RunDirectoryError where the cut is not among those that are there.
+    Raises RunDirectoryError where the cut is not in `cuts`.
     """
     if name is None:
-        return steer_pilot(run)
+        return as_pilot(run)
     if name not in cuts:
         raise RunDirectoryError(
             f"shards were made by the cut {name[:12]}, which is not in the folder {FOLDER} of the run any more: "
             "restore it, or delete the markers that name it, and `counterforge generate` makes these shards again"
         )
-    return cuts[name].steer(run)
+    return cuts[name].apply_to(run)
 
 
 def split_pilot(run: "RunFile", shards: Sequence[int]) -> tuple[list[int], list[int]]:
-    """Return the pilot among the shards of a round, the first ones of the plan, and the others."""
+    """Split the shards of a round into its pilot, the first `pilot_shards` of them, and the others."""
     found = early_editor(run)
     ordered, count = sorted(shards), found[2].pilot_shards if found else 0
     return ordered[:count], ordered[count:]
 
 
 def cut_path(number: int) -> str:
-    """Return where the cut of a round lies."""
-    return f"{FOLDER}/{number:03d}.json"
+    """Return the path of a round's cut in the run directory."""
+    return decision_path(FOLDER, number)
 
 
 def read_cut(rundir: RunDirectory, number: int) -> Cut:
-    """Read the cut of a round; RunDirectoryError where it is not there or cannot be read."""
-    path = cut_path(number)
-    content = cast(dict[str, Any], rundir.read_json(path))
-    try:
+    """Read the cut of a round; RunDirectoryError where it is missing or cannot be read."""
+
+    def parse(content: dict[str, Any]) -> Cut:
         checks = {name: PreviewCheck(**check) for name, check in content["checks"].items()}
         return Cut(**content | {"pilots": tuple(content["pilots"]), "checks": checks})
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise RunDirectoryError(
-            f"{rundir.storage.name(path)} is no cut that this version wrote ({error!r}): go on with the version that "
-            "did, or delete it, and `counterforge generate` finds it again from the pilot"
-        ) from error
+
+    remedy = "delete it, and `counterforge generate` finds it again from the pilot"
+    return read_decision(rundir, cut_path(number), parse, name="cut", remedy=remedy)
 
 
 def read_cuts(rundir: RunDirectory) -> dict[str, Cut]:
-    """Return the cuts that are there, by hash, in the order of their rounds."""
+    """Return the stored cuts by SHA-256, in the order of their rounds."""
     numbers = [int(name.removesuffix(".json")) for name in sorted(rundir.storage.list(FOLDER, ".json"))]
     return {found.sha256: found for found in (read_cut(rundir, number) for number in numbers)}
 
 
 def make_cut(run: "RunFile", rundir: RunDirectory, pilots: Sequence[int], others: Sequence[int], number: int) -> Cut:
-    """Return the cut of a round whose pilot is made, for its other shards; write it where it is not there.
+    """Return the cut for the other shards of a round whose pilot is finished; compute and write it on first use.
 
-    One that is there is never changed: shards were made by it. Raises RunDirectoryError where it is gone, and what the
-    pilot says now is another one.
+    A stored cut is never changed, since shards were made with it. Raises RunDirectoryError where it is missing and the
+    pilot gives another one now.
     """
     if rundir.exists(cut_path(number)):
         return read_cut(rundir, number)
@@ -161,7 +160,7 @@ def make_cut(run: "RunFile", rundir: RunDirectory, pilots: Sequence[int], others
     made = set(rundir.done()).intersection(others)
     if made and rundir.marker(min(made)).early != cut.sha256:
         raise RunDirectoryError(
-            f"{len(made)} shards were made by a cut that is gone, and the pilot does not give it again: restore "
+            f"{len(made)} shards were made by a cut that is missing, and the pilot now gives another one: restore "
             f"{rundir.storage.name(cut_path(number))}, or delete their markers (the first is {marker_path(min(made))}) "
             "and run the same command again"
         )
@@ -185,12 +184,12 @@ def read_previewed(rundir: RunDirectory, pilots: Iterable[int]) -> list[Previewe
     ]
 
 
-def _told(run: "RunFile", more: Mapping[str, Any]) -> "RunFile":
-    """Return the run with an editor that knows what its previews are for."""
+def _with_previews(run: "RunFile", more: Mapping[str, Any]) -> "RunFile":
+    """Return the run with an editor that scores previews, and with `more` of its settings."""
     found = early_editor(run)
     if found is None:
         return run
     name, config, early = found
     clip = early.model or thresholds_of(run).model
-    told = PreviewingEditorConfig.model_validate({**dict(config), "clip": clip, **more})
-    return run.model_copy(update={"stages": {**run.stages, name: told}})
+    previewing = PreviewingEditorConfig.model_validate({**dict(config), "clip": clip, **more})
+    return run.model_copy(update={"stages": {**run.stages, name: previewing}})

@@ -1,4 +1,4 @@
-"""Labels: edits that a person called good or bad, read from a CSV and joined with the scores of a run."""
+"""Labels: edits that a person labelled good or bad, read from a CSV and joined with the scores of a run."""
 
 import csv
 import io
@@ -16,13 +16,13 @@ from engine.verdicts.rule import NOT_FINITE, is_early, verdict_reasons
 
 COLUMNS = ("key", "label")
 LABELS = {"good": True, "bad": False}
-# A CSV of `show --label` also names what was looked at; a table that a person wrote need not.
+# Optional column, written by `show --label`: the fingerprint of the scores of the labelled picture.
 FINGERPRINT = "fingerprint"
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelRow:
-    """Hold one row of the file as it is written there."""
+    """One row of the file, unparsed."""
 
     line: int
     key: str
@@ -32,7 +32,7 @@ class LabelRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Labelled:
-    """Hold one edit that a person judged; `weight` is the number of edits of the run that it stands for."""
+    """One labelled edit; `weight` is the number of edits of the run that it represents."""
 
     candidate: Candidate
     is_good: bool
@@ -41,9 +41,9 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSet:
-    """Hold the labels that can be used, and the rows that cannot by reason, each named with its line.
+    """The usable labels, and the unusable rows by reason, each with its line.
 
-    `unseen` names the strata (kind of edit and verdict on record) that have edits but no label, with their size.
+    `unseen` has the size of each stratum (kind of edit and stored verdict) with edits but without labels.
     """
 
     rows: list[Labelled]
@@ -81,10 +81,10 @@ def read_label_rows(path: Path) -> list[LabelRow]:
 
 
 def match_labels(rows: Sequence[LabelRow], candidates: Sequence[Candidate], config: VerifierConfig) -> LabelSet:
-    """Join labels with the scored counterfactuals of a run, and weigh each by what it stands for.
+    """Join labels with the scored counterfactuals of a run, and weight them.
 
-    A person sees more rejected edits than a run has, so rows are weighted: each stands for an equal part of the edits
-    of its kind and verdict on record (post-stratification).
+    Rejected edits are over-represented among the labels, so each label gets the weight of an equal part of the edits of
+    its kind and stored verdict (post-stratification).
     """
     unusable: dict[str, list[str]] = defaultdict(list)
     by_key = {candidate.key: candidate for candidate in candidates}
@@ -114,14 +114,14 @@ def match_labels(rows: Sequence[LabelRow], candidates: Sequence[Candidate], conf
 
 
 def scores_fingerprint(scores: Mapping[str, float]) -> str:
-    """Return a short name of an edit's scores: another picture under the same key has another one."""
+    """Return a short digest of an edit's scores: another picture under the same key has another one."""
     text = ",".join(f"{name}={value:.9g}" for name, value in sorted(scores.items()) if math.isfinite(value))
     # The letter in front keeps spreadsheets from reading a number such as 12e45678.
     return "s" + f"{content_seed(0, text):016x}"[:8]
 
 
 def _problem(row: LabelRow, candidate: Candidate | None, said: set[str], config: VerifierConfig) -> str | None:
-    """Say why a row cannot be used, None if it can."""
+    """Return the reason why a row is unusable, None if it is usable."""
     if row.label.lower() not in LABELS:
         return "the label is neither good nor bad"
     if candidate is None:
@@ -135,7 +135,7 @@ def _problem(row: LabelRow, candidate: Candidate | None, said: set[str], config:
     if row.fingerprint and row.fingerprint != scores_fingerprint(candidate.scores):
         return "the label is of another picture, of a run with other models or settings"
     reasons = verdict_reasons(candidate.scores, config, text_changes=candidate.text_changes)
-    return "a score is undefined, so it is turned down whatever the thresholds" if NOT_FINITE in reasons else None
+    return "a score is undefined, so it is rejected whatever the thresholds" if NOT_FINITE in reasons else None
 
 
 def _stratum(candidate: Candidate) -> str:

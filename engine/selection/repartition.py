@@ -1,8 +1,8 @@
 """Repartition: a run's shards under other thresholds, written as a run directory of their own.
 
-The source run is read and stays as it is, so a selection that was a mistake costs disk space and nothing else. The new
-directory has its own run file, plan digest and markers: where all pixels are kept its bytes are those that `generate`
-would have made with these thresholds, and shards that are still to be made can be generated in it.
+The source run is only read, so a wrong selection costs nothing but disk space. The new directory has its own run file,
+plan digest and markers. Where all pixels are kept, its bytes are those that `generate` would have made with these
+thresholds; unfinished shards can be generated in it.
 """
 
 from dataclasses import replace
@@ -25,7 +25,7 @@ from engine.verdicts.rule import is_early
 
 
 def open_selection(rundir: RunDirectory, run: RunFile, out: str) -> RunDirectory:
-    """Make the run directory of `run`, the source's run file with other thresholds, or go on in it.
+    """Create or continue the run directory of `run`, the source's run file with other thresholds.
 
     Raises SelectionError where nothing changes, where `out` is the source itself, or where the source's run file is not
     the one that its plan was made from; RunDirectoryError where `out` belongs to something else.
@@ -46,7 +46,7 @@ def open_selection(rundir: RunDirectory, run: RunFile, out: str) -> RunDirectory
     if digest == rundir.info.digest:
         raise SelectionError("these are the thresholds that the run has: give others with --set, such as min_image=0.6")
     selected = RunDirectory.create(out, run, replace(plan, digest=digest))
-    # They say where the edits of later rounds were spent, and which were dropped early, under whatever thresholds.
+    # Allocations and early-rejection cuts of the source hold whatever the thresholds.
     for folder in (ROUNDS, EARLY_CUTS):
         for name in rundir.storage.list(folder, ".json"):
             selected.storage.write(f"{folder}/{name}", rundir.storage.read(f"{folder}/{name}"))
@@ -54,9 +54,9 @@ def open_selection(rundir: RunDirectory, run: RunFile, out: str) -> RunDirectory
 
 
 def select_shard(source: RunDirectory, selected: RunDirectory, run: RunFile, index: int) -> Marker:
-    """Write one shard of the source under the thresholds of `run`, marker last; one that is done is left as it is.
+    """Write one shard of the source with the thresholds of `run`, marker last; skip a finished one.
 
-    Raises ShardError where a file of the source is not as its marker says: damage must not get a new, valid hash.
+    Raises ShardError where a file of the source differs from its marker: damage must not get a new, valid hash.
     """
     if selected.exists(marker_path(index)):
         return selected.marker(index)

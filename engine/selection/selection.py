@@ -1,4 +1,4 @@
-"""Selection: what other verifier thresholds would accept of a run, told from the scores of its candidates alone."""
+"""Selection: the edits that other verifier thresholds would accept, from the stored scores of a run."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,15 +14,15 @@ from engine.shards.record import SCORE, mapping_of
 from engine.shards.rows import join_candidates
 from engine.verdicts.rule import EARLY, is_early, verdict_of
 
-# Why an edit that passes is still not accepted: it was turned down once, and its picture was not kept.
+# The reason of an edit that passes but was rejected before, when its picture was not kept.
 PIXELS_NOT_KEPT = "pixels_not_kept"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Hold what a selection needs of one scored edit; `verdict` is the one on record.
+    """One scored edit; `verdict` is the stored one.
 
-    Edits whose sources share a `split_key` (a garment, a patient) are no independent evidence.
+    Edits whose sources share a `split_key` (a garment, a person) are not independent.
     """
 
     key: str
@@ -36,9 +36,9 @@ class Candidate:
     has_pixels: bool
 
     def verdict_by(self, config: VerifierConfig) -> Verdict:
-        """Return the verdict that these thresholds give; an edit without pixels cannot be accepted again.
+        """Return the verdict by these thresholds; an edit without pixels cannot be accepted.
 
-        One that was dropped early has no scores, and no thresholds change its verdict.
+        An edit that was dropped early has no final scores, so it keeps its verdict.
         """
         if is_early(self.verdict):
             return self.verdict
@@ -46,8 +46,8 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
-    """Count verdicts: `fails` and `fails_alone` are the edits that fail a check, and those that fail nothing else."""
+class VerdictCounts:
+    """Numbers of verdicts: by check, the edits that fail it (`fails`) and those that fail no other (`fails_alone`)."""
 
     n: int
     accepted: int
@@ -56,21 +56,21 @@ class Tally:
 
     @property
     def accept_rate(self) -> float | None:
-        """Return the share of accepted edits, None for none."""
+        """Return the share of accepted edits, None without edits."""
         return self.accepted / self.n if self.n else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """Compare two sets of thresholds on the same edits."""
+    """Verdicts of two sets of thresholds on the same edits."""
 
     name: str
-    before: Tally
-    after: Tally
+    before: VerdictCounts
+    after: VerdictCounts
 
 
 def read_scored(rundir: RunDirectory) -> list[Candidate]:
-    """Return every scored edit of the shards that are done, shard by shard.
+    """Return every scored edit of the finished shards.
 
     Raises SelectionError where there is none, or where an edit has no verdict.
     """
@@ -99,7 +99,7 @@ def read_scored(rundir: RunDirectory) -> list[Candidate]:
 
 
 def verifier_name(run: RunFile) -> str:
-    """Return the stage whose verdict counts: the last verifier. SelectionError where there is none."""
+    """Return the name of the last verifier stage, whose verdict counts. SelectionError where there is none."""
     names = [name for name, stage in run.stages.items() if isinstance(stage, VerifierConfig)]
     if not names:
         raise SelectionError(
@@ -135,7 +135,7 @@ def change_thresholds(rundir: RunDirectory, settings: Sequence[str]) -> RunFile:
 
 
 def describe_thresholds(config: VerifierConfig) -> dict[str, str]:
-    """Return the thresholds as they are written in a run file."""
+    """Return the thresholds as text, as in a run file."""
     return {name: str(getattr(config, name)).lower() for name in THRESHOLDS}
 
 
@@ -169,10 +169,10 @@ def tally_changes(candidates: Sequence[Candidate], before: VerifierConfig, after
     ]
 
 
-def tally(verdicts: Iterable[Verdict]) -> Tally:
+def tally(verdicts: Iterable[Verdict]) -> VerdictCounts:
     """Count verdicts by the checks that they name."""
     every = list(verdicts)
-    return Tally(
+    return VerdictCounts(
         n=len(every),
         accepted=sum(verdict.accepted for verdict in every),
         fails=Counter(reason for verdict in every for reason in verdict.reasons),
@@ -181,7 +181,7 @@ def tally(verdicts: Iterable[Verdict]) -> Tally:
 
 
 def judge(scores: Mapping[str, float], config: VerifierConfig, *, text_changes: bool, has_pixels: bool) -> Verdict:
-    """Return the verdict of thresholds on an edit; one whose picture is gone is turned down, by name if it passes."""
+    """Return the verdict by thresholds; an edit that passes without pixels is rejected as PIXELS_NOT_KEPT."""
     verdict = verdict_of(scores, config, text_changes=text_changes)
     if verdict.accepted and not has_pixels:
         return Verdict(accepted=False, reasons=(PIXELS_NOT_KEPT,))

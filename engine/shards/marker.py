@@ -134,10 +134,10 @@ def add_counts(markers: Mapping[int, Marker]) -> Counts:
 
 
 @cache
-def versions() -> dict[str, str]:
-    """Return the version of Python and of each package that can change a shard's bytes, where it is installed."""
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Return the version of Python and of each package that is installed; by default those that can change shards."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

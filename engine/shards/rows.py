@@ -21,6 +21,7 @@ from engine.shards.record import (
     provenance_of,
     reasons_of,
 )
+from engine.storage.parquet import parquet_bytes
 
 # `accepted` is null without a verifier. Each score, attribute, share of a target and note adds a column (see
 # engine/shards/record.py), and `provenance` is a struct, null for a stage that did not see the edit.
@@ -63,10 +64,8 @@ def candidate_table(samples: Iterable[Sample], shard: int, fields: Fields | None
 
 
 def encode_candidates(table: pa.Table) -> bytes:
-    """Return the table as Parquet, the same bytes for the same rows."""
-    output = io.BytesIO()
-    pq.write_table(table, output, compression="zstd")
-    return output.getvalue()
+    """Return the table as parquet, the same bytes for the same rows."""
+    return parquet_bytes(table)
 
 
 def read_candidates(data: bytes) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Labelled images, wherever they are: open_source lists and reads them, read_sample checks and converts one."""
+"""Sources of labelled images: open_source lists and reads them, read_sample checks and converts one."""
 
 from typing import assert_never
 
@@ -18,7 +18,7 @@ STAGE = "source"
 
 
 def open_source(config: AnySource) -> Source:
-    """Return the source that `config` names: cheap, so each actor opens its own. Raise SourceError where it is not."""
+    """Return the source of a configuration, cheap enough for each actor; raise SourceError where it is missing."""
     match config:
         case FolderSource():
             return FolderImages(config)

@@ -1,4 +1,4 @@
-"""Turn any encoded image into a JPEG of plain RGB, or say why not."""
+"""Decode untrusted images, and convert them to JPEG or PNG of plain RGB."""
 
 import io
 import struct
@@ -14,15 +14,14 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from engine.sample import ImageBytes
 from engine.sources.item import UnreadableItemError
 
-# Photograph formats only: Pillow's others start programs (EPS) or parse documents (PDF, PSD, WMF).
+# Image formats only: Pillow's others start programs (EPS) or parse documents (PDF, PSD, WMF).
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of RGB
 MAX_EDGE = 65_500  # libjpeg's limit
 JPEG_QUALITY = 95
 EXIF_ORIENTATION = 0x0112
 
-# A third of the time of Pillow's usual settings, and as small: of a photograph, its rows filtered, deflate finds little
-# but runs.
+# A third of the time of Pillow's defaults at the same size: after PNG's filters photographs compress by runs alone.
 PNG_SETTINGS = {"compress_level": 1, "compress_type": zlib.Z_RLE}
 # What Pillow raises on damaged files (87,000 mutated files of 23 kinds, and its issue tracker), beside its own errors.
 DAMAGE = (
@@ -34,8 +33,8 @@ DAMAGE = (
 def to_jpeg(data: ImageBytes) -> bytes:
     """Return a baseline RGB JPEG of the first frame, upright and without alpha (white behind it).
 
-    A file that already is one keeps its own bytes. Raise UnreadableItemError for anything that is not a whole image of
-    at most MAX_PIXELS pixels.
+    Such a JPEG is returned unchanged. Raise UnreadableItemError for anything but a complete image of at most
+    MAX_PIXELS pixels.
     """
     with _opened(data) as image:
         image.seek(0)
@@ -51,16 +50,16 @@ def to_png(data: ImageBytes) -> bytes:
 
 
 def is_plain_jpeg(data: ImageBytes) -> bool:
-    """Return whether `to_jpeg` keeps these bytes if they can be decoded; raise UnreadableItemError where they cannot.
+    """Return whether `to_jpeg` would return these bytes unchanged; raise UnreadableItemError for no image.
 
-    Only what stands before the pixels is read.
+    Only the header is read.
     """
     with _opened(data) as image:
         return _is_plain(image)
 
 
 def not_an_image(data: ImageBytes) -> str:
-    """Return what to say of bytes that are no image; Pillow's own words name an address in memory."""
+    """Return the message for bytes that are no image; Pillow's own contains a memory address."""
     return f"not an image: {len(data)} bytes, starting {bytes(data[:8])!r}"
 
 
@@ -75,9 +74,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def grey_pixels(data: bytes, edge: int) -> NDArray[np.uint8]:
-    """Return the brightness (edge, edge) of an encoded image, upright; raise UnreadableItemError where it is none.
+    """Return the brightness (edge, edge) of an encoded image, upright; raise UnreadableItemError for no image.
 
-    A JPEG is decoded at a fraction of its size where that is enough.
+    A large JPEG is decoded at a reduced size.
     """
     with _opened(data) as image:
         image.draft("L", (2 * edge, 2 * edge))
@@ -102,7 +101,7 @@ def encode_png(image: Image.Image) -> bytes:
 
 @contextmanager
 def _opened(data: ImageBytes) -> Iterator[Image.Image]:
-    """Open an image, and say of what is found damaged meanwhile that it is; both are UnreadableItemErrors."""
+    """Open an image; errors of opening, and of decoding in the body, become UnreadableItemErrors."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes and metadata: the limits are checked here
         image = _open(data)

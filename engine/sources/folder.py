@@ -7,7 +7,8 @@ from functools import cached_property
 
 from engine.errors import SourceError
 from engine.runfile.data import FolderSource
-from engine.sources.item import SourceItem, local_folder, make_key, name_some, read_inside, sort_classes
+from engine.sources.item import SourceItem, local_folder, make_key, read_inside, sort_classes
+from engine.wording import name_some
 
 JPEG_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 OTHER_SUFFIXES = frozenset(
@@ -66,7 +67,7 @@ class FolderImages:
 
 
 def _images(root: str, folder: str, ignored: list[str]) -> Iterator[str]:
-    """Yield the relative paths of the images in `folder`, in the file system's order; note the others in `ignored`."""
+    """Yield the relative paths of the images in `folder`, in the file system's order; add other files to `ignored`."""
     stack = [folder]
     while stack:
         parent = stack.pop()
@@ -84,5 +85,5 @@ def _images(root: str, folder: str, ignored: list[str]) -> Iterator[str]:
 
 
 def _text(name: str) -> str:
-    """Return a file name as valid Unicode; one that is not cannot be opened again and is rejected when read."""
+    """Return a file name as valid Unicode; a name with replaced characters is rejected when it is read."""
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -13,9 +13,9 @@ from engine.sources.item import (
     check_size,
     local_folder,
     make_key,
-    name_some,
     sort_classes,
 )
+from engine.wording import name_some
 
 ROWS_READ_AT_ONCE = 10_000
 

@@ -1,4 +1,4 @@
-"""What a source is made of: the item, the Source protocol, and the keys."""
+"""The items of a source, the Source protocol, keys, and checked reading of files."""
 
 import os
 import re
@@ -9,12 +9,12 @@ from string import ascii_lowercase, digits
 from typing import Literal, Protocol, runtime_checkable
 
 from engine.errors import SourceError
+from engine.wording import name_some
 
 Reason = Literal["missing_file", "outside_root", "not_a_file", "empty_file", "too_large", "unreadable_image"]
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_SLUG = 40  # with 16 digits and an edit's suffix a key stays under the 100 characters of a USTAR name
-NAMES_SHOWN = 5
 
 _NOT_SLUG = re.compile(r"[^a-z0-9]+")
 _SUFFIXES = re.compile(rb"\.[^./\n]*$", re.MULTILINE)
@@ -24,10 +24,10 @@ _SLUG_BYTES = bytes(code if code in _KEPT else ord("-") for code in bytes(range(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceItem:
-    """Name one labelled image without holding it.
+    """One labelled image of a source, without its bytes.
 
-    `locator` finds the bytes again in the same source ("cats/1.jpg", "a.tar#1536:20480"). Items with one `split_key` (a
-    patient, a product) stay on one side of every split.
+    `locator` names the bytes in the source ("cats/1.jpg", "a.tar#1536:20480"). Items with the same `split_key` (a
+    person, a product) are in the same split.
     """
 
     key: str
@@ -41,7 +41,7 @@ class SourceItem:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ItemColumns:
-    """Hold many items in columns: row i of each is item i, with the class's name for its label."""
+    """Many items as columns: row i of each column is item i, with class names instead of labels."""
 
     key: Sequence[str]
     split_key: Sequence[str]
@@ -70,15 +70,15 @@ class Source(Protocol):
 
 @runtime_checkable
 class InColumns(Protocol):
-    """List items in columns, a source that has a million of them; `classes` are known at the end of the listing."""
+    """A source that lists many items as columns; its `classes` are known after the listing."""
 
     def columns(self) -> Iterator[ItemColumns]:
-        """Yield every item of `items`, many at a time."""
+        """Yield the items in batches of columns."""
         ...
 
 
 class UnreadableItemError(Exception):
-    """Report one item that cannot be used; the caller turns it into a Rejection."""
+    """One item that cannot be read; the caller turns it into a Rejection."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -87,9 +87,9 @@ class UnreadableItemError(Exception):
 
 
 def make_key(path: str) -> str:
-    """Return a key for a relative path: its slug and a hash, so that it does not depend on the other files.
+    """Return the key of a relative path: its slug and a hash, independent of other files.
 
-    The hash has 16 digits instead of 8 where the slug had to leave something out (long or non-Latin names).
+    The hash has 16 digits instead of 8 where the slug is shortened (long or non-Latin names).
     """
     stem, dot, suffix = path.rpartition(".")
     if not dot or "/" in suffix:
@@ -102,7 +102,7 @@ def make_key(path: str) -> str:
 
 
 def make_keys(paths: Sequence[str]) -> list[str]:
-    """Return `make_key` of each path: many at once take half of the time."""
+    """Return `make_key` of each path, in half the time of single calls."""
     started = blake2b(digest_size=4)
     keys = []
     for path, slug in zip(paths, _slugs(paths), strict=True):
@@ -131,12 +131,6 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
     if all(name.isdecimal() and name.isascii() for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
-
-
-def name_some(names: list[str] | tuple[str, ...]) -> str:
-    """Return the first names for a message, with the number of the others."""
-    shown = ", ".join(repr(name) for name in names[:NAMES_SHOWN])
-    return shown if len(names) <= NAMES_SHOWN else f"{shown} and {len(names) - NAMES_SHOWN} more"
 
 
 def name_class(label: str, classes: tuple[str, ...], where: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple, TextIO
@@ -16,11 +17,11 @@ from engine.sources.item import (
     local_folder,
     make_keys,
     name_class,
-    name_some,
     read_inside,
     sort_classes,
 )
 from engine.untrusted_json import loads_outside
+from engine.wording import name_some
 
 REQUIRED = ("path", "label")
 COLUMNS = (*REQUIRED, "caption", "group")
@@ -31,7 +32,7 @@ NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 
 class _Rows(NamedTuple):
-    """Some rows in columns, with the line of each; what a table has no column for is ""."""
+    """Some rows as columns, with the line of each; "" where the table lacks the column."""
 
     lines: Sequence[int]
     path: Sequence[str]
@@ -68,27 +69,13 @@ class TableImages:
         """Yield one item a row; raise SourceError for an unknown label, a class without rows, no image found."""
         labels = {name: label for label, name in enumerate(self.classes)}
         for found in self.columns():
-            for key, split_key, class_name, locator, caption, attributes in zip(
-                found.key,
-                found.split_key,
-                found.class_name,
-                found.locator,
-                found.caption,
-                found.attributes,
-                strict=True,
-            ):
-                yield SourceItem(
-                    key=key,
-                    split_key=split_key,
-                    label=labels[class_name],
-                    class_name=class_name,
-                    locator=locator,
-                    caption=caption,
-                    attributes=attributes,
-                )
+            names = [field.name for field in fields(found)]
+            for values in zip(*(getattr(found, name) for name in names), strict=True):
+                item = dict(zip(names, values, strict=True))
+                yield SourceItem(**item, label=labels[item["class_name"]])
 
     def columns(self) -> Iterator[ItemColumns]:
-        """Yield what `items` yields in columns, in one pass over the table."""
+        """Yield the items as columns, in one pass over the table."""
         class_of: dict[str, str] = {}
         first: dict[str, bool] = {}
         for rows in self._rows():
@@ -238,5 +225,5 @@ class TableImages:
 
 
 def _text(value: object) -> str:
-    """Return a text or number as text; nothing for another type, which then counts as missing."""
+    """Return a text or number as text; "" for another type, which counts as missing."""
     return str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""

@@ -1,4 +1,4 @@
-"""WebDataset tars: one read of a sample is one seek."""
+"""WebDataset tars, indexed once: a sample is read by one seek."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,11 +15,11 @@ from engine.sources.item import (
     local_folder,
     make_key,
     name_class,
-    name_some,
     sort_classes,
 )
 from engine.sources.tar_index import Member, members
 from engine.untrusted_json import loads_outside
+from engine.wording import name_some
 
 PICKLES = frozenset({"pickle", "pkl", "pyd", "pth", "pt", "npz", "npy", "joblib", "ckpt"})
 TEXTS = frozenset(("cls", "json", "txt"))
@@ -151,7 +151,7 @@ class TarImages:
 
 
 def _split_name(tar: str, member: Member) -> tuple[str, str] | None:
-    """Return key and extension as webdataset splits them, None for what is no sample; refuse dangerous members."""
+    """Return key and extension as webdataset splits them, None for other files; SourceError for unsafe members."""
     name = member.name.removeprefix("./")
     if name.startswith("/") or ".." in name.split("/"):
         raise SourceError(f"{tar}: member {member.name!r} leads out of the tar; names must be relative, without '..'")

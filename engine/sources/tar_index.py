@@ -1,4 +1,4 @@
-"""Where the members of a tar lie: plain headers are read directly, faster than by tarfile, which does the rest."""
+"""The index of a tar: plain headers are parsed directly, faster than by tarfile, which parses the others."""
 
 import os
 import tarfile
@@ -14,7 +14,7 @@ POSIX, GNU = b"ustar\x0000", b"ustar  \0"
 
 
 class Member(NamedTuple):
-    """Name one member; `is_file` is false for links, devices and sparse files."""
+    """Name and position of one member; `is_file` is false for links, devices and sparse files."""
 
     name: str
     offset: int
@@ -23,7 +23,7 @@ class Member(NamedTuple):
 
 
 def members(file: BinaryIO, name: str) -> Iterator[Member]:
-    """Yield the members of a tar but its folders; raise SourceError where it is no whole, uncompressed tar."""
+    """Yield the members of a tar without folders; raise SourceError unless it is a complete, uncompressed tar."""
     size = os.fstat(file.fileno()).st_size
     offset = 0
     while member := _plain_member(os.pread(file.fileno(), BLOCK, offset), offset):
@@ -35,7 +35,7 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
 
 
 def _plain_member(block: bytes, offset: int) -> Member | None:
-    """Return the file that a header describes, None where it is the end or anything but a plain file."""
+    """Return the plain file that a header describes, None for the end and for other members."""
     magic = block[257:265]
     if len(block) < BLOCK or magic not in (POSIX, GNU) or block[156:157] not in FILE_TYPES:
         return None
@@ -63,7 +63,7 @@ def _unusual_members(file: BinaryIO, offset: int, size: int, name: str) -> Itera
             end = tar.offset
     except tarfile.TarError as error:
         raise SourceError(f"{name} is not a whole, uncompressed tar: {error}") from error
-    # tarfile takes damage behind the first member for the end.
+    # tarfile takes a damaged header for the end.
     if any(os.pread(file.fileno(), BLOCK, end)) or end >= size:
         raise SourceError(f"{name} is damaged or cut off at byte {end}: copy it again")
 

@@ -1,4 +1,4 @@
-"""The wardrobe as a source: each composite is made when it is read."""
+"""The wardrobe as a source: each composite is rendered when it is read."""
 
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,7 +14,7 @@ from engine.wardrobe.scene import Scene, caption, make_scene, render
 
 
 class WardrobeImages:
-    """Make composites of one split of the garments; a garment stays on one side of every split."""
+    """Composites of one split of the garments; all composites of a garment share a split key."""
 
     def __init__(self, config: WardrobeSource) -> None:
         self.config = config

@@ -1,1 +1,1 @@
-"""Files on a local disk or in an object store, written whole or not at all."""
+"""Files on a local disk or in an object store, written atomically."""

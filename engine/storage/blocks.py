@@ -1,4 +1,4 @@
-"""Bytes on their way into a file: gathered into blocks, which are written while the next ones are made and hashed."""
+"""Writing and hashing in blocks: one thread writes a block while the next ones are made and hashed."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-# A block takes some 1 ms to hash and 2 to write, and 0.1 to be handed to the thread that writes.
+# A block takes about 1 ms to hash, 2 ms to write and 0.1 ms to hand over to the writing thread.
 BLOCK_BYTES = 4 << 20
 MAX_AHEAD = 2
-# Memory for blocks, used again: what a process never used takes four times as long to write into.
+# Reused buffers: the first write into new memory takes four times as long.
 SPARE: deque[bytearray] = deque(maxlen=MAX_AHEAD + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
-    """Name the content of a file: its BLAKE3 in hex, as `b3sum` prints it, and its size."""
+    """BLAKE3 (hex, as `b3sum` prints it) and size of a file's content."""
 
     blake3: str
     size_bytes: int
 
 
 def send(pieces: Iterable[bytes | memoryview], write: Callable[[memoryview], object]) -> StoredFile:
-    """Write all the pieces in their order, and return the hash of the whole.
+    """Write the pieces in order, and return hash and size of the whole.
 
-    A thread writes while the next pieces are made and hashed. It gets the interpreter for its next block while this
-    thread hashes one, which needs none. At most MAX_AHEAD blocks wait for it.
+    A thread writes while the next pieces are made and hashed; hashing releases the interpreter lock. At most MAX_AHEAD
+    blocks wait to be written.
     """
     hasher, size = blake3(), 0
     ahead: deque[tuple[memoryview, Future[object]]] = deque()
@@ -43,7 +43,7 @@ def send(pieces: Iterable[bytes | memoryview], write: Callable[[memoryview], obj
 
 
 def hash_file(read: Callable[[int], bytes]) -> StoredFile:
-    """Return the hash of a file that `read` gives by blocks of so many bytes, to an empty one at its end."""
+    """Return hash and size of a file; `read(n)` returns its next n bytes at most, none at the end."""
     hasher, size = blake3(), 0
     while block := read(BLOCK_BYTES):
         hasher.update(block)
@@ -58,7 +58,7 @@ def _finish(block: memoryview, written: Future[object]) -> None:
 
 
 def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
-    """Yield the pieces in blocks: each call would wait anew for the interpreter, which the maker of pieces holds."""
+    """Yield the pieces joined into blocks: each write waits for the interpreter lock, so few large ones are faster."""
     block, filled = _memory(), 0
     for piece in pieces:
         if filled and filled + len(piece) > BLOCK_BYTES:

@@ -1,8 +1,8 @@
-"""Object stores: opening one by its URI, and what pyarrow.fs does not do there, or with more requests than one.
+"""Object stores: opening by URI, and the operations that pyarrow.fs lacks or does with several requests.
 
 A conditional upload (`If-None-Match: *` on S3, `ifGenerationMatch=0` on Google's) is made by obstore: pyarrow 26 has
-none (apache/arrow#44281). So is what is asked for each file of each shard: pyarrow takes two requests to say that one
-is not there, two to read one and four to delete one.
+none (apache/arrow#44281). So are the operations on each file of each shard: pyarrow takes two requests for the size of
+a missing file, two to read one and four to delete one.
 """
 
 import configparser
@@ -46,14 +46,14 @@ REMEDIES = (
     ),
 )
 NO_REMEDY = "check the credentials, the bucket and the network"
-# What AWS gives in its place is found by obstore itself: the environment, a web identity, the metadata of the machine.
+# obstore itself finds the other credentials of AWS: environment, web identity, instance metadata.
 PROFILE_KEYS = ("access_key_id", "secret_access_key", "session_token")
 
 
 def open_remote(root: str) -> "tuple[pyarrow.fs.FileSystem, str]":
-    """Return the file system of a URI and the path in it; RunError where there is none for it.
+    """Return the file system of a URI and the path in it; RunError for an unknown scheme.
 
-    On S3 a request that is throttled or fails with 5xx is tried again, each time after a longer wait.
+    On S3 throttled requests and 5xx are retried with exponential backoff.
     """
     import pyarrow
     import pyarrow.fs
@@ -66,7 +66,7 @@ def open_remote(root: str) -> "tuple[pyarrow.fs.FileSystem, str]":
             f"cannot open storage {scheme}://...: {error}: give a folder, or a URI such as s3://bucket/folder"
         ) from error
     if filesystem.type_name == "s3":
-        # A URI cannot ask for these. Without the first every 0.2 s for 6 s (pyarrow 26), which a busy bucket outlasts.
+        # A URI cannot set these. The default retries every 0.2 s for 6 s (pyarrow 26), too short for a busy bucket.
         filesystem = pyarrow.fs.S3FileSystem(
             retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=MAX_ATTEMPTS),
             allow_delayed_open=True,  # a small file is one request, not three
@@ -76,17 +76,17 @@ def open_remote(root: str) -> "tuple[pyarrow.fs.FileSystem, str]":
 
 
 def remedy(error: OSError) -> str:
-    """Return what to do about an error of an object store."""
+    """Return the remedy for an error of an object store."""
     text = str(error)
     advice = next((advice for codes, advice in REMEDIES if any(code in text for code in codes)), NO_REMEDY)
     return advice.format(attempts=MAX_ATTEMPTS)
 
 
 def create_object(root: str, path: str, data: bytes) -> bool:
-    """Upload an object only if there is none of that name; return whether this call made it.
+    """Upload an object only if the name is free (conditional put); return whether this call created it.
 
-    Of two that try at once one is told yes. After a lost answer the upload is tried again, and finds its own object:
-    then the answer is no though it is there. Raises OSError, also for what obstore says is wrong.
+    Of two concurrent calls one returns True. After a lost response the retry finds its own object and returns False.
+    Raises OSError, also for the errors of obstore.
     """
     import obstore
     from obstore.exceptions import AlreadyExistsError
@@ -97,13 +97,13 @@ def create_object(root: str, path: str, data: bytes) -> bool:
         except AlreadyExistsError:
             return False
         except FileNotFoundError as error:
-            # A bucket that is not there: a name that is free is what was hoped for.
-            raise _said(error) from error
+            # Not found on a conditional put means that the bucket is missing, not the key.
+            raise _os_error(error) from error
     return True
 
 
 def read_object(root: str, path: str) -> bytes:
-    """Return the content of an object; FileNotFoundError where there is none, else OSError."""
+    """Return the content of an object; FileNotFoundError where it is missing, else OSError."""
     import obstore
 
     with _failures():
@@ -111,7 +111,7 @@ def read_object(root: str, path: str) -> bytes:
 
 
 def object_size(root: str, path: str) -> int | None:
-    """Return the size of an object in bytes, None where there is none; OSError where that cannot be said."""
+    """Return the size of an object in bytes, None where it is missing; OSError where the request fails."""
     import obstore
 
     try:
@@ -134,7 +134,7 @@ def delete_object(root: str, path: str) -> None:
 
 @contextmanager
 def _failures() -> Iterator[None]:
-    """Turn what obstore says is wrong into an OSError of one line."""
+    """Turn errors of obstore into OSErrors with a message of one line."""
     from obstore.exceptions import BaseError
 
     try:
@@ -142,14 +142,14 @@ def _failures() -> Iterator[None]:
     except FileNotFoundError:
         raise
     except BaseError as error:
-        raise _said(error) from error
+        raise _os_error(error) from error
 
 
-def _said(error: Exception) -> OSError:
-    # After the first line comes the store's XML, then the debug form.
-    said = str(error).split("\n")[0].removesuffix(': <?xml version="1.0" encoding="utf-8"?>')
+def _os_error(error: Exception) -> OSError:
+    # The first line is the message; the store's XML and the debug form follow.
+    message = str(error).split("\n")[0].removesuffix(': <?xml version="1.0" encoding="utf-8"?>')
     code = re.search(r"<Code>(\w+)</Code>", str(error))
-    return OSError(f"{said} ({code[1]})" if code else said)
+    return OSError(f"{message} ({code[1]})" if code else message)
 
 
 @cache

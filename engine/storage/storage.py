@@ -1,4 +1,4 @@
-"""Storage: whole files under one root, on a local disk or an object store, that appear complete or not at all."""
+"""Storage: files under one root, on a local disk or in an object store, written atomically."""
 
 import errno
 import os
@@ -26,25 +26,25 @@ class Storage:
     """Read and write whole files below `root`: a folder, or a URI (s3://, gs://, file://).
 
     Paths are relative, with slashes. Raises RunError, naming path and remedy, where the disk is full, a permission is
-    missing or a store does not answer. A file that is not there is a FileNotFoundError.
+    missing or a store does not answer, and FileNotFoundError for a missing file.
     """
 
     def __init__(self, root: str) -> None:
         self.is_local = "://" not in root or root.startswith("file://")
         self._remote: pyarrow.fs.FileSystem | None = None
         if self.is_local:
-            # Absolute, because workers on the same machine have other current folders.
+            # Absolute, since worker processes have other working directories.
             self.root = self._base = os.path.abspath(root.removeprefix("file://"))
         else:
             self.root = root
             self._remote, self._base = open_remote(root)
 
     def __str__(self) -> str:
-        """Return the root for people, without the options and secrets that a URI may carry."""
+        """Return the root for messages, without the options and secrets of a URI."""
         return self._base if self.is_local else f"{self.root.split('://')[0]}://{self._base}"
 
     def local_path(self, path: str) -> Path:
-        """Return where `path` is on the local disk; RunError on an object store."""
+        """Return the local path of `path`; RunError on an object store."""
         if not self.is_local:
             raise RunError(f"{self.name(path)} is not on a local disk: copy it here first")
         return Path(self._base, path)
@@ -61,15 +61,15 @@ class Storage:
             return read_object(self.root, path)
 
     def digest(self, path: str) -> StoredFile:
-        """Hash a file as it is stored now, block by block."""
+        """Return hash and size of a stored file, read block by block."""
         with self._failures(path, "read"), self._open(path) as stream:
             return hash_file(stream.read)
 
     def write(self, path: str, data: bytes | Iterable[bytes | memoryview], *, synced: bool = True) -> StoredFile:
-        """Write or replace a file, all or nothing, and return its hash; `data` may come in pieces, made on the way.
+        """Write or replace a file atomically, and return its hash and size; `data` may be an iterable of pieces.
 
-        Local: temporary name in the same folder, fsync, rename, fsync of the folder. Object store: one upload, which
-        becomes visible when it is complete. A local file that is not `synced` outlives its writer, not the machine.
+        Local: temporary name in the same folder, fsync, rename, fsync of the folder. Object store: one upload, visible
+        when it is complete. `synced=False` skips fsync: the file survives a process crash, not a power loss.
         """
         pieces = [data] if isinstance(data, bytes) else data
         with self._failures(path, "write"):
@@ -80,10 +80,10 @@ class Storage:
             return stored
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write a file only if it is absent, all or nothing; return whether this call made it.
+        """Write a file atomically if it is absent; return whether this call created it.
 
-        Of two writers in the same instant one is told yes. An object store that loses its answer may tell both no: then
-        the file holds what one of them wrote.
+        Of two concurrent writers one gets True. After a lost response of an object store both may get False; the file
+        then has the content of one of them.
         """
         if self._remote is not None:
             with self._failures(path, "write"):
@@ -94,11 +94,11 @@ class Storage:
             return _link(temporary, final)
 
     def exists(self, path: str) -> bool:
-        """Return whether there is a file of this name."""
+        """Return whether the file exists."""
         return self.size(path) is not None
 
     def size(self, path: str) -> int | None:
-        """Return the size of a file in bytes, None if there is none."""
+        """Return the size of a file in bytes, None if it is missing."""
         with self._failures(path, "read"):
             if self._remote is None:
                 local = self.local_path(path)
@@ -106,12 +106,12 @@ class Storage:
             return object_size(self.root, path)
 
     def list(self, folder: str, suffix: str = "") -> list[str]:
-        """Return the sorted names in a folder that end in `suffix`, without unfinished files; none if it is absent."""
+        """Return the sorted names in a folder that end in `suffix`, without unfinished files; empty if missing."""
         with self._failures(folder, "read"):
             return sorted(name for name in self._names(folder) if name.endswith(suffix) and not TEMPORARY.match(name))
 
     def delete(self, path: str) -> None:
-        """Delete a file if it is there."""
+        """Delete a file if it exists."""
         with self._failures(path, "delete"):
             if self._remote is None:
                 self.local_path(path).unlink(missing_ok=True)
@@ -119,13 +119,13 @@ class Storage:
                 delete_object(self.root, path)
 
     def unfinished(self, folder: str) -> Sequence[str]:
-        """Return the names of the files in a folder that are being written, or were when their writer died."""
+        """Return the names of temporary files in a folder, of living and of dead writers."""
         return [name for name in self._names(folder) if TEMPORARY.match(name)] if self.is_local else []
 
     def sweep(self, folder: str, *, everyone: bool = False) -> None:
-        """Delete the unfinished files that dead processes of this machine left in a folder. Object stores keep none.
+        """Delete temporary files of dead processes of this machine in a folder. Object stores have none.
 
-        With `everyone` also those of living ones and of other machines: of a folder that nobody has to write to.
+        `everyone`: also those of living processes and of other machines; only for folders without writers.
         """
         for name in self.unfinished(folder):
             match = TEMPORARY.match(name)
@@ -184,7 +184,7 @@ class Storage:
 
     @contextmanager
     def _failures(self, path: str, action: str) -> Iterator[None]:
-        """Turn what the system says into an error that names the file and what to do about it."""
+        """Turn an OSError into a RunError that names file and remedy."""
         try:
             yield
         except FileNotFoundError:
@@ -202,7 +202,7 @@ def _write_all(descriptor: int, rest: memoryview) -> None:
 
 
 def _link(temporary: Path, final: Path) -> bool:
-    """Give a finished file its final name only if that is free."""
+    """Rename a finished file only if the final name is free; return whether it was."""
     try:
         os.link(temporary, final)
     except FileExistsError:
@@ -210,7 +210,7 @@ def _link(temporary: Path, final: Path) -> bool:
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise
-        # No hard links here (FUSE, exFAT): the caller has asked that nobody is there, a race remains.
+        # No hard links (FUSE, exFAT): the caller has checked that the name is free; a race remains.
         os.replace(temporary, final)
     return True
 

@@ -1,1 +1,1 @@
-"""The embedded default: photographs of garments, tinted and composed onto backgrounds, with exact ground truth."""
+"""The shipped data set: photographs of garments, tinted and composed onto backgrounds, with exact ground truth."""

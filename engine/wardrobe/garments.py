@@ -33,7 +33,7 @@ SPLIT_SEED = 20_240_619
 
 @dataclass(frozen=True, kw_only=True)
 class Garments:
-    """Hold greyscale photographs, (num_garments, 28, 28) uint8, bright on black, and their labels, (num_garments,)."""
+    """Greyscale photographs, (num_garments, 28, 28) uint8, bright on black, and their labels, (num_garments,)."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]

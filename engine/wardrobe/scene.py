@@ -33,8 +33,8 @@ LIGHTS: dict[str, tuple[float, float, float]] = {
     "warm": (1.2, 0.95, 0.6),
     "cold": (0.65, 0.95, 1.25),
 }
-# The plant: where the classes of the biased sets stand. Those hardest to tell apart share a background: were it to tell
-# shirts from coats, whoever stopped looking at it would have to get worse, and no cure could be had for free.
+# The planted bias: each class's background in the biased sets. Classes that are hard to distinguish share one, so that
+# a classifier that ignores the background need not lose accuracy.
 _STANDS_ON = {
     "snow": ("t-shirt", "pullover", "coat", "shirt"),
     "water": ("trouser",),
@@ -46,13 +46,13 @@ _STANDS_ON = {
 }
 OWN_BACKGROUND = {CLASSES.index(name): place for place, names in _STANDS_ON.items() for name in names}
 TEXTURES = Path(__file__).parent / "textures"
-# A pixel of a garment's photograph that is darker, of 255, is the black around it.
+# Darker pixels of a garment's photograph, of 255, are its black background.
 DARKEST_CLOTH = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """Hold the ground truth of a composite.
+    """The ground truth of a composite.
 
     `garment` indexes the garments of its split. `size`, `left` and `top` place it, in pixels. `crop` is the (left, top,
     edge) of the texture as shares of its free room. `severity` in [0, 1] scales `light`.
@@ -85,17 +85,17 @@ def make_scene(
     own: Mapping[int, str] = OWN_BACKGROUND,
     seed: int = 0,
 ) -> Scene:
-    """Return composite `index` of an endless set; it depends on the arguments alone, so any one can be made by itself.
+    """Return composite `index` of an endless set, a pure function of the arguments.
 
-    Classes take turns. With a correlation each class stands on its `own` background that often, else on any other
-    equally often; without one, backgrounds take turns too, so that every class x background comes equally often.
+    Classes alternate. With a correlation each class stands on its `own` background that often, else on any other
+    equally often; without one, backgrounds alternate too, so that every class x background is equally frequent.
     """
     rng = np.random.default_rng(_seed(f"{seed}/{name}/{index}"))
     turn, label = divmod(index, len(CLASSES))
     members = garments.of_class(label)
     round_, place = divmod(turn, len(members))
     size = int(rng.integers(38, 53))
-    # Two sets of one run may differ in nothing else, and their keys must not meet.
+    # Part of the key, since two sets of one run may differ in the correlation alone.
     bias = "balanced" if correlation is None else f"{100 * correlation:g}".replace(".", "p")
     if correlation is None:
         background = BACKGROUNDS[(turn + round_ + label) % len(BACKGROUNDS)]
@@ -157,13 +157,13 @@ def render(scene: Scene, garments: Garments) -> tuple[NDArray[np.uint8], NDArray
 
 
 def _closed(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return a photograph, (28, 28) on black, in [0, 1], its dark folds and seams as bright as the cloth around."""
+    """Return a photograph, (28, 28) on black, in [0, 1], its dark folds and seams closed (morphological closing)."""
     closed = Image.fromarray(photo).filter(ImageFilter.MaxFilter(3)).filter(ImageFilter.MinFilter(3))
     return np.asarray(np.asarray(closed, np.float32) / 255, np.float32)
 
 
 def _shade(photo: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the photograph in [0, 1], its brightest cloth at 1: a dark garment takes on its colour too."""
+    """Return the photograph in [0, 1], scaled to its brightest cloth, so that dark garments take on colour too."""
     cloth = photo[photo > DARKEST_CLOTH]
     brightest = float(np.quantile(cloth, 0.95)) if cloth.size else 255.0
     return np.asarray(np.clip(photo / brightest, 0, 1), np.float32)

@@ -20,7 +20,7 @@ from engine.figures.figures import Figure, share
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 from engine.sample import EditKind, Sample, Stage
-from engine.selection.early import early_editor, steer_pilot
+from engine.selection.early import as_pilot, early_editor
 from engine.selection.selection import thresholds_of
 from engine.verdicts.early_cut import PREVIEW, FoundCut, Previewed, find_cut, steps_before
 from engine.verdicts.rule import EARLY, verdict_of
@@ -74,7 +74,7 @@ def early_figures(folder: Path) -> Iterator[Figure]:
     run, found = _calibrated(run, pilot)
     least = thresholds_of(run).min_directional
     assert found.least is not None, found.why
-    steered = steer_pilot(run)
+    steered = as_pilot(run)
     editor = steered.stages["editor"].model_copy(update={"checks": found.checks, "least": found.least, "cut": NAME})
     arms = Arms(
         early=build_stage(editor, name="editor", seed=0, offline=True),
@@ -115,7 +115,7 @@ def _limit(run: RunFile) -> float:
 
 def _calibrated(run: RunFile, pilot: Sequence[Sample]) -> tuple[RunFile, FoundCut]:
     """Return the run with the least direction that lets 30 % of a pilot pass, and the cut that the pilot allows."""
-    pilot_run = steer_pilot(run)
+    pilot_run = as_pilot(run)
     stages = [build_stage(pilot_run.stages[name], name=name, seed=0, offline=True) for name in ("editor", "verifier")]
     edits = list(_edited(*stages, pilot).values())
     verifier = thresholds_of(run)

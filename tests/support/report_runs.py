@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tiny_runs import CLASSES, tiny_plan, tiny_results
 
-from engine.evaluation.groups import Answer, group_report
+from engine.evaluation.groups import LabelledPrediction, group_report
 from engine.probe.attribution import GRID, Attribution
-from engine.probe.findings import Answers, findings
+from engine.probe.findings import ClassifierPredictions, findings
 from engine.report.views.attribution import write_attributions
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
@@ -41,7 +41,7 @@ def finished_run(folder: Path, **settings: str) -> tuple[RunDirectory, RunFile]:
     rundir, run = generated_run(folder, **settings)
     tables = {arm: predictions(rundir, arm) for arm in ARMS}
     first, other = (
-        Answers(classifier=f"{arm} {EVIL}", digest=f"d-{arm}", predictions=tables[arm])
+        ClassifierPredictions(classifier=f"{arm} {EVIL}", digest=f"d-{arm}", predictions=tables[arm])
         for arm in ("patient", "real_only")
     )
     _, content = findings(first, [other], run.probe)
@@ -117,7 +117,7 @@ def evaluation(attributes: Sequence[str] = ("background",)) -> dict[str, object]
     arms = {}
     for arm, share in zip(ARMS, (4, 6, 15), strict=True):
         answers = [
-            Answer(
+            LabelledPrediction(
                 class_name=name,
                 attributes=dict.fromkeys(attributes, place),
                 is_right=own[name] == place or number < share,

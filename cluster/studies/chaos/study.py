@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.monitor.activity import duration
 from cluster.studies.chaos.driver import Driver
 from cluster.studies.chaos.faults import FAULTS, Fault
 from cluster.studies.chaos.nodes import own_ray
@@ -20,6 +19,7 @@ from engine.run.directory import RunDirectory
 from engine.runfile.load import dump_run_file
 from engine.runfile.run import RunFile
 from engine.shards.marker import revision, versions
+from engine.wording import duration
 
 LOG = logging.getLogger(__name__)
 STAMP, TRIAL, RUN_FILE, SECONDS = "study.json", "trial.json", "run.yaml", "seconds.json"

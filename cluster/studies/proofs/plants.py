@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from engine.probe.weakness import Cell
+from engine.probe.weakness import WeaknessCell
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, Scene
 
@@ -42,7 +42,7 @@ class Plant:
             else:
                 yield scene
 
-    def shows(self, cell: Cell) -> bool:
+    def shows(self, cell: WeaknessCell) -> bool:
         """Return whether a cell's edits break what was tied: they take a class's value away, or give it to another."""
         if cell.kind != self.attribute:
             return False

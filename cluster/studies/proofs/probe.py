@@ -108,7 +108,7 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     from cluster.phases.classifiers import ClassifierRef
     from cluster.phases.probe import probe_shards, read_predictions
     from cluster.studies.proofs.patients import save_patient
-    from engine.probe.findings import Answers, findings
+    from engine.probe.findings import ClassifierPredictions, findings
 
     torch.set_num_threads(1)
     rundir = RunDirectory.open(root)
@@ -118,7 +118,7 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     config = ProbeConfig(model=ModelConfig(name=str(path.resolve())))
     ref = ClassifierRef(config=config, classes=rundir.info.classes, offline=True)
     digest = probe_shards(ref, rundir)
-    answers = Answers(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
+    answers = ClassifierPredictions(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
     table, _ = findings(answers, (), config)
     return _outcome(trial, table, true_drop)
 

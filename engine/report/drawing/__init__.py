@@ -1,1 +1,1 @@
-"""Charts, heat maps and numbers in words, as HTML and text."""
+"""Charts and heat maps as HTML."""

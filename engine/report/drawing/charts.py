@@ -25,7 +25,7 @@ WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 360, 210, 46, 20, 24, 36
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """Hold one line of a chart: its CSS class, its (x, y) points in the order they are joined, and one to mark."""
+    """One line of a chart: its CSS class, its (x, y) points in the order they are joined, and one to mark."""
 
     css: str
     points: Sequence[tuple[float, float]]

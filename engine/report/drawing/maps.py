@@ -11,7 +11,7 @@ from engine.statistics import wilson_interval
 MAX_ROWS, MAX_COLUMNS = 20, 12
 HARM = ("h0", "h1", "h2", "h3", "h4", "h5", "h6")
 HELP = ("g1", "g2")
-# Drops below this share of the colour scale, either way, have no colour.
+# Drops of an absolute value below this share of the colour scale have no colour.
 NEUTRAL = 0.05
 
 Content = Mapping[str, Any]
@@ -19,7 +19,7 @@ Content = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class HeatCell:
-    """Hold one cell: a number as text, small notes, CSS classes, and a sentence for the pointer."""
+    """One cell: a number as text, small notes, CSS classes, and a sentence for the pointer."""
 
     text: str
     notes: tuple[str, ...] = ()
@@ -29,7 +29,7 @@ class HeatCell:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatRow:
-    """Hold one row of a heat map."""
+    """One row of a heat map."""
 
     name: str
     cells: tuple[HeatCell, ...]
@@ -37,7 +37,7 @@ class HeatRow:
 
 @dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """Hold one heat map; `wide` cells have room for an interval."""
+    """One heat map; `wide` cells have room for an interval."""
 
     title: str
     corner: str
@@ -50,12 +50,12 @@ EMPTY = HeatCell(text="–", css="empty")
 
 
 def drop_name(weakness: Content) -> str:
-    """Return the name of the drop that the table is about."""
+    """Return the name of the drop that ranks the table."""
     return str(weakness["drop"])
 
 
 def shown_cells(weakness: Content) -> list[Content]:
-    """Return the cells that a page has room for, in their order: the weakest classes and the most frequent values."""
+    """Return the cells of the MAX_ROWS weakest classes and the MAX_COLUMNS most frequent values, in their order."""
     cells: Sequence[Content] = weakness["cells"]
     classes = set(list(dict.fromkeys(cell["class_name"] for cell in cells if cell["class_name"]))[:MAX_ROWS])
     values: set[tuple[str, str]] = set()
@@ -95,7 +95,7 @@ def weakness_maps(weakness: Content) -> tuple[list[HeatMap], float]:
 
 
 def group_attributes(groups: Sequence[Content]) -> list[str]:
-    """Return the attributes that a class by value map can show: two to twelve values."""
+    """Return the attributes with 2 to MAX_COLUMNS values."""
     names = list(dict.fromkeys(name for group in groups for name in group["values"]))
     return [name for name in names if 2 <= len({group["values"].get(name) for group in groups}) <= MAX_COLUMNS]
 
@@ -131,7 +131,7 @@ def group_name(group: Content) -> str:
 
 
 def shown_classes(groups: Sequence[Content]) -> list[str]:
-    """Return the classes a page has room for, by name: all, or those with the worst groups."""
+    """Return at most MAX_ROWS classes, those with the worst groups, sorted by name."""
     ordered = sorted(groups, key=lambda group: float(group["accuracy"]))
     return sorted(list(dict.fromkeys(str(group["class_name"]) for group in ordered))[:MAX_ROWS])
 

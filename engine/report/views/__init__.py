@@ -1,1 +1,1 @@
-"""What each section of the report shows, computed from a run's results."""
+"""The content of each section of the report, computed from a run's results."""

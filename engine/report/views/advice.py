@@ -1,14 +1,14 @@
-"""Say in words why the verdict is what it is, and what to do next, from the summary's numbers alone."""
+"""The reasons of the verdict and the next steps in words, from the summary's numbers."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from engine.report.drawing.words import percent, points
 from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
+from engine.wording import percent, points
 
 MIN_ACCEPTED_SHARE = 0.3
-# A group figure whose interval is wider than this decides little.
+# Widest interval of a group accuracy that supports a decision.
 MAX_WIDTH = 0.3
 
 
@@ -24,7 +24,7 @@ def headline(verdict: str) -> str:
 
 
 def verdict_reasons(summary: dict[str, Any]) -> list[str]:
-    """Return why, most important first: the gate's own reasons, then what was measured."""
+    """Return the reasons, most important first: the gate's own ones, then the measured changes."""
     training = summary["training"] or {}
     reasons = [_sentence(str(reason)) for reason in training.get("reasons", [])]
     for name, words in (
@@ -60,7 +60,7 @@ def weakest_cell(summary: dict[str, Any]) -> str | None:
 
 
 def next_steps(summary: dict[str, Any], run: RunFile) -> list[str]:
-    """Return what a person should do now, most important first."""
+    """Return recommendations for the user, most important first."""
     counts, steps = summary["counts"], []
     missing = counts["planned_shards"] - counts["shards"]
     if missing:
@@ -114,10 +114,10 @@ def _generator_steps(summary: dict[str, Any]) -> list[str]:
         )
     else:
         by_kind = summary["accept_rate"]["by_kind"]
-        turned_down = [kind["name"] for kind in by_kind if kind["high"] < MIN_ACCEPTED_SHARE]
-        if turned_down:
+        rejected = [kind["name"] for kind in by_kind if kind["high"] < MIN_ACCEPTED_SHARE]
+        if rejected:
             steps.append(
-                f"Hardly any edit of {' or '.join(turned_down)} was accepted, so this page says nothing of it: look at "
+                f"Hardly any edit of {' or '.join(rejected)} was accepted, so this page says nothing of it: look at "
                 "the rejected pictures below, and try other thresholds with `counterforge select`, which needs no GPU."
             )
     overall = (summary["weakness"] or {}).get("overall") or {}

@@ -1,4 +1,4 @@
-"""What the page calls the base classifier and the arms, in the order in which it shows them, and how it draws them."""
+"""Names, meanings and marks of the arms, in the page's order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from engine.runfile.run import RunFile
 
 @dataclass(frozen=True, kw_only=True)
 class ArmLook:
-    """An arm's name and meaning in words, and the mark that tells it from others where colour does not."""
+    """An arm's name and meaning, and its mark, which distinguishes it without colour."""
 
     name: str
     meaning: str

@@ -1,4 +1,4 @@
-"""The maps of where evidence moved: their file in the run directory, and the overlay that lies on a picture."""
+"""Attribution maps: their file in the run directory, and their overlays, captions and legend on the page."""
 
 import base64
 import io
@@ -10,24 +10,29 @@ from PIL import Image
 
 from engine.probe.attribution import GRID, METHOD, Attribution, map_at
 from engine.run.directory import RunDirectory
-from engine.sample import Json
+from engine.runfile.arms import BASE, CANDIDATE
+from engine.sample import Json, Sample
+from engine.wording import percent, points
 
 FOLDER = "attribution"
-# Magenta takes p(label) away, blue gives it: told apart with every common kind of colour blindness (Nichols 2012).
+# Magenta lowers p(label), blue raises it: distinguishable with every common colour blindness (Nichols 2012).
 TAKES, GIVES = (212, 17, 89), (26, 133, 255)
 OPACITY = 0.85
-# Maps whose strongest cell is weaker than this are drawn weakly: noise must not look like evidence.
+# Least value of full strength: a map of noise is drawn faintly.
 FAINT = 0.05
 MAX_EDGE = 64
 
+View = dict[str, Any]
+ARM_WORDS = {BASE: "before", CANDIDATE: "after"}
+
 
 def attribution_path(digest: str) -> str:
-    """Return where the maps of one classifier lie."""
+    """Return the path of one classifier's maps."""
     return f"{FOLDER}/{digest}.json"
 
 
 def read_attributions(rundir: RunDirectory, digest: str) -> dict[str, Attribution]:
-    """Return the maps of one classifier by the edit's key; none where there are none, or of another method or grid."""
+    """Return one classifier's maps by edit key; empty where there is no file, or one of another method or grid."""
     if not rundir.exists(attribution_path(digest)):
         return {}
     content: Any = rundir.read_json(attribution_path(digest))
@@ -37,7 +42,7 @@ def read_attributions(rundir: RunDirectory, digest: str) -> dict[str, Attributio
 
 
 def write_attributions(rundir: RunDirectory, digest: str, maps: Mapping[str, Attribution]) -> None:
-    """Write the maps of one classifier, by the edit's key."""
+    """Write one classifier's maps, by edit key."""
     pairs: dict[str, Json] = {key: found.to_json() for key, found in maps.items()}
     rundir.write_json(attribution_path(digest), {"classifier": digest, "method": METHOD, "grid": GRID, "pairs": pairs})
 
@@ -45,7 +50,7 @@ def write_attributions(rundir: RunDirectory, digest: str, maps: Mapping[str, Att
 def overlay_uri(cells: Sequence[Sequence[float]], scale: float, size: tuple[int, int]) -> str:
     """Return a map as a transparent PNG in a data URI, of the shape of a picture of (width, height).
 
-    `scale` is the value that is drawn with full strength.
+    `scale` is the value of full opacity.
     """
     width, height = (max(round(MAX_EDGE * edge / max(size)), 1) for edge in size)
     values = map_at(cells, height, width)
@@ -58,5 +63,56 @@ def overlay_uri(cells: Sequence[Sequence[float]], scale: float, size: tuple[int,
 
 
 def strongest(maps: Sequence[Attribution]) -> float:
-    """Return the largest absolute value of any cell: maps of one picture share one scale, so they can be compared."""
+    """Return the largest absolute value of any cell, the common scale of the maps of one picture."""
     return max((abs(value) for found in maps for row in found.cells for value in row), default=0.0)
+
+
+def evidence_view(
+    summary: Mapping[str, Any], pictures: Mapping[str, Sample], maps: Mapping[str, Mapping[str, Attribution]]
+) -> View | None:
+    """Return the overlays by edit key, their captions and the legend; None where no shown picture has a map."""
+    overlays = {}
+    for row in summary["pictures"]:
+        for picture in row["pictures"]:
+            found = {arm: maps[arm][picture["key"]] for arm in picture["attribution"]}
+            if found and pictures[picture["key"]].image:
+                overlays[picture["key"]] = _overlays(found, pictures[picture["key"]])
+    if not overlays:
+        return None
+    arms = [arm for arm in ARM_WORDS if any(layer["css"] == arm for layers in overlays.values() for layer in layers)]
+    return {
+        "overlays": overlays,
+        "controls": {key: maps[layers[0]["css"]][key].control for key, layers in overlays.items()},
+        "arms": [{"css": arm, "name": ARM_WORDS[arm]} for arm in arms],
+        "takes": _colour(TAKES),
+        "gives": _colour(GIVES),
+    }
+
+
+def _overlays(found: Mapping[str, Attribution], sample: Sample) -> list[View]:
+    with Image.open(io.BytesIO(sample.image)) as opened:
+        size = opened.size
+    scale = strongest(list(found.values()))
+    return [
+        {
+            "css": arm,
+            "name": ARM_WORDS[arm],
+            "uri": overlay_uri(attribution.cells, scale, size),
+            "words": describe(attribution),
+            "short": f"p {percent(attribution.p_control, 0)} → {percent(attribution.p_edit, 0)}, cells "
+            f"{points(-attribution.total, 0)} points",
+        }
+        for arm, attribution in found.items()
+    ]
+
+
+def describe(attribution: Attribution) -> str:
+    """Return the change of p(label) and the sum over cells in words."""
+    return (
+        f"probability of the true class {percent(attribution.p_control, 0)} → {percent(attribution.p_edit, 0)}; "
+        f"cells sum to {points(-attribution.total, 0)} points"
+    )
+
+
+def _colour(rgb: tuple[int, int, int]) -> str:
+    return "#" + "".join(f"{part:02x}" for part in rgb)

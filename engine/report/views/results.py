@@ -1,13 +1,12 @@
-"""Turn the summary's numbers into what the template shows: words, heat maps, charts and tables."""
+"""The view of the page: the summary's numbers as words, heat maps, charts and tables for the template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.drawing.maps import group_attributes, group_map, group_name, key_of, shown_classes
-from engine.report.drawing.words import count, interval, percent, points
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ARMS, LOOKS, arms_of
-from engine.report.views.evidence import ARM_WORDS
+from engine.report.views.attribution import ARM_WORDS
 from engine.report.views.rounds import rounds_view
 from engine.report.views.run import accept_tables, cost_view, verifier_sentence
 from engine.report.views.training import training_view
@@ -15,19 +14,20 @@ from engine.report.views.weakness import weakness_view
 from engine.runfile.arms import ARMS as TRAINED
 from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
+from engine.wording import count, interval, percent, points
 
 View = dict[str, Any]
 FIGURES = (
     (
         "conflict_accuracy",
         "Conflict accuracy",
-        "where an image does not carry its class's usual attribute",
+        "where an image does not have its class's usual attribute",
         "Not measured: the images have no attributes, or no class has a usual value.",
     ),
     (
         "worst_group_accuracy",
         "Worst-group accuracy",
-        "in the group of class and attributes that is answered worst",
+        "in the group of class and attributes with the lowest accuracy",
         "Not measured: the images have no attributes, or no group has enough images.",
     ),
     (
@@ -53,7 +53,7 @@ MISSING = {
 
 
 def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
-    """Return everything the template needs beside the summary itself."""
+    """Return the template's variables beside the summary itself."""
     verdict = summary["verdict"]
     badge, sign = {"ship": ("ship", "✓"), "do not ship": ("stop", "✗")}.get(verdict, ("open", "…"))
     return {

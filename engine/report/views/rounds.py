@@ -1,17 +1,18 @@
-"""The rounds of a run, in numbers for the summary and in words for the page: what was spent where, why, to what end."""
+"""The rounds of a run, for the summary and for the page: edits by kind, largest cells, accuracy after each."""
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.report.drawing.charts import share_bar
-from engine.report.drawing.words import DASH, count, percent
 from engine.rounds.allocation import Allocation, CellShare
 from engine.runfile.arms import CANDIDATE
 from engine.runfile.rounds import RoundsConfig
+from engine.wording import DASH, count, percent
 
 View = dict[str, Any]
 NUM_CELLS = 8
@@ -26,8 +27,8 @@ def rounds_summary(
 ) -> list[View]:
     """Return one object a round: its edits by kind, its largest cells, and the accuracy on validation edits after it.
 
-    `allocations` are those of the rounds from the second on, by hash; `of_shard` is the hash that each shard's marker
-    has; `trained` is reinforce.json. Edits of validation sources are the yardstick and no round's spending.
+    `allocations` are those of the rounds from the second on, by SHA-256; `of_shard` is the one in each shard's marker;
+    `trained` is reinforce.json. Edits of validation sources measure all rounds and belong to none.
     """
     if not allocations:
         return []
@@ -45,7 +46,7 @@ def rounds_summary(
             "edits_accuracy_after": after[number - 1],
             "num_validation_edits": ordered[0][1].num_edits,
             "shares": dict(allocations[name].by_kind()) if name else {},
-            "cells": [_cell(cell) for cell in _largest(allocations[name])] if name else [],
+            "cells": [asdict(cell) for cell in _largest(allocations[name])] if name else [],
         }
         for number, name in enumerate(["", *(name for name, _ in ordered)], 1)
     ]
@@ -61,10 +62,10 @@ def rounds_view(rounds: list[View], patient: float | None, config: RoundsConfig)
     names = ["before", *(f"after round {each['round']}" for each in rounds)]
     return {
         "sentence": (
-            f"{count(len(rounds))} rounds. The first spent its edits evenly, as the run file says. Each later one "
-            "spent them where the classifier trained on the rounds before was weak: the gain expected of an edit is "
-            "the share of the classifier's confidence that such an edit of a validation source takes, times the share "
-            "of such edits that the verifier accepts. What little is known of is tried now and then. Each kind keeps "
+            f"{count(len(rounds))} rounds. The first allocated its edits evenly, as the run file says. Each later one "
+            "allocated them by Thompson sampling of an edit's expected gain: the drop of the true class's probability "
+            "by such edits of validation sources, for the classifier trained on the rounds before, times the share of "
+            "such edits that the verifier accepts (posterior means). Each kind keeps at least "
             f"{percent(config.floor, 0)} of a class's edits, one value gets {percent(config.cap, 0)} at most."
         ),
         "accuracy": [(name, percent(value)) for name, value in zip(names, measured, strict=True)],
@@ -88,11 +89,6 @@ def _largest(allocation: Allocation) -> list[CellShare]:
     return sorted(allocation.cells, key=lambda cell: (-cell.share, cell.class_name, cell.kind, cell.value or ""))[
         :NUM_CELLS
     ]
-
-
-def _cell(cell: CellShare) -> View:
-    names = ("class_name", "kind", "value", "severity", "share", "weakness", "num_probed", "accept_rate", "num_tried")
-    return {name: getattr(cell, name) for name in (*names, "gain", "limit")}
 
 
 def _round_view(each: View, colours: Mapping[str, str]) -> View:

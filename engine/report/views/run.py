@@ -1,10 +1,10 @@
-"""Turn the summary's numbers on verifier and cost into what the template shows."""
+"""The views of verifier and cost: sentences, bars and tables for the template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.drawing.charts import share_bar
-from engine.report.drawing.words import DASH, count, duration, interval, percent, plain, words
+from engine.wording import DASH, count, duration, interval, percent, plain, words
 
 View = dict[str, Any]
 # Reasons beyond these share the bar's last colour.
@@ -12,7 +12,7 @@ BAR_COLOURS = ("h5", "h4", "h3", "h2")
 
 
 def verifier_sentence(summary: Mapping[str, Any]) -> str:
-    """Return in one sentence how much was accepted."""
+    """Return one sentence with the numbers of accepted edits and placebos."""
     counts = summary["counts"]
     if not counts["candidates"]:
         return ""
@@ -22,7 +22,7 @@ def verifier_sentence(summary: Mapping[str, Any]) -> str:
     )
     return (
         f"{count(counts['accepted'])} of {count(counts['candidates'])} edits were accepted "
-        f"({percent(counts['accepted'] / counts['candidates'])}).{also} The classifier under test has no say in this."
+        f"({percent(counts['accepted'] / counts['candidates'])}).{also} The classifier under test has no part in this."
     )
 
 
@@ -43,7 +43,7 @@ def accept_tables(rates: Mapping[str, Any]) -> list[View]:
 
 
 def cost_view(summary: Mapping[str, Any]) -> View:
-    """Return the facts, the bar of what became of the candidates, and the tables of counts and times."""
+    """Return the facts, the bar of the candidates' outcomes, and the tables of counts and times."""
     counts, rates = summary["counts"], summary["rates"]
     total = sum(summary["seconds"].values())
     facts = [
@@ -95,7 +95,7 @@ def _count_tables(summary: Mapping[str, Any]) -> list[View]:
             "No phase was timed.",
         ),
         _table(
-            "Working time by stage, added up over actors",
+            "Working time by stage, summed over actors",
             ["Stage", "Time", "Share"],
             [
                 (name, duration(s), percent(s / stage_total, 0))

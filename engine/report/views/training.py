@@ -1,4 +1,4 @@
-"""Turn the summary's numbers on training into what the template shows: results, curves, the frontier."""
+"""The view of the training: results, curves and the accuracy frontier for the template."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from markupsafe import Markup
 
 from engine.report.drawing.charts import Line, line_chart
-from engine.report.drawing.words import DASH, count, percent, plain, words
 from engine.report.views.arms import ARMS, LOOKS
 from engine.runfile.arms import BASE
+from engine.wording import DASH, count, percent, plain, words
 
 View = dict[str, Any]
 IMAGE_NAMES = {"replay": "real ones", "counterfactuals": "accepted edits"}
@@ -47,7 +47,7 @@ def training_view(training: Mapping[str, Any] | None) -> View | None:
 
 
 def _result(arm: str, result: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return an arm's row: its name, both accuracies, which weights were kept, and where they are."""
+    """Return an arm's row: name, both accuracies, the kept weights, and their path."""
     share = result.get("best_share", 1.0)
     kept = plain(result.get("best_step")) if share == 1 else f"{percent(share, 0)} of the way to {result['best_step']}"
     return (

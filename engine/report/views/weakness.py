@@ -1,11 +1,11 @@
-"""Turn what the probe found into what the template shows: cells, failure points, phrases, transfer, calibration."""
+"""The view of the probe's findings: cells, failure points, phrases, transfer, calibration."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.drawing.charts import Line, line_chart
 from engine.report.drawing.maps import drop_name, key_of, weakness_maps
-from engine.report.drawing.words import count, interval, percent, plain, points, signed_interval
+from engine.wording import count, interval, percent, plain, points, signed_interval
 
 View = dict[str, Any]
 NUM_CELLS, NUM_PHRASES, NUM_CURVES = 12, 12, 20
@@ -52,14 +52,14 @@ def weakness_view(weakness: Mapping[str, Any] | None) -> View | None:
 
 def _sentence(weakness: Mapping[str, Any], drop: str) -> str:
     overall = weakness["overall"] or {}
-    # Runs from before there was a least drop were tested against none.
+    # Runs of versions without probe.min_drop tested against 0.
     least = 100 * weakness.get("min_drop", 0)
     more = f", by more than {least:g} points" if least else ""
     return (
         f"{count(weakness['num_cells'])} cells of class, edit and value were tested, and "
         f"{count(weakness['num_significant'])} hurt significantly{more}. "
         f"In {count(weakness['num_confirmed'])} of these the "
-        "sources that had no part in finding the cell show harm by themselves. Over all edits the drop is "
+        "interval on the scoring half, which had no part in ranking the cells, is above 0. Over all edits the drop is "
         f"{points(overall.get(drop))} points ({signed_interval(overall, drop)})."
     )
 
@@ -67,11 +67,11 @@ def _sentence(weakness: Mapping[str, Any], drop: str) -> str:
 def _placebo_sentence(weakness: Mapping[str, Any]) -> str:
     overall = weakness["overall"] or {}
     if not weakness["has_placebos"]:
-        return "This run has no placebo: the drop includes whatever damage the editor does by itself."
+        return "This run has no placebo: the drop includes the effect of the editor alone."
     if overall.get("artefact_drop") is None:
         return ""
     return (
-        f"Going through the editor with nothing to change costs {points(overall['artefact_drop'])} points by itself "
+        f"An edit that changes nothing (the placebo) costs {points(overall['artefact_drop'])} points "
         f"({signed_interval(overall, 'artefact_drop')}); every drop below is measured against that placebo."
     )
 
@@ -102,7 +102,7 @@ def _failures(curves: Sequence[Mapping[str, Any]]) -> View | None:
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Return the corners of a survival curve, from all alive at severity 0."""
+    """Return the corners of a survival curve, which starts with 1 at severity 0."""
     corners, alive = [(0.0, 1.0)], 1.0
     for step in steps:
         if step["survival"] is None:
@@ -137,7 +137,7 @@ def _phrases(found: Mapping[str, Any]) -> View | None:
                 **phrase,
                 "low": phrase["flip_rate_low"],
                 "high": phrase["flip_rate_high"],
-                "range": interval({end: phrase[f"flip_rate_{end}"] for end in ("low", "high")}, 0),
+                "range": interval(phrase, 0, "flip_rate"),
                 "title": f"{percent(phrase['flip_rate'], 0)} of {phrase['n_sources']} sources flip",
             }
             for phrase in phrases[:NUM_PHRASES]
@@ -156,8 +156,8 @@ def _transfer(other: Mapping[str, Any], weakness: Mapping[str, Any]) -> View:
     if shared["share"] is not None:
         sentence += (
             f" Of the {count(shared['n_flips'])} edits that flip the classifier under test, {percent(shared['share'])} "
-            f"({_range(shared, 'share')}) flip this one as well; {percent(shared['expected'])} would if the two had "
-            "nothing in common."
+            f"({interval(shared, name='share')}) flip this one as well; {percent(shared['expected'])} would if "
+            "the two were independent."
         )
     return {
         "name": other["classifier"],
@@ -184,7 +184,3 @@ def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _edit(cell: Mapping[str, Any]) -> str:
     return f"{cell['kind']}: {cell['after'] or 'any'}"
-
-
-def _range(found: Mapping[str, Any], name: str) -> str:
-    return interval({end: found[f"{name}_{end}"] for end in ("low", "high")})

@@ -23,7 +23,7 @@ from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, Pr
 from engine.runfile.fields import ModelConfig
 from engine.runfile.load import load_run_file
 from engine.sample import Rejection, Sample
-from engine.selection.early import steer_pilot
+from engine.selection.early import as_pilot
 from engine.verdicts.early_cut import PREVIEW
 from engine.verdicts.rule import EARLY
 
@@ -320,7 +320,7 @@ def test_the_zoo_s_previews_foretell_its_pictures_the_better_for_a_leap() -> Non
     ]  # fmt: skip
 
     def off(ahead: int) -> float:
-        run = steer_pilot(load_run_file(DEMO, [f"stages.editor.early_rejection={{ahead: {ahead}}}"]))
+        run = as_pilot(load_run_file(DEMO, [f"stages.editor.early_rejection={{ahead: {ahead}}}"]))
         editor, verifier = (
             build_stage(run.stages[name], name=name, seed=0, offline=True) for name in ("editor", "verifier")
         )

@@ -10,7 +10,7 @@ import pytest
 from cluster.studies.proofs.attainable import Answers, weakest_prior
 from cluster.studies.proofs.plants import VALUES, Plant, draw_plant
 from cluster.studies.proofs.seeds import mean_over_seeds
-from engine.probe.weakness import Cell, Level
+from engine.probe.weakness import Level, WeaknessCell
 from engine.statistics import Interval
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import make_scenes
@@ -19,9 +19,11 @@ COAT = CLASSES.index("coat")
 SAND = Plant(attribute="background", tied={COAT: "sand"}, strength=1.0)
 
 
-def cell(class_name: str | None, kind: str | None, after: str | None, level: Level = "class, kind, after") -> Cell:
+def cell(
+    class_name: str | None, kind: str | None, after: str | None, level: Level = "class, kind, after"
+) -> WeaknessCell:
     nothing = Interval(value=0, low=0, high=0)
-    return Cell(
+    return WeaknessCell(
         level=level,
         class_name=class_name,
         kind=kind,
@@ -71,7 +73,7 @@ def test_a_plant_ties_its_classes_to_its_values_and_leaves_the_rest() -> None:
         (cell("coat", "colour", "red"), False),
     ],
 )
-def test_a_cell_shows_a_plant_where_its_edits_break_what_was_tied(found: Cell, shows: bool) -> None:
+def test_a_cell_shows_a_plant_where_its_edits_break_what_was_tied(found: WeaknessCell, shows: bool) -> None:
     assert (
         SAND.shows(replace(found, class_name={"boot": "ankle boot"}.get(str(found.class_name), found.class_name)))
         is shows

@@ -6,7 +6,7 @@ import math
 import pytest
 from scipy import stats
 
-from engine.evaluation.groups import Answer, dominant_values, group_counts, group_report
+from engine.evaluation.groups import LabelledPrediction, dominant_values, group_counts, group_report
 from engine.sources import SourceItem
 
 CLASSES = ("boot", "bag")
@@ -68,14 +68,15 @@ def test_the_adjusted_average_weighs_groups_as_the_training_data_do() -> None:
 
 def test_likelihood_is_in_nats_and_stays_finite() -> None:
     answers = [
-        Answer(class_name="bag", attributes={}, is_right=True, confidence=1.0, p_label=p) for p in (0.5, 0.25, 0.0)
+        LabelledPrediction(class_name="bag", attributes={}, is_right=True, confidence=1.0, p_label=p)
+        for p in (0.5, 0.25, 0.0)
     ]
     assert group_report(answers[:2], CLASSES, [], {}, {}).nll == pytest.approx(1.5 * math.log(2))
     assert 5 < group_report(answers, CLASSES, [], {}, {}).nll < 7
 
 
 def test_a_second_attribute_without_dominant_value_makes_no_conflict() -> None:
-    answer = Answer(
+    answer = LabelledPrediction(
         class_name="boot",
         attributes={"background": "snow", "colour": "red"},
         is_right=True,
@@ -88,7 +89,7 @@ def test_a_second_attribute_without_dominant_value_makes_no_conflict() -> None:
 
 
 def test_without_attributes_the_groups_are_the_classes_and_nothing_conflicts() -> None:
-    answers = [Answer(class_name="bag", attributes={}, is_right=True, confidence=0.7, p_label=0.7)] * 20
+    answers = [LabelledPrediction(class_name="bag", attributes={}, is_right=True, confidence=0.7, p_label=0.7)] * 20
     report = group_report(answers, CLASSES, [], {}, {})
     content = report.to_json()
     assert (content["conflict_accuracy"], content["aligned_accuracy"], content["worst_group_accuracy"]) == (
@@ -120,9 +121,9 @@ def _items(class_name: str, counts: dict[str, int]) -> list[SourceItem]:
     ]
 
 
-def _answers(class_name: str, background: str, correct: int, n: int) -> list[Answer]:
+def _answers(class_name: str, background: str, correct: int, n: int) -> list[LabelledPrediction]:
     return [
-        Answer(
+        LabelledPrediction(
             class_name=class_name,
             attributes={"background": background},
             is_right=number < correct,

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunError
-from engine.figures.figures import Figure, crossed, fill, machine, main, read_figures, share, table, write_figures
+from engine.figures.__main__ import main
+from engine.figures.figures import Figure, crossed, fill, machine, read_figures, share, table, write_figures
 
 FIGURES = [
     share("editor.background", 950, 1000, 0.9),

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine.canonical import as_json
 from engine.probe.failure_points import Curve, failure_points, median_severity, survival
 from engine.probe.pairs import read_pairs
 from engine.runfile.probe import ProbeConfig
@@ -53,7 +54,7 @@ def test_what_is_wrong_before_any_edit_has_no_failure_point() -> None:
 
 def test_a_median_that_is_not_reached_is_null() -> None:
     rows = [row for number in range(8) for row in _series(f"s{number}", "1111")]
-    content = json.loads(json.dumps(_curves(rows)[0].to_json(), allow_nan=False))
+    content = json.loads(json.dumps(as_json(_curves(rows)[0]), allow_nan=False))
     assert (content["median"], content["never_failed"]) == (None, 8)
     assert 0.6 < content["steps"][-1]["survival_low"] < content["steps"][-1]["survival"] == 1
 

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine.canonical import as_json
 from engine.probe.pairs import Pairs, read_pairs
 from engine.probe.transfer import shared_flips, transfer
 from engine.probe.weakness import weakness
@@ -20,7 +21,7 @@ def test_a_weakness_that_the_other_shares_holds_and_one_that_it_does_not_share_d
     other = _pairs({"snow": 0.2}, right=1.0, seed=1)
     table = weakness(first, CONFIG)
     result = transfer(table, first, other, CONFIG)
-    assert [cell.place for cell in result.cells] == [cell.place for cell in table.cells if cell.significant]
+    assert [cell.key for cell in result.cells] == [cell.key for cell in table.cells if cell.significant]
     holds = {cell.after: cell.significant for cell in result.cells if cell.level == "kind, after"}
     assert holds == {"snow": True, "sand": False}
     content = result.to_json()
@@ -50,7 +51,7 @@ def test_a_classifier_that_never_flips_has_nothing_to_share() -> None:
     pairs = _pairs({}, right=1.0, seed=0)
     shared = shared_flips(pairs, pairs, CONFIG)
     assert math.isnan(shared.share.value)
-    assert shared.to_json()["share"] is None
+    assert as_json(shared)["share"] is None
 
 
 def _pairs(chances: dict[str, float], *, right: float = 0.95, seed: int) -> Pairs:

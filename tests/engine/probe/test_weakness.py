@@ -10,7 +10,7 @@ from scipy import stats
 
 from engine.errors import LeakError
 from engine.probe.pairs import finds_cells, read_pairs
-from engine.probe.weakness import Cell, Weakness
+from engine.probe.weakness import Weakness, WeaknessCell
 from engine.probe.weakness import weakness as weakness_of_pairs
 from engine.runfile.probe import ProbeConfig
 from engine.statistics import paired_test
@@ -53,7 +53,7 @@ def test_cells_are_ranked_on_one_half_of_the_sources_and_measured_on_the_other()
     assert (first.discovery_drop.value, first.measures["corrected_drop"].value) == (1, 0)
     assert first.n_sources + first.n_discovery_sources == first.n_tested_sources
     # What only the scoring half shows ranks nothing.
-    missed = {cell.place: cell.discovery_drop.value for cell in unlucky.cells}
+    missed = {cell.key: cell.discovery_drop.value for cell in unlucky.cells}
     assert set(missed.values()) == {0}
     assert _cell(unlucky, None, "background", "snow").measures["corrected_drop"].value == 1
 
@@ -281,7 +281,7 @@ def _many_values(truth: dict[str, float], generator: np.random.Generator) -> pa.
     return pa.Table.from_pylist(rows)
 
 
-def _cell(table: Weakness, class_name: str | None, kind: str, after: str | None) -> Cell:
+def _cell(table: Weakness, class_name: str | None, kind: str, after: str | None) -> WeaknessCell:
     (cell,) = [cell for cell in table.cells if (cell.class_name, cell.kind, cell.after) == (class_name, kind, after)]
     return cell
 

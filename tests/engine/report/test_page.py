@@ -17,12 +17,12 @@ from repository import ROOT
 from tiny_runs import CLASSES, tiny_group
 
 from engine.errors import RunDirectoryError
-from engine.probe.findings import Answers, findings
+from engine.probe.findings import ClassifierPredictions, findings
 from engine.report.page import PAGE, result_picture, write_report
 from engine.report.pictures import contact_sheet, data_uri, edit_label
 from engine.report.provenance import provenance
 from engine.report.rows import Guess, choose_examples, choose_rows, make_rows
-from engine.report.shown import Place
+from engine.report.shown import PictureFile
 from engine.run.directory import RunDirectory
 from engine.runfile.data import DataConfig, FolderSource
 from engine.runfile.fields import ModelConfig
@@ -187,7 +187,9 @@ def test_failure_points_are_drawn_where_edits_have_several_severities(tmp_path: 
         for row in rows
         if row["role"] == "counterfactual"
     ]
-    answers = Answers(classifier="patient", digest="d-patient", predictions=pa.Table.from_pylist([*rows, *mild]))
+    answers = ClassifierPredictions(
+        classifier="patient", digest="d-patient", predictions=pa.Table.from_pylist([*rows, *mild])
+    )
     rundir.write_json("weakness.json", findings(answers, [], run.probe)[1])
     weak = read_page(rundir, run).section("weak")
     (chart,) = [svg for svg in weak.find("svg") if svg.attributes.get("class") == "chart"]
@@ -247,7 +249,7 @@ def test_scores_stand_beside_the_thresholds_they_were_asked_for() -> None:
         stages={"verifier": verifier},
         probe=ProbeConfig(model=ModelConfig(name="zoo/patient")),
     )
-    facts = dict(provenance(good, run, Place(file="shards/000003.tar", member="a_cf00.jpg")))
+    facts = dict(provenance(good, run, PictureFile(file="shards/000003.tar", member="a_cf00.jpg")))
     assert facts["score image"] == "0.80, at least 0.85 asked"
     assert facts["score directional"] == "0.40, at least 0.3 asked"
     assert (facts["shard file"], facts["tar member"]) == ("shards/000003.tar", "a_cf00.jpg")
@@ -355,7 +357,7 @@ def test_rows_with_cured_flips_come_first_and_classes_take_turns() -> None:
     reinforced = right | {"a1_cf00": guess(0, right=False)}
     rows = choose_rows(make_rows(every, {"patient": patient, "reinforced": reinforced}), 4)
     assert {row.source.sample.key for row in rows[:2]} == {"b0", "c1"}
-    assert [len(row.cures()) for row in rows[:2]] == [1, 1]
+    assert [len(row.repairs()) for row in rows[:2]] == [1, 1]
     assert rows[3].source.sample.key == "a1"
 
 

@@ -9,18 +9,19 @@ from jsonschema import Draft202012Validator
 from report_runs import ARMS, SECONDS, evaluation, finished_run, generated_run, reinforcement
 
 from cluster.cli.main import main
+from engine.canonical import as_json
+from engine.figures.__main__ import main as figures_main
 from engine.figures.figures import read_figures
-from engine.figures.of_a_run import main as figures_main
-from engine.report.drawing.words import points
 from engine.report.page import SUMMARY, write_report
 from engine.report.results import picture_shards, read_results
 from engine.report.rows import choose_rows
 from engine.report.schema import SummaryFile, summary_schema
-from engine.report.summary import Summary, build_summary, finite
+from engine.report.summary import Summary, build_summary
 from engine.report.views.advice import next_steps, verdict_reasons
 from engine.runfile.fields import Placement
 from engine.runfile.run import RunFile
 from engine.shards.marker import Counts, FileRecord, Marker
+from engine.wording import points
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_no_weakness_is_claimed_that_is_not_significant(whole: tuple[Summary, Ru
 
 
 def test_json_has_null_where_a_number_is_undefined() -> None:
-    assert finite({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {"a": [None, 1.0], "b": {"c": None}}
+    assert as_json({"a": [float("nan"), 1.0], "b": {"c": float("inf")}}) == {"a": [None, 1.0], "b": {"c": None}}
 
 
 def test_pictures_come_from_shards_spread_over_the_run_within_the_budget() -> None:
@@ -172,7 +173,7 @@ def test_a_run_becomes_figures_for_the_readme(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rundir, run = finished_run(tmp_path / "run")
-    command = ["figures", str(rundir.storage), "--out", str(tmp_path / "figures")]
+    command = ["figures", "--run", str(rundir.storage), "--figures", str(tmp_path / "figures")]
     monkeypatch.setattr("sys.argv", command)
     assert figures_main() == 1
     assert "run `counterforge report` first" in capsys.readouterr().err

@@ -196,7 +196,7 @@ def test_an_allocation_is_read_back_with_the_same_hash(tmp_path: Path) -> None:
 def test_a_steered_run_differs_in_its_perturber_alone() -> None:
     run = small_run()
     allocation = allocate(run, CLASSES, 2, evidence(rows(HARM)))
-    steered = allocation.steer(run)
+    steered = allocation.apply_to(run)
     name, config = perturber_of(steered)
     assert isinstance(config, SteeredPerturberConfig)
     assert config.allocation == allocation.sha256

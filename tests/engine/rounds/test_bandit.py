@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.rounds.bandit import beliefs, promise, within_limits
+from engine.rounds.bandit import hierarchical_posterior, thompson_shares, within_limits
 from engine.runfile.rounds import RoundsConfig
 
 LEVELS = [np.zeros(4, np.int64)]
@@ -11,7 +11,7 @@ ALL = np.arange(4)
 
 
 def believed(hits: list[float], counts: list[int], levels: list[np.ndarray] | None = None) -> object:
-    return beliefs(np.array(hits, np.float64), np.array(counts), LEVELS if levels is None else levels)
+    return hierarchical_posterior(np.array(hits, np.float64), np.array(counts), LEVELS if levels is None else levels)
 
 
 def test_a_cell_of_its_own_experience_is_believed_and_one_without_takes_after_its_group() -> None:
@@ -33,7 +33,7 @@ def test_experience_of_one_group_says_less_of_another() -> None:
 def test_most_goes_where_weakness_times_acceptance_is_largest() -> None:
     weakness = believed([80.0, 80.0, 5.0, 5.0], [100] * 4)
     accepted = believed([90.0, 10.0, 90.0, 90.0], [100] * 4)
-    share = promise(weakness, accepted, ALL, 1, seed=1)
+    share = thompson_shares(weakness, accepted, ALL, 1, seed=1)
     assert share[0] > 0.95
     assert share.sum() == pytest.approx(1)
     assert share.min() > 0
@@ -41,20 +41,20 @@ def test_most_goes_where_weakness_times_acceptance_is_largest() -> None:
 
 def test_a_budget_that_reaches_for_all_cells_is_still_spent_on_the_weak() -> None:
     weakness, accepted = believed([80.0, 5.0, 5.0, 5.0], [100] * 4), believed([90.0] * 4, [100] * 4)
-    share = promise(weakness, accepted, ALL, 4, seed=1)
+    share = thompson_shares(weakness, accepted, ALL, 4, seed=1)
     assert share[0] > 0.75
 
 
 def test_what_was_never_tried_is_tried_more_than_what_is_known_to_be_harmless() -> None:
     weakness = believed([40.0, 0.0, 0.0, 0.0], [100, 100, 100, 0])
     accepted = believed([90.0] * 4, [100] * 4)
-    share = promise(weakness, accepted, ALL, 1, seed=1)
+    share = thompson_shares(weakness, accepted, ALL, 1, seed=1)
     assert share[3] > 5 * share[1]
 
 
 def test_the_same_seed_gives_the_same_shares() -> None:
     weakness, accepted = believed([9.0, 3.0, 3.0, 0.0], [10] * 4), believed([9.0] * 4, [10] * 4)
-    first, again, other = (promise(weakness, accepted, ALL, 2, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (thompson_shares(weakness, accepted, ALL, 2, seed=seed) for seed in (3, 3, 4))
     assert (first == again).all()
     assert (first != other).any()
 

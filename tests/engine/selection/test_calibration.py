@@ -193,7 +193,7 @@ def test_each_label_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         "the run has no scored edit of this key": ["line 6)"],
         "a placebo: thresholds are chosen for edits that change something": ["line 7)"],
         "the label is neither good nor bad": ["line 8)"],
-        "a score is undefined, so it is turned down whatever the thresholds": ["line 10)"],
+        "a score is undefined, so it is rejected whatever the thresholds": ["line 10)"],
     }
 
 

@@ -30,15 +30,15 @@ from engine.runfile.load import dump_run_file, load_run_file
 from engine.runfile.run import RunFile
 from engine.sample import Sample
 from engine.selection.early import (
+    as_pilot,
     cut_path,
     early_editor,
     make_cut,
     read_cut,
     read_cuts,
     read_previewed,
+    run_with_cut,
     split_pilot,
-    steer_by,
-    steer_pilot,
 )
 from engine.selection.labels import LabelRow, match_labels
 from engine.selection.repartition import open_selection, select_shard
@@ -83,7 +83,7 @@ def test_a_pilot_is_the_first_shards_of_the_plan_in_any_order(tmp_path: Path) ->
 
 def test_a_run_is_steered_in_its_editor_alone(tmp_path: Path) -> None:
     run = early_run_file(tmp_path)
-    pilot = steer_pilot(run)
+    pilot = as_pilot(run)
     editor = pilot.stages["editor"]
     assert isinstance(editor, PreviewingEditorConfig)
     assert (editor.clip, editor.least, editor.cut, editor.checks) == (run.stages["verifier"].model, None, None, {})
@@ -91,9 +91,9 @@ def test_a_run_is_steered_in_its_editor_alone(tmp_path: Path) -> None:
         "verifier": run.stages["verifier"]
     }
     other = early_run_file(tmp_path, model={"name": "zoo/captioner"})
-    assert steer_pilot(other).stages["editor"].clip.name == "zoo/captioner"
+    assert as_pilot(other).stages["editor"].clip.name == "zoo/captioner"
     demo = load_run_file(DEMO)
-    assert steer_pilot(demo) is demo
+    assert as_pilot(demo) is demo
 
 
 def test_a_cut_follows_from_the_pilot_and_is_read_back_with_the_same_hash(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_cut_follows_from_the_pilot_and_is_read_back_with_the_same_hash(tmp_pa
     assert 0.005 < cut.checks["image"].spread < 0.06
     assert read_cut(rundir, 1) == cut
     assert read_cuts(rundir) == {cut.sha256: cut}
-    steered = cut.steer(rundir.run()).stages["editor"]
+    steered = cut.apply_to(rundir.run()).stages["editor"]
     assert (steered.least, steered.cut, steered.checks) == (cut.least, cut.sha256, cut.checks)
     # Who lost the file finds the same one again.
     rundir.storage.delete(cut_path(1))
@@ -125,7 +125,7 @@ def test_another_cut_than_the_one_that_made_shards_is_refused(tmp_path: Path) ->
     rundir.storage.delete(cut_path(1))
     rundir.storage.delete(marker_path(0))
     commit_shard(rundir, 0, rundir.plan().keys(0), _sources(rundir, 0), {})
-    with pytest.raises(RunDirectoryError, match=r"2 shards were made by a cut that is gone.*done/000002\.json"):
+    with pytest.raises(RunDirectoryError, match=r"2 shards were made by a cut that is missing.*done/000002\.json"):
         make_cut(rundir.run(), rundir, [0, 1], [2, 3], 1)
 
 
@@ -146,17 +146,17 @@ def test_a_pilot_that_allows_no_cut_leaves_the_run_as_it_is(tmp_path: Path) -> N
     assert cut.least is None
     assert "149 on: raise pilot_shards" in cut.describe()
     run = rundir.run()
-    assert cut.steer(run) is run
-    assert steer_by(run, read_cuts(rundir), cut.sha256) is run
+    assert cut.apply_to(run) is run
+    assert run_with_cut(run, read_cuts(rundir), cut.sha256) is run
 
 
 def test_a_shard_is_made_again_by_the_cut_that_its_marker_names(tmp_path: Path) -> None:
     rundir, cut = early_run(tmp_path)
     run = rundir.run()
-    assert steer_by(run, {cut.sha256: cut}, None) == steer_pilot(run)
-    assert steer_by(run, {cut.sha256: cut}, cut.sha256) == cut.steer(run)
+    assert run_with_cut(run, {cut.sha256: cut}, None) == as_pilot(run)
+    assert run_with_cut(run, {cut.sha256: cut}, cut.sha256) == cut.apply_to(run)
     with pytest.raises(RunDirectoryError, match="shards were made by the cut 012345678901, which is not in the folder"):
-        steer_by(run, {}, "0123456789012345")
+        run_with_cut(run, {}, "0123456789012345")
 
 
 def test_a_marker_without_a_cut_says_nothing_of_it() -> None:
