@@ -150,7 +150,7 @@ def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) ->
     """Return how much space the shards need that are still to be made, for people: measured where some are done."""
     left = plan.num_shards - len(markers)
     size_bytes = estimate_run(run, plan, measure(run, markers)).size_bytes * left / max(plan.num_shards, 1)
-    return f"{'one shard is' if left == 1 else f'{left} shards are'} left, which need about {_size(size_bytes)}"
+    return f"{'one shard is' if left == 1 else f'{left} shards are'} left, which need about {describe_size(size_bytes)}"
 
 
 def describe(estimate: Estimate) -> list[str]:
@@ -159,7 +159,7 @@ def describe(estimate: Estimate) -> list[str]:
         f"shards      {estimate.num_shards:,}",
         f"sources     {estimate.num_sources:,}",
         f"images      {estimate.num_images:,} ({estimate.num_edits:,} edits, {estimate.num_placebos:,} placebos)",
-        f"storage     about {_size(estimate.size_bytes)}",
+        f"storage     about {describe_size(estimate.size_bytes)}",
     ]
     for stage in estimate.stages:
         where = f"{stage.num_gpus:g} GPU" if stage.num_gpus else "CPU"
@@ -266,7 +266,8 @@ def _hours(hours: float) -> str:
     return f"{hours * 60:.1f} min" if hours * 60 >= 1 else f"{hours * 3600:.1f} s"
 
 
-def _size(size_bytes: float) -> str:
+def describe_size(size_bytes: float) -> str:
+    """Return a number of bytes for people: 1.4 GB."""
     for unit in ("B", "KB", "MB", "GB"):
         if size_bytes < 1000:
             return f"{size_bytes:.0f} {unit}" if unit == "B" else f"{size_bytes:.1f} {unit}"
