@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 
+from cluster.dataflow.blocks import commit_block
 from cluster.monitor.activity import Activity, StageActivity
 
-# The function of cluster/dataflow/dataflow.py that commits a shard.
-COMMIT = "_commit_block"
+COMMIT = commit_block.__name__
 
 if TYPE_CHECKING:
     from ray.data._internal.execution.interfaces import PhysicalOperator

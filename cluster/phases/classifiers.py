@@ -11,9 +11,9 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from cluster.monitor.activity import duration
 from cluster.monitor.progress import MIN_LINE_S
-from cluster.session.worker import leave_quickly
+from cluster.session.worker import error_context, exit_without_teardown, explain, load_with_retries
+from engine.report.drawing.words import duration
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.storage.storage import Storage
@@ -117,7 +117,7 @@ class ClassifierActor:
     """
 
     def __init__(self) -> None:
-        leave_quickly()
+        exit_without_teardown()
         self._ref: ClassifierRef | None = None
         self._classifier: Classifier | None = None
 
@@ -130,14 +130,12 @@ class ClassifierActor:
         return pa.table({"place": block["place"], "answer": pa.array(answers, pa.large_binary())})
 
     def _answer(self, question: Question[Answer]) -> Answer:
-        from cluster.session.failures import Naming, load_patiently
-
         what = f"classifier {question.ref.name!r}"
-        with Naming(what):
+        with error_context(what):
             if self._classifier is None or self._ref != question.ref:
                 # The old one goes first: a device need not have room for both.
                 self._ref = self._classifier = None
-                self._classifier, self._ref = load_patiently(f"the start of {what}", question.ref.load), question.ref
+                self._classifier, self._ref = load_with_retries(f"the start of {what}", question.ref.load), question.ref
             return question.task(self._classifier)
 
 
@@ -148,7 +146,6 @@ def _ask_pool(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answ
     import ray.exceptions
 
     from cluster.dataflow.dataflow import data_context
-    from cluster.session.failures import explain
 
     placement = questions[0].ref.config.placement
     low, high = placement.replicas

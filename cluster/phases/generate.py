@@ -17,9 +17,9 @@ from cluster.dataflow.stage_watch import dataflow_activity
 from cluster.monitor.meters import RunMeter
 from cluster.monitor.progress import MarkerFollower, Progress
 from cluster.monitor.watchdog import Watchdog
-from cluster.session.failures import explain
 from cluster.session.placement import generate_needs
 from cluster.session.session import cluster_resources
+from cluster.session.worker import explain
 from engine.errors import DiskFullError, RunError
 from engine.plan.estimate import describe_missing
 from engine.plan.plan import Plan, PlannedItem

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import ray.exceptions
 
-from cluster.dataflow.dataflow import Read, run_dataflow
+from cluster.dataflow.blocks import Read
+from cluster.dataflow.dataflow import run_dataflow
 from cluster.dataflow.shard_row import ShardRow
 from cluster.phases.generate import read_planned
-from cluster.session.failures import explain
 from cluster.session.placement import generate_needs
 from cluster.session.session import SessionConfig, ray_session
+from cluster.session.worker import explain
 from engine.rounds.allocation import read_allocations
 from engine.run.lease import held
 from engine.run.retry import Retry, commit_retried, note_retry
