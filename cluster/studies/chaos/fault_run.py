@@ -1,4 +1,4 @@
-"""A run that is being disturbed: its drivers, one after the other, its nodes, and what was done to it so far."""
+"""The state of one run with injected faults: its driver, its nodes, and counters of what each fault left behind."""
 
 import logging
 import random
@@ -31,85 +31,84 @@ LOOK_S = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Hold what is run: its run file, its undisturbed run, and how long that took."""
+    """The run of a study: its run file, its baseline run without faults, and the seconds that the baseline took."""
 
     run: RunFile
     run_file: Path
-    calm: RunDirectory
-    calm_s: float
+    baseline: RunDirectory
+    baseline_s: float
 
 
-class World:
-    """Start a driver in `folder`, and keep the tallies of what befalls it.
+class FaultRun:
+    """Start a driver in `folder`, and count the faults and their effects.
 
-    `kills` counts by what was struck. `in_work` sums, over the faults, the shards that a stage had begun and not ended;
-    `torn` counts the faults after which a file lay about half-written, `unmarked` those after which a tar had no marker
-    yet. `orphans` outlived their driver, `failures` are drivers that ended by themselves and not well. Of the
-    `nodes_added` while there was work `nodes_used` got actors.
+    `kills` counts faults by target. `counts` has, by the fields of Trial: `in_work`, the shards that a stage had begun
+    and not finished, summed over faults; `torn`, faults after which a file was half-written; `unmarked`, faults after
+    which a tar had no marker yet; `orphans`, processes that outlived their driver; `failures`, drivers that ended by
+    themselves with an error; `nodes_added` while there was work, and `nodes_used`, those of them that got actors.
     """
 
-    def __init__(self, case: Case, folder: Path, chance: random.Random, nodes: Nodes | None) -> None:
-        self.case, self.out, self.chance, self.nodes = case, folder / "run", chance, nodes
+    def __init__(self, case: Case, folder: Path, rng: random.Random, nodes: Nodes | None) -> None:
+        self.case, self.out, self.rng, self._nodes = case, folder / "run", rng, nodes
         self.kills: Counter[str] = Counter()
-        self.in_work = self.torn = self.unmarked = self.orphans = self.failures = 0
-        self.nodes_added = self.nodes_used = 0
-        self._left_behind: list[tuple[float, list[psutil.Process]]] = []
+        self.counts: Counter[str] = Counter()
+        self._orphans: list[tuple[float, list[psutil.Process]]] = []
         self._log = folder / "log.txt"
         self.start()
 
+    @property
+    def nodes(self) -> Nodes:
+        """Return the nodes of the cluster; only for faults that need one."""
+        assert self._nodes is not None
+        return self._nodes
+
     def start(self) -> None:
-        """Start a driver, as the user does again after one that was lost."""
-        address = None if self.nodes is None else self.nodes.address
+        """Start a driver, as the user does after one was lost."""
+        address = None if self._nodes is None else self._nodes.address
         self.driver = Driver(self.case.run_file, self.out, self._log, address)
 
-    def leave_behind(self, processes: list[psutil.Process]) -> None:
-        """Remember the processes of a driver that is dead now."""
-        self._left_behind.append((time.monotonic() + GONE_S, processes))
+    def orphan(self, processes: list[psutil.Process]) -> None:
+        """Remember the processes of a dead driver."""
+        self._orphans.append((time.monotonic() + GONE_S, processes))
 
     def end(self) -> None:
-        """Count, and end, the processes that outlived their driver by far; wait until that is known of all."""
-        self.orphans += sum(outlast(processes, until) for until, processes in self._left_behind)
+        """Wait for the processes of dead drivers; count and kill those that do not end."""
+        self.counts["orphans"] += sum(outlast(processes, until) for until, processes in self._orphans)
 
     def is_over(self) -> bool:
         """Return whether the driver has ended."""
         return not self.driver.is_running()
 
     def pause(self, mean_s: float) -> bool:
-        """Wait a random time, most often short and now and then long; return whether there is still something to do."""
-        return wait_for(Moment(kind="any", after_s=self.chance.expovariate(1 / mean_s)), self.out, self.is_over)
+        """Wait an exponentially distributed time; return whether the run still goes on."""
+        return wait_for(Moment(kind="any", after_s=self.rng.expovariate(1 / mean_s)), self.out, self.is_over)
 
     @contextmanager
-    def noted(self, what: str) -> Iterator[None]:
-        """Count what is struck, and what lies about afterwards."""
-        notes = Storage(str(self.out)).list(ATTEMPTS, ".json")
+    def fault(self, target: str) -> Iterator[None]:
+        """Count the fault that the body injects, and the unfinished files after it."""
+        in_work = {name[:6] for name in Storage(str(self.out)).list(ATTEMPTS, ".json")}
         yield
         state = State.of(self.out)
-        self.kills[what] += 1
-        self.in_work += len({name[:6] for name in notes})
-        self.torn += bool(state.writing or state.marking)
-        self.unmarked += bool(state.unmarked)
-        num_shards = self.case.calm.info.num_shards
-        LOG.info("%s; %s; %d of %d shards done", what, state.describe(), len(state.markers), num_shards)
+        self.kills[target] += 1
+        self.counts["in_work"] += len(in_work)
+        self.counts["torn"] += bool(state.writing or state.marking)
+        self.counts["unmarked"] += bool(state.unmarked)
+        num_shards = self.case.baseline.info.num_shards
+        LOG.info("%s; %s; %d of %d shards done", target, state.describe(), len(state.markers), num_shards)
 
-    def join(self) -> "Node":
-        """Let a node join."""
-        assert self.nodes is not None
-        return self.nodes.add()
-
-    def watch(self, node: "Node") -> None:
-        """See whether a node that has joined gets actors; one that came when all the work had gone out needs none."""
+    def wait_until_used(self, node: "Node") -> None:
+        """Count a new node, and whether it gets actors; one that is added when no shard is left needs none."""
         end = time.monotonic() + USED_S
         while time.monotonic() < end and not self.is_over():
             if actors_on(node):
-                self.nodes_added += 1
-                self.nodes_used += 1
+                self.counts.update(("nodes_added", "nodes_used"))
                 return
             time.sleep(LOOK_S)
-        self.nodes_added += not self.is_over()
+        self.counts["nodes_added"] += not self.is_over()
 
     def workers(self) -> dict[str, list[psutil.Process]]:
-        """Return the workers of the run by pool, and the tasks."""
-        processes = self.driver.processes() if self.nodes is None else psutil.Process().children(recursive=True)
+        """Return the worker processes of the run by actor pool, and those of tasks."""
+        processes = self.driver.processes() if self._nodes is None else psutil.Process().children(recursive=True)
         found: dict[str, list[psutil.Process]] = {}
         for process in processes:
             if pool := pool_of(process):

@@ -1,106 +1,89 @@
-"""The faults: each strikes a run once."""
+"""The fault injectors: each injects its fault into a run once, or does nothing if the run has ended."""
 
 import time
-from collections.abc import Callable
-from typing import assert_never
+from collections.abc import Callable, Mapping
 
 from cluster.studies.chaos.driver import kill_all
+from cluster.studies.chaos.fault_run import FaultRun
 from cluster.studies.chaos.faults import Fault
 from cluster.studies.chaos.moments import Moment, wait_for
-from cluster.studies.chaos.world import World
 
-# Between one strike and the next, where none waits for a moment of writing: an actor has to load its models.
+# Mean time between faults that do not wait for a moment of writing: an actor has to load its models.
 ACTOR_PAUSE_S, NODE_PAUSE_S = 12.0, 16.0
-# A spot machine goes two minutes after its notice, and another comes when it comes; here nobody waits so long.
+# Much shorter than on a cloud, where a spot machine ends two minutes after its notice.
 NOTICE_S, BACK_S, LATE_S = 10.0, 5.0, 10.0
 
 
-def strike_of(fault: Fault) -> Callable[[World], None]:
-    """Return the function that strikes a run once, or does nothing where it has ended before."""
-    match fault:
-        case "driver":
-            return strike_driver
-        case "actor":
-            return strike_actor
-        case "node":
-            return strike_node
-        case "drain":
-            return strike_drain
-        case "late":
-            return strike_late
-        case "storm":
-            return strike_storm
-        case _:
-            assert_never(fault)
-
-
-def strike_driver(world: World) -> None:
-    """Kill the driver at a drawn moment, every second time with all of its processes; start another."""
-    # A run that goes on from some shards is over sooner than the undisturbed one.
-    moment = Moment.draw(world.chance, world.case.calm_s / 2)
-    with_others = world.chance.random() < 0.5
-    if not wait_for(moment, world.out, world.is_over):
+def kill_driver(run: FaultRun) -> None:
+    """Kill the driver at a random moment, half of the times with all of its processes; start another."""
+    # A resumed run ends sooner than the baseline.
+    moment = Moment.draw(run.rng, run.case.baseline_s / 2)
+    with_others = run.rng.random() < 0.5
+    if not wait_for(moment, run.out, run.is_over):
         return
-    others = world.driver.processes()
-    with world.noted("driver with its workers" if with_others else "driver"):
-        world.driver.kill(others if with_others else ())
-        world.leave_behind(others)
-    # At once, as a person does: what the first one started may still be at work.
-    world.start()
+    others = run.driver.processes()
+    with run.fault("driver with its workers" if with_others else "driver"):
+        run.driver.kill(others if with_others else ())
+        run.orphan(others)
+    # At once: processes of the first driver may still be working.
+    run.start()
 
 
-def strike_actor(world: World) -> None:
-    """Kill one worker of a drawn kind: an actor of some pool, or a task that reads or commits."""
-    if not world.pause(ACTOR_PAUSE_S):
-        return
-    workers = world.workers()
-    if workers:
-        kind = world.chance.choice(sorted(workers))
-        with world.noted(kind):
-            kill_all([world.chance.choice(workers[kind])])
+def kill_actor(run: FaultRun) -> None:
+    """Kill one worker of a random kind: an actor of some pool, or a task that reads or commits."""
+    if run.pause(ACTOR_PAUSE_S) and (workers := run.workers()):
+        kind = run.rng.choice(sorted(workers))
+        with run.fault(kind):
+            kill_all([run.rng.choice(workers[kind])])
 
 
-def strike_node(world: World) -> None:
-    """Kill the older node with all that works on it; another joins later."""
-    assert world.nodes is not None
-    if world.pause(NODE_PAUSE_S):
-        with world.noted("node"):
-            world.nodes.kill(world.nodes.alive[0])
-        world.pause(BACK_S)
-        world.watch(world.join())
+def kill_node(run: FaultRun) -> None:
+    """Kill the older node with all of its processes; add another later."""
+    if run.pause(NODE_PAUSE_S):
+        with run.fault("node"):
+            run.nodes.kill(run.nodes.alive[0])
+        run.pause(BACK_S)
+        run.wait_until_used(run.nodes.add())
 
 
-def strike_drain(world: World) -> None:
-    """Give the older node notice, let another join, and kill the first when its time has come."""
-    assert world.nodes is not None
-    if world.pause(NODE_PAUSE_S):
-        node, end = world.nodes.alive[0], time.monotonic() + NOTICE_S
-        world.nodes.drain(node, NOTICE_S)
-        new = world.join()
+def drain_node(run: FaultRun) -> None:
+    """Give the older node a preemption notice, add another, and kill the first when its time is over."""
+    if run.pause(NODE_PAUSE_S):
+        node, end = run.nodes.alive[0], time.monotonic() + NOTICE_S
+        run.nodes.drain(node, NOTICE_S)
+        new = run.nodes.add()
         time.sleep(max(end - time.monotonic(), 0))
-        with world.noted("drained node"):
-            world.nodes.kill(node)
-        world.watch(new)
+        with run.fault("drained node"):
+            run.nodes.kill(node)
+        run.wait_until_used(new)
 
 
-def strike_late(world: World) -> None:
-    """Let a node join a run that waits for one: the first, or a second for the actors that have no room on it."""
-    assert world.nodes is not None
-    is_first = not world.nodes.alive
-    if wait_for(Moment(kind="any", after_s=LATE_S), world.out, world.is_over):
-        with world.noted("first node late" if is_first else "second node late"):
-            new = world.join()
-        world.watch(new)
+def add_node_late(run: FaultRun) -> None:
+    """Add a node to a run that waits for it: the first, or a second for the actors that do not fit on the first."""
+    is_first = not run.nodes.alive
+    if wait_for(Moment(kind="any", after_s=LATE_S), run.out, run.is_over):
+        with run.fault("first node late" if is_first else "second node late"):
+            new = run.nodes.add()
+        run.wait_until_used(new)
 
 
-def strike_storm(world: World) -> None:
-    """Kill the driver, an actor and a node in one moment; start another driver, and let another node join."""
-    assert world.nodes is not None
-    if not world.pause(NODE_PAUSE_S):
+def kill_all_kinds(run: FaultRun) -> None:
+    """Kill the driver, an actor and a node at once; start another driver and add another node."""
+    if not run.pause(NODE_PAUSE_S):
         return
-    actors = [process for pool in world.workers().values() for process in pool]
-    with world.noted("driver, actor and node"):
-        world.driver.kill([world.chance.choice(actors)] if actors else [])
-        world.nodes.kill(world.chance.choice(world.nodes.alive))
-    world.start()
-    world.watch(world.join())
+    actors = [process for pool in run.workers().values() for process in pool]
+    with run.fault("driver, actor and node"):
+        run.driver.kill([run.rng.choice(actors)] if actors else [])
+        run.nodes.kill(run.rng.choice(run.nodes.alive))
+    run.start()
+    run.wait_until_used(run.nodes.add())
+
+
+INJECTORS: Mapping[Fault, Callable[[FaultRun], None]] = {
+    "driver": kill_driver,
+    "actor": kill_actor,
+    "node": kill_node,
+    "drain": drain_node,
+    "late": add_node_late,
+    "storm": kill_all_kinds,
+}

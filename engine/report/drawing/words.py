@@ -49,9 +49,11 @@ def duration(seconds: float | None) -> str:
     """Return a time in its two largest units: 4 min 12 s."""
     if seconds is None:
         return DASH
-    if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 10:
+        return f"{seconds:.1f} s" if seconds > 1 else f"{seconds:.2g} s"
     whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
     hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from tiny_runs import tiny_plan, tiny_results
 
-from cluster.monitor.activity import Activity, StageActivity, duration
+from cluster.monitor.activity import Activity, StageActivity
 from cluster.monitor.progress import MarkerFollower, Progress, Snapshot, describe, describe_stage, snapshot
 from cluster.monitor.watchdog import Watchdog
 from cluster.session.placement import Resources
 from engine.plan.plan import Plan
+from engine.report.drawing.words import duration
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
 from engine.runfile.run import LimitsConfig
@@ -132,4 +133,4 @@ def test_on_a_terminal_there_is_a_live_display(planned: tuple[RunDirectory, Plan
 
 
 def test_durations_are_for_people() -> None:
-    assert [duration(seconds) for seconds in (0.42, 12.4, 200, 7500)] == ["0.4 s", "12 s", "3 min 20 s", "2 h 5 min"]
+    assert [duration(seconds) for seconds in (0.42, 12.4, 200, 7500)] == ["0.42 s", "12 s", "3 min 20 s", "2 h 5 min"]
