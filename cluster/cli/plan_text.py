@@ -1,4 +1,4 @@
-"""What `counterforge plan` prints: splits, classes, plugins, and the estimate of what generating will take."""
+"""What `counterforge plan` prints: splits, classes, plugins, and the estimated cost of generating."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ MAX_CLASSES = 20
 
 
 def plan_lines(run: RunFile, out: str) -> list[str]:
-    """Return the plan of a run as lines for a person; writes nothing."""
+    """Return the lines that describe the plan of a run; writes nothing."""
     store = HashStore(Storage(out))
     plan = make_plan(run, store)
     lines = [f"plan {plan.digest[:12]} of {run.name!r}", "", *_splits(plan), ""]
@@ -38,7 +38,7 @@ def plan_lines(run: RunFile, out: str) -> list[str]:
 
 
 def _place(target: str) -> str:
-    """Return in words where the code of `package.module:name` lies, without running any of it."""
+    """Return in words the file of `package.module:name`, without importing it."""
     module = target.partition(":")[0]
     if (spec := _find_module(module)) is None:
         return f"but no module {module!r} is found from here"
@@ -46,7 +46,7 @@ def _place(target: str) -> str:
 
 
 def _find_module(module: str) -> ModuleSpec | None:
-    """Return where a module lies. importlib.util.find_spec would import, and so run, the packages above it."""
+    """Return the spec of a module; importlib.util.find_spec would import its parent packages, and so run them."""
     path: Sequence[str] | None = None
     spec: ModuleSpec | None = None
     name = ""
@@ -86,7 +86,7 @@ def _splits(plan: Plan) -> list[str]:
 
 
 def _rounds(run: RunFile, plan: Plan) -> list[str]:
-    """Return a line for each round where there are several."""
+    """Return a line for each round, if there are several."""
     if run.rounds.count == 1:
         return []
     num_train = plan.num_train_shards
@@ -101,7 +101,7 @@ def _rounds(run: RunFile, plan: Plan) -> list[str]:
 
 
 def _early(run: RunFile, plan: Plan) -> list[str]:
-    """Return a line on the pilot where edits are rejected early, and one where nothing is left to reject."""
+    """Return a line on the calibration shards of early rejection, if it is on."""
     found = early_editor(run)
     if found is None:
         return []
@@ -117,7 +117,7 @@ def _early(run: RunFile, plan: Plan) -> list[str]:
 
 
 def _earlier(run: RunFile, out: str) -> tuple[Measured | None, str]:
-    """Return what an earlier run in the same directory measured, and what there is to say of it."""
+    """Return the times that an earlier run in the same directory measured, and a note on its progress."""
     try:
         rundir = RunDirectory.open(out)
     except UserError:

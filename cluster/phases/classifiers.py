@@ -1,4 +1,4 @@
-"""Ask classifiers many things in parallel: in one pool of actors inside a Ray session, else in this process."""
+"""Evaluate functions of classifiers in parallel: in a pool of actors inside a Ray session, else in this process."""
 
 import logging
 import pickle
@@ -30,7 +30,7 @@ Task = Callable[["Classifier"], Answer]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRef:
-    """Name a classifier so that any worker can load it. With a `storage` the model is a folder inside it."""
+    """A reference to a classifier that any worker can load. With a `storage` the model is a folder inside it."""
 
     config: ProbeConfig
     classes: tuple[str, ...]
@@ -39,7 +39,7 @@ class ClassifierRef:
 
     @property
     def name(self) -> str:
-        """Return what the run file calls it."""
+        """Return its name in the run file."""
         return self.config.model.name if self.config.model else str(self.config.callable)
 
     def load(self) -> "Classifier":
@@ -50,7 +50,7 @@ class ClassifierRef:
             return Classifier(config, self.classes, self.offline)
 
     def digest(self) -> str:
-        """Return what names its predictions."""
+        """Return the digest that names its predictions."""
         from actors.classifier.classifier import classifier_digest
 
         with self._local_config() as config:
@@ -71,25 +71,25 @@ class ClassifierRef:
 
 @dataclass(frozen=True, kw_only=True)
 class Question(Generic[Answer]):
-    """Hold what one classifier is asked: a function of it that can be pickled."""
+    """A classifier and a function of it that can be pickled."""
 
     ref: ClassifierRef
     task: Task[Answer]
 
 
 def ask(questions: Sequence[Question[Answer]], what: str) -> list[Answer]:
-    """Return the answers in the order of the questions; the log says every quarter of a minute how far `what` is.
+    """Return the answers in the order of the questions; the progress is logged under the name `what`.
 
-    An actor holds one classifier at a time, so questions to the same one should stand together. Raises ModelError, and
-    what a task raises.
+    An actor holds one classifier at a time, so questions to the same one should be adjacent. Raises ModelError, and
+    the errors of tasks.
     """
     found: dict[int, Answer] = {}
-    start = said = monotonic()
+    start = logged = monotonic()
     for place, answer in _ask_pool(questions) if in_session() else _ask_here(questions):
         found[place] = answer
         now = monotonic()
-        if now - said >= MIN_LINE_S and len(found) < len(questions):
-            said = now
+        if now - logged >= MIN_LINE_S and len(found) < len(questions):
+            logged = now
             left = (now - start) / len(found) * (len(questions) - len(found))
             LOG.info("%s: %d/%d parts, %s left", what, len(found), len(questions), duration(left))
     return [found[place] for place in range(len(questions))]
@@ -105,15 +105,15 @@ def _ask_here(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answ
 
 
 def in_session() -> bool:
-    """Return whether this process holds a Ray session; Ray is not imported for the question, that takes a second."""
+    """Return whether this process has a Ray session; does not import Ray, which takes a second."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 class ClassifierActor:
-    """Answer questions, one a row, and hold the classifier of the last one on its device.
+    """Answer questions, one a row, and keep the classifier of the last one on its device.
 
-    Pickles go from the driver to its workers and back, as all that Ray carries; no one else has the session's token.
+    Questions and answers travel as pickles, as all that Ray carries; only this session has its token.
     """
 
     def __init__(self) -> None:
@@ -122,7 +122,7 @@ class ClassifierActor:
         self._classifier: Classifier | None = None
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Return the places of the questions and the pickled answers."""
+        """Return the positions of the questions and the pickled answers."""
         import pyarrow as pa
 
         questions = map(pickle.loads, block["question"].to_pylist())  # nosec B301 # of this session
@@ -133,7 +133,7 @@ class ClassifierActor:
         what = f"classifier {question.ref.name!r}"
         with error_context(what):
             if self._classifier is None or self._ref != question.ref:
-                # The old one goes first: a device need not have room for both.
+                # The old one is freed first: a device may not have room for both.
                 self._ref = self._classifier = None
                 self._classifier, self._ref = load_with_retries(f"the start of {what}", question.ref.load), question.ref
             return question.task(self._classifier)
