@@ -37,6 +37,7 @@ def add_commands(commands: Commands) -> None:
     add_cluster(parser)
     for name, command in (("probe", probe), ("reinforce", reinforce)):
         parser = add_command(commands, name, command)
+        parser.set_defaults(follow=False)
         add_run_directory(parser)
         add_overrides(parser)
         add_cluster(parser)
@@ -141,8 +142,7 @@ def probe(options: argparse.Namespace) -> int:
       counterforge probe runs/wardrobe
       counterforge probe runs/wardrobe --set probe.min_drop=0.1
     """
-    rundir = _run_phase("probe", options)
-    for line in weakness_lines(rundir):
+    for line in weakness_lines(_run_phase("probe", options)):
         print(line)
     return 0
 
@@ -158,27 +158,22 @@ def reinforce(options: argparse.Namespace) -> int:
       counterforge reinforce runs/wardrobe
       counterforge reinforce runs/wardrobe --set reinforce.trained=lora
     """
-    if options.follow:
-        from cluster.phases.follow import follow_run
-
-        rundir = open_directory(options.run)
-        run = rundir.change(options.overrides)
-        follow_run(run, rundir, rundir.plan(), session_of(options), options.take_over)
-    else:
-        rundir = _run_phase("reinforce", options)
-    for line in verdict_lines(rundir):
+    for line in verdict_lines(_run_phase("reinforce", options)):
         print(line)
     return 0
 
 
 def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
     """Run one phase of a run directory, also if it is done."""
+    from cluster.phases.follow import follow_run
     from cluster.phases.pipeline import run_phases
 
-    rundir, session = open_directory(options.run), session_of(options)
-    run = rundir.change(options.overrides)
-    take_over = options.take_over
-    run_phases((name,), run, rundir, rundir.plan(), session, live_console(), again=True, take_over=take_over)
+    rundir, session, take_over = open_directory(options.run), session_of(options), options.take_over
+    run, planned = rundir.change(options.overrides), rundir.plan()
+    if options.follow:
+        follow_run(run, rundir, planned, session, take_over)
+    else:
+        run_phases((name,), run, rundir, planned, session, live_console(), again=True, take_over=take_over)
     return rundir
 
 

@@ -1,4 +1,4 @@
-"""One shard between two stages, and how it travels: its pictures untouched, beside what is metadata of them."""
+"""One shard between two stages, and its pickling: images as buffers, everything else by columns."""
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence

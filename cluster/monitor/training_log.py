@@ -106,13 +106,7 @@ def _event_file(line: Line, wall_time: float) -> bytes:
 
 def _record(data: bytes) -> bytes:
     """Return a record of the TFRecord format: length, its checksum, data, its checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
     length = struct.pack("<Q", len(data))
-    return length + _checksum(length) + data + _checksum(data)
-
-
-def _checksum(data: bytes) -> bytes:
-    """Return the masked CRC-32C of the TFRecord format."""
-    from tensorboardX.crc32c import crc32c
-
-    crc = crc32c(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    return b"".join((length, struct.pack("<I", masked_crc32c(length)), data, struct.pack("<I", masked_crc32c(data))))

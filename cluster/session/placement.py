@@ -106,13 +106,13 @@ def _need(path: str, placement: Placement) -> Need:
 def _check_one_actor(need: Need, capacity: Capacity) -> None:
     if any(node.num_cpus >= need.num_cpus and node.num_gpus >= need.num_gpus for node in capacity.nodes):
         return
-    if need.num_gpus > max((node.num_gpus for node in capacity.nodes), default=0):
-        most = max((node.num_gpus for node in capacity.nodes), default=0)
-        _refuse_gpus(need, capacity, asked=need.num_gpus, have=most)
-    cores = max((node.num_cpus for node in capacity.nodes), default=0)
+    most_gpus = max((node.num_gpus for node in capacity.nodes), default=0)
+    if need.num_gpus > most_gpus:
+        _refuse_gpus(need, capacity, asked=need.num_gpus, have=most_gpus)
+    most_cpus = max((node.num_cpus for node in capacity.nodes), default=0)
     raise PlacementError(
         f"one actor of {need.path} asks for {need.num_cpus:g} CPU cores"
-        f"{f' beside {need.num_gpus:g} GPUs' if need.num_gpus else ''}, the largest machine has {cores:g}: "
+        f"{f' beside {need.num_gpus:g} GPUs' if need.num_gpus else ''}, the largest machine has {most_cpus:g}: "
         f"lower it, for example --set {need.path}.placement.num_cpus=1"
     )
 
@@ -143,8 +143,5 @@ def _refuse_gpus(need: Need, capacity: Capacity, *, asked: float, have: float, h
         lower = f"run on the CPU with --set {need.path}.placement.num_gpus=0 --set {need.path}.placement.device=auto"
     join = "join a cluster with --address" if capacity.local else "pass --autoscaling if the cluster grows on demand"
     others = f", {held:g} of them held by the stages before" if held else ""
-    raise PlacementError(f"{need.path} asks for {_gpus(asked)}, {place} has {have:g}{others}: {lower}, or {join}")
-
-
-def _gpus(count: float) -> str:
-    return f"{count:g} GPU{'' if count == 1 else 's'}"
+    gpus = f"{asked:g} GPU{'' if asked == 1 else 's'}"
+    raise PlacementError(f"{need.path} asks for {gpus}, {place} has {have:g}{others}: {lower}, or {join}")

@@ -91,10 +91,10 @@ class FaultRun:
         state = State.of(self.out)
         self.kills[target] += 1
         self.counts["in_work"] += len(in_work)
-        self.counts["torn"] += bool(state.writing or state.marking)
-        self.counts["unmarked"] += bool(state.unmarked)
-        num_shards = self.case.baseline.info.num_shards
-        LOG.info("%s; %s; %d of %d shards done", target, state.describe(), len(state.markers), num_shards)
+        self.counts["torn"] += state.num_torn > 0
+        self.counts["unmarked"] += state.num_unmarked > 0
+        done = f"{len(state.files['done'])} of {self.case.baseline.info.num_shards} shards done"
+        LOG.info("%s; %d half-written, %d without marker; %s", target, state.num_torn, state.num_unmarked, done)
 
     def wait_until_used(self, node: "Node") -> None:
         """Count a new node, and whether it gets actors; one that is added when no shard is left needs none."""

@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -56,49 +56,36 @@ def wait_for(moment: Moment, out: Path, is_over: Callable[[], bool]) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """The files of a run directory: temporary files of shards and of markers, tars, markers."""
+    """The files of a run directory by the moments that they show, `rename`: tars without a marker."""
 
-    writing: frozenset[str]
-    marking: frozenset[str]
-    tars: frozenset[str]
-    markers: frozenset[str]
+    files: Mapping[Kind, frozenset[str]]
 
     @classmethod
     def of(cls, out: Path) -> "State":
         """List a run directory, which may not exist yet."""
         storage = Storage(str(out))
-        return cls(
-            writing=frozenset(storage.unfinished(SHARDS)),
-            marking=frozenset(storage.unfinished(DONE)),
-            tars=frozenset(name.removesuffix(".tar") for name in storage.list(SHARDS, ".tar")),
-            markers=frozenset(name.removesuffix(".json") for name in storage.list(DONE, ".json")),
-        )
+        files: dict[Kind, frozenset[str]] = {
+            "write": frozenset(storage.unfinished(SHARDS)),
+            "marker": frozenset(storage.unfinished(DONE)),
+        }
+        tars = {name.removesuffix(".tar") for name in storage.list(SHARDS, ".tar")}
+        files["done"] = frozenset(name.removesuffix(".json") for name in storage.list(DONE, ".json"))
+        files["rename"] = frozenset(tars - files["done"])
+        return cls(files=files)
 
     @property
-    def unmarked(self) -> frozenset[str]:
-        """Return the shards that have a tar and no marker."""
-        return self.tars - self.markers
+    def num_torn(self) -> int:
+        """Return the number of half-written files."""
+        return len(self.files["write"] | self.files["marker"])
 
-    def describe(self) -> str:
-        """Return the unfinished files in words, for the log."""
-        num_unfinished = len(self.writing | self.marking)
-        found = [
-            *([f"{num_unfinished} half-written"] if num_unfinished else []),
-            *([f"{len(self.unmarked)} without a marker"] if self.unmarked else []),
-        ]
-        return f"left {' and '.join(found)}" if found else "no unfinished file"
+    @property
+    def num_unmarked(self) -> int:
+        """Return the number of tars without a marker."""
+        return len(self.files["rename"])
 
     def shows(self, moment: Moment, before: "State") -> bool:
         """Return whether the moment has come, given the state `before` the wait."""
-        new = len(self.markers - before.markers)
-        match moment.kind:
-            case "write":
-                return new >= moment.num_shards and bool(self.writing - before.writing)
-            case "rename":
-                return new >= moment.num_shards and bool(self.unmarked - before.unmarked)
-            case "marker":
-                return new >= moment.num_shards and bool(self.marking - before.marking)
-            case "done":
-                return new > moment.num_shards
-            case "any":
-                return True
+        new = {kind: names - before.files[kind] for kind, names in self.files.items()}
+        if moment.kind == "done":
+            return len(new["done"]) > moment.num_shards
+        return len(new["done"]) >= moment.num_shards and bool(new[moment.kind])

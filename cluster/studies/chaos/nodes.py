@@ -1,13 +1,12 @@
 """A small Ray cluster on this machine whose nodes, which are processes, can be killed, drained and added."""
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -102,15 +101,13 @@ def actors_on(node: "Node") -> int:
 def own_ray() -> Iterator[None]:
     """Let Ray write to a temporary folder, so that another Ray of this machine is not touched."""
     prepare_environment(local=True)
-    # Short: a socket's path may have 107 characters.
-    folder = tempfile.mkdtemp(prefix="cf-", dir="/tmp")  # nosec B108 # made with a name that none can guess
     before = os.environ.get("RAY_TMPDIR")
-    os.environ["RAY_TMPDIR"] = folder
-    try:
-        yield
-    finally:
-        if before is None:
+    # Short: a socket's path may have 107 characters.
+    with TemporaryDirectory(prefix="cf-", dir="/tmp", ignore_cleanup_errors=True) as folder:  # nosec B108 # unguessable
+        os.environ["RAY_TMPDIR"] = folder
+        try:
+            yield
+        finally:
             del os.environ["RAY_TMPDIR"]
-        else:
-            os.environ["RAY_TMPDIR"] = before
-        shutil.rmtree(folder, ignore_errors=True)
+            if before is not None:
+                os.environ["RAY_TMPDIR"] = before
