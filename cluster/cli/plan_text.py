@@ -10,6 +10,7 @@ from engine.plan.hash_store import HashStore
 from engine.plan.plan import Plan, make_plan
 from engine.rounds.allocation import shards_by_round
 from engine.run.directory import RunDirectory
+from engine.runfile.rounds import RoundsConfig
 from engine.runfile.run import RunFile
 from engine.runfile.stages import PluginConfig
 from engine.selection.early import early_editor, split_pilot
@@ -24,7 +25,7 @@ def plan_lines(run: RunFile, out: str) -> list[str]:
     plan = make_plan(run, store)
     lines = [f"plan {plan.digest[:12]} of {run.name!r}", "", *_splits(plan), ""]
     lines += _near_duplicates(plan, store)
-    lines += _rounds(run, plan)
+    lines += _rounds(run.rounds, plan)
     lines += _early(run, plan)
     measured, note = _earlier(run, out)
     lines += describe(estimate_run(run, plan, measured))
@@ -85,13 +86,13 @@ def _splits(plan: Plan) -> list[str]:
     return lines
 
 
-def _rounds(run: RunFile, plan: Plan) -> list[str]:
+def _rounds(rounds: RoundsConfig, plan: Plan) -> list[str]:
     """Return a line for each round, if there are several."""
-    if run.rounds.count == 1:
+    if rounds.count == 1:
         return []
     num_train = plan.num_train_shards
     lines = []
-    for number, shards in enumerate(shards_by_round(plan, run.rounds), 1):
+    for number, shards in enumerate(shards_by_round(plan, rounds), 1):
         train = [index for index in shards if index < num_train]
         sources = sum(len(plan.keys(index)) for index in train)
         how = "as the run file says" if number == 1 else f"where the classifier of round {number - 1} is weak"

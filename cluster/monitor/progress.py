@@ -106,10 +106,8 @@ class MarkerFollower:
         before: Sequence[int] = (),
         meter: "RunMeter | None" = None,
     ) -> None:
-        self._rundir = rundir
-        self._num_shards = num_shards
-        self._num_sources = num_sources
-        self._meter = meter
+        self._rundir, self._num_shards, self._num_sources = rundir, num_shards, num_sources
+        self.meter = meter
         self._num_before = len(before)
         self._unread = deque(before)
         self._added: SimpleQueue[Marker] = SimpleQueue()
@@ -126,8 +124,8 @@ class MarkerFollower:
             marker = self._added.get()
             self._all.add(marker)
             self._new.add(marker)
-            if self._meter is not None:
-                self._meter.record_commit(marker)
+            if self.meter is not None:
+                self.meter.record_commit(marker)
         self._read_some()
         done, elapsed = self._num_before + self._new.num_markers, monotonic() - self._start
         state = _snapshot(self._all, self._num_shards, self._num_sources)
@@ -156,7 +154,7 @@ class Progress:
     """Show a run's state from a background thread while the body of the `with` works.
 
     With a console it is a live display, without one log lines. Where the watchdog finds that the run should end, the
-    main thread is interrupted, and `ended` is the reason. The meter records the numbers that are shown.
+    main thread is interrupted, and `ended` is the reason. The follower's meter records the numbers that are shown.
     """
 
     def __init__(
@@ -165,11 +163,10 @@ class Progress:
         activity: Callable[[], Activity],
         watchdog: "Watchdog",
         console: "Console | None" = None,
-        meter: "RunMeter | None" = None,
     ) -> None:
         self.ended: str | None = None
         self._follower, self._activity, self._watchdog = follower, activity, watchdog
-        self._console, self._meter = console, meter
+        self._console, self._meter = console, follower.meter
         self._live: Live | None = None
         self._stop = Event()
         self._thread = Thread(target=self._follow, name="progress", daemon=True)
@@ -183,8 +180,8 @@ class Progress:
         if self._console is not None:
             from rich.live import Live
 
-            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
-            self._live.start()
+            live = Live(console=self._console, refresh_per_second=2, transient=True)
+            self._live = self._stack.enter_context(live)
         self._thread.start()
         return self
 
@@ -194,8 +191,6 @@ class Progress:
         """Stop, and log the final state."""
         self._stop.set()
         self._thread.join()
-        if self._live is not None:
-            self._live.stop()
         self._stack.close()
         state = self._follower.poll()
         self._record(state, Activity())

@@ -82,10 +82,9 @@ def _make_shards(
     if not pending:
         return
     reader = partial(PlannedShard, run.data.train, plan)
-    meter = RunMeter(rundir)
-    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, done, meter)
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, done, RunMeter(rundir))
     watchdog = Watchdog(run.limits, generate_needs(run), rundir.storage, dataflow_activity, cluster_resources)
-    with Progress(follower, dataflow_activity, watchdog, console, meter) as progress:
+    with Progress(follower, dataflow_activity, watchdog, console) as progress:
         try:
             for marker in run_dataflow(run, pending, reader, commit, rundir.storage):
                 follower.add(marker)

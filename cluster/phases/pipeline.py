@@ -116,14 +116,14 @@ def all_phases(
         *_round_phases(run, rundir, plan, console),
         Phase(
             name="probe",
-            needs=[probe_needs(run)],
+            needs=[probe_needs(run.probe)],
             is_there=exist(WEAKNESS),
             digest=probe_digest,
             run=lambda: _probe(run, rundir),
         ),
         Phase(
             name="reinforce",
-            needs=[*([reinforce_needs(run)] if run.probe.model else []), probe_needs(run)],
+            needs=[*([reinforce_needs(run.reinforce)] if run.probe.model else []), probe_needs(run.probe)],
             is_there=exist(*((REINFORCE,) if run.probe.model else ()), EVALUATION),
             digest=reinforce_digest,
             run=lambda: _reinforce(run, rundir, follow=follow),
@@ -138,7 +138,7 @@ def _round_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Cons
         if number > 1:
             yield Phase(
                 name="allocate",
-                needs=[probe_needs(run), reinforce_needs(run)],
+                needs=[probe_needs(run.probe), reinforce_needs(run.reinforce)],
                 is_there=partial(_is_allocated, rundir, number, shards),
                 digest=lambda: None,
                 run=partial(allocate_round, run, rundir, plan, number),

@@ -23,6 +23,7 @@ from engine.selection.early import read_cuts, steer_by
 if TYPE_CHECKING:
     from engine.plan.plan import Plan
     from engine.run.directory import RunDirectory
+    from engine.runfile.data import AnySource
     from engine.runfile.run import RunFile
     from engine.shards.marker import Marker
 
@@ -68,7 +69,7 @@ def _retry_shards(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources:
     for (allocation, early), shards in alike.items():
         steered = run if allocation is None else allocations[allocation].steer(run)
         steered = steer_by(steered, cuts, early)
-        reader, commit = partial(_reader, run, plan, sources), partial(_commit, rundir, sources)
+        reader, commit = partial(_reader, run.data.train, plan, sources), partial(_commit, rundir, sources)
         try:
             for marker in run_dataflow(steered, shards, reader, commit, rundir.storage):
                 done += 1
@@ -77,9 +78,9 @@ def _retry_shards(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources:
             raise explain(error) from error
 
 
-def _reader(run: "RunFile", plan: "Plan", sources: Mapping[int, Collection[str]], index: int) -> Read:
-    items = [planned for planned in plan.shard(index) if planned.item.key in sources[index]]
-    return partial(read_planned, run.data.train, index, items)
+def _reader(source: "AnySource", plan: "Plan", keys: Mapping[int, Collection[str]], index: int) -> Read:
+    items = [planned for planned in plan.shard(index) if planned.item.key in keys[index]]
+    return partial(read_planned, source, index, items)
 
 
 def _commit(rundir: "RunDirectory", sources: Mapping[int, Collection[str]], row: ShardRow) -> "Marker":

@@ -1,12 +1,14 @@
 """Placement: compare the resources that a run needs with those of the machines, before anything starts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import NoReturn
 
 from engine.errors import PlacementError
 from engine.runfile.fields import Placement
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
 
 # CPUs of a read or commit task, which mostly waits for storage. Actor pools leave RESERVED_CPUS for these tasks.
@@ -70,16 +72,15 @@ def generate_needs(run: RunFile) -> list[Need]:
     return [_need(f"stages.{group[0]}", group_placement(run, group)) for group in run.stage_groups()]
 
 
-def probe_needs(run: RunFile) -> list[Need]:
+def probe_needs(config: ProbeConfig) -> list[Need]:
     """Return the need of the probe."""
-    return [_need("probe", run.probe.placement)]
+    return [_need("probe", config.placement)]
 
 
-def reinforce_needs(run: RunFile) -> list[Need]:
+def reinforce_needs(config: ReinforceConfig) -> list[Need]:
     """Return the need of the fine-tuning, whose workers start together."""
-    placement, workers = run.reinforce.placement, run.reinforce.num_workers
-    need = Need(path="reinforce", num_cpus=placement.num_cpus, num_gpus=placement.num_gpus, replicas=(workers, workers))
-    return [need]
+    need = _need("reinforce", config.placement)
+    return [replace(need, replicas=(config.num_workers, config.num_workers))]
 
 
 def check_placement(phases: Sequence[Sequence[Need]], capacity: Capacity) -> None:

@@ -33,7 +33,7 @@ def curve_figures(
         settings = (f"stages.perturber.edits={EDITS}", "reinforce.arms=[reinforced]")
         run, rundir, plan = open_seed(folder, "curve", seed, num_sources, num_steps, settings)
         run_phases(("generate", "allocate", "probe"), run, rundir, plan)
-        with ray_session([reinforce_needs(run)]):
+        with ray_session([reinforce_needs(run.reinforce)]):
             for name, count in PER_SOURCE.items():
                 found[name].append(_conflict_accuracy(run, rundir, name, count / sum(EDITS.values())))
                 print(f"seed {seed}: {name} a source: {found[name][-1]:.3f}", flush=True)

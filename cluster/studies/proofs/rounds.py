@@ -75,7 +75,7 @@ def run_trial(out: Path, run_file: Path, seed: int, num_sources: int, num_rounds
     run = trial_run(run_file, seed, num_sources, num_rounds)
     rundir, plan = open_run(run, str(out / f"rounds-{num_rounds}-{num_sources}-{seed}"))
     run_phases(("generate", "allocate", "probe"), run, rundir, plan)
-    with ray_session([reinforce_needs(run)]):
+    with ray_session([reinforce_needs(run.reinforce)]):
         reinforce_run(run, rundir)
     counts = [marker.counts for index, marker in rundir.markers().items() if index < plan.num_train_shards]
     images = sum(found.candidates + found.placebos + found.rejected_placebos for found in counts)
