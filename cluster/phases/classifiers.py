@@ -3,11 +3,11 @@
 import logging
 import pickle
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -58,15 +58,18 @@ class ClassifierRef:
 
     @contextmanager
     def _local_config(self) -> Iterator[ProbeConfig]:
-        if self.storage is None or self.config.model is None:
+        """Yield the config with the model in a local folder, a copy where the storage is remote."""
+        model, storage = self.config.model, self.storage
+        if storage is None or model is None:
             yield self.config
-        elif self.storage.is_local:
-            yield _with_model(self.config, str(self.storage.local_path(self.config.model.name)))
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                for name in self.storage.list(self.config.model.name):
-                    Path(folder, name).write_bytes(self.storage.read(f"{self.config.model.name}/{name}"))
-                yield _with_model(self.config, folder)
+            return
+        with TemporaryDirectory() as folder:
+            if storage.is_local:
+                folder = str(storage.local_path(model.name))
+            else:
+                for name in storage.list(model.name):
+                    Path(folder, name).write_bytes(storage.read(f"{model.name}/{name}"))
+            yield self.config.model_copy(update={"model": ModelConfig(name=folder, dtype=model.dtype)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,9 +168,3 @@ def _ask_pool(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answ
                 yield from ((place, cast(Answer, pickle.loads(data))) for place, data in found)  # nosec B301 # of this session
         except ray.exceptions.RayError as error:
             raise explain(error) from error
-
-
-def _with_model(config: ProbeConfig, folder: str) -> ProbeConfig:
-    assert config.model is not None
-    model = ModelConfig(name=folder, dtype=config.model.dtype)
-    return config.model_copy(update={"model": model})
