@@ -94,7 +94,7 @@ def check_rounds_done(run: RunFile, rundir: RunDirectory) -> None:
     if run.rounds.count > 1 and (pending := rundir.pending()):
         raise RunError(
             f"{len(pending)} shards of {run.rounds.count} rounds are missing, and the test images are used once, after "
-            "the last round: continue with `counterforge run`"
+            "the last round: go on with `counterforge run`"
         )
 
 

@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 LOAD_WAITS_S = (2.0, 10.0)
 # Prefix of the traceback line that holds the context of an error as JSON.
 NOTE = "counterforge: "
-KEPT = "Finished shards are kept; the same command continues"
+KEPT = "Shards that are done are kept; the same command continues"
 
 
 def exit_without_teardown() -> None:
