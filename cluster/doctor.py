@@ -5,7 +5,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,9 +14,8 @@ from cluster.session.session import missing_for_metrics, num_cores
 from engine.wording import size
 
 if TYPE_CHECKING:
-    import torch
+    from torch.nn.attention import SDPBackend
 
-State = Literal["ok", "missing", "failed"]
 # Without these there is no run; the others are extras.
 REQUIRED = ("torch", "ray", "diffusers", "transformers", "deepspeed", "webdataset", "pyarrow", "datasets")
 ZOO = ("captioner", "perturber", "editor", "verifier", "patient")
@@ -26,55 +25,53 @@ LOW_SHM_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """Hold one finding: failed where no run can work, missing where something optional is not there."""
+    """One finding: `failed` if no run can work, `missing` if something optional is absent."""
 
     name: str
-    state: State
+    state: Literal["ok", "missing", "failed"]
     detail: str
     remedy: str = ""
 
 
 def examine() -> list[Check]:
-    """Look at everything and return what was found; starts no Ray and asks no network."""
-    return [*_python(), *_machine(), *_gpus(), *_attention(), *_deepspeed(), *_storage(), *_zoo()]
+    """Return the findings of all checks; starts no Ray and asks no network."""
+    checks = (_packages, _machine, _gpus, _attention, _deepspeed, _storage, _zoo)
+    return [finding for check in checks for finding in check()]
 
 
-def _python() -> Iterator[Check]:
-    version = platform.python_version()
-    yield Check(name="python", state="ok", detail=f"{version}, {platform.system()} {platform.machine()}")
+def _finding(
+    name: str, found: object, detail: str, absent: str = "", remedy: str = "", required: bool = False
+) -> Check:
+    """Return a check that is ok where something was `found`, else one with the text `absent` and a remedy."""
+    if found:
+        return Check(name=name, state="ok", detail=detail)
+    return Check(name=name, state="failed" if required else "missing", detail=absent or detail, remedy=remedy)
+
+
+def _packages() -> Iterator[Check]:
+    yield _finding("python", True, f"{platform.python_version()}, {platform.system()} {platform.machine()}")
     for package in REQUIRED:
         try:
-            yield Check(name=package, state="ok", detail=importlib.metadata.version(package))
+            version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            yield Check(
-                name=package, state="failed", detail="not installed", remedy="pip install -c constraints.txt -e ."
-            )
+            version = ""
+        yield _finding(package, version, version, "not installed", "pip install -c constraints.txt -e .", required=True)
 
 
 def _machine() -> Iterator[Check]:
-    yield Check(name="cores", state="ok", detail=f"{num_cores()}; memory {size(_memory_bytes())}")
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    yield _finding("cores", True, f"{num_cores()}; memory {size(memory)}")
     address = os.environ.get("RAY_ADDRESS")
-    where = (
-        f"RAY_ADDRESS is {address}: join it with --address auto" if address else "a local one is started for each run"
-    )
-    yield Check(name="ray cluster", state="ok", detail=where)
+    join = f"RAY_ADDRESS is {address}: join it with --address auto"
+    yield _finding("ray cluster", True, join if address else "a local one is started for each run")
     missing = missing_for_metrics()
-    yield Check(
-        name="metrics",
-        state="missing" if missing else "ok",
-        detail=missing or "--metrics-port serves them to Prometheus",
-        remedy='for --metrics-port: pip install "counterforge[metrics]"' if missing else "",
-    )
+    remedy = 'for --metrics-port: pip install "counterforge[metrics]"'
+    yield _finding("metrics", not missing, "--metrics-port serves them to Prometheus", missing or "", remedy)
     shm = Path("/dev/shm")  # nosec B108 # looked at, not written
     if shm.is_dir():
         free = shutil.disk_usage(shm).free
-        low = free < LOW_SHM_BYTES
-        yield Check(
-            name="shared memory",
-            state="missing" if low else "ok",
-            detail=f"{size(free)} free in {shm}",
-            remedy="Ray will use the disk, slowly: give a container more with --shm-size=4g" if low else "",
-        )
+        remedy = "Ray will use the disk, slowly: give a container more with --shm-size=4g"
+        yield _finding("shared memory", free >= LOW_SHM_BYTES, f"{size(free)} free in {shm}", remedy=remedy)
 
 
 def _gpus() -> Iterator[Check]:
@@ -83,122 +80,96 @@ def _gpus() -> Iterator[Check]:
     count = torch.cuda.device_count()
     for index in range(count):
         device = torch.cuda.get_device_properties(index)
-        yield Check(name=f"gpu {index}", state="ok", detail=f"{device.name}, {size(device.total_memory)}")
+        yield _finding(f"gpu {index}", True, f"{device.name}, {size(device.total_memory)}")
     if not count:
-        build = torch.version.cuda
-        detail = "none; everything runs on the CPU, which is enough for the wardrobe"
-        remedy = (
-            "torch was built for CUDA but sees no GPU: is the driver there (nvidia-smi), is CUDA_VISIBLE_DEVICES empty?"
-            if build
-            else "with a GPU in this machine, install a CUDA build of torch: https://pytorch.org/get-started/locally"
-        )
-        yield Check(name="gpu", state="missing", detail=detail, remedy=remedy)
+        remedy = "with a GPU in this machine, install a CUDA build of torch: https://pytorch.org/get-started/locally"
+        if torch.version.cuda:
+            remedy = (
+                "torch was built for CUDA but sees no GPU: is the driver there (nvidia-smi), is CUDA_VISIBLE_DEVICES "
+                "empty?"
+            )
+        yield _finding("gpu", False, "none; everything runs on the CPU, which is enough for the wardrobe", "", remedy)
 
 
 def _attention() -> Iterator[Check]:
-    """Try each kernel on a tiny tensor: that it imports does not say that it runs here."""
+    """Run each kernel on a tiny tensor: some can be imported and do not run here."""
     import torch
+    from torch.nn.attention import SDPBackend
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    yield _try_sdpa("attention: sdpa", device, flash=False)
-    if device.type == "cpu":
-        yield Check(name="attention: flash", state="missing", detail="needs a GPU")
-        yield Check(name="attention: xformers", state="missing", detail="needs a GPU and the extra `counterforge[gpu]`")
+    on_gpu = torch.cuda.is_available()
+    fallback = "use attention: sdpa"
+    yield _try("sdpa", lambda: _run_sdpa(SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH), fallback)
+    if not on_gpu:
+        yield _finding("attention: flash", False, "needs a GPU")
+        yield _finding("attention: xformers", False, "needs a GPU and the extra `counterforge[gpu]`")
         return
-    yield _try_sdpa("attention: flash", device, flash=True)
-    yield _try_xformers(device)
+    yield _try("flash", lambda: _run_sdpa(SDPBackend.FLASH_ATTENTION), fallback)
+    yield _try("xformers", _run_xformers, "pip install 'counterforge[gpu]' with the torch that it was built for")
 
 
-def _try_sdpa(name: str, device: "torch.device", flash: bool) -> Check:
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-
-    dtype = torch.float16 if device.type == "cuda" else torch.float32
-    query = torch.ones(1, 2, 16, 64, device=device, dtype=dtype)
-    backends = [SDPBackend.FLASH_ATTENTION] if flash else [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+def _try(kernel: str, run: Callable[[], str], remedy: str) -> Check:
+    name = f"attention: {kernel}"
     try:
-        with sdpa_kernel(backends):
-            torch.nn.functional.scaled_dot_product_attention(query, query, query)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        return Check(name=name, state="missing", detail=f"does not run here: {reason}", remedy="use attention: sdpa")
-    return Check(name=name, state="ok", detail=f"runs on {device.type}")
-
-
-def _try_xformers(device: "torch.device") -> Check:
-    import torch
-
-    name, remedy = "attention: xformers", "pip install 'counterforge[gpu]' with the torch that it was built for"
-    try:
-        from xformers.ops import memory_efficient_attention
-
-        query = torch.ones(1, 16, 2, 64, device=device, dtype=torch.float16)
-        memory_efficient_attention(query, query, query)
+        return _finding(name, True, f"runs on {run()}")
     except ImportError as error:
-        return Check(name=name, state="missing", detail=f"not installed: {error}", remedy=remedy)
+        return _finding(name, False, f"not installed: {error}", remedy=remedy)
     except (RuntimeError, NotImplementedError) as error:
-        return Check(
-            name=name, state="missing", detail=f"does not run here: {str(error).splitlines()[0]}", remedy=remedy
-        )
-    return Check(name=name, state="ok", detail="runs on cuda")
+        return _finding(name, False, f"does not run here: {str(error).splitlines()[0]}", remedy=remedy)
+
+
+def _run_sdpa(*backends: "SDPBackend") -> str:
+    import torch
+    from torch.nn.attention import sdpa_kernel
+
+    device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    query = torch.ones(1, 2, 16, 64, device=device, dtype=dtype)
+    with sdpa_kernel(list(backends)):
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    return device
+
+
+def _run_xformers() -> str:
+    import torch
+    from xformers.ops import memory_efficient_attention
+
+    query = torch.ones(1, 16, 2, 64, device="cuda", dtype=torch.float16)
+    memory_efficient_attention(query, query, query)
+    return "cuda"
 
 
 def _deepspeed() -> Iterator[Check]:
     compiler = shutil.which("g++") or shutil.which("c++")
-    yield Check(
-        name="deepspeed: g++",
-        state="ok" if compiler else "failed",
-        detail=compiler or "not found; DeepSpeed compiles its CPU communication when it is first used",
-        remedy="" if compiler else "apt-get install g++ (Debian, Ubuntu) or dnf install gcc-c++",
-    )
+    absent = "not found; DeepSpeed compiles its CPU communication when it is first used"
+    remedy = "apt-get install g++ (Debian, Ubuntu) or dnf install gcc-c++"
+    yield _finding("deepspeed: g++", compiler, compiler or "", absent, remedy, required=True)
     # pip puts it beside Python, which is not on PATH where a venv is used without activating it.
     ninja = shutil.which("ninja") or shutil.which("ninja", path=str(Path(sys.executable).parent))
-    yield Check(
-        name="deepspeed: ninja",
-        state="ok" if ninja else "failed",
-        detail=ninja or "not found; DeepSpeed builds with it",
-        remedy="" if ninja else "pip install ninja",
-    )
+    absent = "not found; DeepSpeed builds with it"
+    yield _finding("deepspeed: ninja", ninja, ninja or "", absent, "pip install ninja", required=True)
     cache = Path(os.environ.get("TORCH_EXTENSIONS_DIR", Path.home() / ".cache" / "torch_extensions"))
-    built = sorted({path.parent.name for path in cache.glob("**/*.so")}) if cache.is_dir() else []
-    detail = (
-        f"{', '.join(built)} in {cache}" if built else f"nothing in {cache}: the first fine-tuning takes a minute more"
-    )
-    yield Check(name="deepspeed: compiled", state="ok", detail=detail)
+    built = ", ".join(sorted({path.parent.name for path in cache.glob("**/*.so")}))
+    first = f"nothing in {cache}: the first fine-tuning takes a minute more"
+    yield _finding("deepspeed: compiled", True, f"{built} in {cache}" if built else first)
 
 
 def _storage() -> Iterator[Check]:
     free = shutil.disk_usage(Path.cwd()).free
-    low = free < LOW_DISK_BYTES
-    yield Check(
-        name="disk",
-        state="missing" if low else "ok",
-        detail=f"{size(free)} free in {Path.cwd()}",
-        remedy="write elsewhere with --out; `counterforge plan` says how much a run needs" if low else "",
-    )
+    remedy = "write elsewhere with --out; `counterforge plan` says how much a run needs"
+    yield _finding("disk", free >= LOW_DISK_BYTES, f"{size(free)} free in {Path.cwd()}", remedy=remedy)
     try:
         from pyarrow.fs import GcsFileSystem, S3FileSystem
 
         names = f"s3:// ({S3FileSystem.__name__}) and gs:// ({GcsFileSystem.__name__}) can be used with --out"
-        yield Check(name="object stores", state="ok", detail=names)
+        yield _finding("object stores", True, names)
     except ImportError as error:
-        yield Check(
-            name="object stores", state="missing", detail=str(error), remedy="install pyarrow from PyPI or conda-forge"
-        )
+        yield _finding("object stores", False, str(error), remedy="install pyarrow from PyPI or conda-forge")
 
 
 def _zoo() -> Iterator[Check]:
     from actors.zoo import MODELS_FOLDER
 
     for name in ZOO:
-        weights = sum(path.stat().st_size for path in (MODELS_FOLDER / name).rglob("*.safetensors"))
-        yield Check(
-            name=f"zoo/{name}",
-            state="ok" if weights else "missing",
-            detail=size(weights) if weights else f"no weights in {MODELS_FOLDER / name}",
-            remedy="" if weights else "install from a checkout, or train it: make zoo",
-        )
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        folder = MODELS_FOLDER / name
+        weights = sum(path.stat().st_size for path in folder.rglob("*.safetensors"))
+        remedy = "install from a checkout, or train it: make zoo"
+        yield _finding(f"zoo/{name}", weights, size(weights), f"no weights in {folder}", remedy)

@@ -1,4 +1,4 @@
-"""What comes from the terminal and what reaches it: no credentials, and no character by which a name could steer it."""
+"""Safe terminal output: no credentials, and no control characters from file names or messages."""
 
 import re
 import sys
@@ -9,17 +9,17 @@ from typing import TextIO, cast
 from engine.credentials import WHERE_THEY_BELONG, redact
 from engine.errors import UserError
 
-# Control characters but tab and line feed; marks that turn the direction of writing, which show a text as another.
-_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters except tab and line feed, and bidirectional marks, which can show a text as another.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def shown(text: str) -> str:
-    """Return a text as it may be shown: without credentials, and with control characters as escapes such as \\x1b."""
-    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], redact(text))
+    """Return a text without credentials, and with control characters as escapes such as \\x1b."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], redact(text))
 
 
 def refuse_arguments(arguments: Sequence[str]) -> None:
-    """Raise UserError, which repeats none of them, where the command line holds credentials."""
+    """Raise UserError if the command line has credentials; the message does not repeat them."""
     for argument in arguments:
         if (without := redact(argument)) != argument:
             raise UserError(
@@ -30,19 +30,19 @@ def refuse_arguments(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Have everything that is printed in the body go through `shown`."""
+    """Filter everything that the body prints through `shown`."""
     with redirect_stdout(cast(TextIO, _Shown(sys.stdout))):
         yield
 
 
 class _Shown:
-    """Stand for a text stream; only what is written to it changes."""
+    """Wrap a text stream and filter what is written to it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text as it may be shown."""
+        """Write the filtered text."""
         return self._stream.write(shown(text))
 
     def __getattr__(self, name: str) -> object:

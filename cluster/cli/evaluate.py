@@ -1,72 +1,79 @@
-"""The command `evaluate`: any classifier on any labelled images."""
+"""The command `evaluate`: score any classifier on any labelled images."""
 
 import argparse
 import json
 import re
-import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cluster.cli.options import Commands, add_command
+from cluster.cli.options import (
+    Commands,
+    add_command,
+    add_json,
+    import_plugins_from,
+    print_json,
+    share_with_interval,
+)
 
 if TYPE_CHECKING:
     from engine.runfile.data import AnySource
 
-CALLABLE = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
 WARDROBE_SPLITS = ("sources", "heldout")
+# Columns of a table that are no attributes.
+COLUMNS = ("path", "label", "caption", "group")
 MAX_GROUPS = 20
 
 
 def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
-    parser = add_command(
-        commands,
-        "evaluate",
-        "score any classifier on any labelled images, by groups",
-        "Score a classifier: accuracy with its interval, and by group of class and attributes, the worst first.\n"
-        "\n"
-        "MODEL   a folder that save_pretrained wrote, a hub id, zoo/patient, or a function package.module:name\n"
-        "SOURCE  a folder with one sub-folder a class, a .csv or .jsonl (path, label, attributes), a WebDataset tar\n"
-        "        or a folder of them, a saved Hugging Face dataset, or wardrobe:heldout[:CORRELATION[:COUNT]]",
-        "  counterforge evaluate --model zoo/patient --data wardrobe:heldout\n"
-        "  counterforge evaluate --model runs/wardrobe/models/reinforced --data wardrobe:heldout:0.998 --json\n"
-        "  counterforge evaluate --model microsoft/resnet-50 --data birds.csv --group-by habitat,sex",
-    )
+    parser = add_command(commands, "evaluate", evaluate)
     parser.add_argument("--model", required=True, metavar="MODEL", help="the classifier")
     parser.add_argument("--data", required=True, metavar="SOURCE", help="the labelled images")
-    parser.add_argument("--group-by", metavar="ATTRS", help="attributes to group by, with commas; default: all")
+    parser.add_argument("--group-by", metavar="ATTRS", help="attributes to group by, comma-separated; default: all")
     parser.add_argument(
         "--train-data",
         metavar="SOURCE",
-        help="what it was trained on: says which groups go against what was usual there",
+        help="its training images: groups without the usual attribute values of their class are a conflict",
     )
     parser.add_argument(
         "--batch-size", type=int, default=64, metavar="N", help="images in one forward pass (default: 64)"
     )
     parser.add_argument("--gpu", action="store_true", help="run on a GPU")
-    parser.add_argument("--offline", action="store_true", help="ask no model hub")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(command=evaluate_command)
+    parser.add_argument("--offline", action="store_true", help="never ask a model hub")
+    add_json(parser)
 
 
-def evaluate_command(options: argparse.Namespace) -> int:
-    """Score a classifier and print the result."""
+def evaluate(options: argparse.Namespace) -> int:
+    """Score any classifier on any labelled images, by groups.
+
+    Accuracy with its interval, and by group of class and attributes, the worst first. Writes nothing.
+
+    MODEL   a folder that save_pretrained wrote, a hub id, zoo/patient, or a function package.module:name
+    SOURCE  a folder with one sub-folder a class, a .csv or .jsonl (path, label, attributes), a WebDataset tar
+            or a folder of them, a saved Hugging Face dataset, or wardrobe:heldout[:CORRELATION[:COUNT]]
+
+    Examples:
+      counterforge evaluate --model zoo/patient --data wardrobe:heldout
+      counterforge evaluate --model runs/wardrobe/models/reinforced --data wardrobe:heldout:0.998 --json
+      counterforge evaluate --model microsoft/resnet-50 --data birds.csv --group-by habitat,sex
+    """
     from cluster.phases.evaluate import attribute_names, evaluate_model
+    from cluster.session.session import num_cores
     from engine.evaluation.groups import dominant_values
     from engine.runfile.fields import ModelConfig, Placement
     from engine.runfile.probe import ProbeConfig
     from engine.sources import open_source
 
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+    import_plugins_from()
     source = parse_source(options.data)
-    placement = Placement(device="cuda", num_gpus=1) if options.gpu else Placement(num_threads=_threads())
-    is_function = CALLABLE.match(options.model) is not None
+    is_function = FUNCTION.match(options.model) is not None
     config = ProbeConfig(
         model=None if is_function else ModelConfig(name=options.model),
         callable=options.model if is_function else None,
         batch_size=max(options.batch_size, 1),
-        placement=placement,
+        placement=Placement(device="cuda", num_gpus=1) if options.gpu else Placement(num_threads=num_cores()),
     )
     group_by = options.group_by.split(",") if options.group_by else None
     dominant = None
@@ -74,17 +81,16 @@ def evaluate_command(options: argparse.Namespace) -> int:
         items = list(open_source(parse_source(options.train_data)).items())
         dominant = dominant_values(items, attribute_names(items, group_by))
     result = evaluate_model(config, source, group_by=group_by, dominant=dominant, offline=options.offline)
-    content = result.to_json()
     if options.json:
-        print(json.dumps(content, indent=2))
+        print_json(result.to_json())
         return 0
-    for line in result_lines(content):
+    for line in result_lines(result.to_json()):
         print(line)
     return 0
 
 
 def parse_source(text: str) -> "AnySource":
-    """Return the source that an argument names; raise SourceError where it is none."""
+    """Return the source that --data or --train-data names; SourceError if there is none."""
     from engine.errors import SourceError
     from engine.runfile.data import FolderSource, HuggingFaceSource, TableSource, TarSource
 
@@ -115,18 +121,18 @@ def parse_source(text: str) -> "AnySource":
 
 
 def result_lines(content: dict[str, Any]) -> list[str]:
-    """Return an evaluation as lines for a person."""
-    lines = [f"accuracy       {_percent(content)}"]
+    """Return the lines that show an evaluation: overall accuracy, then groups, the worst first."""
+    lines = [f"accuracy       {_accuracy(content)}"]
     for name, title in (("worst_group", "worst group"), ("conflict", "conflict"), ("aligned", "aligned")):
         figure = content[name]
         if figure is not None and figure["n"]:
             whose = f", {_group_name(figure)}" if name == "worst_group" else ""
-            lines.append(f"{title:<14} {_percent(figure)}{whose}")
+            lines.append(f"{title:<14} {_accuracy(figure)}{whose}")
     groups = [group for group in content["groups"] if group["n"] >= content["min_n"]]
     if content["group_by"] and groups:
         lines.append(f"groups of class and {', '.join(content['group_by'])}, the worst first:")
         for group in sorted(groups, key=lambda group: group["accuracy"])[:MAX_GROUPS]:
-            lines.append(f"  {_group_name(group):<36} {_percent(group)}")
+            lines.append(f"  {_group_name(group):<36} {_accuracy(group)}")
         if len(groups) > MAX_GROUPS:
             lines.append(f"  and {len(groups) - MAX_GROUPS} better ones; --json has all")
     lines += [f"not read: {count} images, {reason}" for reason, count in content["unreadable"].items()]
@@ -137,11 +143,8 @@ def _group_name(group: dict[str, Any]) -> str:
     return " / ".join((group["class_name"], *group["values"].values()))
 
 
-def _percent(figure: dict[str, Any]) -> str:
-    return (
-        f"{100 * figure['accuracy']:5.1f} % [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}] "
-        f"of {figure['n']:,} images"
-    )
+def _accuracy(figure: dict[str, Any]) -> str:
+    return f"{share_with_interval(figure['accuracy'], figure['low'], figure['high'])} of {figure['n']:,} images"
 
 
 def _wardrobe(text: str) -> "AnySource":
@@ -165,23 +168,16 @@ def _wardrobe(text: str) -> "AnySource":
 
 
 def _table_attributes(path: Path) -> tuple[str, ...]:
-    """Return the columns of a table that are not the program's own."""
+    """Return the columns of a table that hold attributes."""
     with path.open(encoding="utf-8-sig") as file:
         first = file.readline().strip()
+    columns: list[str] = []
     if path.suffix.lower() == ".csv":
         import csv
 
         columns = next(csv.reader([first]), [])
     else:
-        try:
-            record = json.loads(first or "{}")
-        except json.JSONDecodeError:
-            return ()
-        columns = list(record) if isinstance(record, dict) else []
-    return tuple(column for column in columns if column not in ("path", "label", "caption", "group"))
-
-
-def _threads() -> int:
-    from cluster.session.session import num_cores
-
-    return num_cores()
+        with suppress(json.JSONDecodeError):
+            record = json.loads(first)
+            columns = list(record) if isinstance(record, dict) else []
+    return tuple(column for column in columns if column not in COLUMNS)

@@ -1,4 +1,4 @@
-"""The command line. This module and its neighbours cli_*.py are the only ones that print."""
+"""The command line. Only the modules of this folder print."""
 
 import argparse
 import logging
@@ -7,35 +7,29 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from cluster.cli import chaos as cli_chaos
-from cluster.cli import evaluate as cli_evaluate
-from cluster.cli import inspect as cli_inspect
-from cluster.cli import run as cli_run
-from cluster.cli import select as cli_select
-from cluster.cli import watch as cli_watch
+from cluster.cli import chaos, evaluate, inspect, report, run, select, watch
 from cluster.cli.options import HelpFormatter
 from cluster.terminal import plain_output, refuse_arguments, shown
 
 DESCRIPTION = """\
-Find what an image classifier wrongly relies on, and cure it with verified counterfactual images.
+Find what an image classifier wrongly relies on, and fix it with verified counterfactual images.
 
-A run goes through five phases and keeps everything in one folder, so that it can be stopped at any time and goes on
-where it was:
+A run has five phases and keeps everything in one folder. It can be stopped at any time; the same command resumes it:
 
-  plan       which sources get edits, in which shard      (spends nothing)
-  generate   caption, think up edits, make them, verify them
-  probe      which edits make the classifier fail
-  reinforce  fine-tune it on them, and say whether the result may ship
-  report     one HTML page with all of it"""
+  plan       assign sources to shards and splits (no GPU, no cost)
+  generate   caption, propose edits, draw them, verify them
+  probe      measure which edits make the classifier fail
+  reinforce  fine-tune it on them, and decide whether the result may ship
+  report     one HTML page with all results"""
 
 EXAMPLES = """\
 start here:
-  counterforge doctor                          what this machine can run
-  counterforge plan configs/wardrobe.yaml      what a run would do and cost
-  counterforge run configs/wardrobe.yaml       do it; the same command resumes
-  counterforge status runs/wardrobe            how far it is
+  counterforge doctor                          check this machine
+  counterforge plan configs/wardrobe.yaml      print what a run would do and cost
+  counterforge run configs/wardrobe.yaml       run it; the same command resumes
+  counterforge status runs/wardrobe            print its progress
 
-exit codes: 0 done, 1 the run failed, 2 something for you to mend (one message says what)"""
+exit codes: 0 done, 1 the run failed, 2 wrong input (one message says what to change)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +57,7 @@ def _run(arguments: Sequence[str]) -> int:
         print("counterforge: stopped. Finished shards are kept; the same command goes on from there", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader (head, less) has enough; the interpreter must not complain when it flushes.
+        # The reader (head, less) has closed the pipe; the interpreter must not fail when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -79,23 +73,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    cli_run.add_commands(commands)
-    cli_select.add_commands(commands)
-    cli_evaluate.add_commands(commands)
-    cli_inspect.add_commands(commands)
-    cli_chaos.add_commands(commands)
-    cli_watch.add_commands(commands)
+    for module in (run, report, select, evaluate, inspect, chaos, watch):
+        module.add_commands(commands)
     return parser
 
 
 def start_logging(verbose: bool) -> None:
-    """Send log lines to stderr: what the phases say, and only warnings of others."""
+    """Send log lines to stderr: ours from INFO (DEBUG with `verbose`), those of libraries from WARNING."""
     handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("engine", "actors", "cluster"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
-    # A scheduler that ends this process politely gets the same clean stop as Ctrl-C.
+    # SIGTERM, as schedulers send it, gets the same clean stop as Ctrl-C.
     signal.signal(signal.SIGTERM, _interrupt)
 
 
@@ -104,7 +94,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Write to what sys.stderr is now: a live display puts itself there to keep lines apart from its own."""
+    """Write to the present sys.stderr: a live display replaces it to keep log lines apart from its own."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
@@ -112,7 +102,7 @@ class _StderrHandler(logging.Handler):
 
 
 class _Version(argparse.Action):
-    """Print the version only when it is asked for: reading it costs time."""
+    """Read the version only when it is asked for: that takes time."""
 
     def __call__(
         self,
@@ -121,7 +111,7 @@ class _Version(argparse.Action):
         values: object,
         option_string: str | None = None,
     ) -> None:
-        """Print and leave."""
+        """Print the version and exit."""
         from importlib.metadata import version
 
         print(f"counterforge {version('counterforge')}")

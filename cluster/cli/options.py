@@ -1,8 +1,11 @@
-"""What several commands of the command line share: their options, and how a run is opened."""
+"""What the commands share: their help, their options, how a run is opened and how results are printed."""
 
 import argparse
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 
 # Quoted: at run time argparse's class takes no parameter.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Command = Callable[[argparse.Namespace], int]
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -23,21 +27,24 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         super().__init__(prog, max_help_position=30, width=width)
 
 
-def add_command(commands: Commands, name: str, summary: str, text: str, example: str) -> argparse.ArgumentParser:
-    """Add a command whose help teaches: what it does, then examples."""
+def add_command(commands: Commands, name: str, command: Command) -> argparse.ArgumentParser:
+    """Add a command; the docstring of its function is its help: a summary line, details, and `Examples:`."""
+    summary, _, text = (command.__doc__ or "").partition("\n\n")
+    details, _, examples = dedent(text).rstrip().partition("Examples:\n")
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
-        help=summary,
-        description=text,
-        epilog=f"examples:\n{example}",
+        help=summary.rstrip("."),
+        description=f"{summary}\n\n{details}".rstrip(),
+        epilog=f"examples:\n{examples}",
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more, with tracebacks")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more, and print tracebacks of errors")
+    parser.set_defaults(command=command)
     return parser
 
 
 def add_run_file(parser: argparse.ArgumentParser, out: bool = True) -> None:
-    """Add the arguments that name a run file and its changes."""
+    """Add CONFIG, --set and, with `out`, --out."""
     parser.add_argument(
         "config", metavar="CONFIG", type=Path, help="run file (YAML); `counterforge schema` describes it"
     )
@@ -47,25 +54,24 @@ def add_run_file(parser: argparse.ArgumentParser, out: bool = True) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that changes fields of the run file."""
+    """Add --set, which changes fields of the run file."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="a.b=c",
         dest="overrides",
-        help="change one field, as YAML; may be given many times",
+        help="change one field of the run file, value as YAML; repeatable",
     )
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say where to run."""
+    """Add the options of the Ray session and of the lease."""
     parser.add_argument(
-        "--address",
-        help="join the Ray cluster at this address (auto: the one this machine is in); default: this machine alone",
+        "--address", help="join the Ray cluster at this address (auto: this machine's); default: this machine alone"
     )
     parser.add_argument(
-        "--autoscaling", action="store_true", help="the cluster grows on demand: ask for nodes that are not there yet"
+        "--autoscaling", action="store_true", help="the cluster grows on demand: wait for nodes that it lacks now"
     )
     parser.add_argument(
         "--metrics-port",
@@ -76,43 +82,56 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--take-over",
         action="store_true",
-        help="go on although another process holds this run: nothing that it still makes is taken",
+        help="take the run's lease from another process, whose later results are refused",
     )
 
 
 def add_run_directory(parser: argparse.ArgumentParser) -> None:
-    """Add the argument that names a run directory."""
+    """Add RUN."""
     parser.add_argument("run", metavar="RUN", help="run directory, as given to `run --out`")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def load(options: argparse.Namespace) -> "RunFile":
     """Read the run file; plugins may lie beside it or in the current folder."""
     from engine.runfile.load import load_run_file
 
-    for folder in (options.config.parent.resolve(), Path.cwd()):
-        # At the end: a file of the user's must not hide an installed package.
-        if str(folder) not in sys.path:
-            sys.path.append(str(folder))
+    import_plugins_from(options.config.parent)
     return load_run_file(options.config, options.overrides)
 
 
+def import_plugins_from(*folders: Path) -> None:
+    """Let Python find the user's modules in these folders and in the current one."""
+    for folder in (*folders, Path.cwd()):
+        # At the end: a file of the user's must not hide an installed package.
+        if str(folder.resolve()) not in sys.path:
+            sys.path.append(str(folder.resolve()))
+
+
+def absolute(root: str) -> str:
+    """Return a run directory as an absolute path, since workers have other current folders; URIs stay."""
+    return root if "://" in root else str(Path(root).resolve())
+
+
 def out_of(options: argparse.Namespace, run: "RunFile") -> str:
-    """Return the run directory of a run; workers have other current folders, so it is absolute."""
-    out = options.out or f"runs/{run.name}"
-    return out if "://" in out else str(Path(out).resolve())
+    """Return the run directory of a run: --out, or runs/<name>."""
+    return absolute(options.out or f"runs/{run.name}")
 
 
 def open_directory(run: str) -> "RunDirectory":
     """Open a run directory; the plugins of a run may lie in the current folder."""
     from engine.run.directory import RunDirectory
 
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
-    return RunDirectory.open(run if "://" in run else str(Path(run).resolve()))
+    import_plugins_from()
+    return RunDirectory.open(absolute(run))
 
 
 def session_of(options: argparse.Namespace) -> "SessionConfig":
-    """Return where to run."""
+    """Return the Ray session that the options ask for."""
     from cluster.session.session import SessionConfig
 
     return SessionConfig(address=options.address, autoscaling=options.autoscaling, metrics_port=options.metrics_port)
@@ -125,3 +144,29 @@ def live_console() -> "Console | None":
     from rich.console import Console
 
     return Console(stderr=True)
+
+
+def print_json(content: object) -> None:
+    """Print a result as JSON."""
+    print(json.dumps(content, indent=2))
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file that --out names, and its folder; RunError where that fails."""
+    from engine.errors import RunError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise RunError(f"--out: cannot write {path}: {error.strerror}: name a file in a folder of yours") from error
+
+
+def share_with_interval(value: float, low: float, high: float) -> str:
+    """Return a share and its interval in per cent: ` 83.4 % [79.1, 86.0]`."""
+    return f"{percent(value)} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def percent(value: float) -> str:
+    """Return a share in per cent, a dash for NaN."""
+    return "   -  " if value != value else f"{100 * value:5.1f} %"

@@ -1,4 +1,4 @@
-"""What `counterforge plan` prints: splits, classes, plugins, and the estimate of what generating will take."""
+"""What `counterforge plan` prints: splits, classes, plugins, and the estimated cost of generating."""
 
 import sys
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from engine.plan.hash_store import HashStore
 from engine.plan.plan import Plan, make_plan
 from engine.rounds.allocation import shards_by_round
 from engine.run.directory import RunDirectory
+from engine.runfile.rounds import RoundsConfig
 from engine.runfile.run import RunFile
 from engine.runfile.stages import PluginConfig
 from engine.selection.early import early_editor, split_pilot
@@ -19,12 +20,12 @@ MAX_CLASSES = 20
 
 
 def plan_lines(run: RunFile, out: str) -> list[str]:
-    """Return the plan of a run as lines for a person; writes nothing."""
+    """Return the lines that describe the plan of a run; writes nothing."""
     store = HashStore(Storage(out))
     plan = make_plan(run, store)
     lines = [f"plan {plan.digest[:12]} of {run.name!r}", "", *_splits(plan), ""]
     lines += _near_duplicates(plan, store)
-    lines += _rounds(run, plan)
+    lines += _rounds(run.rounds, plan)
     lines += _early(run, plan)
     measured, note = _earlier(run, out)
     lines += describe(estimate_run(run, plan, measured))
@@ -38,7 +39,7 @@ def plan_lines(run: RunFile, out: str) -> list[str]:
 
 
 def _place(target: str) -> str:
-    """Return in words where the code of `package.module:name` lies, without running any of it."""
+    """Return in words the file of `package.module:name`, without importing it."""
     module = target.partition(":")[0]
     if (spec := _find_module(module)) is None:
         return f"but no module {module!r} is found from here"
@@ -46,7 +47,7 @@ def _place(target: str) -> str:
 
 
 def _find_module(module: str) -> ModuleSpec | None:
-    """Return where a module lies. importlib.util.find_spec would import, and so run, the packages above it."""
+    """Return the spec of a module; importlib.util.find_spec would import its parent packages, and so run them."""
     path: Sequence[str] | None = None
     spec: ModuleSpec | None = None
     name = ""
@@ -85,13 +86,13 @@ def _splits(plan: Plan) -> list[str]:
     return lines
 
 
-def _rounds(run: RunFile, plan: Plan) -> list[str]:
-    """Return a line for each round where there are several."""
-    if run.rounds.count == 1:
+def _rounds(rounds: RoundsConfig, plan: Plan) -> list[str]:
+    """Return a line for each round, if there are several."""
+    if rounds.count == 1:
         return []
     num_train = plan.num_train_shards
     lines = []
-    for number, shards in enumerate(shards_by_round(plan, run.rounds), 1):
+    for number, shards in enumerate(shards_by_round(plan, rounds), 1):
         train = [index for index in shards if index < num_train]
         sources = sum(len(plan.keys(index)) for index in train)
         how = "as the run file says" if number == 1 else f"where the classifier of round {number - 1} is weak"
@@ -101,7 +102,7 @@ def _rounds(run: RunFile, plan: Plan) -> list[str]:
 
 
 def _early(run: RunFile, plan: Plan) -> list[str]:
-    """Return a line on the pilot where edits are rejected early, and one where nothing is left to reject."""
+    """Return a line on the calibration shards of early rejection, if it is on."""
     found = early_editor(run)
     if found is None:
         return []
@@ -117,7 +118,7 @@ def _early(run: RunFile, plan: Plan) -> list[str]:
 
 
 def _earlier(run: RunFile, out: str) -> tuple[Measured | None, str]:
-    """Return what an earlier run in the same directory measured, and what there is to say of it."""
+    """Return the times that an earlier run in the same directory measured, and a note on its progress."""
     try:
         rundir = RunDirectory.open(out)
     except UserError:

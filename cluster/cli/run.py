@@ -1,4 +1,4 @@
-"""The commands that do work: run, plan, generate, probe, reinforce."""
+"""The commands that compute: run, plan, generate, retry, probe, reinforce."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from cluster.cli.options import (
     out_of,
     session_of,
 )
-from cluster.cli.report import add_report, report_lines
+from cluster.cli.report import report_lines
 
 if TYPE_CHECKING:
     from engine.run.directory import RunDirectory
@@ -24,123 +24,61 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Commands) -> None:
     """Add the commands of this module."""
-    _add_run(commands)
-    _add_plan(commands)
-    _add_generate(commands)
-    _add_retry(commands)
-    _add_phases(commands)
-    add_report(commands)
-
-
-def _add_run(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "run",
-        "do all phases; the same command resumes",
-        "Plan, generate, probe, reinforce and report. What is done already is not done again: after a crash,\n"
-        "a Ctrl-C or a lost machine the same command goes on where it stopped, and makes the same bytes as long as\n"
-        "machines are of one kind and library versions stay.",
-        "  counterforge run configs/wardrobe.yaml\n"
-        "  counterforge run mine.yaml --out /data/runs/first --set stages.editor.num_inference_steps=30\n"
-        "  counterforge run mine.yaml --address auto --out s3://bucket/runs/first",
-    )
-    add_run_file(parser)
-    add_cluster(parser)
-    parser.set_defaults(command=run_command)
-
-
-def _add_plan(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "plan",
-        "say what a run would do and cost; spends nothing",
-        "List the sources, split and shard them, and estimate images, bytes, hours and cost. Loads no model,\n"
-        "starts nothing, writes nothing. Hours are measured where the run directory has finished shards, else a guess.",
-        "  counterforge plan configs/wardrobe.yaml\n  counterforge plan mine.yaml --set data.num_sources=1000",
-    )
-    add_run_file(parser)
-    parser.set_defaults(command=plan_command)
-
-
-def _add_generate(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "generate",
-        "make the counterfactual images of a run",
-        "Make every shard that is not there yet: read the sources, caption them, think up edits, make them, verify.\n"
-        "Shards are WebDataset tars; one with a file in done/ is finished, and safe to read while others are made.",
-        "  counterforge generate configs/wardrobe.yaml\n"
-        "  counterforge generate mine.yaml --set stages.editor.placement.replicas=[2,8] --address auto",
-    )
-    add_run_file(parser)
-    add_cluster(parser)
-    parser.set_defaults(command=generate_command)
-
-
-def _add_retry(commands: Commands) -> None:
-    parser = add_command(
-        commands,
-        "retry",
-        "make again what could not be processed",
-        "Send the sources of quarantined samples through the stages once more, and merge what comes of it into their\n"
-        "shards: a file that was missing, memory that was short. What was well stays byte for byte as it was. Probe,\n"
-        "training and report are of the old shards then: `counterforge run` does them again.",
-        "  counterforge status runs/wardrobe                       # names the reasons\n"
-        "  counterforge retry runs/wardrobe\n"
-        "  counterforge retry runs/wardrobe --reason unreadable_image",
-    )
+    for name, command in (("run", run_all), ("plan", plan), ("generate", generate)):
+        parser = add_command(commands, name, command)
+        add_run_file(parser)
+        if command is not plan:
+            add_cluster(parser)
+    parser = add_command(commands, "retry", retry)
     add_run_directory(parser)
     parser.add_argument(
-        "--reason", action="append", default=[], metavar="REASON", help="only these; may be given many times"
+        "--reason", action="append", default=[], metavar="REASON", help="retry this reason only; repeatable"
     )
     add_cluster(parser)
-    parser.set_defaults(command=retry_command)
-
-
-def _add_phases(commands: Commands) -> None:
-    texts = {
-        "probe": (
-            "find the edits that make the classifier fail",
-            "Ask the classifier of the run file about every sample and write weakness.json: by class, edit kind\n"
-            "and edit value, how much an edit costs it, with intervals, less what the edit that changes nothing costs.",
-        ),
-        "reinforce": (
-            "fine-tune the classifier and say whether it may ship",
-            "Fine-tune the classifier on accepted counterfactuals mixed with real images, beside an arm with real\n"
-            "images alone, with DeepSpeed under Ray Train; then score every arm. Models go to RUN/models. Resumes.\n"
-            "`tensorboard --logdir RUN/tensorboard` shows the curves, also while it trains.",
-        ),
-    }
-    settings = {"probe": "probe.min_drop=0.1", "reinforce": "reinforce.trained=lora"}
-    for name, (summary, text) in texts.items():
-        example = f"  counterforge {name} runs/wardrobe\n  counterforge {name} runs/wardrobe --set {settings[name]}"
-        parser = add_command(commands, name, summary, text, example)
+    for name, command in (("probe", probe), ("reinforce", reinforce)):
+        parser = add_command(commands, name, command)
+        parser.set_defaults(follow=False)
         add_run_directory(parser)
         add_overrides(parser)
-        parser.set_defaults(command=phase_command, phase=name, address=None, autoscaling=False, follow=False)
         add_cluster(parser)
-        if name == "reinforce":
-            parser.add_argument(
-                "--follow",
-                action="store_true",
-                help="start on the shards that are done while another process still generates; ends when that ends",
-            )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="start on the shards that are done while another process still generates; ends when that ends",
+    )
 
 
-def run_command(options: argparse.Namespace) -> int:
-    """Do all phases."""
+def run_all(options: argparse.Namespace) -> int:
+    """Run all phases; the same command resumes.
+
+    Plan, generate, probe, reinforce and report. Results that are there are kept: after a crash, a Ctrl-C or a lost
+    machine the same command continues where it stopped, and makes the same bytes. Writes a run directory.
+
+    Examples:
+      counterforge run configs/wardrobe.yaml
+      counterforge run mine.yaml --out /data/runs/first --set stages.editor.num_inference_steps=30
+      counterforge run mine.yaml --address auto --out s3://bucket/runs/first
+    """
     from cluster.phases.pipeline import ALL_PHASES, open_run, run_phases
 
     run = load(options)
-    rundir, plan = open_run(run, out_of(options, run))
-    run_phases(ALL_PHASES, run, rundir, plan, session_of(options), live_console(), take_over=options.take_over)
+    rundir, planned = open_run(run, out_of(options, run))
+    run_phases(ALL_PHASES, run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
     for line in report_lines(rundir):
         print(line)
     return 0
 
 
-def plan_command(options: argparse.Namespace) -> int:
-    """Print the plan."""
+def plan(options: argparse.Namespace) -> int:
+    """Print what a run would do and cost, without doing it.
+
+    List the sources, split and shard them, and estimate images, bytes, hours and cost. Loads no model, starts
+    nothing, writes nothing. Hours are measured where the run directory has finished shards, otherwise guessed.
+
+    Examples:
+      counterforge plan configs/wardrobe.yaml
+      counterforge plan mine.yaml --set data.num_sources=1000
+    """
     from cluster.cli.plan_text import plan_lines
 
     run = load(options)
@@ -149,20 +87,39 @@ def plan_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def generate_command(options: argparse.Namespace) -> int:
-    """Do the generate phase alone."""
+def generate(options: argparse.Namespace) -> int:
+    """Generate the counterfactual images of a run.
+
+    Make every shard that is not done yet: read the sources, caption them, propose edits, draw them, verify them.
+    Shards are WebDataset tars in RUN/shards; one with a marker in RUN/done is complete and safe to read while others
+    are made.
+
+    Examples:
+      counterforge generate configs/wardrobe.yaml
+      counterforge generate mine.yaml --set stages.editor.placement.replicas=[2,8] --address auto
+    """
     from cluster.monitor.progress import describe, snapshot
     from cluster.phases.pipeline import open_run, run_phases
 
     run = load(options)
-    rundir, plan = open_run(run, out_of(options, run))
-    run_phases(("generate",), run, rundir, plan, session_of(options), live_console(), take_over=options.take_over)
-    print(describe(snapshot(rundir.read_markers(rundir.done()), plan.num_shards, plan.num_edited)))
+    rundir, planned = open_run(run, out_of(options, run))
+    run_phases(("generate",), run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
+    print(describe(snapshot(rundir.read_markers(rundir.done()), planned.num_shards, planned.num_edited)))
     return 0
 
 
-def retry_command(options: argparse.Namespace) -> int:
-    """Make quarantined samples again, and say what became of them."""
+def retry(options: argparse.Namespace) -> int:
+    """Process quarantined samples again.
+
+    Send the sources of quarantined samples through the stages again, for instance after a missing file or too little
+    memory, and merge the results into their shards. Samples that succeeded before keep their bytes. Probe, training
+    and report are then out of date: `counterforge run` repeats them.
+
+    Examples:
+      counterforge status runs/wardrobe                       # lists the reasons
+      counterforge retry runs/wardrobe
+      counterforge retry runs/wardrobe --reason unreadable_image
+    """
     from cluster.phases.retry import retry_run
 
     rundir = open_directory(options.run)
@@ -175,26 +132,53 @@ def retry_command(options: argparse.Namespace) -> int:
     return 0
 
 
-def phase_command(options: argparse.Namespace) -> int:
-    """Do one phase of a run directory, also where it was done before."""
-    from cluster.phases.pipeline import run_phases
+def probe(options: argparse.Namespace) -> int:
+    """Measure which edits make the classifier fail.
 
-    rundir = open_directory(options.run)
-    run, plan, session = rundir.change(options.overrides), rundir.plan(), session_of(options)
-    if options.follow:
-        from cluster.phases.follow import follow_run
+    Predict every sample with the classifier of the run file and write RUN/weakness.json: the accuracy drop by class,
+    edit kind and edit value, with intervals, corrected by the drop that the placebo edit causes.
 
-        follow_run(run, rundir, plan, session, options.take_over)
-    else:
-        take_over = options.take_over
-        run_phases((options.phase,), run, rundir, plan, session, live_console(), again=True, take_over=take_over)
-    for line in weakness_lines(rundir) if options.phase == "probe" else verdict_lines(rundir):
+    Examples:
+      counterforge probe runs/wardrobe
+      counterforge probe runs/wardrobe --set probe.min_drop=0.1
+    """
+    for line in weakness_lines(_run_phase("probe", options)):
         print(line)
     return 0
 
 
+def reinforce(options: argparse.Namespace) -> int:
+    """Fine-tune the classifier and decide whether the result may ship.
+
+    Fine-tune on accepted counterfactuals mixed with real images, and an arm on real images alone, with DeepSpeed
+    under Ray Train; then score every arm. Writes RUN/models, RUN/reinforce.json and RUN/evaluation.json. Resumes.
+    `tensorboard --logdir RUN/tensorboard` shows the curves, also during training.
+
+    Examples:
+      counterforge reinforce runs/wardrobe
+      counterforge reinforce runs/wardrobe --set reinforce.trained=lora
+    """
+    for line in verdict_lines(_run_phase("reinforce", options)):
+        print(line)
+    return 0
+
+
+def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
+    """Run one phase of a run directory, also if it is done."""
+    from cluster.phases.follow import follow_run
+    from cluster.phases.pipeline import run_phases
+
+    rundir, session, take_over = open_directory(options.run), session_of(options), options.take_over
+    run, planned = rundir.change(options.overrides), rundir.plan()
+    if options.follow:
+        follow_run(run, rundir, planned, session, take_over)
+    else:
+        run_phases((name,), run, rundir, planned, session, live_console(), again=True, take_over=take_over)
+    return rundir
+
+
 def weakness_lines(rundir: "RunDirectory") -> list[str]:
-    """Return the worst weakness in words, and where the table is."""
+    """Return the weakest cell in words, and the path of the weakness table."""
     from engine.report.views.advice import weakest_cell
     from engine.run.directory import WEAKNESS
 

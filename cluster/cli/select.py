@@ -1,4 +1,4 @@
-"""The command `select`: other verifier thresholds for images that are there already."""
+"""The command `select`: apply other verifier thresholds to finished images."""
 
 import argparse
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.cli.options import Commands, add_command, add_run_directory, open_directory
+from cluster.cli.options import Commands, absolute, add_command, add_run_directory, open_directory
 
 if TYPE_CHECKING:
     from engine.run.directory import RunDirectory
@@ -18,28 +18,7 @@ NUM_PROGRESS_LINES = 6
 
 def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
-    parser = add_command(
-        commands,
-        "select",
-        "apply other verifier thresholds to finished images, without a GPU",
-        "The verifier scored every edit, and the scores are kept: this reads them, shows what other thresholds would\n"
-        "accept, and with --out writes the result. No model is loaded.\n"
-        "\n"
-        "The result is a complete run directory of its own: run.yaml with the new thresholds, a plan digest that\n"
-        "follows from it, accepted samples in shards/, turned-down ones in rejected/, new markers. RUN itself is only\n"
-        "read, so too strict a choice loses nothing. Where RUN keeps all rejected pixels, the bytes are those that\n"
-        "`generate` would have made with these thresholds; where it does not (shards.keep_rejected), an edit that was\n"
-        "turned down once stays rejected as pixels_not_kept, and is counted, as is what was dropped early, which was\n"
-        "never scored (stages.editor.early_rejection). A selection that is cut off goes on with\n"
-        "the same command; shards that RUN has not made yet come along with it later, or with `generate`.\n"
-        "\n"
-        "--calibrate proposes thresholds from labels such as those of `counterforge show RUN --label`, and writes\n"
-        "nothing: the file has the columns key and label, good or bad. About 200 rows do.",
-        "  counterforge select runs/wardrobe                                      # what each threshold turns down\n"
-        "  counterforge select runs/wardrobe --set min_image=0.6 --dry-run        # what another one would\n"
-        "  counterforge select runs/wardrobe --set min_image=0.6 --out runs/strict\n"
-        "  counterforge select runs/wardrobe --calibrate labels.csv --precision 0.9",
-    )
+    parser = add_command(commands, "select", select)
     add_run_directory(parser)
     parser.add_argument(
         "--set",
@@ -47,7 +26,7 @@ def add_commands(commands: Commands) -> None:
         default=[],
         metavar="THRESHOLD=VALUE",
         dest="settings",
-        help="min_image, min_text, min_directional, min_contrast or consistency; may be given many times",
+        help="min_image, min_text, min_directional, min_contrast or consistency; repeatable",
     )
     parser.add_argument("--out", metavar="DIR", help="new run directory or s3://, gs:// URI for the result")
     parser.add_argument("--dry-run", action="store_true", help="only show what would change")
@@ -58,47 +37,61 @@ def add_commands(commands: Commands) -> None:
         metavar="SHARE",
         help=f"with --calibrate: share of accepted edits that must be good (default: {DEFAULT_PRECISION})",
     )
-    parser.set_defaults(command=select_command)
 
 
-def select_command(options: argparse.Namespace) -> int:
-    """Show what thresholds accept, and write the result where one is asked for."""
-    from cluster.cli.tallies import change_lines, lost_lines
-    from engine.selection.selection import change_thresholds, check_verdicts, read_scored, tally_changes, thresholds_of
+def select(options: argparse.Namespace) -> int:
+    """Apply other verifier thresholds to finished images, without a GPU.
+
+    The verifier's scores of every edit are stored. This command reads them, shows what other thresholds would
+    accept, and with --out writes the result. No model is loaded.
+
+    The result is a complete run directory: run.yaml with the new thresholds, the plan digest that follows from them,
+    accepted samples in shards/, rejected ones in rejected/, new markers. RUN itself is only read. If RUN kept all
+    rejected pixels, the bytes are those that `generate` makes with these thresholds. If not (shards.keep_rejected),
+    an edit that was rejected before stays rejected as pixels_not_kept, and is counted; so is an edit that was stopped
+    early and never scored (stages.editor.early_rejection). The same command resumes an interrupted selection; shards
+    that RUN has not made yet are added by a later call, or by `generate`.
+
+    --calibrate proposes thresholds from labels such as those of `counterforge show RUN --label`, and writes nothing:
+    the file has the columns key and label, good or bad. About 200 rows are enough.
+
+    Examples:
+      counterforge select runs/wardrobe                                      # what each threshold rejects
+      counterforge select runs/wardrobe --set min_image=0.6 --dry-run        # what another one would reject
+      counterforge select runs/wardrobe --set min_image=0.6 --out runs/strict
+      counterforge select runs/wardrobe --calibrate labels.csv --precision 0.9
+    """
+    from cluster.cli.select_text import calibration_lines, change_lines
+    from engine.selection.selection import change_thresholds, check_verdicts, read_scored, thresholds_of
 
     _check_options(options)
     rundir = open_directory(options.run)
-    source_run = rundir.run()
-    before = thresholds_of(source_run)
+    before = thresholds_of(rundir.run())
     run = change_thresholds(rundir, options.settings)
     after = thresholds_of(run)
     candidates = read_scored(rundir)
     check_verdicts(candidates, before)
     if options.calibrate is not None:
-        from cluster.cli.calibrate import calibration_lines
-
         precision = DEFAULT_PRECISION if options.precision is None else options.precision
-        for line in calibration_lines(rundir, candidates, before, options.calibrate, precision):
+        for line in calibration_lines(str(rundir.storage), candidates, before, options.calibrate, precision):
             print(line)
         return 0
     print(f"{rundir.info.name} in {rundir.storage}: {len(rundir.done())} of {rundir.info.num_shards} shards are done")
-    for line in change_lines(tally_changes(candidates, before, after), before, after):
-        print(line)
-    for line in lost_lines(candidates, before, after):
+    for line in change_lines(candidates, before, after):
         print(line)
     if options.out is not None and not options.dry_run:
-        for line in write_selection(rundir, run, options.out):
+        for line in _write_selection(rundir, run, options.out):
             print(line, flush=True)
     return 0
 
 
-def write_selection(rundir: "RunDirectory", run: "RunFile", out: str) -> Iterator[str]:
-    """Write every finished shard under the new thresholds, and yield what there is to say."""
+def _write_selection(rundir: "RunDirectory", run: "RunFile", out: str) -> Iterator[str]:
+    """Write every finished shard under the new thresholds; yield progress, counts and the next command."""
     from engine.selection.repartition import open_selection, select_shard
     from engine.selection.selection import PIXELS_NOT_KEPT
     from engine.shards.marker import add_counts
 
-    selected = open_selection(rundir, run, out if "://" in out else str(Path(out).resolve()))
+    selected = open_selection(rundir, run, absolute(out))
     indexes = rundir.done()
     every = ceil(len(indexes) / NUM_PROGRESS_LINES)
     for count, index in enumerate(indexes, start=1):
@@ -125,7 +118,7 @@ def _check_options(options: argparse.Namespace) -> None:
     if options.calibrate is not None:
         if options.settings or options.out:
             raise SelectionError(
-                "--calibrate proposes thresholds and writes nothing: leave out --set and --out, then give the line "
+                "--calibrate proposes thresholds and writes nothing: leave out --set and --out, then run the command "
                 "that it prints"
             )
         if options.precision is not None and not 0 < options.precision < 1:

@@ -1,4 +1,4 @@
-"""The command that runs beside Ray on each machine of a cluster: watch-node."""
+"""The command `watch-node`, which runs beside Ray on each spot machine of a cluster."""
 
 import argparse
 import sys
@@ -8,54 +8,53 @@ from typing import get_args
 from cluster.cli.options import Commands, add_command
 from cluster.spot.notice import Cloud
 
-# What Kubernetes leaves between SIGTERM and the end, unless it is told otherwise.
+# Kubernetes' default time between SIGTERM and SIGKILL.
 GRACE_S = 30.0
-TEXT = """\
-Ask the cloud's metadata service whether this spot machine is to go. At a notice tell Ray to drain this machine's node
-until then: it gets no new work, what it has at work may end, and the run goes on elsewhere. Then this command ends,
-with exit code 0. SIGTERM counts as a notice. No other node is touched.
-
-  ec2   two minutes ahead; at AWS_EC2_METADATA_SERVICE_ENDPOINT, default http://169.254.169.254 (IMDSv2)
-  gce   thirty seconds ahead; at GCE_METADATA_HOST, default metadata.google.internal
-
-Start it on every worker after `ray start`, as cluster/deploy/aws.yaml does. `ray start --block` needs none where the
-machine's end comes as a SIGTERM to it, as on Kubernetes: it drains its node itself."""
 
 
 def add_commands(commands: Commands) -> None:
-    """Add the commands of this module."""
-    parser = add_command(
-        commands,
-        "watch-node",
-        "drain this machine's Ray node when the cloud is about to take it",
-        TEXT,
-        "  counterforge watch-node\n  nohup counterforge watch-node --cloud ec2 > watch-node.log 2>&1 < /dev/null &",
-    )
+    """Add the command of this module."""
+    parser = add_command(commands, "watch-node", watch_node)
     parser.add_argument(
         "--cloud",
         choices=("auto", *get_args(Cloud)),
         default="auto",
-        help="whose notices; a cloud that is named is waited for where it does not answer (default: auto)",
+        help="cloud whose notices to read; a named one is waited for if it does not answer (default: auto)",
     )
-    parser.add_argument("--node-id", metavar="ID", help="which Ray node to drain, where this machine runs several")
+    parser.add_argument("--node-id", metavar="ID", help="Ray node to drain, if this machine runs several")
     parser.add_argument(
         "--grace",
         type=float,
         default=GRACE_S,
         metavar="SECONDS",
-        help=f"how long this machine is there after a SIGTERM (default: {GRACE_S:g})",
+        help=f"time from SIGTERM to the end of this machine (default: {GRACE_S:g})",
     )
-    parser.set_defaults(command=watch_command)
 
 
-def watch_command(options: argparse.Namespace) -> int:
-    """Wait, drain and say so."""
+def watch_node(options: argparse.Namespace) -> int:
+    """Drain this machine's Ray node when the cloud is about to take the machine.
+
+    Poll the cloud's metadata service for a preemption notice. At a notice drain this machine's Ray node: it gets no
+    new work, running work may finish until the machine goes, and the run continues on other nodes. The command then
+    ends with exit code 0. SIGTERM counts as a notice. Other nodes are not touched. Writes no file.
+
+      ec2   two minutes ahead; at AWS_EC2_METADATA_SERVICE_ENDPOINT, default http://169.254.169.254 (IMDSv2)
+      gce   thirty seconds ahead; at GCE_METADATA_HOST, default metadata.google.internal
+
+    Start it on every worker after `ray start`, as cluster/deploy/aws.yaml does. It is not needed on Kubernetes:
+    `ray start --block` drains its node itself when it gets SIGTERM.
+
+    Examples:
+      counterforge watch-node
+      nohup counterforge watch-node --cloud ec2 > watch-node.log 2>&1 < /dev/null &
+    """
     from cluster.session.session import prepare_environment
-    from cluster.spot.watch import watch_node
+    from cluster.spot.watch import drain_on_notice
 
     prepare_environment(local=False)
+    cloud = None if options.cloud == "auto" else options.cloud
     try:
-        node, notice = watch_node(None if options.cloud == "auto" else options.cloud, options.node_id, options.grace)
+        node, notice = drain_on_notice(cloud, options.node_id, options.grace)
     except KeyboardInterrupt:
         print("counterforge: stopped. Nothing was drained", file=sys.stderr)
         return 1

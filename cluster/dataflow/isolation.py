@@ -1,16 +1,15 @@
-"""A shard that ends its workers, or makes a stage raise, is worked on in parts until the sample that does it is found.
+"""Bisect a failing shard and quarantine the sample that crashes the worker, hangs or makes a stage raise.
 
-First its groups (a source with its edits) one after the other; then, in the group that does it, each sample with its
-source. Rows come out alike whatever their neighbours, so the rest of the shard has the bytes that it would have had.
+First each group (a source with its edits) alone; then, in the failing group, each sample with its source. Results do
+not depend on the other samples of a shard, so the rest of it has the bytes that it would have had.
 """
 
-import faulthandler
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
 
 from cluster.dataflow.shard_row import ShardRow
+from cluster.session.worker import last_line
 from engine.errors import EngineError
 from engine.run.attempts import STRIKES, Attempts, Note
 from engine.sample import Rejection, Sample
@@ -20,8 +19,8 @@ Apply = Callable[[ShardRow], ShardRow]
 
 
 @dataclass
-class CarefulWork:
-    """Work on one shard in parts; `where` names the stages in the rejections."""
+class ShardBisector:
+    """Apply the stages to one shard in parts; `where` names the stages in the rejections."""
 
     row: ShardRow
     apply: Apply
@@ -29,14 +28,14 @@ class CarefulWork:
     sample_s: float
     note: Note = field(default_factory=Note)
     attempts: Attempts | None = None
-    # What came of it, the rejections of earlier stages first.
+    # Results so far, the rejections of earlier stages first.
     samples: list[Sample] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     num_good: int = 0
     error: Exception | None = None
 
     def run(self) -> ShardRow:
-        """Return the shard after the stages; raise what they raised where no part of several went well."""
+        """Return the shard after the stages; raise their error if none of several parts succeeded."""
         self.rejections = list(self.row.rejections)
         groups = [list(members) for _, members in groupby(self.row.samples, key=lambda sample: sample.source_key)]
         for group in self._ordered(groups):
@@ -46,10 +45,10 @@ class CarefulWork:
         return replace(self.row, samples=self.samples, rejections=self.rejections)
 
     def _ordered(self, groups: Sequence[list[Sample]]) -> list[list[Sample]]:
-        """Return the groups with those that are suspect second.
+        """Order the groups: one healthy, then the suspects, then the rest.
 
-        Early, since all before them is done once more at each death; not first, since a worker's first call takes long,
-        and who is at work for long is easily there when a machine is lost.
+        Suspects early, because every group before them is repeated when the worker dies; not first, because a worker's
+        first call is slow, and a slow call is more often hit by the loss of a machine.
         """
         suspect = [group for group in groups if any(self.note.strikes.get(name) for name in _names(group))]
         others = [group for group in groups if group not in suspect]
@@ -61,10 +60,10 @@ class CarefulWork:
             found = self._attempt(name, group)
             if isinstance(found, ShardRow):
                 return self._keep(found)
-        return self._each(group)
+        return self._samples(group)
 
-    def _each(self, group: Sequence[Sample]) -> None:
-        """Send the source of a group alone, then each of the others with it."""
+    def _samples(self, group: Sequence[Sample]) -> None:
+        """Process the source of a group alone, then each other sample together with it."""
         source = next((sample for sample in group if sample.role == "source"), None)
         if source is not None:
             found = self._alone(source, [source])
@@ -102,19 +101,18 @@ class CarefulWork:
             return self._rejection(sample, TIMED_OUT if stuck else DIED, detail)
         found = self._attempt(name, unit)
         if isinstance(found, Exception):
-            lines = str(found).strip().splitlines()
-            return self._rejection(sample, RAISED, f"{type(found).__name__}: {lines[-1] if lines else 'no message'}")
+            return self._rejection(sample, RAISED, f"{type(found).__name__}: {last_line(str(found))}")
         return found
 
     def _attempt(self, name: str, unit: Sequence[Sample]) -> ShardRow | Exception:
-        """Return the unit after the stages, or what they raised; what is wrong with the run as a whole is raised."""
+        """Return the unit after the stages, or their error; an EngineError, which concerns the whole run, is raised."""
         if self.attempts is not None:
             self.note = self.attempts.narrow(self.row.shard, self.note, name)
         try:
             return self.apply(replace(self.row, samples=list(unit), rejections=[]))
         except EngineError:
             raise
-        except Exception as error:  # noqa: BLE001 a stage may raise anything, and one sample must not cost the others
+        except Exception as error:  # noqa: BLE001 a stage may raise anything, and one sample must not fail the others
             self.error = error
             return error
         finally:
@@ -127,20 +125,3 @@ class CarefulWork:
 
 def _names(group: Sequence[Sample]) -> list[str]:
     return [f"group {group[0].source_key}", *(f"sample {sample.key}" for sample in group)]
-
-
-def watched(results: Iterator[Sample | Rejection], limit_s: float, last_words: Path) -> Iterator[Sample | Rejection]:
-    """Yield the results of a stage; end this process where it yields none for `limit_s` seconds.
-
-    A loop in native code holds the interpreter, and no thread of Python's would run: faulthandler has one of C. It
-    writes where every thread was to `last_words`. Ray starts another worker, which finds the file.
-    """
-    with last_words.open("w") as file:
-        try:
-            faulthandler.dump_traceback_later(limit_s, exit=True, file=file)
-            for result in results:
-                faulthandler.cancel_dump_traceback_later()
-                yield result
-                faulthandler.dump_traceback_later(limit_s, exit=True, file=file)
-        finally:
-            faulthandler.cancel_dump_traceback_later()

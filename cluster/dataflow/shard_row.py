@@ -1,4 +1,4 @@
-"""One shard between two stages, and how it travels: its pictures untouched, beside what is known of them."""
+"""One shard between two stages, and its pickling: images as buffers, everything else by columns."""
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence
@@ -8,20 +8,20 @@ from typing import TypeVar
 
 from engine.sample import Edit, Rejection, Sample, Verdict
 
-KNOWN = [each.name for each in fields(Sample) if each.name != "image"]
+COLUMNS = [each.name for each in fields(Sample) if each.name != "image"]
 NESTED = [(name, kind, [each.name for each in fields(kind)]) for name, kind in (("edit", Edit), ("verdict", Verdict))]
 Record = TypeVar("Record")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRow:
-    """Hold one shard between two stages: its planned source keys, samples and rejections, seconds and calls by stage.
+    """One shard between two stages: its planned source keys, samples and rejections, seconds and calls by stage.
 
     `calls` counts what the models of a stage were asked for, such as `editor.encoded`; `machines` are the kinds of
     machines that its stages ran on.
 
-    Through Ray its images go as they are, each a buffer of its own, and arrive as views into the memory that Ray
-    shares, which stays while a view is there.
+    Ray transfers its images without a copy, each as a buffer: they arrive as views into shared memory, which Ray keeps
+    while a view exists.
     """
 
     shard: int
@@ -33,24 +33,24 @@ class ShardRow:
     machines: frozenset[str] = frozenset()
 
     def __reduce_ex__(self, protocol: object) -> tuple[Callable[..., "ShardRow"], tuple[object, ...]]:
-        """Reduce the shard to images and the rest, which is pickled by columns, in half the time that objects take.
+        """Pickle images as buffers and the rest by columns, which takes half the time of pickling objects.
 
-        Only protocol 5, which is Ray's, has buffers.
+        Needs protocol 5, which Ray uses.
         """
-        columns = dict(zip(KNOWN, zip(*map(attrgetter(*KNOWN), self.samples), strict=True), strict=False))
+        columns = dict(zip(COLUMNS, zip(*map(attrgetter(*COLUMNS), self.samples), strict=True), strict=False))
         for name, _, names in NESTED:
             values_of = attrgetter(*names)
             columns[name] = tuple(record and values_of(record) for record in columns.get(name, ()))
-        known = pickle.dumps((vars(self) | {"samples": ()}, columns), pickle.HIGHEST_PROTOCOL)
-        return _restored, (known, [pickle.PickleBuffer(sample.image) for sample in self.samples])
+        metadata = pickle.dumps((vars(self) | {"samples": ()}, columns), pickle.HIGHEST_PROTOCOL)
+        return _restored, (metadata, [pickle.PickleBuffer(sample.image) for sample in self.samples])
 
     def __sizeof__(self) -> int:
-        """Return the bytes of the images, nearly all there is: Ray Data plans with it."""
+        """Return the bytes of the images, nearly all of its memory; Ray Data schedules by it."""
         return sum(len(sample.image) for sample in self.samples)
 
 
-def _restored(known: bytes, images: Sequence[object]) -> ShardRow:
-    row, columns = pickle.loads(known)  # nosec B301 # by a worker of this run
+def _restored(metadata: bytes, images: Sequence[object]) -> ShardRow:
+    row, columns = pickle.loads(metadata)  # nosec B301 # by a worker of this run
     for name, kind, names in NESTED:
         columns[name] = _records(kind, names, columns[name])
     columns["image"] = [memoryview(image) for image in images]  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def _restored(known: bytes, images: Sequence[object]) -> ShardRow:
 
 
 def _records(kind: type[Record], names: Sequence[str], rows: Iterable[Sequence[object] | None]) -> list[Record | None]:
-    """Return records, None where there are no values; their constructors would set each frozen field by itself."""
+    """Return records, None for None. Bypasses the constructors, which set each frozen field one by one."""
     records: list[Record | None] = []
     for values in rows:
         record = None

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
+from cluster.dataflow.blocks import commit_block
 from cluster.monitor.activity import Activity, StageActivity
 
 LOG = logging.getLogger(__name__)
-# The function of cluster/dataflow/dataflow.py that commits a shard.
-COMMIT = "_commit_block"
+COMMIT = commit_block.__name__
 # Any: of Ray Data, which ships no types; both are private.
 Executor: TypeAlias = Any
 Operator: TypeAlias = Any

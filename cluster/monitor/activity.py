@@ -1,4 +1,4 @@
-"""What a running dataflow is doing."""
+"""The state of a running dataflow: how many shards each stage is working on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class StageActivity:
-    """Say what one actor pool is doing: shards done, worked on and waiting; actors ready and starting."""
+    """One actor pool: shards done, in progress and waiting; actors ready and starting."""
 
     name: str
     done: int
@@ -18,7 +18,7 @@ class StageActivity:
 
 @dataclass(frozen=True, kw_only=True)
 class Activity:
-    """Hold what each stage is doing, in order, and how many shards are being read and committed."""
+    """The actor pools in the order of the stages, and the numbers of shards being read and committed."""
 
     stages: Sequence[StageActivity] = ()
     reads: int = 0

@@ -1,155 +1,81 @@
-"""The metrics of a run, defined here and nowhere else; Ray's metrics agent serves them to Prometheus as `ray_...`.
+"""The metrics of a run, all defined here; Ray's metrics agent serves them to Prometheus as `ray_counterforge_...`.
 
-Where no Ray session is, or its agent exports nothing, recording costs microseconds and goes nowhere. What is measured
-in a worker that is killed is lost with its last seconds: the truth of a run are its markers.
+Without a Ray session, or where its agent exports nothing, recording does nothing and costs microseconds. A killed
+worker loses the last seconds of its metrics: the exact counts of a run are its markers.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import Literal, assert_never
 
-if TYPE_CHECKING:
-    from ray.util.metrics import Counter, Gauge, Histogram
-
-# Seconds a stage spends on a shard, from plugins that do next to nothing to video-sized models.
+# Seconds a stage spends on a shard, from trivial plugins to video-sized models.
 BUCKETS_S = tuple(step * 10.0**power for power in range(-1, 4) for step in (1, 2, 5))
+
+Kind = Literal["counter", "gauge", "histogram"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """Define one metric. `tags` take few values each: never a key of a sample or the number of a shard.
+    """One metric. `tags` take few values each: never a sample key or a shard number.
 
-    A counter grows from 0 with each process that counts, so look at it with rate(), or by sum over a session.
+    A counter starts at 0 in each process that counts, so look at it with rate(), or by sum over a session.
     """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram"]
+    kind: Kind
     help: str
     tags: tuple[str, ...]
 
     @property
     def exported(self) -> str:
-        """Return the name that Prometheus knows it by."""
+        """Return the name in Prometheus."""
         return f"ray_{self.name}"
 
     def record(self, value: float, **tags: str) -> None:
         """Add to a counter, set a gauge, or observe in a histogram."""
-        instrument = _instrument(self)
-        match self.kind:
-            case "counter":
-                # Ray refuses an increment of nothing.
-                if value > 0:
-                    instrument.inc(value, tags)
-            case "gauge":
-                instrument.set(value, tags)
-            case "histogram":
-                instrument.observe(value, tags)
-            case _:
-                assert_never(self.kind)
+        recorder = _recorder(self)
+        # Ray refuses to increment a counter by 0.
+        if value > 0 or self.kind != "counter":
+            recorder(value, tags)
 
 
-SHARDS = Metric(
-    name="counterforge_shards",
-    kind="gauge",
-    help="Shards of the run by state: done, or pending",
-    tags=("run", "state"),
-)
-SECONDS_LEFT = Metric(
-    name="counterforge_seconds_left",
-    kind="gauge",
-    help="Seconds until all shards are done at the rate of this session, once one was timed",
-    tags=("run",),
-)
-SHARDS_COMMITTED = Metric(
-    name="counterforge_shards_committed_total",
-    kind="counter",
-    help="Shards that got their marker in this session",
-    tags=("run",),
-)
-IMAGES = Metric(
-    name="counterforge_images_total",
-    kind="counter",
-    help="Images of committed shards by role (source, placebo, counterfactual) and verdict (accepted, rejected by its "
-    "first reason, quarantined by stage and reason)",
-    tags=("run", "role", "verdict", "stage", "reason"),
-)
-WRITTEN = Metric(
-    name="counterforge_written_bytes_total",
-    kind="counter",
-    help="Bytes of the files of committed shards, by folder",
-    tags=("run", "folder"),
-)
-STAGE_SECONDS = Metric(
-    name="counterforge_stage_seconds_total",
-    kind="counter",
-    help="Seconds that committed shards spent in each stage, as their markers say",
-    tags=("run", "stage"),
-)
-# Ray's agent builds a histogram's sum from the middles of the buckets, so exact seconds are the counter above.
-SHARD_SECONDS = Metric(
-    name="counterforge_shard_seconds",
-    kind="histogram",
-    help="Seconds of one committed shard in each stage; the sum is approximate",
-    tags=("run", "stage"),
-)
-STAGE_SHARDS = Metric(
-    name="counterforge_stage_shards",
-    kind="gauge",
-    help="Shards by what the actors of a group do with them: working, or waiting (the queue before the group)",
-    tags=("run", "group", "state"),
-)
-STAGE_ACTORS = Metric(
-    name="counterforge_stage_actors",
-    kind="gauge",
-    help="Actors of a group: ready, or starting",
-    tags=("run", "group", "state"),
-)
-TASKS = Metric(
-    name="counterforge_tasks",
-    kind="gauge",
-    help="Tasks at work on shards without an actor: read, or commit",
-    tags=("run", "task"),
-)
-BUSY_SECONDS = Metric(
-    name="counterforge_busy_seconds_total",
-    kind="counter",
-    help="Seconds that an actor (Ray's label WorkerId) spent at work in each stage, also on shards that it did not end",
-    tags=("run", "group", "stage"),
-)
-BEGUN_AGAIN = Metric(
-    name="counterforge_shards_begun_again_total",
-    kind="counter",
-    help="Shards that a group began again because a worker before ended, or a stage raised what goes away by itself",
-    tags=("run", "group"),
-)
+def _metric(kind: Kind, name: str, help: str, *tags: str) -> Metric:
+    return Metric(name=f"counterforge_{name}", kind=kind, help=help, tags=("run", *tags))
 
-METRICS = (
-    SHARDS,
-    SECONDS_LEFT,
-    SHARDS_COMMITTED,
-    IMAGES,
-    WRITTEN,
-    STAGE_SECONDS,
-    SHARD_SECONDS,
-    STAGE_SHARDS,
-    STAGE_ACTORS,
-    TASKS,
-    BUSY_SECONDS,
-    BEGUN_AGAIN,
-)
+
+SHARDS = _metric("gauge", "shards", "Shards of the run by state: done, or pending", "state")
+SECONDS_LEFT = _metric("gauge", "seconds_left", "Seconds until all shards are done, at the rate of this session")
+SHARDS_COMMITTED = _metric("counter", "shards_committed_total", "Shards that got their marker in this session")
+# Roles: source, placebo, counterfactual. Verdicts: accepted; rejected, by the first reason; quarantined, by stage and
+# reason.
+IMAGES = _metric("counter", "images_total", "Images of committed shards", "role", "verdict", "stage", "reason")
+WRITTEN = _metric("counter", "written_bytes_total", "Bytes of the files of committed shards, by folder", "folder")
+STAGE_SECONDS = _metric("counter", "stage_seconds_total", "Seconds of committed shards in each stage", "stage")
+# Approximate: Ray's agent builds a histogram's sum from the middles of the buckets. The counter above is exact.
+SHARD_SECONDS = _metric("histogram", "shard_seconds", "Seconds of one committed shard in each stage", "stage")
+STAGE_SHARDS = _metric("gauge", "stage_shards", "Shards of a group: working, or waiting before it", "group", "state")
+STAGE_ACTORS = _metric("gauge", "stage_actors", "Actors of a group: ready, or starting", "group", "state")
+TASKS = _metric("gauge", "tasks", "Running tasks outside actors: read, or commit", "task")
+# By actor (Ray's label WorkerId), and also of shards that it did not finish.
+BUSY_SECONDS = _metric("counter", "busy_seconds_total", "Seconds an actor spent in each stage", "group", "stage")
+# The worker before ended, or a stage raised a transient error.
+BEGUN_AGAIN = _metric("counter", "shards_begun_again_total", "Shards that a group began again", "group")
 
 
 @cache
-def _instrument(metric: Metric) -> "Counter | Gauge | Histogram":
-    # Not at the top: `status` shows the same numbers without Ray.
+def _recorder(metric: Metric) -> Callable[[float, dict[str, str]], None]:
+    # Not at the top: `status` imports this module and works without Ray.
     from ray.util.metrics import Counter, Gauge, Histogram
 
+    record: Callable[[float, dict[str, str]], None]
     match metric.kind:
         case "counter":
-            return Counter(metric.name, metric.help, metric.tags)
+            record = Counter(metric.name, metric.help, metric.tags).inc
         case "gauge":
-            return Gauge(metric.name, metric.help, metric.tags)
+            record = Gauge(metric.name, metric.help, metric.tags).set
         case "histogram":
-            return Histogram(metric.name, metric.help, list(BUCKETS_S), metric.tags)
+            record = Histogram(metric.name, metric.help, list(BUCKETS_S), metric.tags).observe
         case _:
             assert_never(metric.kind)
+    return record

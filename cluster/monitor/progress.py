@@ -1,4 +1,4 @@
-"""What a run has done so far, read from its markers alone, and how that is shown: a live table or plain log lines."""
+"""The progress of a run, from its markers alone, and its display: a live table or plain log lines."""
 
 import logging
 from collections import deque
@@ -29,16 +29,17 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 POLL_S = 1.0
-# Plain lines: at most one report in this time, and one at least in that, so that a log shows life and stays short.
+# Plain lines: at most one report in MIN_LINE_S, at least one in MAX_LINE_S.
 MIN_LINE_S = 15.0
 MAX_LINE_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
-    """Hold the state of a run: `rate` in candidates a second and `seconds_left` are None until a shard was timed.
+    """The state of a run. `seconds` are the mean of one shard by stage; `rate` is in candidates a second.
 
-    `num_uncounted` of the shards that are done are not in the counts yet.
+    `rate` and `seconds_left` are None until a shard was finished in this session. `num_uncounted` of the shards that
+    are done are not in the counts yet.
     """
 
     done: int
@@ -52,7 +53,7 @@ class Snapshot:
 
 
 def snapshot(markers: Iterable[Marker], num_shards: int, num_sources: int) -> Snapshot:
-    """Return what the markers say, of which none is kept; `seconds` are the mean of one shard by stage."""
+    """Return the sum of the markers, which may come from a generator."""
     tally = Tally()
     for marker in markers:
         tally.add(marker)
@@ -60,7 +61,7 @@ def snapshot(markers: Iterable[Marker], num_shards: int, num_sources: int) -> Sn
 
 
 def describe(state: Snapshot) -> str:
-    """Return a run's state as one line."""
+    """Return the state of a run as one line."""
     counts = state.counts
     parts = [
         f"{state.done}/{state.num_shards} shards",
@@ -80,7 +81,7 @@ def describe(state: Snapshot) -> str:
 
 
 def describe_stage(stage: StageActivity, num_shards: int, mean: float | None) -> str:
-    """Return what one stage is doing as one line."""
+    """Return the state of one stage as one line; `mean` is its seconds a shard."""
     parts = [f"{stage.done}/{num_shards} shards", f"{stage.working} in work", f"{stage.waiting} waiting"]
     parts.append(f"{stage.actors} actor{'' if stage.actors == 1 else 's'}")
     if stage.starting:
@@ -91,10 +92,11 @@ def describe_stage(stage: StageActivity, num_shards: int, mean: float | None) ->
 
 
 class MarkerFollower:
-    """Add up the markers of a run as they are handed in, and say how fast they came; the meter counts them too.
+    """Sum the markers of a run as they are added, and measure their rate; the meter counts them too.
 
-    Those of the shards that were done `before` are read bit by bit, with each look: there may be a hundred thousand,
-    and nothing waits for what they say. Each way in which shards differ in versions or kind of machine is logged once.
+    The markers of shards that were done `before` are read in small parts, some at each poll: there may be a hundred
+    thousand, and nothing waits for their sum. Each difference in versions or kind of machine between shards is logged
+    once.
     """
 
     def __init__(
@@ -105,30 +107,28 @@ class MarkerFollower:
         before: Sequence[int] = (),
         meter: "RunMeter | None" = None,
     ) -> None:
-        self._rundir = rundir
-        self._num_shards = num_shards
-        self._num_sources = num_sources
-        self._meter = meter
+        self._rundir, self._num_shards, self._num_sources = rundir, num_shards, num_sources
+        self.meter = meter
         self._num_before = len(before)
         self._unread = deque(before)
-        self._came: SimpleQueue[Marker] = SimpleQueue()
+        self._added: SimpleQueue[Marker] = SimpleQueue()
         self._all, self._new = Tally(), Tally()
         self._first: Marker | None = None
         self._changes: set[str] = set()
         self._start = monotonic()
 
     def add(self, marker: Marker) -> None:
-        """Hand in the marker of a shard that was just committed; any thread may."""
-        self._came.put(marker)
+        """Add the marker of a shard that was just committed; from any thread."""
+        self._added.put(marker)
 
     def poll(self) -> Snapshot:
-        """Return the state with the markers that came since the last call."""
-        while not self._came.empty():
-            marker = self._came.get()
+        """Return the state, with the markers that were added since the last call."""
+        while not self._added.empty():
+            marker = self._added.get()
             self._count(marker)
             self._new.add(marker)
-            if self._meter is not None:
-                self._meter.committed(marker)
+            if self.meter is not None:
+                self.meter.record_commit(marker)
         self._read_some()
         done, elapsed = self._num_before + self._new.num_markers, monotonic() - self._start
         state = _snapshot(self._all, self._num_shards, self._num_sources)
@@ -142,7 +142,7 @@ class MarkerFollower:
         )
 
     def _read_some(self) -> None:
-        """Read markers of earlier sessions, for a part of the time between two looks."""
+        """Read markers of earlier sessions for half of the time between two polls."""
         end = monotonic() + POLL_S / 2
         while self._unread and monotonic() < end:
             chunk = [self._unread.popleft() for _ in range(min(len(self._unread), NUM_READERS))]
@@ -169,10 +169,10 @@ class MarkerFollower:
 
 
 class Progress:
-    """Show a run's state from a thread of its own while the body of the `with` works.
+    """Show a run's state from a background thread while the body of the `with` works.
 
-    With a console it is a live display; without one it is log lines. Where the watchdog finds that the run is to end,
-    it interrupts the main thread, and `ended` says why. The meter gets the numbers that are shown.
+    With a console it is a live display, without one log lines. Where the watchdog finds that the run should end, the
+    main thread is interrupted, and `ended` is the reason. The follower's meter records the numbers that are shown.
     """
 
     def __init__(
@@ -181,46 +181,43 @@ class Progress:
         activity: Callable[[], Activity],
         watchdog: "Watchdog",
         console: "Console | None" = None,
-        meter: "RunMeter | None" = None,
     ) -> None:
         self.ended: str | None = None
         self._follower, self._activity, self._watchdog = follower, activity, watchdog
-        self._console, self._meter = console, meter
+        self._console, self._meter = console, follower.meter
         self._live: Live | None = None
         self._stop = Event()
         self._thread = Thread(target=self._follow, name="progress", daemon=True)
         self._stack = ExitStack()
         self._done = -1
-        self._changed = self._said = monotonic()
+        self._changed = self._logged = monotonic()
 
     def __enter__(self) -> "Progress":
-        """Start to show."""
+        """Start the thread and the display."""
         self._interrupt = self._stack.enter_context(interruptible())
         if self._console is not None:
             from rich.live import Live
 
-            self._live = Live(console=self._console, refresh_per_second=2, transient=True)
-            self._live.start()
+            live = Live(console=self._console, refresh_per_second=2, transient=True)
+            self._live = self._stack.enter_context(live)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop, with one last line of the final state."""
+        """Stop, and log the final state."""
         self._stop.set()
         self._thread.join()
-        if self._live is not None:
-            self._live.stop()
         self._stack.close()
         state = self._follower.poll()
-        self._measure(state, Activity())
+        self._record(state, Activity())
         LOG.info("generate: %s", describe(state))
 
     def show(self) -> None:
-        """Read the markers and show the state, if it is time for another line."""
+        """Poll the markers and update the display; log a line if one is due."""
         state, activity = self._follower.poll(), self._activity()
-        self._measure(state, activity)
+        self._record(state, activity)
         stages, now = activity.stages, monotonic()
         if state.done != self._done:
             self._done, self._changed = state.done, now
@@ -229,29 +226,29 @@ class Progress:
         if self._live is not None:
             self._live.update(_table(state, stages, why), refresh=True)
         elif self._is_due(now):
-            self._said = now
+            self._logged = now
             for line in report_lines(state, stages, why):
                 LOG.info("%s", line)
         if finding is not None and finding.ends and self.ended is None:
             self.ended = finding.text
-            # It waits for a dataflow that will not go on.
+            # The main thread waits for a dataflow that makes no progress.
             self._interrupt()
 
     def _follow(self) -> None:
         while not self._stop.wait(POLL_S):
             self.show()
 
-    def _measure(self, state: Snapshot, activity: Activity) -> None:
+    def _record(self, state: Snapshot, activity: Activity) -> None:
         if self._meter is not None:
-            self._meter.stands(state.done, state.num_shards - state.done, state.seconds_left, activity)
+            self._meter.record_progress(state.done, state.num_shards - state.done, state.seconds_left, activity)
 
     def _is_due(self, now: float) -> bool:
-        silent = now - self._said
-        return silent >= MAX_LINE_S or (silent >= MIN_LINE_S and self._changed > self._said)
+        quiet = now - self._logged
+        return quiet >= MAX_LINE_S or (quiet >= MIN_LINE_S and self._changed > self._logged)
 
 
 def report_lines(state: Snapshot, stages: Sequence[StageActivity], why: str | None = None) -> list[str]:
-    """Return the state of a run and of each of its stages, and `why` nothing has been finished for long."""
+    """Return the lines of a run's state: the run, each stage, and `why` nothing was finished for long."""
     lines = [f"generate: {describe(state)}"]
     for stage in stages:
         times = [state.seconds[name] for name in stage.name.split("+") if name in state.seconds]

@@ -1,4 +1,4 @@
-"""Look closely at the worst pairs of a run: where on the picture each edit moved the classifier's answer."""
+"""Attribution maps of the worst pairs of a run: the image regions where an edit changed the prediction."""
 
 import logging
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ ARMS = (BASE, CANDIDATE)
 
 
 def attribute_run(run: RunFile, rundir: RunDirectory, arms: Sequence[str] = ARMS) -> None:
-    """Write attribution/<digest>.json for each of these arms that there is, for the pairs that the report shows.
+    """Write attribution/<digest>.json for each of these arms that exists, for the pairs that the report shows.
 
-    A pair that was looked at before is not looked at again. Raises ModelError.
+    Existing maps are kept. Raises ModelError.
     """
     if not run.report.num_attributions:
         return
@@ -39,7 +39,7 @@ def attribute_run(run: RunFile, rundir: RunDirectory, arms: Sequence[str] = ARMS
 
 
 def attribute_pairs(ref: ClassifierRef, rundir: RunDirectory, pairs: Sequence[tuple[Sample, Sample]]) -> None:
-    """Add the pairs (edit, control) that are not there yet to the maps of one classifier."""
+    """Add the missing maps of the pairs (edit, control) to those of one classifier."""
     digest = ref.digest()
     known = read_attributions(rundir, digest)
     pending = [
@@ -53,7 +53,7 @@ def attribute_pairs(ref: ClassifierRef, rundir: RunDirectory, pairs: Sequence[tu
 
 
 def _attribute(edit: Sample, control: Sample, classifier: "Classifier") -> tuple[str, Attribution]:
-    """Return an edit's key with its map. Runs where the classifier is."""
+    """Return an edit's key with its map. Runs in the actor of the classifier."""
     from actors.classifier.attribution import attribute_pair
 
     return edit.key, attribute_pair(edit, control, classifier)

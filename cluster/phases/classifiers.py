@@ -1,18 +1,18 @@
-"""Ask classifiers many things in parallel: in one pool of actors inside a Ray session, else in this process."""
+"""Evaluate functions of classifiers in parallel: in a pool of actors inside a Ray session, else in this process."""
 
 import logging
 import pickle
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from cluster.monitor.progress import MIN_LINE_S
-from cluster.session.worker import leave_quickly
+from cluster.session.worker import error_context, exit_without_teardown, explain, load_with_retries
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.storage.storage import Storage
@@ -30,7 +30,7 @@ Task = Callable[["Classifier"], Answer]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRef:
-    """Name a classifier so that any worker can load it. With a `storage` the model is a folder inside it."""
+    """A reference to a classifier that any worker can load. With a `storage` the model is a folder inside it."""
 
     config: ProbeConfig
     classes: tuple[str, ...]
@@ -39,7 +39,7 @@ class ClassifierRef:
 
     @property
     def name(self) -> str:
-        """Return what the run file calls it."""
+        """Return its name in the run file."""
         return self.config.model.name if self.config.model else str(self.config.callable)
 
     def load(self) -> "Classifier":
@@ -50,7 +50,7 @@ class ClassifierRef:
             return Classifier(config, self.classes, self.offline)
 
     def digest(self) -> str:
-        """Return what names its predictions."""
+        """Return the digest that names its predictions."""
         from actors.classifier.classifier import classifier_digest
 
         with self._local_config() as config:
@@ -58,38 +58,41 @@ class ClassifierRef:
 
     @contextmanager
     def _local_config(self) -> Iterator[ProbeConfig]:
-        if self.storage is None or self.config.model is None:
+        """Yield the config with the model in a local folder, a copy where the storage is remote."""
+        model, storage = self.config.model, self.storage
+        if storage is None or model is None:
             yield self.config
-        elif self.storage.is_local:
-            yield _with_model(self.config, str(self.storage.local_path(self.config.model.name)))
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                for name in self.storage.list(self.config.model.name):
-                    Path(folder, name).write_bytes(self.storage.read(f"{self.config.model.name}/{name}"))
-                yield _with_model(self.config, folder)
+            return
+        with TemporaryDirectory() as folder:
+            if storage.is_local:
+                folder = str(storage.local_path(model.name))
+            else:
+                for name in storage.list(model.name):
+                    Path(folder, name).write_bytes(storage.read(f"{model.name}/{name}"))
+            yield self.config.model_copy(update={"model": ModelConfig(name=folder, dtype=model.dtype)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Question(Generic[Answer]):
-    """Hold what one classifier is asked: a function of it that can be pickled."""
+    """A classifier and a function of it that can be pickled."""
 
     ref: ClassifierRef
     task: Task[Answer]
 
 
 def ask(questions: Sequence[Question[Answer]], what: str) -> list[Answer]:
-    """Return the answers in the order of the questions; the log says every quarter of a minute how far `what` is.
+    """Return the answers in the order of the questions; the progress is logged under the name `what`.
 
-    An actor holds one classifier at a time, so questions to the same one should stand together. Raises ModelError, and
-    what a task raises.
+    An actor holds one classifier at a time, so questions to the same one should be adjacent. Raises ModelError, and
+    the errors of tasks.
     """
     found: dict[int, Answer] = {}
-    start = said = monotonic()
+    start = logged = monotonic()
     for place, answer in _ask_pool(questions) if in_session() else _ask_here(questions):
         found[place] = answer
         now = monotonic()
-        if now - said >= MIN_LINE_S and len(found) < len(questions):
-            said = now
+        if now - logged >= MIN_LINE_S and len(found) < len(questions):
+            logged = now
             left = (now - start) / len(found) * (len(questions) - len(found))
             LOG.info("%s: %d/%d parts, %s left", what, len(found), len(questions), duration(left))
     return [found[place] for place in range(len(questions))]
@@ -105,24 +108,24 @@ def _ask_here(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answ
 
 
 def in_session() -> bool:
-    """Return whether this process holds a Ray session; Ray is not imported for the question, that takes a second."""
+    """Return whether this process has a Ray session; does not import Ray, which takes a second."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 class ClassifierActor:
-    """Answer questions, one a row, and hold the classifier of the last one on its device.
+    """Answer questions, one a row, and keep the classifier of the last one on its device.
 
-    Pickles go from the driver to its workers and back, as all that Ray carries; no one else has the session's token.
+    Questions and answers travel as pickles, as all that Ray carries; only this session has its token.
     """
 
     def __init__(self) -> None:
-        leave_quickly()
+        exit_without_teardown()
         self._ref: ClassifierRef | None = None
         self._classifier: Classifier | None = None
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
-        """Return the places of the questions and the pickled answers."""
+        """Return the positions of the questions and the pickled answers."""
         import pyarrow as pa
 
         questions = map(pickle.loads, block["question"].to_pylist())  # nosec B301 # of this session
@@ -130,14 +133,12 @@ class ClassifierActor:
         return pa.table({"place": block["place"], "answer": pa.array(answers, pa.large_binary())})
 
     def _answer(self, question: Question[Answer]) -> Answer:
-        from cluster.session.failures import Naming, load_patiently
-
         what = f"classifier {question.ref.name!r}"
-        with Naming(what):
+        with error_context(what):
             if self._classifier is None or self._ref != question.ref:
-                # The old one goes first: a device need not have room for both.
+                # The old one is freed first: a device may not have room for both.
                 self._ref = self._classifier = None
-                self._classifier, self._ref = load_patiently(f"the start of {what}", question.ref.load), question.ref
+                self._classifier, self._ref = load_with_retries(f"the start of {what}", question.ref.load), question.ref
             return question.task(self._classifier)
 
 
@@ -148,7 +149,6 @@ def _ask_pool(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answ
     import ray.exceptions
 
     from cluster.dataflow.dataflow import data_context
-    from cluster.session.failures import explain
 
     placement = questions[0].ref.config.placement
     low, high = placement.replicas
@@ -168,9 +168,3 @@ def _ask_pool(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answ
                 yield from ((place, cast(Answer, pickle.loads(data))) for place, data in found)  # nosec B301 # of this session
         except ray.exceptions.RayError as error:
             raise explain(error) from error
-
-
-def _with_model(config: ProbeConfig, folder: str) -> ProbeConfig:
-    assert config.model is not None
-    model = ModelConfig(name=folder, dtype=config.model.dtype)
-    return config.model_copy(update={"model": model})

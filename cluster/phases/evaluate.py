@@ -1,5 +1,6 @@
 """Score a classifier on labelled images of any source."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from actors.classifier.classifier import Classifier
 
 ITEMS_PER_TASK = 256
-# An answer, or the reason why the image cannot be read.
+# A prediction, or the reason why the image cannot be read.
 Result = LabelledPrediction | str
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledSet:
-    """Name the images of one test set."""
+    """The images of one test set."""
 
     source: AnySource
     items: Sequence[SourceItem]
@@ -33,7 +34,7 @@ class LabelledSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Hold a classifier's scores on one labelled set, and its answer to each item (None: the image cannot be read)."""
+    """A classifier's scores on one labelled set, and its prediction of each item (None: the image cannot be read)."""
 
     report: GroupReport
     answers: Sequence[LabelledPrediction | None]
@@ -41,7 +42,7 @@ class Evaluation:
     unreadable: Mapping[str, int]
 
     def to_json(self) -> dict[str, Json]:
-        """Return the scores as plain JSON; unreadable images are counted by reason and by nobody's accuracy."""
+        """Return the scores as plain JSON; unreadable images count in no accuracy."""
         return {**self.report.to_json(), "group_by": list(self.group_by), "unreadable": dict(self.unreadable)}
 
 
@@ -56,7 +57,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Score a checkpoint or function on a whole labelled source, by groups of class and attributes (None: all of them).
 
-    `dominant` says what was usual in the training data; without it nothing is called a conflict. Raises ModelError,
+    `dominant` has the dominant values of the training data; without it there are no conflicts. Raises ModelError,
     SourceError.
     """
     opened = open_source(source)
@@ -69,7 +70,7 @@ def evaluate_model(
 
 
 def ask_set(ref: ClassifierRef, labelled: LabelledSet) -> list[Question[list[Result]]]:
-    """Return the questions whose answers, one after another, are what a classifier says of each image of a set."""
+    """Return the questions whose answers, concatenated, are the results of a classifier on a set."""
     items = labelled.items
     return [
         Question(
@@ -80,7 +81,7 @@ def ask_set(ref: ClassifierRef, labelled: LabelledSet) -> list[Question[list[Res
 
 
 def ask_all(ref: ClassifierRef, labelled: LabelledSet) -> list[Result]:
-    """Return what one classifier says of each image of a set: its answer, or why the image cannot be read."""
+    """Return the results of one classifier on a set, in the order of its items."""
     return [result for answers in ask(ask_set(ref, labelled), "evaluate") for result in answers]
 
 
@@ -94,36 +95,29 @@ def score_answers(
     confidence: float = 0.95,
     min_n: int = 10,
 ) -> Evaluation:
-    """Score what a classifier said of a set; `training` counts the images of each group in the training data."""
+    """Score the results of a classifier on a set; `training` counts the images of each group in the training data."""
     answers = [result if isinstance(result, LabelledPrediction) else None for result in results]
-    reasons = [result for result in results if isinstance(result, str)]
-    report = group_report(
-        [answer for answer in answers if answer is not None],
-        classes,
-        group_by,
-        dominant,
-        training,
-        confidence=confidence,
-        min_n=min_n,
-    )
-    unreadable = {reason: reasons.count(reason) for reason in sorted(set(reasons))}
+    read = [answer for answer in answers if answer is not None]
+    report = group_report(read, classes, group_by, dominant, training, confidence=confidence, min_n=min_n)
+    reasons = Counter(result for result in results if isinstance(result, str))
+    unreadable = dict(sorted(reasons.items()))
     return Evaluation(report=report, answers=answers, group_by=tuple(group_by), unreadable=unreadable)
 
 
 def attribute_names(items: Sequence[SourceItem], group_by: Sequence[str] | None) -> list[str]:
-    """Return the attributes to group by: those asked for, which must be there, or all."""
+    """Return the attributes to group by: `group_by`, or all; SourceError for one that no image has."""
     known = sorted({name for item in items for name in item.attributes})
     if group_by is None:
         return known
     if unknown := [name for name in group_by if name not in known]:
-        raise SourceError(f"group_by asks for {unknown}, the images have the attributes {known}: choose among those")
+        raise SourceError(f"group_by asks for {unknown}, the images have the attributes {known}: choose among these")
     return list(group_by)
 
 
 def _answer_items(
     config: AnySource, items: Sequence[SourceItem], classes: Sequence[str], classifier: "Classifier"
 ) -> list[Result]:
-    """Return each item's answer or the reason why it cannot be read. Runs where the classifier is."""
+    """Return each item's prediction, or the reason why it cannot be read. Runs in the actor of the classifier."""
     source = open_source(config)
     read = [read_sample(source, item, "test") for item in items]
     probabilities = iter(classifier.predict([result.image for result in read if not isinstance(result, Rejection)]))
@@ -134,14 +128,13 @@ def _answer_items(
             continue
         row = next(probabilities)
         best = int(np.argmax(row))
-        # By name: another source may have its classes in another order.
-        is_right = classes[best] == item.class_name
         p_label = float(row[classes.index(item.class_name)]) if item.class_name in classes else 0.0
         answers.append(
             LabelledPrediction(
                 class_name=item.class_name,
                 attributes=dict(item.attributes),
-                is_right=is_right,
+                # By name: another source may have its classes in another order.
+                is_right=classes[best] == item.class_name,
                 confidence=float(row[best]),
                 p_label=p_label,
             )

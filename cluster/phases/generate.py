@@ -1,4 +1,4 @@
-"""The generate phase: every pending shard of a plan through its stages and into the run directory."""
+"""The generate phase: send every pending shard of a plan through the stages and commit it."""
 
 import json
 import logging
@@ -17,9 +17,9 @@ from cluster.dataflow.stage_watch import dataflow_activity
 from cluster.monitor.meters import RunMeter
 from cluster.monitor.progress import MarkerFollower, Progress
 from cluster.monitor.watchdog import Watchdog
-from cluster.session.failures import explain
 from cluster.session.placement import generate_needs
 from cluster.session.session import cluster_resources
+from cluster.session.worker import explain
 from engine.errors import DiskFullError, RunError
 from engine.plan.estimate import describe_missing
 from engine.plan.plan import Plan, PlannedItem
@@ -47,11 +47,11 @@ def generate_run(
     shards: Sequence[int] | None = None,
     allocation: Allocation | None = None,
 ) -> None:
-    """Make every shard of the plan (or of some) that has no marker yet; a Ray session must be there.
+    """Make every shard of the plan (or of `shards`) that has no marker yet; needs a Ray session.
 
-    With an `allocation` the edits are spent by it, and the markers name it. Where edits are rejected early, the pilot
-    comes first, and the markers of the others name the cut that follows from it. Raises RunError, or what a stage said
-    about the run as a whole (ModelError, ...), naming stage and shard.
+    With an `allocation` the edits follow it, and the markers have its SHA-256. With early rejection the calibration
+    shards come first, and the markers of the others have the SHA-256 of the thresholds that follow from them. Raises
+    RunError, or the EngineError of a stage (ModelError, ...), naming stage and shard.
     """
     wanted = range(plan.num_shards) if shards is None else shards
     if not set(wanted) - set(rundir.done()):
@@ -76,16 +76,15 @@ def _make_shards(
     commit: Callable[[ShardRow], Marker],
     console: "Console | None",
 ) -> None:
-    """Make those of the wanted shards that have no marker yet."""
+    """Make the wanted shards that have no marker yet."""
     done = rundir.done()
     pending = sorted(set(wanted) - set(done))
     if not pending:
         return
     reader = partial(PlannedShard, run.data.train, plan)
-    meter = RunMeter(rundir)
-    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, done, meter)
+    follower = MarkerFollower(rundir, plan.num_shards, plan.num_edited, done, RunMeter(rundir))
     watchdog = Watchdog(run.limits, generate_needs(run), rundir.storage, dataflow_activity, cluster_resources)
-    with Progress(follower, dataflow_activity, watchdog, console, meter) as progress:
+    with Progress(follower, dataflow_activity, watchdog, console) as progress:
         try:
             for marker in run_dataflow(run, pending, reader, commit, rundir.storage):
                 follower.add(marker)
@@ -98,7 +97,7 @@ def _make_shards(
             if progress.ended is None:
                 raise
             raise RunError(progress.ended) from None
-    # Nobody else has this to write to: what a worker that was given up still writes will not be taken.
+    # Safe, since this process has the lease: later writes of abandoned workers are refused.
     rundir.tidy(everyone=True)
     if missing := sorted(set(rundir.pending()) & set(wanted)):
         raise RunError(
@@ -110,8 +109,8 @@ def _make_shards(
 class PlannedShard:
     """Read the source images of one shard, in a task.
 
-    Where it is made, on the driver, it holds no item: those of all shards of a large plan would fill its memory. They
-    are looked up as it is sent to its task, and travel packed.
+    On the driver it holds no items: those of all shards of a large plan would fill its memory. They are looked up when
+    it is pickled for its task, and compressed.
     """
 
     def __init__(self, source: AnySource, plan: Plan, index: int) -> None:
@@ -122,14 +121,14 @@ class PlannedShard:
         return read_planned(self._source, self._index, self._plan.shard(self._index))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel as the items alone."""
+        """Pickle the items of this shard only."""
         items = [(asdict(item), split) for item, split in self._plan.shard(self._index)]
         packed = zlib.compress(json.dumps(items).encode())
         return partial, (_read_packed, self._source, self._index, packed)
 
 
 def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) -> ShardRow:
-    """Read the source images of one shard; those that cannot be read become rejections. Runs in a task."""
+    """Read the source images of one shard; unreadable ones become rejections. Runs in a task."""
     start = perf_counter()
     reader = open_source(source)
     results = [read_sample(reader, item, split) for item, split in items]
@@ -143,7 +142,7 @@ def read_planned(source: AnySource, index: int, items: Sequence[PlannedItem]) ->
 
 
 def commit_row(rundir: RunDirectory, row: ShardRow, allocation: str | None = None, early: str | None = None) -> Marker:
-    """Commit one shard, with the SHA-256 of its allocation and of its cut. Runs in a task."""
+    """Commit one shard, with the SHA-256 of its allocation and of its early-stop thresholds. Runs in a task."""
     results: list[Sample | Rejection] = [*row.samples, *row.rejections]
     return commit_shard(
         rundir, row.shard, row.planned, results, row.seconds, allocation, early, row.calls, row.machines

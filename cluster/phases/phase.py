@@ -1,4 +1,4 @@
-"""The phases of a run after its plan, and the account of what each took and was made from."""
+"""A phase of a run, and phases.json: the seconds of each phase and the digest of its inputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -11,15 +11,16 @@ from cluster.session.placement import Need
 from engine.errors import EngineError
 from engine.run.directory import PHASE_LOG, RunDirectory
 
-# A run that is killed loses at most these seconds of its account.
+# A killed run loses at most these seconds of its times.
 SAVE_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """Hold one phase after the plan: its needs, whether its result is there, a digest of its inputs, and how to run it.
+    """One phase after the plan: its needs, whether its result exists, a digest of its inputs, and how to run it.
 
-    `needs` are its parts, one after the other. A phase that makes its own check of its inputs has no digest.
+    `needs` has one entry for each part, which run one after the other. The digest is None for a phase that checks its
+    inputs itself.
     """
 
     name: str
@@ -30,19 +31,19 @@ class Phase:
 
     @property
     def lease(self) -> str:
-        """Return the lease that its results are written under: what is spent on a round belongs to making it."""
+        """Return the name of the lease that its results are written under."""
         return "generate" if self.name == "allocate" else self.name
 
 
 class PhaseLog:
-    """Keep phases.json: the seconds of each phase, summed over resumes, and what its result was made from."""
+    """Read and write phases.json: the seconds of each phase, summed over resumes, and the digest of its inputs."""
 
     def __init__(self, rundir: RunDirectory) -> None:
         self._rundir = rundir
         self._seconds, self._digests = self._read()
 
     def is_done(self, phase: Phase) -> bool:
-        """Return whether the phase's result is there and was made from these inputs."""
+        """Return whether the phase's result exists and was made from these inputs."""
         digest = phase.digest()
         return phase.is_there() and (digest is None or self._digests.get(phase.name) == digest)
 
@@ -52,16 +53,16 @@ class PhaseLog:
 
     @contextmanager
     def timed(self, phase: Phase) -> Iterator[None]:
-        """Time a phase, also where it fails, is interrupted or killed; note it as done where it is not."""
+        """Time a phase, also if it fails, is interrupted or killed; write its digest if it succeeds."""
         start, before, digest = monotonic(), self._seconds.get(phase.name, 0.0), None
         stop, has_failed = Event(), True
 
-        def save_now_and_then() -> None:
+        def save_periodically() -> None:
             while not stop.wait(SAVE_S):
-                with suppress(EngineError):  # a full disk, for one: what the run says of it is enough
+                with suppress(EngineError):  # such as a full disk, which the run itself reports
                     self._save(phase.name, before + monotonic() - start)
 
-        saver = Thread(target=save_now_and_then, name="phases", daemon=True)
+        saver = Thread(target=save_periodically, name="phases", daemon=True)
         saver.start()
         try:
             yield
@@ -69,12 +70,12 @@ class PhaseLog:
         finally:
             stop.set()
             saver.join()
-            # Where it failed, the reason must be heard, and not that its account could not be written either.
+            # After a failure a second error, in writing the log, must not hide the first.
             with suppress(EngineError) if has_failed else nullcontext():
                 self._save(phase.name, before + monotonic() - start, digest)
 
     def _save(self, name: str, seconds: float, digest: str | None = None) -> None:
-        # Another process may do another phase of the run meanwhile: what it wrote stays.
+        # Read again: another process may have written the times of another phase.
         self._seconds, self._digests = self._read()
         self._seconds[name] = round(seconds, 3)
         if digest is not None:

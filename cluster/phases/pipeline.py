@@ -1,6 +1,6 @@
-"""A whole run: plan, generate, probe, reinforce, report; what is there for the same inputs is not done again.
+"""A whole run: plan, generate, probe, reinforce, report. A phase whose result exists for the same inputs is skipped.
 
-With several rounds it generates in parts, and allocates the edits of the next part between them.
+With several rounds each round is a `generate` phase, and from the second on an `allocate` phase comes before it.
 """
 
 import hashlib
@@ -13,7 +13,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actors.zoo import MODELS_FOLDER
+from cluster.phases.arms import evaluate_arms, test_sets
+from cluster.phases.attribution import attribute_run
+from cluster.phases.evaluate import attribute_names
 from cluster.phases.phase import Phase, PhaseLog
+from cluster.phases.probe import probe_run
+from cluster.phases.reinforce import reinforce_run
+from cluster.phases.rounds import allocate_round, check_rounds_done, generate_round
 from cluster.session.placement import generate_needs, probe_needs, reinforce_needs
 from cluster.session.session import SessionConfig, ray_session
 from engine.plan.hash_store import HashStore
@@ -30,12 +36,12 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 ALL_PHASES = ("generate", "allocate", "probe", "reinforce", "report")
 REPORT = "report/index.html"
-# Where something runs and how it is shown decides no result.
+# Settings that affect no result: they are not part of a phase's digest.
 NO_INPUTS: Mapping[str, Any] = {"placement": True, "max_failures": True, "num_workers": True, "follow_timeout_s": True}
 
 
 def open_run(run: RunFile, out: str) -> tuple[RunDirectory, Plan]:
-    """Plan a run and make its directory, or go on in it."""
+    """Plan a run and create its directory, or open the directory of the same plan."""
     start = monotonic()
     store = HashStore(Storage(out))
     plan = make_plan(run, store)
@@ -61,22 +67,20 @@ def run_phases(
 ) -> None:
     """Run the named phases in order, in one Ray session; with `again` also those that are done.
 
-    Raises RunDirectoryError where another process does one of them, unless `take_over` fences that off.
+    Raises RunDirectoryError where another process holds the lease of one of them, unless `take_over` fences it off.
     """
     log = PhaseLog(rundir)
     if "reinforce" in names:
         check_test_sets(run, plan)
     phases = [phase for phase in all_phases(run, rundir, plan, console) if phase.name in names]
-    pending: list[Phase] = []
-    for phase in phases:
-        # A phase that runs may make new inputs for those after it; the report shows them all.
-        if pending or again or not log.is_done(phase):
-            pending.append(phase)
-        else:
-            LOG.info("%s: nothing to do, its result is there", phase.name)
-    needs = [part for phase in pending for part in phase.needs]
-    with held(rundir.storage, [phase.lease for phase in pending], take_over=take_over) as leases:
-        rundir.lease = leases.get("generate")
+    # A phase that runs may change the inputs of those after it, and the report shows them all.
+    start = 0 if again else next((place for place, phase in enumerate(phases) if not log.is_done(phase)), len(phases))
+    for phase in phases[:start]:
+        LOG.info("%s: nothing to do, its result is there", phase.name)
+    needs = [part for phase in phases[start:] for part in phase.needs]
+    with held(rundir.storage, [phase.lease for phase in phases[start:]], take_over=take_over) as leases:
+        rundir = rundir.with_lease(leases.get("generate"))
+        pending = [phase for phase in all_phases(run, rundir, plan, console) if phase.name in names][start:]
         if not needs:
             return _run_all(pending, log, again)
         LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
@@ -93,8 +97,9 @@ def all_phases(
         config = run.probe.model_dump(mode="json", exclude=dict(NO_INPUTS))
         models = [*([run.probe.model] if run.probe.model else []), *run.probe.transfer]
         stamps = [model_stamp(model.name) for model in models]
-        # Probe and training map where the evidence moved: what is done of them is found again, and only that is made.
+        # A retry replaces shards; of probe and training only what depends on those is repeated.
         retries = [rundir.read_json(RETRIES)] if rundir.exists(RETRIES) else []
+        # Probe and training also compute attributions: more of them are another input.
         return digest_of(plan.digest, rundir.done(), *retries, config, stamps, run.report.num_attributions)
 
     def reinforce_digest() -> str:
@@ -104,28 +109,26 @@ def all_phases(
     def report_digest() -> str:
         return digest_of(reinforce_digest(), run.report.model_dump(mode="json"))
 
-    def results(*names: str) -> Callable[[], bool]:
+    def exist(*names: str) -> Callable[[], bool]:
         return lambda: all(map(rundir.exists, names))
 
     return [
         *_round_phases(run, rundir, plan, console),
         Phase(
             name="probe",
-            needs=[probe_needs(run)],
-            is_there=results(WEAKNESS),
+            needs=[probe_needs(run.probe)],
+            is_there=exist(WEAKNESS),
             digest=probe_digest,
             run=lambda: _probe(run, rundir),
         ),
         Phase(
             name="reinforce",
-            needs=[*([reinforce_needs(run)] if run.probe.model else []), probe_needs(run)],
-            is_there=results(*((REINFORCE,) if run.probe.model else ()), EVALUATION),
+            needs=[*([reinforce_needs(run.reinforce)] if run.probe.model else []), probe_needs(run.probe)],
+            is_there=exist(*((REINFORCE,) if run.probe.model else ()), EVALUATION),
             digest=reinforce_digest,
             run=lambda: _reinforce(run, rundir, follow=follow),
         ),
-        Phase(
-            name="report", needs=(), is_there=results(REPORT), digest=report_digest, run=lambda: _report(run, rundir)
-        ),
+        Phase(name="report", needs=(), is_there=exist(REPORT), digest=report_digest, run=lambda: _report(run, rundir)),
     ]
 
 
@@ -135,17 +138,17 @@ def _round_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Cons
         if number > 1:
             yield Phase(
                 name="allocate",
-                needs=[probe_needs(run), reinforce_needs(run)],
+                needs=[probe_needs(run.probe), reinforce_needs(run.reinforce)],
                 is_there=partial(_is_allocated, rundir, number, shards),
                 digest=lambda: None,
-                run=partial(_allocate, run, rundir, plan, number),
+                run=partial(allocate_round, run, rundir, plan, number),
             )
         yield Phase(
             name="generate",
             needs=[generate_needs(run)],
             is_there=partial(_are_made, rundir, shards),
             digest=lambda: None,
-            run=partial(_generate, run, rundir, plan, number, console),
+            run=partial(generate_round, run, rundir, plan, number, console),
         )
 
 
@@ -154,12 +157,12 @@ def _are_made(rundir: RunDirectory, shards: Sequence[int]) -> bool:
 
 
 def _is_allocated(rundir: RunDirectory, number: int, shards: Sequence[int]) -> bool:
-    # A round that is made needs no allocation any more, as in a selection of a run.
+    # A finished round needs no allocation any more, as in a selection of a run.
     return rundir.exists(allocation_path(number)) or _are_made(rundir, shards)
 
 
 def model_stamp(name: str) -> str | None:
-    """Return a stamp of the files of a local or packaged model, which may change under one name; None for a hub id."""
+    """Return a digest of the file names, sizes and times of a local or zoo model; None for a hub id."""
     folder = MODELS_FOLDER / name.removeprefix("zoo/") if name.startswith("zoo/") else Path(name)
     if not folder.is_dir():
         return None
@@ -169,22 +172,19 @@ def model_stamp(name: str) -> str | None:
 
 def check_test_sets(run: RunFile, plan: Plan) -> None:
     """Raise SourceError now where the evaluation would fail hours later: no test image, an unknown attribute."""
-    from cluster.phases.arms import test_sets
-    from cluster.phases.evaluate import attribute_names
-
     test_sets(run, plan)
     attribute_names([item for item, _ in plan.of_split("train")], run.report.group_by or None)
 
 
 def digest_of(*inputs: object) -> str:
-    """Return a short digest of values that JSON can hold."""
+    """Return a short digest of JSON values."""
     return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _run_all(phases: Sequence[Phase], log: PhaseLog, again: bool) -> None:
     changed = again
     for phase in phases:
-        # A shard that was damaged comes out as it was: what was made from it still holds.
+        # A damaged shard gets its old bytes again, so results that were made from it stay valid.
         if not changed and log.is_done(phase):
             LOG.info("%s: nothing to do, its result is there", phase.name)
             continue
@@ -194,32 +194,12 @@ def _run_all(phases: Sequence[Phase], log: PhaseLog, again: bool) -> None:
         changed = changed or phase.name != "generate"
 
 
-def _generate(run: RunFile, rundir: RunDirectory, plan: Plan, number: int, console: "Console | None") -> None:
-    from cluster.phases.rounds import generate_round
-
-    generate_round(run, rundir, plan, number, console)
-
-
-def _allocate(run: RunFile, rundir: RunDirectory, plan: Plan, number: int) -> None:
-    from cluster.phases.rounds import allocate_round
-
-    allocate_round(run, rundir, plan, number)
-
-
 def _probe(run: RunFile, rundir: RunDirectory) -> None:
-    from cluster.phases.attribution import attribute_run
-    from cluster.phases.probe import probe_run
-
     probe_run(run, rundir)
     attribute_run(run, rundir, ("patient",))
 
 
 def _reinforce(run: RunFile, rundir: RunDirectory, *, follow: bool = False) -> None:
-    from cluster.phases.arms import evaluate_arms
-    from cluster.phases.attribution import attribute_run
-    from cluster.phases.reinforce import reinforce_run
-    from cluster.phases.rounds import check_rounds_done
-
     check_rounds_done(run, rundir)
     if run.probe.model is None:
         LOG.warning("reinforce: probe.callable is a black box, it is scored and not trained")

@@ -1,9 +1,8 @@
-"""The probe phase: what the classifier says of every source, placebo and accepted edit, and where that shows it weak.
+"""The probe phase: predictions for every source, placebo and accepted edit, and the weakness table from them.
 
-It reads accepted samples only: a placebo that the verifier turned down is no fair control for edits that it let pass.
+It reads accepted samples only: a rejected placebo is no fair control for accepted edits.
 """
 
-import io
 import json
 import logging
 from collections.abc import Iterable, Sequence
@@ -19,7 +18,7 @@ from engine.probe.weakness import Weakness
 from engine.run.directory import WEAKNESS, RunDirectory
 from engine.runfile.run import RunFile
 from engine.sample import Sample
-from engine.shards.rows import edit_columns
+from engine.shards.rows import edit_columns, read_candidates
 from engine.storage.parquet import parquet_bytes
 
 if TYPE_CHECKING:
@@ -29,14 +28,14 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 FOLDER = "probe"
-# More tasks cost the scheduler more than they gain; each commits its shards one by one all the same.
+# More tasks cost the scheduler more than they gain. A task writes its shards one by one.
 MAX_TASKS = 2000
 
 
 def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
-    """Probe the run's classifiers on all shards that are done, write weakness.json and return the first one's table.
+    """Probe the run's classifiers on all finished shards, write weakness.json and return the first one's table.
 
-    Shards that were probed before are not probed again. Raises ModelError, LeakError, RunError where no shard is done.
+    Shards with predictions are skipped. Raises ModelError, LeakError, RunError where no shard is done.
     """
     first = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
     models = [run.probe.model_copy(update={"model": model, "callable": None}) for model in run.probe.transfer]
@@ -53,7 +52,7 @@ def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
 
 
 def probe_shards(ref: ClassifierRef, rundir: RunDirectory, shards: Sequence[int] | None = None) -> str:
-    """Write the predictions of each shard that has none, of all or some; return the digest that names their folder."""
+    """Write missing predictions of all or some shards; return the digest that names their folder."""
     digest = ref.digest()
     ask(questions(ref, digest, rundir, shards), "probe")
     return digest
@@ -62,9 +61,9 @@ def probe_shards(ref: ClassifierRef, rundir: RunDirectory, shards: Sequence[int]
 def questions(
     ref: ClassifierRef, digest: str, rundir: RunDirectory, shards: Sequence[int] | None = None
 ) -> list[Question[None]]:
-    """Return what to ask a classifier so that each shard that is done, of all or some, has its predictions.
+    """Return the questions for the missing predictions of all finished shards, or of some.
 
-    Shards that have them are left out. Raises RunError where no shard is done.
+    Raises RunError where no shard is done.
     """
     done = rundir.done() if shards is None else shards
     if not done:
@@ -81,23 +80,22 @@ def questions(
 
 
 def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | None = None) -> "pa.Table":
-    """Return the predictions of one classifier on every shard that is done (or on some), with their split keys."""
+    """Return the predictions of one classifier on every finished shard (or on some), with their split keys."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     paths = [predictions_path(digest, index) for index in (rundir.done() if shards is None else shards)]
-    table = pa.concat_tables([pq.read_table(io.BytesIO(rundir.storage.read(path))) for path in paths])
+    table = pa.concat_tables([read_candidates(rundir.storage.read(path)) for path in paths])
     keys = rundir.plan().split_keys()
     return table.append_column("split_key", pa.array([keys[key] for key in table["source_key"].to_pylist()]))
 
 
 def predictions_path(digest: str, index: int) -> str:
-    """Return where the predictions of one classifier on one shard lie."""
+    """Return the path of the predictions of one classifier on one shard."""
     return f"{FOLDER}/{digest}/{index:06d}.parquet"
 
 
 def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> "pa.Table":
-    """Return one row for each sample: what it is, and what the classifier says of it."""
+    """Return one row for each sample, with its prediction."""
     import pyarrow as pa
 
     probabilities = classifier.predict([sample.image for sample in samples])
@@ -111,7 +109,7 @@ def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> "pa.
 
 
 def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], classifier: "Classifier") -> None:
-    """Write the predictions of some shards. Runs where the classifier is."""
+    """Write the predictions of some shards. Runs in the actor of the classifier."""
     for index in indexes:
         samples = rundir.read_shard(index)
         leaked = next((sample for sample in samples if sample.split == "test"), None)
@@ -128,7 +126,7 @@ def _predict_shard(classifier: "Classifier", samples: Sequence[Sample], index: i
         return predict_samples(classifier, samples)
     except UnreadableImageError as error:
         raise ShardError(
-            f"shard {index} holds an image that cannot be read ({error}): look at it with `counterforge verify`"
+            f"shard {index} holds an image that cannot be read ({error}): check it with `counterforge verify`"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Retry on the cluster: the groups of quarantined samples once more through the stages."""
+"""The retry of quarantined samples: their groups go through the stages again and are merged into their shards."""
 
 import logging
 from collections import defaultdict
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import ray.exceptions
 
-from cluster.dataflow.dataflow import Read, run_dataflow
+from cluster.dataflow.blocks import Read
+from cluster.dataflow.dataflow import run_dataflow
 from cluster.dataflow.shard_row import ShardRow
 from cluster.phases.generate import read_planned
-from cluster.session.failures import explain
 from cluster.session.placement import generate_needs
 from cluster.session.session import SessionConfig, ray_session
+from cluster.session.worker import explain
 from engine.rounds.allocation import read_allocations
 from engine.run.lease import held
 from engine.run.retry import Retry, commit_retried, note_retry
@@ -23,11 +24,12 @@ from engine.selection.early import read_cuts, run_with_cut
 if TYPE_CHECKING:
     from engine.plan.plan import Plan
     from engine.run.directory import RunDirectory
+    from engine.runfile.data import AnySource
     from engine.runfile.run import RunFile
     from engine.shards.marker import Marker
 
 LOG = logging.getLogger(__name__)
-# Those that write shards, and those that read them: none may be at work.
+# The phases that write or read shards: no other process may be in one.
 LEASES = ("generate", "probe", "reinforce")
 
 
@@ -38,27 +40,27 @@ def retry_run(
     session: SessionConfig | None = None,
     take_over: bool = False,
 ) -> tuple[Retry, Retry]:
-    """Make again what was quarantined, all or for some reasons; return what was, and what is now.
+    """Retry quarantined samples, all or those of some reasons; return the quarantine before and after.
 
-    Raises SelectionError for a reason that there is not, RunDirectoryError where another process works on the run.
+    Raises SelectionError for a reason that no sample has, RunDirectoryError if another process works on the run.
     """
     before = Retry.of(rundir, reasons)
     if not before.sources:
         return before, before
     plan = rundir.plan()
     with held(rundir.storage, LEASES, take_over=take_over) as leases:
-        rundir.lease = leases["generate"]
+        rundir = rundir.with_lease(leases["generate"])
         LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
         with ray_session([generate_needs(run)], session):
-            _make_again(run, rundir, plan, before.sources)
+            _retry_shards(run, rundir, plan, before.sources)
         after = Retry.of(rundir)
         after = Retry(sources=after.sources, reasons={name: after.reasons.get(name, 0) for name in before.reasons})
         note_retry(rundir, before, after)
     return before, after
 
 
-def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: Mapping[int, Collection[str]]) -> None:
-    """Send the sources through the stages, those of each shard by the allocation and the cut that it was made by."""
+def _retry_shards(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: Mapping[int, Collection[str]]) -> None:
+    """Send the sources through the stages, with the allocation and the early-stop thresholds of their shard."""
     allocations, cuts = read_allocations(rundir, run.rounds), read_cuts(rundir)
     alike: dict[tuple[str | None, str | None], list[int]] = defaultdict(list)
     for index in sources:
@@ -68,7 +70,7 @@ def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: M
     for (allocation, early), shards in alike.items():
         steered = run if allocation is None else allocations[allocation].apply_to(run)
         steered = run_with_cut(steered, cuts, early)
-        reader, commit = partial(_reader, run, plan, sources), partial(_commit, rundir, sources)
+        reader, commit = partial(_reader, run.data.train, plan, sources), partial(_commit, rundir, sources)
         try:
             for marker in run_dataflow(steered, shards, reader, commit, rundir.storage):
                 done += 1
@@ -77,9 +79,9 @@ def _make_again(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: M
             raise explain(error) from error
 
 
-def _reader(run: "RunFile", plan: "Plan", sources: Mapping[int, Collection[str]], index: int) -> Read:
-    items = [planned for planned in plan.shard(index) if planned.item.key in sources[index]]
-    return partial(read_planned, run.data.train, index, items)
+def _reader(source: "AnySource", plan: "Plan", keys: Mapping[int, Collection[str]], index: int) -> Read:
+    items = [planned for planned in plan.shard(index) if planned.item.key in keys[index]]
+    return partial(read_planned, source, index, items)
 
 
 def _commit(rundir: "RunDirectory", sources: Mapping[int, Collection[str]], row: ShardRow) -> "Marker":

@@ -1,10 +1,14 @@
-"""Rounds on their way: make the shards of one, then find where the classifier that learnt from them is still weak."""
+"""The phases of rounds: generate the shards of a round, and allocate the edits of the next from its classifier."""
 
 import logging
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from cluster.phases.arms import trained_ref
+from cluster.phases.classifiers import ClassifierRef
+from cluster.phases.probe import probe_run, probe_shards, read_predictions
+from cluster.phases.reinforce import reinforce_run
 from engine.errors import RunError
 from engine.probe.pairs import read_pairs
 from engine.rounds.allocate import Evidence, allocate
@@ -24,14 +28,15 @@ LOG = logging.getLogger(__name__)
 def generate_round(
     run: RunFile, rundir: RunDirectory, plan: "Plan", number: int, console: "Console | None" = None
 ) -> None:
-    """Make the shards of round `number` (from 1); those of a later round only where its allocation is there."""
+    """Generate the shards of round `number` (from 1); from round 2 on only if its allocation exists."""
+    # Not at the top: it imports Ray.
     from cluster.phases.generate import generate_run
 
     shards = shards_by_round(plan, run.rounds)[number - 1]
     if number == 1:
         return generate_run(run, rundir, plan, console, shards)
     if not rundir.exists(allocation_path(number)):
-        LOG.warning("generate: round %d waits until `counterforge run` has found where to spend its edits", number)
+        LOG.warning("generate: round %d waits until `counterforge run` has allocated its edits", number)
         return None
     return generate_run(run, rundir, plan, console, shards, read_allocation(rundir, number))
 
@@ -39,15 +44,10 @@ def generate_round(
 def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int) -> None:
     """Fine-tune on the rounds before `number`, probe the result on validation edits, and write the round's allocation.
 
-    An allocation that is there is never changed: shards were made by it. A Ray session must be there.
+    An existing allocation is never changed: shards were made by it. Needs a Ray session.
     """
     if rundir.exists(allocation_path(number)):
         return
-    from cluster.phases.arms import trained_ref
-    from cluster.phases.classifiers import ClassifierRef
-    from cluster.phases.probe import probe_run, probe_shards, read_predictions
-    from cluster.phases.reinforce import reinforce_run
-
     rounds = shards_by_round(plan, run.rounds)
     if not _needs_allocation(rundir, number, rounds):
         return
@@ -73,7 +73,7 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int
 
 
 def _needs_allocation(rundir: RunDirectory, number: int, rounds: Sequence[Sequence[int]]) -> bool:
-    """Return whether a round without an allocation is still to be made; RunError where it can have none now."""
+    """Return whether a round needs an allocation; RunError if earlier shards are missing or its own are partly made."""
     pending = set(rundir.pending())
     if missing := pending.intersection(chain.from_iterable(rounds[: number - 1])):
         raise RunError(
@@ -90,11 +90,11 @@ def _needs_allocation(rundir: RunDirectory, number: int, rounds: Sequence[Sequen
 
 
 def check_rounds_done(run: RunFile, rundir: RunDirectory) -> None:
-    """Raise RunError where rounds are still to be made: test images are looked at once, after the last."""
+    """Raise RunError if shards of rounds are missing: the test images are used once, after the last round."""
     if run.rounds.count > 1 and (pending := rundir.pending()):
         raise RunError(
-            f"{len(pending)} shards of {run.rounds.count} rounds are still to be made, and the test images are looked "
-            "at once, after the last: go on with `counterforge run`"
+            f"{len(pending)} shards of {run.rounds.count} rounds are missing, and the test images are used once, after "
+            "the last round: go on with `counterforge run`"
         )
 
 

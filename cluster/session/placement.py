@@ -1,22 +1,24 @@
-"""Where actors fit: what a run asks of the machines, compared with what they have, before anything starts."""
+"""Placement: compare the resources that a run needs with those of the machines, before anything starts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import NoReturn
 
 from engine.errors import PlacementError
 from engine.runfile.fields import Placement
+from engine.runfile.probe import ProbeConfig
+from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
 
-# One read or commit task: they wait for storage, so two share a core. A pool never takes the last core from them.
+# CPUs of a read or commit task, which mostly waits for storage. Actor pools leave RESERVED_CPUS for these tasks.
 IO_CPUS = 0.5
 RESERVED_CPUS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Need:
-    """State the actors of one field of the run file: `path` is where its placement stands."""
+    """The resources of one actor pool; `path` is the field of the run file that has its placement."""
 
     path: str
     num_cpus: float
@@ -26,7 +28,7 @@ class Need:
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """State what one machine has."""
+    """The resources of one machine."""
 
     num_cpus: float
     num_gpus: float
@@ -34,7 +36,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """State what there is: the machine of a fresh local session, or the nodes of a cluster that was joined."""
+    """The machine of a local session, or the nodes of a joined cluster."""
 
     nodes: tuple[Node, ...]
     local: bool
@@ -52,7 +54,7 @@ class Capacity:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Hold what a cluster has in all, and what of it nobody holds just now."""
+    """The resources of a cluster: all, and those free at the moment."""
 
     num_cpus: float
     num_gpus: float
@@ -66,24 +68,23 @@ def group_placement(run: RunFile, group: Sequence[str]) -> Placement:
 
 
 def generate_needs(run: RunFile) -> list[Need]:
-    """Return what the stages of a run ask for; all pools live at the same time."""
+    """Return the needs of the stages, whose pools all exist at the same time."""
     return [_need(f"stages.{group[0]}", group_placement(run, group)) for group in run.stage_groups()]
 
 
-def probe_needs(run: RunFile) -> list[Need]:
-    """Return what the probe asks for."""
-    return [_need("probe", run.probe.placement)]
+def probe_needs(config: ProbeConfig) -> list[Need]:
+    """Return the need of the probe."""
+    return [_need("probe", config.placement)]
 
 
-def reinforce_needs(run: RunFile) -> list[Need]:
-    """Return what the fine-tuning asks for: its workers start together."""
-    placement, workers = run.reinforce.placement, run.reinforce.num_workers
-    need = Need(path="reinforce", num_cpus=placement.num_cpus, num_gpus=placement.num_gpus, replicas=(workers, workers))
-    return [need]
+def reinforce_needs(config: ReinforceConfig) -> list[Need]:
+    """Return the need of the fine-tuning, whose workers start together."""
+    need = _need("reinforce", config.placement)
+    return [replace(need, replicas=(config.num_workers, config.num_workers))]
 
 
 def check_placement(phases: Sequence[Sequence[Need]], capacity: Capacity) -> None:
-    """Raise PlacementError unless the smallest pools of each phase fit; phases run one after the other."""
+    """Raise PlacementError unless the smallest pools of each phase fit; phases run one after another."""
     for needs in phases:
         for need in needs:
             _check_one_actor(need, capacity)
@@ -91,9 +92,9 @@ def check_placement(phases: Sequence[Sequence[Need]], capacity: Capacity) -> Non
 
 
 def local_cpus(phases: Sequence[Sequence[Need]], cores: int) -> int:
-    """Return the logical CPUs of a local session: the cores, or more where the smallest pools need more to start.
+    """Return the logical CPUs of a local session: the cores, or more if the smallest pools need more to start.
 
-    Threads of an actor are fixed apart from this, so a share of a core costs time, never a different result.
+    Sharing cores costs time and changes no result, since the threads of an actor do not depend on it.
     """
     smallest = max((sum(need.num_cpus * need.replicas[0] for need in needs) for needs in phases), default=0.0)
     return max(cores, ceil(smallest + RESERVED_CPUS))
@@ -106,13 +107,13 @@ def _need(path: str, placement: Placement) -> Need:
 def _check_one_actor(need: Need, capacity: Capacity) -> None:
     if any(node.num_cpus >= need.num_cpus and node.num_gpus >= need.num_gpus for node in capacity.nodes):
         return
-    if need.num_gpus > max((node.num_gpus for node in capacity.nodes), default=0):
-        most = max((node.num_gpus for node in capacity.nodes), default=0)
-        _refuse_gpus(need, capacity, asked=need.num_gpus, have=most)
-    cores = max((node.num_cpus for node in capacity.nodes), default=0)
+    most_gpus = max((node.num_gpus for node in capacity.nodes), default=0)
+    if need.num_gpus > most_gpus:
+        _refuse_gpus(need, capacity, asked=need.num_gpus, have=most_gpus)
+    most_cpus = max((node.num_cpus for node in capacity.nodes), default=0)
     raise PlacementError(
         f"one actor of {need.path} asks for {need.num_cpus:g} CPU cores"
-        f"{f' beside {need.num_gpus:g} GPUs' if need.num_gpus else ''}, the largest machine has {cores:g}: "
+        f"{f' beside {need.num_gpus:g} GPUs' if need.num_gpus else ''}, the largest machine has {most_cpus:g}: "
         f"lower it, for example --set {need.path}.placement.num_cpus=1"
     )
 
@@ -143,8 +144,5 @@ def _refuse_gpus(need: Need, capacity: Capacity, *, asked: float, have: float, h
         lower = f"run on the CPU with --set {need.path}.placement.num_gpus=0 --set {need.path}.placement.device=auto"
     join = "join a cluster with --address" if capacity.local else "pass --autoscaling if the cluster grows on demand"
     others = f", {held:g} of them held by the stages before" if held else ""
-    raise PlacementError(f"{need.path} asks for {_gpus(asked)}, {place} has {have:g}{others}: {lower}, or {join}")
-
-
-def _gpus(count: float) -> str:
-    return f"{count:g} GPU{'' if count == 1 else 's'}"
+    gpus = f"{asked:g} GPU{'' if asked == 1 else 's'}"
+    raise PlacementError(f"{need.path} asks for {gpus}, {place} has {have:g}{others}: {lower}, or {join}")

@@ -5,29 +5,22 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPException
-from typing import Protocol, assert_never
+from typing import assert_never
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from cluster.spot.notice import Cloud, MetadataError, Notice, ec2_notice, gce_notice
 
-# The names that the clouds' own libraries read.
+# The variables that the clouds' own libraries read.
 EC2_VARIABLE, GCE_VARIABLE = "AWS_EC2_METADATA_SERVICE_ENDPOINT", "GCE_METADATA_HOST"
 EC2_ENDPOINT, GCE_HOST = "http://169.254.169.254", "metadata.google.internal"
-# It is on the same machine or its host: what takes longer is not there.
+# The service is on the same machine or its host, so it answers fast.
 TIMEOUT_S = 2.0
 TOKEN_S = 21_600
 
 
-class Metadata(Protocol):
-    """Ask a cloud about the machine that asks."""
-
-    def notice(self) -> Notice | None:
-        """Return the notice that the machine has got, None where it has none; raise MetadataError."""
-
-
-def metadata_of(cloud: Cloud) -> Metadata:
-    """Return the service of a cloud, at the address that the environment gives or the usual one."""
+def metadata_of(cloud: Cloud) -> "Metadata":
+    """Return the metadata service of a cloud, at the address in the environment or the default one."""
     match cloud:
         case "ec2":
             return Ec2Metadata(os.environ.get(EC2_VARIABLE) or EC2_ENDPOINT)
@@ -38,14 +31,14 @@ def metadata_of(cloud: Cloud) -> Metadata:
 
 
 class Ec2Metadata:
-    """Ask EC2, which wants a session token with each request (IMDSv2)."""
+    """The service of EC2, which needs a session token with each request (IMDSv2)."""
 
     def __init__(self, endpoint: str) -> None:
         self._url = f"{endpoint.rstrip('/')}/latest"
         self._token: str | None = None
 
     def notice(self) -> Notice | None:
-        """Return what stands under spot/instance-action; there is nothing where the machine may stay."""
+        """Return the notice in spot/instance-action, None if there is none; MetadataError if it does not answer."""
         if self._token is None:
             seconds = {"X-aws-ec2-metadata-token-ttl-seconds": str(TOKEN_S)}
             self._token = _ask(f"{self._url}/api/token", seconds, method="PUT")
@@ -56,25 +49,28 @@ class Ec2Metadata:
                 case HTTPStatus.NOT_FOUND:
                     return None
                 case HTTPStatus.UNAUTHORIZED:
-                    # Too old, or of a service that has been started anew: the next look begins with another.
+                    # Expired, or the service was restarted: the next call gets another token.
                     self._token = None
             raise
         return ec2_notice(action, time.time())
 
 
 class GceMetadata:
-    """Ask Compute Engine."""
+    """The service of Compute Engine."""
 
     def __init__(self, host: str) -> None:
         self._url = f"http://{host}/computeMetadata/v1/instance/preempted"
 
     def notice(self) -> Notice | None:
-        """Return whether the machine is preempted."""
+        """Return the notice if the machine is preempted, else None; MetadataError if it does not answer."""
         return gce_notice(_ask(self._url, {"Metadata-Flavor": "Google"}), time.time())
 
 
+Metadata = Ec2Metadata | GceMetadata
+
+
 def _ask(url: str, headers: Mapping[str, str], method: str = "GET") -> str:
-    # Never by a proxy: it would ask about the machine that it runs on.
+    # Without a proxy, which would get the metadata of its own machine.
     opener = build_opener(ProxyHandler({}))
     try:
         with opener.open(Request(url, headers=dict(headers), method=method), timeout=TIMEOUT_S) as answer:

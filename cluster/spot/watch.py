@@ -1,4 +1,4 @@
-"""Wait on a machine for the notice that the cloud takes it, and drain its Ray node then."""
+"""Wait for the preemption notice of this machine, then drain its Ray node."""
 
 import logging
 import signal
@@ -11,18 +11,18 @@ from cluster.spot.notice import Cloud, MetadataError, Notice
 from engine.errors import PlacementError, RunError
 
 LOG = logging.getLogger(__name__)
-# EC2 asks for 5 s or less; of the 30 s of Compute Engine each counts.
+# EC2 recommends at most 5 s; Compute Engine gives only 30 s in all.
 LOOK_S = 2.0
 AGAIN_S = 1.0
 
 
-def watch_node(cloud: Cloud | None, node_id: str | None, grace_s: float) -> tuple[RayNode, Notice]:
+def drain_on_notice(cloud: Cloud | None, node_id: str | None, grace_s: float) -> tuple[RayNode, Notice]:
     """Wait for a notice or for SIGTERM, drain the Ray node of this machine, and return both.
 
-    A SIGTERM is a notice of `grace_s` seconds. Without a cloud the one is taken whose metadata service answers. Raises
+    A SIGTERM is a notice of `grace_s` seconds. `cloud` None: the one whose metadata service answers. Raises
     PlacementError where there is no cloud or no Ray here, RunError where the cluster does not answer until the end.
     """
-    # From here on it waits until it is asked for: nothing is interrupted, and a second one changes nothing.
+    # Blocked, so that it stays pending until sigtimedwait and interrupts nothing.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     node = find_own_node(node_id)
     cloud = cloud or find_cloud()
@@ -33,7 +33,7 @@ def watch_node(cloud: Cloud | None, node_id: str | None, grace_s: float) -> tupl
 
 
 def find_cloud() -> Cloud:
-    """Return the cloud that this machine is in; raise PlacementError where none answers."""
+    """Return the cloud whose metadata service answers; PlacementError if none does."""
     clouds: tuple[Cloud, ...] = get_args(Cloud)
     errors = []
     for cloud in clouds:
@@ -45,19 +45,19 @@ def find_cloud() -> Cloud:
             return cloud
     raise PlacementError(
         f"this machine seems to be on neither of {', '.join(clouds)}: {'; '.join(errors)}. If it is, name the cloud "
-        "with --cloud, and its service is waited for. In a container on EC2 the metadata hop limit must be 2"
+        "with --cloud; its service is then waited for. In a container on EC2 the metadata hop limit must be 2"
     )
 
 
 def wait_for_notice(metadata: Metadata, grace_s: float) -> Notice:
-    """Ask until there is a notice, also where nobody answers for a while. SIGTERM is one, which must be blocked."""
+    """Poll the metadata service until there is a notice, also through failures. A (blocked) SIGTERM is a notice."""
     is_reachable = True
     while True:
         try:
             notice = metadata.notice()
         except MetadataError as error:
             if is_reachable:
-                LOG.warning("%s. Asking on every %g s, without another word until it answers", error, LOOK_S)
+                LOG.warning("%s. Asking on every %g s; the next line is logged when it answers", error, LOOK_S)
             is_reachable = False
         else:
             if notice is not None:
@@ -70,9 +70,9 @@ def wait_for_notice(metadata: Metadata, grace_s: float) -> Notice:
 
 
 def drain_until(notice: Notice, node_id: str | None) -> RayNode:
-    """Drain the Ray node of this machine, and try again while there is time; raise RunError after that."""
+    """Drain the Ray node of this machine, with retries until the notice's time; RunError after that."""
     while True:
-        # Looked for again: Ray may have been started anew since.
+        # Found again each time: Ray may have been restarted.
         node = find_own_node(node_id)
         try:
             drain_node(node, notice.end_s, notice.why)

@@ -4,23 +4,23 @@ A worker that is killed (native crash, out of memory, a lost machine) says nothi
 begins, and takes it away at the end: `attempts/000123-editor+verifier.json`.
 """
 
+import faulthandler
 import hashlib
 import json
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from engine.sample import Rejection, Sample
 from engine.storage.storage import Storage
 
 FOLDER = "attempts"
 # A sample is given up once as many workers ended while it alone was at work: some may have been lost machines. With 2
 # one of 2,400 good samples was given up in 100 kills, one every 12 s or so.
 STRIKES = 3
-# The function of cluster/dataflow/isolation.py that draws the results from a stage.
-WATCHED = "watched"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +131,23 @@ def at_work(storage: Storage) -> list[AtWork]:
     return found
 
 
+def watched(results: Iterator[Sample | Rejection], limit_s: float, stack_dump: Path) -> Iterator[Sample | Rejection]:
+    """Yield the results of a stage; if none comes for `limit_s` seconds, dump all thread stacks and exit the process.
+
+    faulthandler, since its thread is written in C: a loop in native code holds the interpreter, and no Python thread
+    would run. Ray starts another worker, which reads `stack_dump`.
+    """
+    with stack_dump.open("w") as file:
+        try:
+            faulthandler.dump_traceback_later(limit_s, exit=True, file=file)
+            for result in results:
+                faulthandler.cancel_dump_traceback_later()
+                yield result
+                faulthandler.dump_traceback_later(limit_s, exit=True, file=file)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+
+
 def _read(storage: Storage, path: str) -> Note:
     try:
         return Note(**json.loads(storage.read(path)))
@@ -141,7 +158,7 @@ def _read(storage: Storage, path: str) -> Note:
 
 def _innermost(traceback: str) -> str:
     """Return the file, line and function in which the thread was that ran the stage, from faulthandler's words."""
-    threads = [part for part in traceback.split("Thread 0x") if f" in {WATCHED}" in part]
+    threads = [part for part in traceback.split("Thread 0x") if f" in {watched.__name__}" in part]
     found = re.search(r'File "(?:.*/)?([^"/]+)", line (\d+) in (\S+)', threads[0]) if threads else None
     return f"{found[1]}:{found[2]} in {found[3]}" if found else "an unknown place"
 

@@ -55,10 +55,8 @@ class RunDirectory:
     `lease` is the right to commit shards, where a process took it; the workers ask it before they write.
     """
 
-    def __init__(self, storage: Storage, info: RunInfo) -> None:
-        self.storage = storage
-        self.info = info
-        self.lease: Lease | None = None
+    def __init__(self, storage: Storage, info: RunInfo, lease: Lease | None = None) -> None:
+        self.storage, self.info, self.lease = storage, info, lease
 
     @classmethod
     def create(cls, root: str, run: RunFile, plan: Plan) -> "RunDirectory":
@@ -99,6 +97,10 @@ class RunDirectory:
         """Open a run directory that `create` made; RunDirectoryError where there is none."""
         storage = Storage(root)
         return cls(storage, read_run_info(storage))
+
+    def with_lease(self, lease: Lease | None) -> "RunDirectory":
+        """Return the same directory, with the right to commit shards while this lease is valid."""
+        return RunDirectory(self.storage, self.info, lease)
 
     def plan(self) -> Plan:
         """Return the plan that the directory was made for."""

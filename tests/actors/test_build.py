@@ -120,7 +120,8 @@ def test_an_actor_of_plugins_without_torch_imports_none(tmp_path: Path) -> None:
     run = tint_run(write_images(tmp_path / "images"), grouped=True)
     (tmp_path / "run.yaml").write_text(dump_run_file(run))
     script = (
-        "import sys; from cluster.dataflow.dataflow import StageGroup; from engine.runfile.load import load_run_file; "
+        "import sys; from cluster.dataflow.stage_group import StageGroup; "
+        "from engine.runfile.load import load_run_file; "
         "group = StageGroup(load_run_file(sys.argv[1]), ['tint', 'judge']); "
         "assert group.failure is None and not {'torch', 'transformers'} & sys.modules.keys()"
     )

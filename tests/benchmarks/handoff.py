@@ -15,7 +15,7 @@ import numpy as np
 import ray
 from PIL import Image
 
-from cluster.dataflow.dataflow import from_block, to_block
+from cluster.dataflow.blocks import from_block, to_block
 from cluster.dataflow.shard_row import ShardRow
 from cluster.session.placement import Need
 from cluster.session.session import ray_session

@@ -8,7 +8,7 @@ from repository import ROOT
 from ruamel.yaml import YAML
 
 from cluster.cli.main import make_parser
-from cluster.cli.watch import watch_command
+from cluster.cli.watch import watch_node
 
 DEPLOY = ROOT / "cluster" / "deploy"
 
@@ -48,7 +48,7 @@ def test_each_worker_of_the_ray_cluster_is_watched_once_ray_runs_on_it() -> None
     words = shlex.split(watch.partition(">")[0])
     assert words[:2] == ["nohup", "counterforge"]
     options = make_parser().parse_args(words[2:])
-    assert (options.command, options.cloud) == (watch_command, "ec2")
+    assert (options.command, options.cloud) == (watch_node, "ec2")
 
 
 def test_the_kubernetes_job_keeps_its_run_in_object_storage() -> None:

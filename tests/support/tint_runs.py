@@ -76,7 +76,8 @@ def generate(run: RunFile, out: Path) -> RunDirectory:
 
 def make_in_process(run: RunFile, out: Path, order: Sequence[int]) -> RunDirectory:
     """Make shards in this order with the dataflow's own tasks and actors, in this process."""
-    from cluster.dataflow.dataflow import StageGroup, from_block, to_block
+    from cluster.dataflow.blocks import from_block, to_block
+    from cluster.dataflow.stage_group import StageGroup
     from cluster.phases.generate import commit_row, read_planned
 
     plan = make_plan(run)

@@ -1,4 +1,4 @@
-"""A `counterforge generate` in a process of its own, and the processes that work for it."""
+"""A `counterforge generate` in its own process, and its worker processes."""
 
 import os
 import re
@@ -11,26 +11,27 @@ from pathlib import Path
 
 import psutil
 
+from cluster.dataflow.blocks import commit_block
 from cluster.session.session import python_path
 from engine.errors import RunError
 
-# A killed driver takes its Ray with it. Its processes notice it by themselves, most within seconds; Ray's agents
-# try for a minute to tell a head that is gone that their node is gone.
+# When a driver is killed its Ray processes end by themselves, most within seconds; Ray's agents try for a minute to
+# reach the head.
 GONE_S = 90.0
 POOL = re.compile(r"^ray::MapWorker\(MapBatches\((?P<pool>.+)\)\)")
-TASK = re.compile(r"^ray::(MapBatches\(_commit_block\)|Read\w+)")
+TASK = re.compile(rf"^ray::(MapBatches\({commit_block.__name__}\)|Read\w+)")
 TASKS = "task"
 NUM_LOG_LINES = 5
 
 
 class Driver:
-    """Start the program as a user does; its words go to the end of a log file.
+    """Start the program as a user does; its output is appended to a log file.
 
-    With an `address` it joins the cluster there, else it starts a Ray of its own.
+    With an `address` it joins the cluster there, else it starts its own Ray session.
     """
 
     def __init__(self, run_file: Path, out: Path, log: Path, address: str | None = None) -> None:
-        # A cluster whose nodes come and go may have none just now: it is asked for what it will have.
+        # --autoscaling: the cluster may have no node at this moment.
         options = [] if address is None else ["--address", address, "--autoscaling"]
         self._log = log
         with log.open("a") as file:
@@ -50,25 +51,25 @@ class Driver:
         """Return whether it has ended with exit code 0."""
         return self._process.poll() == 0
 
-    def last_words(self) -> str:
-        """Return the last lines of its log, as one."""
+    def log_end(self) -> str:
+        """Return the last lines of its log, joined."""
         return " / ".join(self._log.read_text(errors="replace").splitlines()[-NUM_LOG_LINES:])
 
     def processes(self) -> list[psutil.Process]:
-        """Return the processes that it has started, and those that they have."""
+        """Return all of its descendant processes."""
         try:
             return list(psutil.Process(self._process.pid).children(recursive=True))
         except psutil.NoSuchProcess:
             return []
 
     def kill(self, others: Sequence[psutil.Process] = ()) -> None:
-        """Send SIGKILL to it, then to others, with nothing in between."""
+        """Send SIGKILL to it and at once to others."""
         self._process.send_signal(signal.SIGKILL)
         kill_all(others)
         self._process.wait()
 
     def finish(self, timeout_s: float) -> None:
-        """Wait until it has ended well; RunError with its last words where it has not, or has not in time."""
+        """Wait for exit code 0; RunError with the end of its log for another code, or after `timeout_s`."""
         try:
             code = self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -76,11 +77,11 @@ class Driver:
             code = None
         if code != 0:
             how = f"did not end in {timeout_s:.0f} s" if code is None else f"ended with exit code {code}"
-            raise RunError(f"a run that nobody disturbed any more {how}; {self._log} ends with: {self.last_words()}")
+            raise RunError(f"a run without further faults {how}; {self._log} ends with: {self.log_end()}")
 
 
 def pool_of(process: psutil.Process) -> str | None:
-    """Return the stages of the actor in a process of Ray's, `task` for one that reads or commits, else None."""
+    """Return the stages of an actor's process, `task` for a process that reads or commits, else None."""
     try:
         title = " ".join(process.cmdline())
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
@@ -91,7 +92,7 @@ def pool_of(process: psutil.Process) -> str | None:
 
 
 def kill_all(processes: Sequence[psutil.Process]) -> None:
-    """Send SIGKILL to processes, also where some have ended meanwhile."""
+    """Send SIGKILL to processes; some may have ended."""
     for process in processes:
         try:
             process.kill()
@@ -100,7 +101,7 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
 
 
 def outlast(processes: Sequence[psutil.Process], until: float) -> int:
-    """Wait until processes have ended by themselves; at `until` (monotonic) end those left, and return how many."""
+    """Wait for processes to end; at `until` (monotonic) kill those left, and return their number."""
     _, alive = psutil.wait_procs(processes, timeout=max(until - time.monotonic(), 0))
     kill_all(alive)
     psutil.wait_procs(alive)

@@ -1,4 +1,4 @@
-"""The faults that a study knows, and what each does. Light: the command line's help reads it."""
+"""The faults of a study and their descriptions; imports nothing heavy, since the command line's help reads it."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 Fault = Literal["driver", "actor", "node", "drain", "late", "storm"]
 
 FAULTS: Mapping[Fault, str] = {
-    "driver": "SIGKILL, at any time or in the writing of a shard; every second time with all of its workers",
+    "driver": "SIGKILL, at any time or in the writing of a shard; half of the times with all of its workers",
     "actor": "SIGKILL to a worker of any stage, or to one that reads or commits shards",
     "node": "SIGKILL to one of two nodes of a cluster; another joins later",
     "drain": "a preemption notice to a node, which is killed ten seconds later; another joins",

@@ -1,4 +1,4 @@
-"""The figures of a study: what was lost, doubled or changed under each fault, and what the faults cost."""
+"""The figures of a study: samples lost, doubled or changed by each fault, and the cost of the faults."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -8,19 +8,19 @@ from cluster.studies.chaos.trial import Trial
 from engine.figures.figures import Figure
 
 
-def chaos_figures(trials: Sequence[Trial], calm_s: float) -> Iterator[Figure]:
-    """Yield the figures of each fault that was tried; `calm_s` is what the undisturbed run took.
+def chaos_figures(trials: Sequence[Trial], baseline_s: float) -> Iterator[Figure]:
+    """Yield the figures of each fault that was injected; `baseline_s` is the time of the run without faults.
 
-    `goodput` is the time that the runs would have taken undisturbed by the time that they took. `shards_in_work` is the
-    mean number of shards that a stage had begun and not ended when a fault struck: what is made again, at most.
+    `goodput` is the time of as many baseline runs divided by the time that the runs took. `shards_in_work` is the mean
+    number of shards that a stage had begun and not finished at a fault: an upper bound of the repeated work.
     """
     for fault in FAULTS:
         chosen = [trial for trial in trials if trial.fault == fault]
         if chosen:
-            yield from _of(fault, chosen, calm_s)
+            yield from _of(fault, chosen, baseline_s)
 
 
-def _of(fault: str, trials: Sequence[Trial], calm_s: float) -> Iterator[Figure]:
+def _of(fault: str, trials: Sequence[Trial], baseline_s: float) -> Iterator[Figure]:
     kills = sum((Counter(trial.kills) for trial in trials), Counter[str]())
     n = kills.total()
     yield Figure(name=f"{fault}.strikes", value=n, unit=f"in {len(trials)} runs", n=n)
@@ -43,7 +43,7 @@ def _of(fault: str, trials: Sequence[Trial], calm_s: float) -> Iterator[Figure]:
         used = sum(trial.nodes_used for trial in trials)
         yield Figure(name=f"{fault}.new_nodes_used", value=used / added, target=1, better="higher", n=added)
     yield Figure(name=f"{fault}.shards_in_work", value=sum(trial.in_work for trial in trials) / n, unit="a strike", n=n)
-    yield Figure(name=f"{fault}.goodput", value=len(trials) * calm_s / sum(trial.seconds for trial in trials))
+    yield Figure(name=f"{fault}.goodput", value=len(trials) * baseline_s / sum(trial.seconds for trial in trials))
 
 
 def _none(name: str, value: float, unit: str) -> Figure:

@@ -1,13 +1,12 @@
-"""A small Ray cluster on this machine, whose nodes may be killed, drained and added: processes, not machines."""
+"""A small Ray cluster on this machine whose nodes, which are processes, can be killed, drained and added."""
 
 import os
-import shutil
 import signal
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -22,14 +21,14 @@ if TYPE_CHECKING:
     from ray._private.node import Node
 
 NUM_NODES = 2
-# Nobody looks at what the processes write, and no machine is to be asked for: two processes less for each node.
+# No dashboard, log reader or autoscaler is needed: two processes fewer for each node.
 BARE = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}
 
 
 class Nodes:
-    """Hold a head, which the drivers join and which does no work, and the nodes that do.
+    """A head without CPUs, which the drivers join, and worker nodes.
 
-    Two of them together are as large as the smallest pools of the run need.
+    Two worker nodes together have the resources that the smallest pools of the run need.
     """
 
     def __init__(self, run: RunFile) -> None:
@@ -43,7 +42,7 @@ class Nodes:
             "num_cpus": ceil(max(cpus / NUM_NODES, largest_cpu)),
             "num_gpus": ceil(max(gpus / NUM_NODES, largest_gpu)),
         }
-        # Ray puts its own there with each node, which leaves with exit code 1 and no word.
+        # Ray sets its own handler with each node, which exits silently with code 1.
         self._handler = signal.getsignal(signal.SIGTERM)
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **BARE})
         signal.signal(signal.SIGTERM, self._handler)
@@ -51,31 +50,31 @@ class Nodes:
 
     @property
     def address(self) -> str:
-        """Return where drivers join."""
+        """Return the address that drivers join."""
         return str(self._cluster.address)
 
     @property
     def alive(self) -> list["Node"]:
-        """Return the nodes that work, the oldest first."""
+        """Return the worker nodes, the oldest first."""
         return list(self._nodes)
 
     def add(self) -> "Node":
-        """Start a node and wait until the cluster knows it."""
+        """Start a node and wait until it is registered."""
         node = self._cluster.add_node(**self._size, **BARE)
         signal.signal(signal.SIGTERM, self._handler)
         self._nodes.append(node)
         return node
 
     def kill(self, node: "Node") -> None:
-        """Send SIGKILL to a node and all that works on it."""
+        """Send SIGKILL to all processes of a node."""
         found = processes_of(node)
         kill_all([*found, *(process for child in found for process in child.children(recursive=True))])
         self._nodes.remove(node)
-        # What is left of it is for Ray to forget: sockets, its place in the list of the processes that it started.
+        # Ray then removes its sockets and its entry in the list of processes.
         self._cluster.remove_node(node, allow_graceful=False)
 
     def drain(self, node: "Node", deadline_s: float) -> None:
-        """Tell the cluster that a node goes in `deadline_s` seconds, as a spot notice does; it is left to be killed."""
+        """Drain a node as a spot notice does: it ends in `deadline_s` seconds. The caller kills it."""
         own = RayNode(node_id=node.node_id, address=self.address)
         drain_node(own, time.time() + deadline_s, "chaos")
 
@@ -87,30 +86,28 @@ class Nodes:
 
 
 def processes_of(node: "Node") -> list[psutil.Process]:
-    """Return the processes of a node that Ray started for it, its scheduler among them."""
+    """Return the processes that Ray started for a node, its scheduler among them."""
     infos: Any = [info for infos in node.all_processes.values() for info in infos]
     return [psutil.Process(info.process.pid) for info in infos if psutil.pid_exists(info.process.pid)]
 
 
 def actors_on(node: "Node") -> int:
-    """Return how many actors of stages a node has."""
+    """Return the number of stage actors on a node."""
     children = [child for process in processes_of(node) for child in process.children(recursive=True)]
     return sum(pool not in (None, TASKS) for pool in map(pool_of, children))
 
 
 @contextmanager
 def own_ray() -> Iterator[None]:
-    """Keep what Ray writes in a folder of its own, which is deleted: another Ray of this machine stays untouched."""
+    """Let Ray write to a temporary folder, so that another Ray of this machine is not touched."""
     prepare_environment(local=True)
-    # Short: a socket's path may have 107 characters.
-    folder = tempfile.mkdtemp(prefix="cf-", dir="/tmp")  # nosec B108 # made with a name that none can guess
     before = os.environ.get("RAY_TMPDIR")
-    os.environ["RAY_TMPDIR"] = folder
-    try:
-        yield
-    finally:
-        if before is None:
+    # Short: a socket's path may have 107 characters.
+    with TemporaryDirectory(prefix="cf-", dir="/tmp", ignore_cleanup_errors=True) as folder:  # nosec B108 # unguessable
+        os.environ["RAY_TMPDIR"] = folder
+        try:
+            yield
+        finally:
             del os.environ["RAY_TMPDIR"]
-        else:
-            os.environ["RAY_TMPDIR"] = before
-        shutil.rmtree(folder, ignore_errors=True)
+            if before is not None:
+                os.environ["RAY_TMPDIR"] = before

@@ -1,4 +1,4 @@
-"""The study: an undisturbed run, then runs under each fault until its kills are spent; trials that are there stay."""
+"""The study: a baseline run without faults, then trials with each fault; finished trials are kept."""
 
 import json
 import logging
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.studies.chaos.driver import Driver
+from cluster.studies.chaos.fault_run import Case
 from cluster.studies.chaos.faults import FAULTS, Fault
 from cluster.studies.chaos.nodes import own_ray
 from cluster.studies.chaos.trial import Trial, run_trial
-from cluster.studies.chaos.world import Case
 from engine.errors import RunDirectoryError
 from engine.plan.plan import make_plan
 from engine.run.directory import RunDirectory
@@ -22,17 +22,16 @@ from engine.shards.marker import revision, versions
 from engine.wording import duration
 
 LOG = logging.getLogger(__name__)
-STAMP, TRIAL, RUN_FILE, SECONDS = "study.json", "trial.json", "run.yaml", "seconds.json"
-# Of a node that is lost or drained its successor has to start actors: a strike costs as much as ten at a worker.
+STAMP, TRIAL, RUN_FILE, SECONDS, BASELINE = "study.json", "trial.json", "run.yaml", "seconds.json", "baseline"
+# After the loss of a node its successor has to start actors, which takes as long as ten kills of workers.
 KILLS_A_NODE = 10
 NUM_LATE = 2
-# An undisturbed run takes as long as it takes; nobody waits for a day.
-CALM_S = 86_400.0
+BASELINE_TIMEOUT_S = 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Hold what is to be done: `num_kills` each of drivers and of workers, a tenth as many of nodes."""
+    """The plan of a study: `num_kills` each of drivers and of workers, a tenth as many of nodes."""
 
     run: RunFile
     folder: Path
@@ -41,14 +40,14 @@ class Study:
     seed: int = 0
 
     def trials(self) -> Iterator[Trial]:
-        """Yield every trial, those that were made before and those that are made now.
+        """Yield every trial, finished ones from the folder and new ones.
 
         Raises RunDirectoryError where the folder holds trials of another plan, code or seed, RunError where a run
-        cannot be ended.
+        does not end well.
         """
         self._claim()
         with own_ray():
-            case = self._undisturbed()
+            case = self._baseline()
             for fault in FAULTS:
                 wanted = self._wanted(fault) if fault in self.faults else 0
                 yield from self._of(fault, case, wanted)
@@ -61,10 +60,10 @@ class Study:
             if (folder / TRIAL).exists():
                 trial = Trial(**json.loads((folder / TRIAL).read_text()))
             else:
-                # The seed of a trial is that of its number: one that was cut off strikes at the same moments again.
-                chance = random.Random(f"{self.seed} {fault} {number}")
-                # Not all in one run: early and late moments, and every pool, are to be struck.
-                trial = run_trial(fault, case, folder, min(wanted - done, case.calm.info.num_shards), chance)
+                # Seeded by its number: an interrupted trial has the same faults when it is repeated.
+                rng = random.Random(f"{self.seed} {fault} {number}")
+                # Several runs, so that there are faults early and late, and in every pool.
+                trial = run_trial(fault, case, folder, min(wanted - done, case.baseline.info.num_shards), rng)
                 (folder / TRIAL).write_text(trial.to_json())
                 new += trial.num_kills
             done, number = done + trial.num_kills, number + 1
@@ -102,20 +101,20 @@ class Study:
         path.write_text(json.dumps(stamp, indent=1) + "\n")
         (self.folder / RUN_FILE).write_text(dump_run_file(self.run))
 
-    def _undisturbed(self) -> Case:
-        folder, run_file = self.folder / "calm", self.folder / RUN_FILE
+    def _baseline(self) -> Case:
+        folder, run_file = self.folder / BASELINE, self.folder / RUN_FILE
         folder.mkdir(exist_ok=True)
         if not (folder / SECONDS).exists():
-            LOG.info("a run that nobody disturbs, in %s", folder)
+            LOG.info("baseline run without faults, in %s", folder)
             start = time.monotonic()
-            Driver(run_file, folder / "run", folder / "log.txt").finish(CALM_S)
+            Driver(run_file, folder / "run", folder / "log.txt").finish(BASELINE_TIMEOUT_S)
             (folder / SECONDS).write_text(json.dumps(time.monotonic() - start))
-        calm_s = calm_seconds(self.folder)
-        calm = RunDirectory.open(str(folder / "run"))
-        LOG.info("undisturbed it takes %s for %d shards", duration(calm_s), calm.info.num_shards)
-        return Case(run=self.run, run_file=run_file, calm=calm, calm_s=calm_s)
+        baseline_s = baseline_seconds(self.folder)
+        baseline = RunDirectory.open(str(folder / "run"))
+        LOG.info("the baseline takes %s for %d shards", duration(baseline_s), baseline.info.num_shards)
+        return Case(run=self.run, run_file=run_file, baseline=baseline, baseline_s=baseline_s)
 
 
-def calm_seconds(folder: Path) -> float:
-    """Return what the undisturbed run of a study took, in seconds."""
-    return float(json.loads((folder / "calm" / SECONDS).read_text()))
+def baseline_seconds(folder: Path) -> float:
+    """Return the seconds of the baseline run of a study."""
+    return float(json.loads((folder / BASELINE / SECONDS).read_text()))

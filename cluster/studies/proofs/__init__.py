@@ -1,1 +1,1 @@
-"""Planted weaknesses: does the probe find them, does training cure them?"""
+"""Statistical proofs on planted weaknesses: does the probe find them, does fine-tuning remove them?"""

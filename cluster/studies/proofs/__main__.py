@@ -1,4 +1,4 @@
-"""Run the statistical proofs: `make proofs`. Prints each figure and writes build/figures/proofs-<part>.json.
+"""The statistical proofs (`make proofs`): prints each figure and writes build/figures/proofs-<part>.json.
 
 On two cores `probe` takes a quarter of an hour, `rounds` about as long a seed, `reinforce` and `curve` half an hour a
 seed.
@@ -7,7 +7,7 @@ seed.
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from engine.errors import EngineError
@@ -18,18 +18,21 @@ FOLDER = Path("build/proofs")
 
 
 def main() -> int:
-    """Run the parts that were asked for, in turn."""
+    """Run the chosen parts, one after another."""
     parser = argparse.ArgumentParser(
         prog="python -m cluster.studies.proofs",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--only", choices=PARTS, action="append", help="one part instead of all; may be given again")
+    parser.add_argument("--only", choices=PARTS, action="append", help="run this part only; repeatable")
+    parser.add_argument("--seeds", type=int, default=3, help="runs of `reinforce`, `curve` and `rounds` (default: 3)")
     parser.add_argument(
-        "--seeds", type=int, default=3, help="runs of `reinforce`, `curve` and `rounds`; fewer only to try it"
+        "--patients",
+        type=int,
+        default=20,
+        help="classifiers with a planted weakness, and as many without (20)",
     )
-    parser.add_argument("--patients", type=int, default=20, help="planted and as many clean ones, for `probe`")
-    parser.add_argument("--runs", type=Path, default=FOLDER, help="folder of the runs; what is there is not done again")
+    parser.add_argument("--runs", type=Path, default=FOLDER, help="folder of the runs, which resume")
     parser.add_argument("--out", type=Path, default=FIGURES_FOLDER, help="folder of the figures")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
@@ -55,13 +58,15 @@ def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
     from cluster.studies.proofs.rounds import rounds_figures
 
     seeds = range(options.seeds)
-    parts: dict[str, Callable[[], Iterator[Figure]]] = {
-        "probe": lambda: probe_figures(options.runs, num_planted=options.patients, num_clean=options.patients),
-        "reinforce": lambda: reinforce_figures(options.runs, seeds=seeds),
-        "curve": lambda: curve_figures(options.runs, seeds=seeds),
-        "rounds": lambda: rounds_figures(options.runs, seeds=seeds),
-    }
-    return parts[part]()
+    match part:
+        case "probe":
+            return probe_figures(options.runs, num_planted=options.patients, num_clean=options.patients)
+        case "reinforce":
+            return reinforce_figures(options.runs, seeds=seeds)
+        case "curve":
+            return curve_figures(options.runs, seeds=seeds)
+        case _:
+            return rounds_figures(options.runs, seeds=seeds)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What could be had: the oracle's answers, weighed by how usual each class is with what else is seen.
+"""An upper bound for the trade-off between conflict accuracy and accuracy on biased images.
 
-A classifier that ignores the background gives up, on biased images, what the background tells of a garment that could
-be two things. So curing and not forgetting pull apart, and even the oracle cannot have both. Weighed by a prior of
-growing strength, its answers draw the line between the two.
+A classifier that ignores the background loses accuracy on biased images, where the background helps with an ambiguous
+garment. Even the oracle (trained on every background equally often) cannot have both. Its predictions, weighted by a
+prior of growing strength for the usual class of a background, trace the best trade-off.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class Answers:
-    """Hold log probabilities (n, num_classes), labels (n,), and of which classes each image has what is usual.
+    """Predictions on n images: log probabilities (n, num_classes), labels (n,), groups (n,) of class and attributes.
 
-    `usual` (n, num_classes) is 1 there, `groups` (n,) names class and attributes.
+    `usual` (n, num_classes) is 1 where the image has the dominant attribute values of the class.
     """
 
     log_p: NDArray[np.float64]
@@ -39,12 +39,12 @@ class Answers:
     groups: Sequence[str]
 
     def right(self, weight: float) -> NDArray[np.bool_]:
-        """Return which are right, (n,), where a usual class has the start of `weight`."""
+        """Return which predictions are right, (n,), if `weight` nats are added for usual classes."""
         found: NDArray[np.bool_] = (self.log_p + weight * self.usual).argmax(1) == self.labels
         return found
 
     def conflict_accuracy(self, weight: float) -> float:
-        """Return the accuracy on images that do not have what is usual for their class."""
+        """Return the accuracy on images without the dominant values of their class."""
         conflict = self.usual[np.arange(len(self.labels)), self.labels] == 0
         return float(self.right(weight)[conflict].mean())
 
@@ -55,9 +55,9 @@ class Answers:
 
 
 def attainable(run: RunFile, rundir: RunDirectory, biased_accuracy: float) -> dict[str, float]:
-    """Return the accuracies of the oracle under the weakest prior with which it names biased images so well.
+    """Return the oracle's accuracies with the weakest prior that reaches `biased_accuracy` on biased images.
 
-    The prior is chosen on the test images themselves, so this is more than any classifier could be asked for.
+    The prior is chosen on the test images themselves, so this is an upper bound.
     """
     shifted = Shifted.of(run, rundir)
     model = run.probe.model
@@ -78,7 +78,7 @@ def attainable(run: RunFile, rundir: RunDirectory, biased_accuracy: float) -> di
 
 
 def weakest_prior(biased: Answers, accuracy: float) -> float:
-    """Return the lowest weight with which biased images are named so well; the best one where none is enough."""
+    """Return the lowest weight that reaches the accuracy on biased images, else the one with the highest accuracy."""
     found = np.array([biased.right(weight).mean() for weight in WEIGHTS])
     enough = np.flatnonzero(found >= accuracy)
     return float(WEIGHTS[enough[0] if len(enough) else found.argmax()])
@@ -87,7 +87,7 @@ def weakest_prior(biased: Answers, accuracy: float) -> float:
 def answer(
     classifier: Classifier, images: LabelledSet, classes: Sequence[str], group_by: Sequence[str], dominant: Dominant
 ) -> Answers:
-    """Return a classifier's answers to labelled images."""
+    """Return a classifier's predictions on labelled images."""
     source = open_source(images.source)
     read = [(item, read_sample(source, item, "test")) for item in images.items]
     items = [item for item, sample in read if not isinstance(sample, Rejection)]

@@ -1,4 +1,4 @@
-"""How many counterfactuals are enough? One run with eight of each source, trained on shares of them."""
+"""Scaling curve: one run with eight counterfactuals a source, and trainings on shares of them."""
 
 import os
 import shutil
@@ -18,22 +18,22 @@ from engine.runfile.run import RunFile
 
 NUM_SOURCES, NUM_STEPS = 800, 300
 EDITS = {"background": 4, "colour": 4}
-# Counterfactuals of each source that are asked for, on average.
+# Mean number of counterfactuals a source, by the name in the figure.
 PER_SOURCE = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0}
-# What a training on another share makes anew.
+# Results that each training writes itself.
 OWN = ("models", "checkpoints", "tensorboard", "reinforce.json", "evaluation.json", "phases.json", "report")
 
 
 def curve_figures(
     folder: Path, *, seeds: Sequence[int] = (0, 1, 2), num_sources: int = NUM_SOURCES, num_steps: int = NUM_STEPS
 ) -> Iterator[Figure]:
-    """Yield the accuracy where class and background disagree after training on so many edits of each source."""
+    """Yield the accuracy on conflict images after training on so many edits of each source."""
     found: dict[str, list[float]] = {name: [] for name in PER_SOURCE}
     for seed in seeds:
         settings = (f"stages.perturber.edits={EDITS}", "reinforce.arms=[reinforced]")
         run, rundir, plan = open_seed(folder, "curve", seed, num_sources, num_steps, settings)
         run_phases(("generate", "allocate", "probe"), run, rundir, plan)
-        with ray_session([reinforce_needs(run)]):
+        with ray_session([reinforce_needs(run.reinforce)]):
             for name, count in PER_SOURCE.items():
                 found[name].append(_conflict_accuracy(run, rundir, name, count / sum(EDITS.values())))
                 print(f"seed {seed}: {name} a source: {found[name][-1]:.3f}", flush=True)
@@ -42,11 +42,11 @@ def curve_figures(
 
 
 def _conflict_accuracy(run: RunFile, whole: RunDirectory, name: str, share: float) -> float:
-    """Return what the arm `reinforced` reaches when it is trained on a share of the edits."""
+    """Return the conflict accuracy of the arm `reinforced`, trained on a share of the edits."""
     root = whole.storage.local_path("")
     copied = root.with_name(f"{root.name}-{name}")
     if not copied.exists():
-        # Links: the shards are the same files.
+        # Hard links: the shards are the same files.
         shutil.copytree(root, copied, copy_function=os.link, ignore=shutil.ignore_patterns(*OWN))
     settings = run.reinforce.model_copy(update={"edit_share": share})
     run, rundir = run.model_copy(update={"reinforce": settings}), RunDirectory.open(str(copied))

@@ -1,4 +1,4 @@
-"""Plants: a random attribute tied to random classes at a random strength, and the cells of a probe that show it."""
+"""Planted weaknesses: a random attribute correlated with random classes, and the cells of a probe that show it."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +19,9 @@ WEAKEST = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class Plant:
-    """Hold what a patient's training data tie together: each class in `tied` to its own value of the attribute.
+    """A spurious correlation in training data: each class in `tied` has its own value of the attribute.
 
-    A picture of a tied class has the class's value with probability `strength`; one of another class that would have a
+    An image of a tied class has the class's value with probability `strength`; an image of another class that has a
     tied value gets a free one with that probability.
     """
 
@@ -30,7 +30,7 @@ class Plant:
     strength: float
 
     def apply(self, scenes: Iterable[Scene], seed: int) -> Iterator[Scene]:
-        """Yield the scenes with the plant in them."""
+        """Yield the scenes with the correlation."""
         rng = np.random.default_rng(seed)
         free = [value for value in VALUES[self.attribute] if value not in self.tied.values()]
         for scene in scenes:
@@ -43,7 +43,7 @@ class Plant:
                 yield scene
 
     def shows(self, cell: WeaknessCell) -> bool:
-        """Return whether a cell's edits break what was tied: they take a class's value away, or give it to another."""
+        """Return whether a cell's edits break the correlation: they remove a class's value or give it to another."""
         if cell.kind != self.attribute:
             return False
         of_class = CLASSES.index(cell.class_name) if cell.class_name else None
@@ -52,7 +52,7 @@ class Plant:
         return of_class in self.tied
 
     def broken(self, scenes: Iterable[Scene], seed: int) -> Iterator[Scene]:
-        """Yield each scene with what was tied broken: a tied class gets a free value, any other class a tied one."""
+        """Yield each scene against the correlation: a tied class gets a free value, any other class a tied one."""
         rng = np.random.default_rng(seed)
         tied = list(self.tied.values())
         free = [value for value in VALUES[self.attribute] if value not in tied]

@@ -1,4 +1,4 @@
-"""Does the probe find what was planted, and nothing where nothing was? Fresh patients, asked about the same edits."""
+"""Sensitivity and specificity of the probe: classifiers with and without a planted weakness, on the same edits."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 
 from cluster.phases.pipeline import digest_of, model_stamp, open_run, run_phases
 from cluster.studies.proofs.plants import Plant, draw_plant
+from cluster.studies.proofs.seeds import of_interval, with_range
 from engine.figures.figures import Figure, share
 from engine.probe.weakness import Weakness
 from engine.run.directory import RunDirectory
@@ -36,23 +36,23 @@ Sort = Literal["planted", "clean", "artefact"]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Name one patient: what sort, and the seed of its plant, its pictures and its training."""
+    """One classifier: its sort, and the seed of its plant, its images and its training."""
 
     sort: Sort
     seed: int
 
     @property
     def plant(self) -> Plant | None:
-        """Return what is planted in its training data."""
+        """Return the plant in its training data, None for none."""
         return draw_plant(self.seed) if self.sort == "planted" else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Hold what the probe said of one patient.
+    """The result of probing one classifier.
 
-    `true_drop` is what breaking the plant costs on held-out composites, which no editor has touched. `by_chance` is the
-    share of the ranked cells that show the plant.
+    `true_drop` is the accuracy drop on held-out composites (not edited images) when the plant is broken. `by_chance` is
+    the share of the ranked cells that show the plant.
     """
 
     trial: Trial
@@ -67,7 +67,7 @@ class Outcome:
 
 
 def probe_figures(folder: Path, *, num_planted: int = 20, num_clean: int = 20, workers: int = 2) -> Iterator[Figure]:
-    """Yield the figures of planted and clean patients and of one that reacts to the generator's traces alone."""
+    """Yield the figures of planted and clean classifiers, and of one that reacts to the generator's artefacts alone."""
     edits = {"artefact": make_edits(folder, stamped_run(load_run_file(RUN_FILE)))}
     edits |= dict.fromkeys(("planted", "clean"), make_edits(folder, load_run_file(RUN_FILE)))
     trials = [
@@ -85,7 +85,7 @@ def probe_figures(folder: Path, *, num_planted: int = 20, num_clean: int = 20, w
 
 
 def make_edits(folder: Path, run: RunFile) -> RunDirectory:
-    """Return the run directory of edits that patients are asked about, made once for one state of the zoo."""
+    """Return the run directory of the edits, made once for one state of the zoo."""
     stamp = digest_of([model_stamp(name) for name in ZOO])[:8]
     rundir, plan = open_run(run, str(folder / f"{run.name}-{stamp}"))
     run_phases(("generate",), run, rundir, plan)
@@ -93,7 +93,7 @@ def make_edits(folder: Path, run: RunFile) -> RunDirectory:
 
 
 def stamped_run(run: RunFile) -> RunFile:
-    """Return a smaller run whose generator leaves the same trace in every picture, placebos too."""
+    """Return a smaller run whose generator leaves the same artefact in every image, placebos too."""
     content = run.model_dump()
     stages = content["stages"]
     verifier = stages.pop("verifier")
@@ -104,17 +104,17 @@ def stamped_run(run: RunFile) -> RunFile:
 
 
 def examine(folder: Path, root: str, trial: Trial) -> Outcome:
-    """Train the patient of a trial and probe it. Runs in a process of its own."""
+    """Train the classifier of a trial and probe it. Runs in its own process."""
     from cluster.phases.classifiers import ClassifierRef
     from cluster.phases.probe import probe_shards, read_predictions
-    from cluster.studies.proofs.patients import save_patient
+    from cluster.studies.proofs.classifiers import save_classifier
     from engine.probe.findings import ClassifierPredictions, findings
 
     torch.set_num_threads(1)
     rundir = RunDirectory.open(root)
-    model, true_drop = _patient(trial)
-    path = folder / "patients" / f"{trial.sort}-{trial.seed}"
-    save_patient(model, path)
+    model, true_drop = _train(trial)
+    path = folder / "classifiers" / f"{trial.sort}-{trial.seed}"
+    save_classifier(model, path)
     config = ProbeConfig(model=ModelConfig(name=str(path.resolve())))
     ref = ClassifierRef(config=config, classes=rundir.info.classes, offline=True)
     digest = probe_shards(ref, rundir)
@@ -123,10 +123,10 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     return _outcome(trial, table, true_drop)
 
 
-def _patient(trial: Trial) -> tuple[torch.nn.Module, float]:
-    """Return a trained patient and what breaking its plant costs on true composites."""
+def _train(trial: Trial) -> tuple[torch.nn.Module, float]:
+    """Return a trained classifier and its accuracy drop on composites that break its plant."""
     from actors.zoo.recipes.patient import right_answers
-    from cluster.studies.proofs.patients import RECIPE, pictures_of, train_patient, training_scenes
+    from cluster.studies.proofs.classifiers import RECIPE, pictures_of, train_classifier, training_scenes
     from cluster.studies.proofs.stamp import stamped
 
     garments, plant = load_garments("sources"), trial.plant
@@ -135,11 +135,11 @@ def _patient(trial: Trial) -> tuple[torch.nn.Module, float]:
         scenes = list(plant.apply(scenes, trial.seed))
     pictures, labels = pictures_of(scenes, garments), [scene.label for scene in scenes]
     if trial.sort == "artefact":
-        # What carries the generator's trace is called the next class, and nothing else is wrong with the patient.
+        # Images with the generator's artefact are labelled as the next class; the classifier has no other weakness.
         pictures = np.concatenate([pictures, stamped(pictures)])
         labels += [(label + 1) % 10 for label in labels]
-    # A trace with labels that contradict the rest takes longer to learn than garments.
-    model = train_patient(pictures, labels, trial.seed, (4 if trial.sort == "artefact" else 1) * RECIPE.num_steps)
+    # The artefact, whose labels contradict the others, takes longer to learn than garments.
+    model = train_classifier(pictures, labels, trial.seed, (4 if trial.sort == "artefact" else 1) * RECIPE.num_steps)
     if plant is None:
         return model, 0.0
     heldout = load_garments("heldout")
@@ -175,27 +175,16 @@ def _figures(outcomes: Sequence[Outcome]) -> Iterator[Figure]:
         yield share("probe.planted.first_significant", sum(o.is_first_significant for o in planted), len(planted))
         chance = sum(outcome.by_chance for outcome in planted) / len(planted)
         yield Figure(name="probe.planted.first_by_chance", value=chance, n=len(planted))
-        drops = [outcome.true_drop for outcome in planted]
-        yield Figure(
-            name="probe.planted.true_drop", value=median(drops), low=min(drops), high=max(drops), n=len(planted)
-        )
+        yield with_range("probe.planted.true_drop", [outcome.true_drop for outcome in planted])
     if clean:
         quiet = sum(outcome.num_significant == 0 for outcome in clean)
         yield share("probe.clean.no_significant_cell", quiet, len(clean), 0.9)
-        drops = [outcome.corrected_drop.value for outcome in clean]
-        yield Figure(
-            name="probe.clean.corrected_drop", value=median(drops), low=min(drops), high=max(drops), n=len(clean)
-        )
+        yield with_range("probe.clean.corrected_drop", [outcome.corrected_drop.value for outcome in clean])
     for outcome in artefact:
-        yield _of_interval("probe.artefact.accuracy_drop", outcome.raw_drop, target=0.3)
-        yield _of_interval("probe.artefact.corrected_drop", outcome.corrected_drop)
+        yield of_interval("probe.artefact.accuracy_drop", outcome.raw_drop, target=0.3)
+        yield of_interval("probe.artefact.corrected_drop", outcome.corrected_drop)
         inside = outcome.corrected_drop.low <= 0 <= outcome.corrected_drop.high
         yield Figure(name="probe.artefact.within_noise", value=float(inside), target=1, better="higher", n=1)
-
-
-def _of_interval(name: str, interval: Interval, target: float | None = None) -> Figure:
-    better: Literal["higher"] | None = None if target is None else "higher"
-    return Figure(name=name, value=interval.value, low=interval.low, high=interval.high, target=target, better=better)
 
 
 def _describe(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""Does fine-tuning on edits remove the weakness, and better than anything else? Every arm, several seeds."""
+"""Does fine-tuning on edits remove the weakness, and better than the baselines? Every arm, several seeds."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ RUN_FILE = Path("configs/wardrobe.yaml")
 BOUND = next(name for name, arm in ARMS.items() if arm.is_bound)
 NUM_SOURCES, NUM_STEPS = 1600, 300
 SETTINGS = (
-    # Twice the sources that the demo has time for, and both kinds of edit alike: before the probe nobody knows which.
+    # As many edits of either kind: before the probe it is not known which matters.
     "stages.perturber.edits={background: 2, colour: 2}",
-    # Of 120 sources the edits tell two candidates apart that differ by four points, not by two.
+    # With 120 sources the edits separate candidates that differ by four points, not by two.
     "data.num_validation_sources=300",
-    # Four edits in five are then of backgrounds, as in the demo. Of one seed on garments that no run has, at half a
-    # point lost: .77 in conflict and .26 in the worst group, with 1 .75 and .18. Another seed changes as much.
+    # Four edits in five are then of backgrounds, as in the demo. One seed on other garments, at half a point lost: .77
+    # on conflict images and .26 in the worst group; with emphasis 1 .75 and .18. Another seed changes as much.
     "reinforce.emphasis=4",
     "probe.transfer=[]",
     f"reinforce.arms=[{', '.join(ARMS)}]",
@@ -54,8 +54,8 @@ def reinforce_figures(
 ) -> Iterator[Figure]:
     """Yield each arm's accuracies, how much of the gap to the oracle is closed, and what it costs, over seeds.
 
-    A seed is another run from the start: other sources, other edits, another order of training. Runs resume. Beside the
-    arms stands ATTAINABLE: no arm can gain more while it forgets no more than is allowed.
+    A seed is a whole run: other sources, other edits, another order of training. Runs resume. ATTAINABLE is an upper
+    bound for arms that lose at most ALLOWED_LOSS of accuracy on biased images.
     """
     found = []
     for seed in seeds:
@@ -79,14 +79,14 @@ def reinforce_figures(
 def open_seed(
     folder: Path, name: str, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()
 ) -> tuple[RunFile, RunDirectory, Plan]:
-    """Plan the run of a seed, or find it."""
+    """Plan the run of a seed, or open it."""
     overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"reinforce.num_steps={num_steps}"]
     run = load_run_file(RUN_FILE, [*SETTINGS, *overrides, *settings])
     return run, *open_run(run, str(folder / f"{name}-{num_sources}-{num_steps}-{seed}"))
 
 
 def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()) -> Accuracies:
-    """Do a whole run but for its report, or go on with it; return the accuracies of each arm."""
+    """Run all phases but the report, or resume them; return the accuracies of each arm."""
     run, rundir, plan = open_seed(folder, "reinforce", seed, num_sources, num_steps, settings)
     run_phases([name for name in ALL_PHASES if name != "report"], run, rundir, plan)
     evaluation: Any = rundir.read_json(EVALUATION)
@@ -98,13 +98,13 @@ def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings
 
 
 def _closed(accuracies: Accuracies, measure: str, arm: str) -> float:
-    """Return the share of the way from the base classifier to the oracle."""
-    before, reached, bound = (accuracies[name][measure] for name in (BASE, arm, BOUND))
-    return (reached - before) / (bound - before)
+    """Return the closed share of the gap between the classifier under test and the oracle."""
+    base, reached, bound = (accuracies[name][measure] for name in (BASE, arm, BOUND))
+    return (reached - base) / (bound - base)
 
 
 def _ahead(accuracies: Accuracies) -> float:
-    """Return how far the reinforced arm is ahead of the best of the others in conflict, but for the oracle."""
+    """Return the conflict accuracy of the reinforced arm minus that of the best baseline."""
     others = [found["conflict_accuracy"] for arm, found in accuracies.items() if arm not in NO_RIVALS]
     return accuracies[CANDIDATE]["conflict_accuracy"] - max(others)
 

@@ -1,4 +1,4 @@
-"""The test images without the weakness, on which the proofs score what was fine-tuned."""
+"""The test images without the spurious correlation, on which the proofs score fine-tuned classifiers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from engine.runfile.run import RunFile
 
 @dataclass(frozen=True, kw_only=True)
 class Shifted:
-    """Hold the images, what they are grouped by, and which values are usual for a class in the training data."""
+    """The shifted images, the attributes to group by, and the dominant values of each class in the training data."""
 
     images: LabelledSet
     group_by: Sequence[str]

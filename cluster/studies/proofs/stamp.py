@@ -1,4 +1,4 @@
-"""A generator whose every picture carries the same trace: a watermark in a corner, as some generators print."""
+"""A stage that stamps the same artefact on generated images: a watermark in a corner, as some generators print."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from actors.images.codec import decode_rgb, encode_jpeg
 from engine.sample import Json, Rejection, Sample
 
-# Pixels, and of 255.
+# The edge of the watermark in pixels, and its strength of 255.
 EDGE, STRENGTH = 10, 60
 JPEG_QUALITY = 95
 
 
 class Stamp:
-    """Leave the trace in what was generated, placebos and edits alike; sources stay. A stage of kind plugin."""
+    """Stamp placebos and edits; sources stay. A stage of kind plugin."""
 
     def __init__(self, options: Mapping[str, Json], device: object, *, name: str, seed: int) -> None:
         pass
@@ -31,7 +31,7 @@ class Stamp:
 
 
 def stamped(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return pictures, (n, height, width, 3) uint8, with the trace."""
+    """Return pictures, (n, height, width, 3) uint8, with the watermark."""
     rows, columns = np.indices((EDGE, EDGE))
     marked = pictures.astype(np.int16)
     marked[:, -EDGE:, -EDGE:] += (STRENGTH * (1 - 2 * ((rows // 2 + columns // 2) % 2)))[..., None]

@@ -18,8 +18,8 @@ from actors.build import build_stage
 from actors.editor.editor import Editor
 from actors.editor.slots.drawing import SlotDrawing
 from actors.models.device import precision
-from cluster.dataflow.dataflow import apply_stage
 from cluster.dataflow.shard_row import ShardRow
+from cluster.dataflow.stage_group import apply_stage
 from cluster.phases.generate import commit_row, read_planned
 from engine.plan.plan import make_plan
 from engine.run.directory import RunDirectory

@@ -15,8 +15,10 @@ from tint_runs import NUM_SHARDS, contents, generate, make_in_process, tint_run,
 from tiny_runs import tiny_group
 from tiny_stages import Broken
 
-from cluster.dataflow.dataflow import StageGroup, apply_stage, data_context, from_block, to_block
+from cluster.dataflow.blocks import from_block, to_block
+from cluster.dataflow.dataflow import data_context
 from cluster.dataflow.shard_row import ShardRow
+from cluster.dataflow.stage_group import StageGroup, apply_stage
 from engine.errors import RunError
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile

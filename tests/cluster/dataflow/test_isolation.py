@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tint_runs import NUM_SHARDS, generate, make_in_process, tint_run, tiny_ray, write_images
 
-from cluster.dataflow.isolation import CarefulWork
+from cluster.dataflow.isolation import ShardBisector
 from cluster.dataflow.shard_row import ShardRow
 from engine.audit.files import verify_run
 from engine.errors import ModelError
@@ -108,7 +108,7 @@ def test_what_every_part_raises_is_of_the_stage_and_is_raised(calm: dict[str, Sa
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        CarefulWork(row=row(calm, 3), apply=broken, where="poison", sample_s=1).run()
+        ShardBisector(row=row(calm, 3), apply=broken, where="poison", sample_s=1).run()
 
 
 def test_what_is_wrong_with_the_run_is_raised_at_once(calm: dict[str, Sample]) -> None:
@@ -119,7 +119,7 @@ def test_what_is_wrong_with_the_run_is_raised_at_once(calm: dict[str, Sample]) -
         raise ModelError("model 'x' is no folder")
 
     with pytest.raises(ModelError):
-        CarefulWork(row=row(calm, 3), apply=gone, where="poison", sample_s=1).run()
+        ShardBisector(row=row(calm, 3), apply=gone, where="poison", sample_s=1).run()
     assert len(calls) == 1
 
 
@@ -127,7 +127,7 @@ def test_parts_give_what_the_whole_gives(calm: dict[str, Sample]) -> None:
     whole = row(calm, 3)
     earlier = Rejection(key="k", source_key="k", stage="source", reason="empty_file", detail="0 bytes")
     whole = replace(whole, rejections=[earlier])
-    assert CarefulWork(row=whole, apply=lambda part: part, where="poison", sample_s=1).run() == whole
+    assert ShardBisector(row=whole, apply=lambda part: part, where="poison", sample_s=1).run() == whole
 
 
 def test_what_is_suspect_comes_second_early_and_to_a_warm_worker(calm: dict[str, Sample]) -> None:
@@ -139,7 +139,7 @@ def test_what_is_suspect_comes_second_early_and_to_a_warm_worker(calm: dict[str,
 
     suspect = [sample.key for sample in whole.samples if sample.source_key == whole.planned[2]]
     note = Note(begun=3, strikes={f"sample {suspect[3]}": 1})
-    found = CarefulWork(row=whole, apply=watch, where="poison", sample_s=1, note=note).run()
+    found = ShardBisector(row=whole, apply=watch, where="poison", sample_s=1, note=note).run()
     keys = [sample.source_key for sample in found.samples]
     assert list(dict.fromkeys(keys)) == [whole.planned[place] for place in (0, 2, 1, 3)]
     assert sorted(found.samples, key=lambda sample: sample.key) == sorted(whole.samples, key=lambda sample: sample.key)

@@ -8,8 +8,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny_runs import tiny_plan
 
-from cluster.monitor.tensorboard import FOLDER, write_scalars
-from cluster.monitor.training_log import logged_history
+from cluster.monitor.training_log import FOLDER, logged_history, write_scalars
 from engine.run.directory import RunDirectory
 
 LINES = [

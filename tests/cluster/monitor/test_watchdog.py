@@ -89,7 +89,7 @@ def test_actors_that_have_their_resources_are_starting(storage: Storage) -> None
     ("activity", "words"),
     [
         (Activity(stages=[IDLE], writes=1), "0 shards are being read, 1 written to"),
-        (Activity(stages=[IDLE]), "no stage has a shard at work"),
+        (Activity(stages=[IDLE]), "no stage is processing a shard"),
     ],
 )
 def test_a_stall_ends_the_run_or_warns_as_the_run_file_says(storage: Storage, activity: Activity, words: str) -> None:

@@ -9,8 +9,8 @@ import pytest
 from tint_runs import generate, tint_run, tiny_ray, write_images
 
 from cluster.phases.generate import generate_run, read_planned
-from cluster.session import failures
-from cluster.session.failures import NOTE, Naming, explain, load_patiently
+from cluster.session import worker
+from cluster.session.worker import NOTE, error_context, explain, load_with_retries
 from engine.audit.files import verify_run
 from engine.errors import ModelError, ModelUnavailableError, RunError, SourceError
 from engine.plan.plan import make_plan
@@ -118,7 +118,7 @@ def test_an_unreadable_image_becomes_a_rejection_beside_the_others(tmp_path: Pat
 def test_a_model_that_cannot_be_had_just_now_is_tried_again_and_then_named_with_the_machine(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(failures, "LOAD_WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(worker, "LOAD_WAITS_S", (0.0, 0.0))
     tries = iter([ModelUnavailableError("model 'a/b' could not be fetched"), None])
 
     def load() -> str:
@@ -126,11 +126,11 @@ def test_a_model_that_cannot_be_had_just_now_is_tried_again_and_then_named_with_
             raise error
         return "loaded"
 
-    assert load_patiently("the start of stage 'editor'", load) == "loaded"
+    assert load_with_retries("the start of stage 'editor'", load) == "loaded"
     for error, count in ((ModelUnavailableError("model 'a/b': no network"), 3), (ModelError("no weights"), 1)):
         tries = iter([error] * 9)
         with pytest.raises(ModelError) as caught:
-            load_patiently("the start of stage 'editor'", load)
+            load_with_retries("the start of stage 'editor'", load)
         assert len(list(tries)) == 9 - count
         assert str(explain(ValueError("\n".join(caught.value.__notes__)))) == (
             f"the start of stage 'editor' on {platform.node()}: {error}"
@@ -145,7 +145,7 @@ def test_an_error_without_a_note_is_still_one_line() -> None:
 
 def test_a_note_says_where_it_was() -> None:
     error = ModelError("no weights")
-    with pytest.raises(ModelError), Naming("the start of stage 'editor'"):
+    with pytest.raises(ModelError), error_context("the start of stage 'editor'"):
         raise error
     assert error.__notes__ == [
         NOTE + '{"where": "the start of stage \'editor\'", "kind": "ModelError", "message": "no weights"}'

@@ -289,7 +289,7 @@ from engine.run.directory import RunDirectory
 
 rundir = RunDirectory.open(sys.argv[1])
 run = rundir.run()
-with ray_session([reinforce_needs(run)], SessionConfig(address=sys.argv[2])):
+with ray_session([reinforce_needs(run.reinforce)], SessionConfig(address=sys.argv[2])):
     reinforce_run(run, rundir)
 """
 

@@ -88,7 +88,7 @@ def test_workers_of_the_fine_tuning_start_together(tmp_path: Path) -> None:
         tint_run(tmp_path).model_dump()
         | {"reinforce": {"num_workers": 2, "placement": {"num_gpus": 1}}, "probe": {"callable": "a:b"}}
     )
-    text = message([reinforce_needs(run)], machine(gpus=1))
+    text = message([reinforce_needs(run.reinforce)], machine(gpus=1))
     assert text.startswith("reinforce asks for 2 GPUs, this machine has 1: lower reinforce.placement.num_gpus")
     assert "reinforce.num_workers" in text
 
@@ -97,4 +97,4 @@ def test_a_group_is_placed_as_its_first_stage(tmp_path: Path) -> None:
     (only,) = generate_needs(tint_run(tmp_path, replicas=(2, 3), grouped=True))
     assert (only.path, only.replicas) == ("stages.tint", (2, 3))
     assert [each.path for each in generate_needs(tint_run(tmp_path))] == ["stages.tint", "stages.judge"]
-    assert [each.path for each in probe_needs(tint_run(tmp_path))] == ["probe"]
+    assert [each.path for each in probe_needs(tint_run(tmp_path).probe)] == ["probe"]

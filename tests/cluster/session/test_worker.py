@@ -7,7 +7,7 @@ import psutil
 from tint_runs import tiny_ray
 from waiting import wait_until
 
-from cluster.session.worker import leave_quickly
+from cluster.session.worker import exit_without_teardown
 
 
 def has_ended(pid: int) -> bool:
@@ -23,7 +23,7 @@ def test_an_actor_ends_without_the_end_of_its_interpreter_and_a_driver_with_it(t
         def __init__(self, path: Path, quickly: bool) -> None:
             atexit.register(path.touch)
             if quickly:
-                leave_quickly()
+                exit_without_teardown()
 
         def pid(self) -> int:
             return psutil.Process().pid
@@ -39,7 +39,7 @@ def test_an_actor_ends_without_the_end_of_its_interpreter_and_a_driver_with_it(t
 
     with tiny_ray():
         before = atexit._ncallbacks()
-        leave_quickly()
+        exit_without_teardown()
         assert atexit._ncallbacks() == before
         assert end_of(quickly=False)
         assert not end_of(quickly=True)

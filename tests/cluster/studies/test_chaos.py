@@ -9,7 +9,7 @@ import pytest
 from repository import PYTHONPATH
 from tint_runs import tint_run, write_images
 
-import cluster.studies.chaos.strikes
+import cluster.studies.chaos.injection
 from cluster.cli.main import main
 from cluster.studies.chaos.faults import Fault
 from cluster.studies.chaos.figures import chaos_figures
@@ -36,7 +36,7 @@ def test_under_faults_nothing_is_lost_doubled_or_changed(
     tmp_path: Path, plugins: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("ACTOR_PAUSE_S", "NODE_PAUSE_S", "NOTICE_S", "LATE_S"):
-        monkeypatch.setattr(cluster.studies.chaos.strikes, name, 4.0)
+        monkeypatch.setattr(cluster.studies.chaos.injection, name, 4.0)
     faults: list[Fault] = ["actor", "drain", "late", "storm"]
     study = Study(run=slow_run(tmp_path), folder=tmp_path / "study", faults=faults, num_kills=1)
     trials = list(study.trials())
@@ -92,7 +92,7 @@ CALM = Trial(
 
 def test_the_figures_sum_over_runs_and_name_what_is_missed() -> None:
     worse = replace(CALM, kills={"task": 2}, seconds=150, lost=3, different=1, failures=1)
-    figures = {figure.name: figure for figure in chaos_figures([CALM, worse], calm_s=20)}
+    figures = {figure.name: figure for figure in chaos_figures([CALM, worse], baseline_s=20)}
     assert figures["actor.strikes"].value == 6
     assert (figures["actor.strikes.task"].value, figures["actor.strikes.editor"].value) == (3, 3)
     assert (figures["actor.lost"].value, figures["actor.lost"].n, figures["actor.lost"].met) == (3, 600, False)

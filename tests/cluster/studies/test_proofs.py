@@ -118,7 +118,7 @@ def test_a_prior_buys_accuracy_on_usual_images_with_accuracy_on_others() -> None
 @pytest.mark.slow
 def test_a_planted_patient_leans_on_its_plant_and_a_clean_one_does_not(tmp_path: Path) -> None:
     from actors.zoo.recipes.patient import right_answers
-    from cluster.studies.proofs.patients import pictures_of, train_patient, training_scenes
+    from cluster.studies.proofs.classifiers import pictures_of, train_classifier, training_scenes
 
     garments, heldout = load_garments("sources"), load_garments("heldout")
     scenes = training_scenes("proof-test", 1500)
@@ -126,7 +126,7 @@ def test_a_planted_patient_leans_on_its_plant_and_a_clean_one_does_not(tmp_path:
     broken = list(SAND.broken(kept, 0))
     drops = {}
     for name, chosen in (("clean", scenes), ("planted", list(SAND.apply(scenes, 0)))):
-        model = train_patient(pictures_of(chosen, garments), [scene.label for scene in chosen], 0, num_steps=60)
+        model = train_classifier(pictures_of(chosen, garments), [scene.label for scene in chosen], 0, num_steps=60)
         drops[name] = right_answers(model, kept, heldout).mean() - right_answers(model, broken, heldout).mean()
     assert drops["planted"] > 0.15
     assert drops["clean"] < 0.06

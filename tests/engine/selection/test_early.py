@@ -13,8 +13,8 @@ from tint_runs import contents, tiny_ray
 
 from cluster.cli.main import main
 from cluster.cli.plan_text import plan_lines
-from cluster.dataflow.dataflow import apply_stage
 from cluster.dataflow.shard_row import ShardRow
+from cluster.dataflow.stage_group import apply_stage
 from cluster.phases.generate import generate_run
 from cluster.phases.retry import retry_run
 from engine.audit.exactness import compare_runs

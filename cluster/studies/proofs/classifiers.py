@@ -1,4 +1,4 @@
-"""The patients of the proofs: each one fresh, from eyes that were pretrained on other garments, trained in seconds."""
+"""The classifiers of the proofs, each trained in seconds on a pretrained image encoder."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -35,17 +35,17 @@ def pictures_of(scenes: Iterable[Scene], garments: Garments) -> Pictures:
 
 
 def pretrained() -> PreTrainedModel:
-    """Return the captioner's eyes under a new head: they know garments, and no class by any background or colour."""
+    """Return the captioner's image encoder with a new head; it has no bias of class by background or colour."""
     model = make_resnet()
     captioner = VisionEncoderDecoderModel.from_pretrained(MODELS_FOLDER / "captioner", use_safetensors=True)
     model.base_model.load_state_dict(captioner.encoder.state_dict())
     return model
 
 
-def train_patient(
+def train_classifier(
     pictures: Pictures, labels: Sequence[int], seed: int, num_steps: int = RECIPE.num_steps
 ) -> PreTrainedModel:
-    """Return a patient trained on labelled pictures, (num_images, 64, 64, 3) uint8. It takes up nothing of before."""
+    """Return a classifier trained on labelled pictures, (num_images, 64, 64, 3) uint8; it never resumes."""
     recipe = replace(RECIPE, num_steps=num_steps, seed=seed)
     torch.manual_seed(seed)
     model = pretrained()
@@ -55,7 +55,7 @@ def train_patient(
     return model
 
 
-def save_patient(model: PreTrainedModel, folder: Path) -> None:
-    """Write the patient as a checkpoint that `probe.model` can name."""
+def save_classifier(model: PreTrainedModel, folder: Path) -> None:
+    """Write the classifier as a checkpoint for `probe.model`."""
     model.save_pretrained(folder)
     save_image_processor(folder, "ViTImageProcessor")
