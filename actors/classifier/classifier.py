@@ -15,7 +15,7 @@ from actors.images.codec import decode_rgb
 from actors.images.preprocessing import Preprocessing
 from actors.models.batching import padded_batches, prepared_batches
 from actors.models.device import num_readers, precision, resolve_device, set_up_process
-from actors.models.loading import load_image_processor, load_weights, model_digest, resolve_model
+from actors.models.loading import load_image_processor, load_weights, resolve_model
 from actors.plugins import import_target
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
@@ -63,7 +63,7 @@ class Classifier:
 def classifier_digest(config: ProbeConfig, offline: bool = False) -> str:
     """Return what names a classifier's predictions: a hash over its files, or over its function's module."""
     if config.model is not None:
-        return model_digest(resolve_model(config.model, offline))
+        return resolve_model(config.model, offline).digest
     assert config.callable is not None
     function = import_function(config.callable)
     source = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isroutine(function) else None
@@ -116,11 +116,11 @@ class _Checkpoint:
     def __init__(self, config: ModelConfig, classes: Sequence[str], device: torch.device, offline: bool) -> None:
         from transformers import AutoModelForImageClassification
 
-        folder = resolve_model(config, offline)
+        files = resolve_model(config, offline)
         self.config = config
         self.device = device
-        self.model = load_weights(AutoModelForImageClassification, config, folder, device)
-        self.preprocessing = Preprocessing(load_image_processor(config, folder))
+        self.model = load_weights(AutoModelForImageClassification, files, device)
+        self.preprocessing = Preprocessing(load_image_processor(files))
         names = {int(index): name for index, name in self.model.config.id2label.items()}
         self.columns = match_classes(names, classes, config.name)
 

@@ -24,7 +24,7 @@ from actors.images.finisher import Finisher
 from actors.images.frame import Frame, fit, to_tensor
 from actors.models.batching import prepared_batches
 from actors.models.device import num_readers, upload
-from actors.models.loading import model_provenance, resolve_model
+from actors.models.loading import ModelFiles, resolve_model
 from engine.errors import ModelError, RunFileError
 from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
 from engine.sample import Json, Rejection, Sample, Verdict, content_seed
@@ -43,8 +43,8 @@ class Editor:
 
     def __init__(self, config: EditorConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
         self.config, self.device, self.name, self.seed = config, device, name, seed
-        folder = resolve_model(config.model, offline)
-        self.pipeline, self.kind = load_pipeline(config, folder, device)
+        files = resolve_model(config.model, offline)
+        self.pipeline, self.kind = load_pipeline(config, files, device)
         self.size = config.size or native_size(self.pipeline)
         multiple = size_multiple(self.pipeline)
         if self.size % multiple:
@@ -55,10 +55,10 @@ class Editor:
             else None
         )
         self.can_be_milder = can_be_milder(self.pipeline, self.kind, config)
-        self.drawing = self._drawing(folder, offline)
+        self.drawing = self._drawing(files, offline)
         self.finisher = Finisher(None if config.lossless else config.jpeg_quality, device)
         self.calls = self.drawing.calls
-        self.provenance = self._provenance(folder)
+        self.provenance = self._provenance(files)
         self._records: dict[tuple[int, float], Json] = {}
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
@@ -123,7 +123,7 @@ class Editor:
         redraw = 1 - found if self.config.inpaint_region == "background" else found
         return {source.key: mask for source, mask in zip(sources, redraw, strict=True)}
 
-    def _drawing(self, folder: str, offline: bool) -> Drawing:
+    def _drawing(self, files: ModelFiles, offline: bool) -> Drawing:
         reason = why_no_slots(self.pipeline)
         scheduler = type(self.pipeline.scheduler).__name__
         if self.config.inversion and (reason or scheduler != "DDIMScheduler"):
@@ -142,11 +142,10 @@ class Editor:
                 f"at: name another one with stages.{self.name}.scheduler, such as DDIMScheduler"
             )
         if reason is None:
-            about = model_provenance(self.config.model, folder)
             models: PreviewModels | None = None
             if isinstance(self.config, PreviewingEditorConfig):
                 models = PreviewModels.load(self.config, self.device, offline=offline)
-            return SlotDrawing(self.pipeline, self.kind, self.config, self.size, about, models)
+            return SlotDrawing(self.pipeline, self.kind, self.config, self.size, files.provenance, models)
         LOG.info("stage %r draws in batches of one step, not in slots: %s", self.name, reason)
         return PipelineDrawing(self.pipeline, self.kind, self.config)
 
@@ -189,12 +188,12 @@ class Editor:
     def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
         return Rejection(key=sample.key, source_key=sample.source_key, stage=self.name, reason=reason, detail=detail)
 
-    def _provenance(self, folder: str) -> dict[str, Json]:
+    def _provenance(self, files: ModelFiles) -> dict[str, Json]:
         import diffusers
 
         config = self.config
         return {
-            "model": model_provenance(config.model, folder),
+            "model": files.provenance,
             "mask_model": self.masks.provenance if self.masks else None,
             "pipeline": type(self.pipeline).__name__,
             **self.drawing.record,

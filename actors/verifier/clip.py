@@ -9,7 +9,7 @@ from PIL import Image
 
 from actors.models.batching import padded_batches
 from actors.models.device import precision, upload
-from actors.models.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
+from actors.models.loading import load_image_processor, load_tokenizer, load_weights, resolve_model
 from actors.models.token_encoder import give_tokens
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
@@ -23,8 +23,8 @@ class Clip:
         from transformers import AutoModel
 
         self.config, self.device, self.batch_size = model, device, batch_size
-        folder = resolve_model(model, offline)
-        self.model = load_weights(AutoModel, model, folder, device)
+        files = resolve_model(model, offline)
+        self.model = load_weights(AutoModel, files, device)
         if not hasattr(self.model, "get_image_features") or not hasattr(self.model, "get_text_features"):
             raise ModelError(
                 f"model {model.name!r} is a {type(self.model).__name__}, which does not embed images and texts in one "
@@ -32,9 +32,9 @@ class Clip:
             )
         if self.model.config.model_type == "vision-text-dual-encoder":
             give_tokens(self.model.vision_model)
-        self.image_processor = load_image_processor(model, folder)
-        self.tokenizer = load_tokenizer(model, folder)
-        self.provenance: dict[str, Json] = model_provenance(model, folder)
+        self.image_processor = load_image_processor(files)
+        self.tokenizer = load_tokenizer(files)
+        self.provenance: dict[str, Json] = files.provenance
 
     def pixels(self, images: list[Image.Image]) -> list[torch.Tensor]:
         """Return what the model sees of each image (3, height, width). Threads may call it; many at once cost less."""

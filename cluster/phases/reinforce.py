@@ -95,7 +95,7 @@ def training_name(
     The number of workers is left out: a training goes on with another one. Without `draws` it is one that follows the
     generation, whatever shards are done.
     """
-    from actors.models.loading import model_digest, resolve_model
+    from actors.models.loading import resolve_model
 
     reinforce = run.reinforce.model_dump(
         mode="json", exclude={"placement", "max_failures", "deepspeed", "num_workers", "follow_timeout_s"}
@@ -105,7 +105,7 @@ def training_name(
         "seed": run.seed,
         "plan": rundir.info.digest,
         "shards": None if draws is None else _digests(rundir),
-        "model": model_digest(resolve_model(model, run.offline)),
+        "model": resolve_model(model, run.offline).digest,
         "reinforce": reinforce,
         "deepspeed": {key: value for key, value in settings.items() if key != "train_micro_batch_size_per_gpu"},
         "draws": None if draws is None else [[*cell, count] for cell, count in sorted(draws.items())],

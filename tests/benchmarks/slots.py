@@ -21,6 +21,7 @@ from actors.editor.slots.drawing import SlotDrawing
 from actors.editor.slots.trajectory import make_trajectory
 from actors.images.frame import Frame
 from actors.models.device import fix_threads
+from actors.models.loading import resolve_model
 from actors.models.untyped import Model
 from engine.figures.figures import Figure
 from engine.runfile.editor import EditorConfig
@@ -115,7 +116,7 @@ def _reuse(folder: Path) -> Iterator[Figure]:
         model=ModelConfig(name=str(save_stable_diffusion(folder, "img2img"))), method="img2img", inversion=True,
         num_inference_steps=10, strength=1.0, guidance_scale=5.0, batch_size=1,
     )  # fmt: skip
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     jobs = [_job(source, source * EDITS_EACH + edit) for source in range(NUM_SOURCES) for edit in range(EDITS_EACH)]
     drawing = SlotDrawing(pipeline, kind, config, SIZE)
     assert sum(1 for _ in drawing.edits(jobs)) == len(jobs)

@@ -5,7 +5,7 @@ import torch
 from actors.images.frame import Frame
 from actors.models.batching import padded_batches
 from actors.models.device import precision
-from actors.models.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
+from actors.models.loading import load_image_processor, load_tokenizer, load_weights, resolve_model
 from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 
@@ -19,12 +19,12 @@ class ObjectMasks:
     def __init__(self, model: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> None:
         from transformers import CLIPSegForImageSegmentation
 
-        folder = resolve_model(model, offline)
+        files = resolve_model(model, offline)
         self.config, self.device, self.batch_size = model, device, batch_size
-        self.model = load_weights(CLIPSegForImageSegmentation, model, folder, device)
-        self.image_processor = load_image_processor(model, folder)
-        self.tokenizer = load_tokenizer(model, folder)
-        self.provenance: dict[str, Json] = model_provenance(model, folder)
+        self.model = load_weights(CLIPSegForImageSegmentation, files, device)
+        self.image_processor = load_image_processor(files)
+        self.tokenizer = load_tokenizer(files)
+        self.provenance: dict[str, Json] = files.provenance
 
     def __call__(self, frames: list[Frame], words: list[str]) -> torch.Tensor:
         """Return masks, (num_frames, 1, size, size) in {0, 1}: 1 where the object is, with a small margin."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, assert_never
 import torch
 
 from actors.models.device import weights_dtype
-from actors.models.loading import model_errors, quiet
+from actors.models.loading import ModelFiles, model_errors, quiet
 from actors.models.untyped import Model, Pipeline
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
@@ -36,14 +36,14 @@ class EditBatch:
     masks: torch.Tensor | None = None
 
 
-def load_pipeline(config: EditorConfig, folder: str, device: torch.device) -> tuple[Pipeline, PipelineKind]:
+def load_pipeline(config: EditorConfig, files: ModelFiles, device: torch.device) -> tuple[Pipeline, PipelineKind]:
     """Return a pipeline on its device and its kind; raises ModelError when the model cannot do the method."""
     import diffusers
     import transformers
 
     quiet(transformers, diffusers)
-    name = config.model.name
-    class_name = _pipeline_class(name, folder)
+    index = _index(files)
+    class_name = index["_class_name"]
     kind = _pipeline_kind(config, class_name)
     match kind:
         case "pix2pix" | "kontext" | "klein":
@@ -54,17 +54,17 @@ def load_pipeline(config: EditorConfig, folder: str, device: torch.device) -> tu
             loader = diffusers.AutoPipelineForInpainting
         case _:
             assert_never(kind)
-    with model_errors(name, f"a pipeline for {config.method}"):
+    with model_errors(files.name, f"a pipeline for {config.method}"):
         pipeline = loader.from_pretrained(
-            folder,
-            dtype=weights_dtype(config.model, device),
+            files.folder,
+            dtype=weights_dtype(files.config, device),
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            **_without_safety_checker(folder),
+            **_without_safety_checker(index),
         )
     if config.scheduler is not None:
-        pipeline.scheduler = _scheduler(pipeline, config.scheduler, name)
+        pipeline.scheduler = _scheduler(pipeline, config.scheduler, files.name)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device), kind
 
@@ -79,17 +79,19 @@ def _scheduler(pipeline: Pipeline, wanted: str, model: str) -> Model:
         return known[wanted].from_config(own.config)
 
 
-def _pipeline_class(name: str, folder: str) -> str:
-    index = Path(folder) / "model_index.json"
-    if not index.is_file():
-        raise ModelError(f"model {name!r} has no model_index.json: an editor needs a saved diffusers pipeline")
-    class_name = json.loads(index.read_text()).get("_class_name")
+def _index(files: ModelFiles) -> dict[str, Any]:
+    """Return a pipeline's model_index.json, whose _class_name is a class of diffusers. Raises ModelError."""
+    path = Path(files.folder) / "model_index.json"
+    if not path.is_file():
+        raise ModelError(f"model {files.name!r} has no model_index.json: an editor needs a saved diffusers pipeline")
+    index: dict[str, Any] = json.loads(path.read_text())
+    class_name = index.get("_class_name")
     if not isinstance(class_name, str):
         raise ModelError(
-            f"model {name!r}: _class_name in its model_index.json is {class_name!r}, a pipeline with code of its own, "
-            "which is never run: name a model that is a pipeline of diffusers"
+            f"model {files.name!r}: _class_name in its model_index.json is {class_name!r}, a pipeline with code of "
+            "its own, which is never run: name a model that is a pipeline of diffusers"
         )
-    return class_name
+    return index
 
 
 def _pipeline_kind(config: EditorConfig, class_name: str) -> PipelineKind:
@@ -114,9 +116,8 @@ def _pipeline_kind(config: EditorConfig, class_name: str) -> PipelineKind:
             assert_never(config.method)
 
 
-def _without_safety_checker(folder: str) -> dict[str, Any]:
+def _without_safety_checker(index: dict[str, Any]) -> dict[str, Any]:
     """Return the arguments that leave the safety checker out: it turns pictures black, which reads as an edit."""
-    index = json.loads((Path(folder) / "model_index.json").read_text())
     return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
 
 

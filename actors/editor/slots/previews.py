@@ -16,7 +16,7 @@ from actors.editor.slots.trajectory import Trajectory
 from actors.images.frame import Frame, to_tensor
 from actors.models.batching import padded_batches
 from actors.models.device import precision, upload, weights_dtype
-from actors.models.loading import model_errors, model_provenance, resolve_model
+from actors.models.loading import model_errors, resolve_model
 from actors.models.untyped import Model
 from actors.verifier.clip import Clip
 from actors.verifier.verifier import Look, Texts, contrast, edit_scores
@@ -35,14 +35,14 @@ class TinyDecoder:
     def __init__(self, config: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> None:
         from diffusers import AutoencoderTiny
 
-        folder = resolve_model(config, offline)
+        files = resolve_model(config, offline)
         with model_errors(config.name, "AutoencoderTiny"):
             loaded = AutoencoderTiny.from_pretrained(
-                folder, dtype=weights_dtype(config, device), local_files_only=True, use_safetensors=True
+                files.folder, dtype=weights_dtype(config, device), local_files_only=True, use_safetensors=True
             )
         self._model: Model = loaded.to(device).eval()
         self._config, self._device, self._batch_size = config, device, batch_size
-        self.provenance: dict[str, Json] = model_provenance(config, folder)
+        self.provenance: dict[str, Json] = files.provenance
 
     def decode(self, latents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         """Yield the picture (3, height, width) of each latents as the UNet knows them, float32, about [0, 1]."""

@@ -21,6 +21,7 @@ from actors.editor.slots.deep_features import Deep, DeepUNet
 from actors.editor.slots.memory import Fitted
 from actors.editor.slots.unet import UNet
 from actors.models.device import fix_threads
+from actors.models.loading import resolve_model
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig
@@ -87,7 +88,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def denoise(model: Path) -> UNet:
     config = EditorConfig(model=ModelConfig(name=str(model)), deep_cache_interval=3)
-    pipeline, _ = load_pipeline(config, str(model), torch.device("cpu"))
+    pipeline, _ = load_pipeline(config, resolve_model(config.model, offline=True), torch.device("cpu"))
     return UNet(pipeline, config)
 
 

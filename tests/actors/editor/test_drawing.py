@@ -20,6 +20,7 @@ from actors.editor.slots.texts import Prompts
 from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import UNet
 from actors.models.device import fix_threads
+from actors.models.loading import resolve_model
 from actors.models.untyped import Pipeline
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig
@@ -78,7 +79,7 @@ def check_like_pipeline(model: Path, settings: dict[str, object]) -> None:
     if settings["method"] == "inpaint":
         settings["mask_model"] = MASK_MODEL
     config = EditorConfig(model=ModelConfig(name=str(model)), batch_size=4, num_inference_steps=6, **settings)
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     assert why_no_slots(pipeline) is None
     theirs = {job.sample.key: pixels for job, pixels in PipelineDrawing(pipeline, kind, config).edits(wanted)}
     ours = {job.sample.key: pixels for job, pixels in SlotDrawing(pipeline, kind, config, SIZE).edits(wanted)}
@@ -120,7 +121,7 @@ def test_memory_that_runs_out_in_the_autoencoder_makes_its_batches_smaller_and_c
 ) -> None:
     model = ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "instruct")))
     config = EditorConfig(model=model, num_inference_steps=2, decode_batch_size=4)
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     whole, limit = pipeline.vae.decode, 4
 
     def decode(latents: torch.Tensor, **settings: object) -> object:
@@ -150,7 +151,7 @@ def test_an_inversion_is_made_once_for_all_edits_of_a_source(tmp_path: Path) -> 
         model=ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "img2img"))), method="img2img",
         inversion=True, strength=0.5, num_inference_steps=10, guidance_scale=3.0, batch_size=4,
     )  # fmt: skip
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     drawing = SlotDrawing(pipeline, kind, config, SIZE)
     wanted = jobs(masked=False, severities=(1.0, 1.0, 1.0))
     found = {item.sample.key: pixels for item, pixels in drawing.edits(wanted)}
@@ -166,7 +167,7 @@ def test_with_inversion_the_noise_is_the_source_s_own_whatever_the_seed(tmp_path
 
     def draws_alike(*, inversion: bool) -> bool:
         config = EditorConfig(model=model, method="img2img", inversion=inversion, num_inference_steps=5)
-        pipeline, kind = load_pipeline(config, model.name, CPU)
+        pipeline, kind = load_pipeline(config, resolve_model(model, offline=True), CPU)
         pictures = [
             picture
             for seed in (1, 2)
@@ -183,5 +184,5 @@ def test_what_slots_cannot_run_is_named(tmp_path: Path) -> None:
         model=ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "img2img"))), method="img2img",
         scheduler="HeunDiscreteScheduler",
     )  # fmt: skip
-    pipeline, _ = load_pipeline(config, config.model.name, CPU)
+    pipeline, _ = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     assert "HeunDiscreteScheduler is none of DDIMScheduler" in (why_no_slots(pipeline) or "")

@@ -259,6 +259,7 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
     from actors.editor.pipelines.pipelines import load_pipeline
     from actors.editor.slots.drawing import SlotDrawing
     from actors.editor.slots.previews import PreviewModels
+    from actors.models.loading import resolve_model
 
     folder = (
         save_stable_diffusion_xl(tmp_path / "xl", "instruct")
@@ -277,7 +278,7 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
         checks={"image": PreviewCheck(floor=2.0, spread=1.0)},
         least=0.0,
     )
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     drawing = SlotDrawing(pipeline, kind, config, 32, None, PreviewModels.load(config, CPU, offline=True))
     jobs = [job(seed, 0, 1.0, masked=inpaints) for seed in (1, 2, 3)]
     results = list(drawing.edits(jobs))

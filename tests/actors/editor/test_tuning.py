@@ -63,13 +63,13 @@ def record(stage: object) -> dict[str, object]:
 def test_on_a_cpu_channels_last_gives_the_zoo_editor_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.editor.slots.layout.can_pack", lambda: False)
     config = EditorConfig(model=ModelConfig(name="zoo/editor", dtype="bfloat16"))
-    folder = resolve_model(config.model, offline=True)
+    files = resolve_model(config.model, offline=True)
     chance = torch.Generator().manual_seed(0)
     latents, text = torch.randn(8, 24, 16, 16, generator=chance), torch.randn(8, 32, 128, generator=chance)
     pictures, times = torch.rand(8, 3, 64, 64, generator=chance), torch.linspace(0, 999, 8)
     found = []
     for laid_out in (False, True):
-        pipeline, _ = load_pipeline(config, folder, CPU)
+        pipeline, _ = load_pipeline(config, files, CPU)
         if laid_out:
             assert lay_out(pipeline, config.model, "off") == "channels_last"
             assert pipeline.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
@@ -85,7 +85,8 @@ def test_bfloat16_is_packed_where_nothing_compiles(model: Path) -> None:
     stage = editor(model, model=ModelConfig(name=str(model), dtype="bfloat16"))
     assert record(stage)["layout"] == "packed"
     assert stage.pipeline.unet.conv_in.weight.is_mkldnn
-    assert lay_out(load_pipeline(stage.config, str(model), CPU)[0], stage.config.model, "default") == "channels_last"
+    pipeline, _ = load_pipeline(stage.config, resolve_model(stage.config.model, offline=True), CPU)
+    assert lay_out(pipeline, stage.config.model, "default") == "channels_last"
 
 
 def test_float32_stays_as_it_is(model: Path) -> None:
