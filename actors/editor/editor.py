@@ -9,16 +9,11 @@ import torch
 from actors.editor.pipelines.detail import with_detail
 from actors.editor.pipelines.drawing import PipelineDrawing
 from actors.editor.pipelines.jobs import Drawing, Job
-from actors.editor.pipelines.masks import ObjectMasks
-from actors.editor.pipelines.pipelines import (
-    can_be_milder,
-    effective_settings,
-    load_pipeline,
-    native_size,
-    size_multiple,
-)
+from actors.editor.pipelines.loading import load_pipeline, native_size, size_multiple
+from actors.editor.pipelines.masks import InpaintMasks
 from actors.editor.slots.drawing import SlotDrawing, why_no_slots
 from actors.editor.slots.previews import PreviewModels
+from actors.editor.strategies.strategy import SlotStrategy
 from actors.images.codec import UnreadableImageError, decode_rgb
 from actors.images.finisher import Finisher
 from actors.images.frame import Frame, fit, to_tensor
@@ -44,17 +39,19 @@ class Editor:
     def __init__(self, config: EditorConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
         self.config, self.device, self.name, self.seed = config, device, name, seed
         files = resolve_model(config.model, offline)
-        self.pipeline, self.kind = load_pipeline(config, files, device)
+        self.pipeline, self.strategy = load_pipeline(config, files, device)
         self.size = config.size or native_size(self.pipeline)
         multiple = size_multiple(self.pipeline)
         if self.size % multiple:
             raise RunFileError(f"stages.{name}.size is {self.size}: this model wants a multiple of {multiple}")
         self.masks = (
-            ObjectMasks(config.mask_model, device, batch_size=config.batch_size, offline=offline)
+            InpaintMasks(
+                config.mask_model, config.inpaint_region, device, batch_size=config.batch_size, offline=offline
+            )
             if config.mask_model
             else None
         )
-        self.can_be_milder = can_be_milder(self.pipeline, self.kind, config)
+        self.supports_severity = self.strategy.supports_severity(self.pipeline)
         self.drawing = self._drawing(files, offline)
         self.finisher = Finisher(None if config.lossless else config.jpeg_quality, device)
         self.calls = self.drawing.calls
@@ -88,17 +85,17 @@ class Editor:
         for part in prepared_batches(sources, self.config.batch_size, self._framed, readers):
             frames.update((key, found) for key, found in part if isinstance(found, Frame))
             why.update((key, found) for key, found in part if isinstance(found, str))
-        masks = self._redraw_masks([source for source in sources if source.key in frames], frames)
+        masks = self._masks(sources, frames)
         for sample in wanted:
             frame, mask = frames.get(sample.source_key), masks.get(sample.source_key)
             if frame is None:
                 detail = why.get(sample.source_key, "its source did not come along")
                 results[sample.key] = self._rejection(sample, "no_source_image", detail)
-            elif sample.edit is not None and sample.edit.severity < 1 and not self.can_be_milder:
+            elif sample.edit is not None and sample.edit.severity < 1 and not self.supports_severity:
                 detail = f"{self.provenance['pipeline']} has no milder edit at guidance_scale 1: raise guidance_scale"
                 results[sample.key] = self._rejection(sample, "no_severity", detail)
-            elif mask is not None and not 0 < float(mask.mean()) < 1:
-                results[sample.key] = self._rejection(sample, "no_mask", self._mask_detail(sample, mask))
+            elif self.masks and mask is not None and (problem := self.masks.problem(mask, sample.class_name)):
+                results[sample.key] = self._rejection(sample, "no_mask", problem)
             elif sample.edit is not None:
                 yield Job(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
 
@@ -108,20 +105,13 @@ class Editor:
         except UnreadableImageError as error:
             return source.key, str(error)
 
-    def _mask_detail(self, sample: Sample, mask: torch.Tensor) -> str:
-        nothing_redrawn = float(mask.mean()) == 0
-        fills = nothing_redrawn == (self.config.inpaint_region == "background")
-        where = "in the whole picture" if fills else "nowhere in the picture"
-        left = "redraw" if nothing_redrawn else "keep"
-        return f"the mask model sees {sample.class_name!r} {where}: nothing is left to {left}"
-
-    def _redraw_masks(self, sources: Sequence[Sample], frames: dict[str, Frame]) -> dict[str, torch.Tensor]:
-        if self.masks is None or not sources:
+    def _masks(self, sources: Sequence[Sample], frames: Mapping[str, Frame]) -> dict[str, torch.Tensor]:
+        """Return what is redrawn of each source that has a frame, by its key; nothing without a mask model."""
+        if self.masks is None:
             return {}
-        words = [source.class_name.replace("_", " ") for source in sources]
-        found = self.masks([frames[source.key] for source in sources], words)
-        redraw = 1 - found if self.config.inpaint_region == "background" else found
-        return {source.key: mask for source, mask in zip(sources, redraw, strict=True)}
+        class_names = {source.key: source.class_name for source in sources if source.key in frames}
+        found = self.masks([frames[key] for key in class_names], list(class_names.values()))
+        return dict(zip(class_names, found, strict=True))
 
     def _drawing(self, files: ModelFiles, offline: bool) -> Drawing:
         reason = why_no_slots(self.pipeline)
@@ -141,13 +131,13 @@ class Editor:
                 f"stages.{self.name}.early_rejection: {scheduler} keeps no prediction of the finished picture to look "
                 f"at: name another one with stages.{self.name}.scheduler, such as DDIMScheduler"
             )
-        if reason is None:
+        if reason is None and isinstance(self.strategy, SlotStrategy):
             models: PreviewModels | None = None
             if isinstance(self.config, PreviewingEditorConfig):
                 models = PreviewModels.load(self.config, self.device, offline=offline)
-            return SlotDrawing(self.pipeline, self.kind, self.config, self.size, files.provenance, models)
+            return SlotDrawing(self.pipeline, self.strategy, self.config, self.size, files.provenance, models)
         LOG.info("stage %r draws in batches of one step, not in slots: %s", self.name, reason)
-        return PipelineDrawing(self.pipeline, self.kind, self.config)
+        return PipelineDrawing(self.pipeline, self.strategy, self.config)
 
     def _mixed(self, job: Job, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return a picture with what it keeps of its source: (3, size, size)."""
@@ -178,7 +168,7 @@ class Editor:
         """Return what the edits of a source have in common: one object, which is pickled and written as JSON once."""
         of = job.seed, job.edit.severity
         if of not in self._records:
-            settings = effective_settings(self.config, self.kind, job.edit.severity)
+            settings = self.strategy.settings(job.edit.severity)
             self._records[of] = {**self.provenance, **settings, "seed": job.seed}
         return self._records[of]
 

@@ -15,7 +15,7 @@ import torch
 from tiny_pipelines import save_stable_diffusion
 
 from actors.editor.pipelines.jobs import Job
-from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.pipelines.loading import load_pipeline
 from actors.editor.slots.batcher import Order, Prompt, Row, SlotBatcher
 from actors.editor.slots.drawing import SlotDrawing
 from actors.editor.slots.trajectory import make_trajectory
@@ -116,9 +116,9 @@ def _reuse(folder: Path) -> Iterator[Figure]:
         model=ModelConfig(name=str(save_stable_diffusion(folder, "img2img"))), method="img2img", inversion=True,
         num_inference_steps=10, strength=1.0, guidance_scale=5.0, batch_size=1,
     )  # fmt: skip
-    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     jobs = [_job(source, source * EDITS_EACH + edit) for source in range(NUM_SOURCES) for edit in range(EDITS_EACH)]
-    drawing = SlotDrawing(pipeline, kind, config, SIZE)
+    drawing = SlotDrawing(pipeline, strategy, config, SIZE)
     assert sum(1 for _ in drawing.edits(jobs)) == len(jobs)
     texts = {job.edit.caption for job in jobs} | {job.sample.caption for job in jobs} | {""}
     for name, wanted in (("encoded", NUM_SOURCES), ("inversions", NUM_SOURCES), ("prompts", len(texts))):

@@ -14,7 +14,7 @@ from repository import ROOT
 from tiny_models import save_clip, save_language_model
 from tiny_pipelines import save_stable_diffusion
 
-from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.pipelines.loading import load_pipeline
 from actors.models.loading import load_tokenizer, load_weights, resolve_model
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig

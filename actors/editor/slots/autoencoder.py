@@ -2,34 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
 from actors.editor.slots.memory import Fitted
+from actors.editor.strategies.latents import LatentDistribution
 from actors.models.batching import padded_batches
 from actors.models.device import upload
 from actors.models.untyped import Model, Pipeline
 
 Run = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """Hold what an autoencoder makes of a picture: the mean of its latents and, where it gives one, their deviation.
-
-    Both (channels, height, width), as the autoencoder has them: not scaled.
-    """
-
-    mean: torch.Tensor
-    deviation: torch.Tensor | None
-
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        """Return latents drawn with a CPU generator, the mean where the autoencoder is certain."""
-        if self.deviation is None:
-            return self.mean
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
-        return self.mean + self.deviation * upload(noise, self.mean.device)
 
 
 class Autoencoder:
@@ -63,18 +45,20 @@ class Autoencoder:
         fitted = Fitted(self.decode_latents, (example,), name=f"autoencoder of {name}")
         self.decode_latents, self.batch_size = fitted, fitted.num_rows
 
-    def encode(self, pictures: torch.Tensor) -> list[Encoded]:
+    def encode(self, pictures: torch.Tensor) -> list[LatentDistribution]:
         """Return what becomes of pictures (num_pictures, 3, height, width) in [0, 1]."""
-        found: list[Encoded] = []
+        found: list[LatentDistribution] = []
         for batch, count in padded_batches(list(pictures), self.batch_size):
             pixels = upload(2 * torch.stack(batch) - 1, self._device).to(self._vae.dtype)
             output = self._vae.encode(pixels)
             # Tiny autoencoders are certain, the others give a distribution.
             if hasattr(output, "latents"):
-                found += [Encoded(mean=mean.float(), deviation=None) for mean in output.latents[:count]]
+                found += [LatentDistribution(mean=mean.float(), deviation=None) for mean in output.latents[:count]]
             else:
                 means, deviations = output.latent_dist.mean[:count].float(), output.latent_dist.std[:count].float()
-                found += [Encoded(mean=one, deviation=two) for one, two in zip(means, deviations, strict=True)]
+                found += [
+                    LatentDistribution(mean=one, deviation=two) for one, two in zip(means, deviations, strict=True)
+                ]
             self.calls["encoded"] += count
         return found
 

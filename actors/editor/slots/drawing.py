@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from actors.editor.pipelines.jobs import Job
-from actors.editor.pipelines.pipelines import PipelineKind
 from actors.editor.slots.autoencoder import Autoencoder
 from actors.editor.slots.batcher import Order, SlotBatcher
-from actors.editor.slots.orders import Orders, Source
+from actors.editor.slots.orders import Orders
 from actors.editor.slots.previews import PreviewModels, Previews
 from actors.editor.slots.texts import Prompts
 from actors.editor.slots.trajectory import why_not
 from actors.editor.slots.tuning import tune
 from actors.editor.slots.unet import UNet
+from actors.editor.strategies.latents import SourceLatents
+from actors.editor.strategies.strategy import SlotStrategy
 from actors.images.frame import to_tensor
 from actors.models.device import precision, upload
 from actors.models.untyped import Pipeline
@@ -64,20 +65,20 @@ class SlotDrawing:
     def __init__(
         self,
         pipeline: Pipeline,
-        kind: PipelineKind,
+        strategy: SlotStrategy,
         config: EditorConfig,
         size: int,
         about: Mapping[str, Json] | None = None,
         preview_models: PreviewModels | None = None,
     ) -> None:
         self.calls: Counter[str] = Counter()
-        self._pipeline, self._kind, self._config = pipeline, kind, config
+        self._config = config
         self._device: torch.device = pipeline.device
         self._vae = Autoencoder(pipeline, batch_size=config.decode_batch_size)
         self._prompts = Prompts(pipeline, size=size, batch_size=config.decode_batch_size)
         self._vae.calls = self._prompts.calls = self.calls
-        self._orders = Orders(pipeline, kind, config, self._prompts, self._vae)
-        rows_of_one = self._orders.rows_of_one
+        self._orders = Orders(pipeline, strategy, config, self._prompts, self._vae)
+        rows_of_one = len(strategy.guidance(severity=1.0))
         with torch.inference_mode(), precision(config.model, self._device):
             prompt = self._prompts.example()
         self.tuned = tune(
@@ -108,7 +109,7 @@ class SlotDrawing:
             self._previews = Previews(preview_models, self._vae, self._batcher)
             self._batcher.judge, self._batcher.judge_batch = self._previews, num_rows // rows_of_one
             self.record["previews"] = self._previews.record
-        self._sources: dict[str, Source] = {}
+        self._sources: dict[str, SourceLatents] = {}
 
     def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor | None]]:
         """Yield each job, with the scores of its preview if it had one, and its picture, as the batcher ends them."""
@@ -176,7 +177,7 @@ class SlotDrawing:
             self._encode(jobs)
             keys = list(dict.fromkeys(job.sample.source_key for job in jobs))
             with precision(self._config.model, self._device):
-                pixels = list(self._vae.decode([self._sources[key].encoded.mean for key in keys]))
+                pixels = list(self._vae.decode([self._sources[key].picture.mean for key in keys]))
             return {key: picture.clamp(0, 1).cpu() for key, picture in zip(keys, pixels, strict=True)}
 
     def _encode(self, jobs: Sequence[Job]) -> None:
@@ -189,7 +190,7 @@ class SlotDrawing:
         with precision(self._config.model, self._device):
             found = self._vae.encode(pictures)
             if not masks:
-                self._sources.update((key, Source(encoded=one)) for key, one in zip(new, found, strict=True))
+                self._sources.update((key, SourceLatents(picture=one)) for key, one in zip(new, found, strict=True))
                 return
             redrawn = torch.stack(masks)
             # In [-1, 1], where the pipelines of diffusers blank it, what is redrawn is 0: grey.
@@ -197,7 +198,7 @@ class SlotDrawing:
             hidden = self._vae.encode(blanked) if self._orders.extra_channels else [None] * len(found)
         small = upload(F.interpolate(redrawn, size=found[0].mean.shape[-2:]), self._device)
         for key, one, two, mask in zip(new, found, hidden, small, strict=True):
-            self._sources[key] = Source(encoded=one, masked=two, mask=mask)
+            self._sources[key] = SourceLatents(picture=one, outside=two, mask=mask)
 
     def _decoded(self, ended: Sequence[tuple[Job, torch.Tensor]]) -> Iterator[tuple[Job, torch.Tensor]]:
         with torch.inference_mode(), precision(self._config.model, self._device):

@@ -15,7 +15,7 @@ from orders import order, prompt
 from tiny_pipelines import save_stable_diffusion, save_stable_diffusion_xl, tiny_unet
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.pipelines.loading import load_pipeline
 from actors.editor.slots.batcher import Order, SlotBatcher
 from actors.editor.slots.deep_features import Deep, DeepUNet
 from actors.editor.slots.memory import Fitted

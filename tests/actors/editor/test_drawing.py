@@ -12,7 +12,7 @@ from tiny_pipelines import save_stable_diffusion, save_stable_diffusion_xl
 
 from actors.editor.pipelines.drawing import PipelineDrawing
 from actors.editor.pipelines.jobs import Job
-from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.pipelines.loading import load_pipeline
 from actors.editor.slots.autoencoder import Autoencoder
 from actors.editor.slots.batcher import Order, Row, SlotBatcher
 from actors.editor.slots.drawing import SlotDrawing, why_no_slots
@@ -79,10 +79,10 @@ def check_like_pipeline(model: Path, settings: dict[str, object]) -> None:
     if settings["method"] == "inpaint":
         settings["mask_model"] = MASK_MODEL
     config = EditorConfig(model=ModelConfig(name=str(model)), batch_size=4, num_inference_steps=6, **settings)
-    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     assert why_no_slots(pipeline) is None
-    theirs = {job.sample.key: pixels for job, pixels in PipelineDrawing(pipeline, kind, config).edits(wanted)}
-    ours = {job.sample.key: pixels for job, pixels in SlotDrawing(pipeline, kind, config, SIZE).edits(wanted)}
+    theirs = {job.sample.key: pixels for job, pixels in PipelineDrawing(pipeline, strategy, config).edits(wanted)}
+    ours = {job.sample.key: pixels for job, pixels in SlotDrawing(pipeline, strategy, config, SIZE).edits(wanted)}
     assert ours.keys() == theirs.keys() == {item.sample.key for item in wanted}
     for key, pixels in ours.items():
         assert float((pixels - theirs[key]).abs().max()) < 1e-4, key
@@ -121,7 +121,7 @@ def test_memory_that_runs_out_in_the_autoencoder_makes_its_batches_smaller_and_c
 ) -> None:
     model = ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "instruct")))
     config = EditorConfig(model=model, num_inference_steps=2, decode_batch_size=4)
-    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     whole, limit = pipeline.vae.decode, 4
 
     def decode(latents: torch.Tensor, **settings: object) -> object:
@@ -130,14 +130,14 @@ def test_memory_that_runs_out_in_the_autoencoder_makes_its_batches_smaller_and_c
         return whole(latents, **settings)
 
     monkeypatch.setattr(pipeline.vae, "decode", decode)
-    drawing = SlotDrawing(pipeline, kind, config, SIZE)
+    drawing = SlotDrawing(pipeline, strategy, config, SIZE)
     wanted = jobs(masked=False, severities=(1.0, 0.5, 0.8))
     plenty = dict(pictures_of(drawing, wanted))
     limit = 3
     little = dict(pictures_of(drawing, wanted))
     assert drawing.record["decode_batch_size"] == 4
     assert all(torch.equal(plenty[key], little[key]) for key in plenty)
-    assert SlotDrawing(pipeline, kind, config, SIZE).record["decode_batch_size"] == 2
+    assert SlotDrawing(pipeline, strategy, config, SIZE).record["decode_batch_size"] == 2
 
 
 def pictures_of(drawing: SlotDrawing, wanted: Sequence[Job]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -151,8 +151,8 @@ def test_an_inversion_is_made_once_for_all_edits_of_a_source(tmp_path: Path) -> 
         model=ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "img2img"))), method="img2img",
         inversion=True, strength=0.5, num_inference_steps=10, guidance_scale=3.0, batch_size=4,
     )  # fmt: skip
-    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
-    drawing = SlotDrawing(pipeline, kind, config, SIZE)
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
+    drawing = SlotDrawing(pipeline, strategy, config, SIZE)
     wanted = jobs(masked=False, severities=(1.0, 1.0, 1.0))
     found = {item.sample.key: pixels for item, pixels in drawing.edits(wanted)}
     assert drawing.calls["inversions"] == 2
@@ -167,11 +167,11 @@ def test_with_inversion_the_noise_is_the_source_s_own_whatever_the_seed(tmp_path
 
     def draws_alike(*, inversion: bool) -> bool:
         config = EditorConfig(model=model, method="img2img", inversion=inversion, num_inference_steps=5)
-        pipeline, kind = load_pipeline(config, resolve_model(model, offline=True), CPU)
+        pipeline, strategy = load_pipeline(config, resolve_model(model, offline=True), CPU)
         pictures = [
             picture
             for seed in (1, 2)
-            for _, picture in SlotDrawing(pipeline, kind, config, SIZE).edits([replace(wanted, seed=seed)])
+            for _, picture in SlotDrawing(pipeline, strategy, config, SIZE).edits([replace(wanted, seed=seed)])
         ]
         return torch.equal(*pictures)
 

@@ -256,7 +256,7 @@ def test_an_edit_whose_text_does_not_change_is_not_asked_for_direction(models: P
 def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Path) -> None:
     from jobs import job
 
-    from actors.editor.pipelines.pipelines import load_pipeline
+    from actors.editor.pipelines.loading import load_pipeline
     from actors.editor.slots.drawing import SlotDrawing
     from actors.editor.slots.previews import PreviewModels
     from actors.models.loading import resolve_model
@@ -278,8 +278,8 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
         checks={"image": PreviewCheck(floor=2.0, spread=1.0)},
         least=0.0,
     )
-    pipeline, kind = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
-    drawing = SlotDrawing(pipeline, kind, config, 32, None, PreviewModels.load(config, CPU, offline=True))
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
+    drawing = SlotDrawing(pipeline, strategy, config, 32, None, PreviewModels.load(config, CPU, offline=True))
     jobs = [job(seed, 0, 1.0, masked=inpaints) for seed in (1, 2, 3)]
     results = list(drawing.edits(jobs))
     # No cosine reaches 2, so all are dropped, each with its preview's scores.

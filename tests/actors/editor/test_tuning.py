@@ -11,7 +11,7 @@ import torch
 from edits import editor, group, pixels
 from tiny_pipelines import save_flux_kontext, save_stable_diffusion, save_stable_diffusion_xl
 
-from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.pipelines.loading import load_pipeline
 from actors.editor.slots.drawing import SlotDrawing
 from actors.editor.slots.layout import lay_out
 from actors.editor.slots.packed import can_pack
