@@ -8,7 +8,7 @@ import torch
 
 from actors.editor.pipelines.detail import with_detail
 from actors.editor.pipelines.drawing import PipelineDrawing
-from actors.editor.pipelines.jobs import Drawing, Job
+from actors.editor.pipelines.jobs import Drawing, EditJob
 from actors.editor.pipelines.loading import load_pipeline, native_size, size_multiple
 from actors.editor.pipelines.masks import InpaintMasks
 from actors.editor.slots.drawing import SlotDrawing, why_no_slots
@@ -74,7 +74,7 @@ class Editor:
         for sample in batch:
             yield results.get(sample.key, sample)
 
-    def _jobs(self, batch: Sequence[Sample], results: dict[str, Sample | Rejection]) -> Iterator[Job]:
+    def _jobs(self, batch: Sequence[Sample], results: dict[str, Sample | Rejection]) -> Iterator[EditJob]:
         """Yield the work; put what cannot be worked on into `results`."""
         wanted = [sample for sample in batch if sample.edit is not None and not sample.image]
         needed = {sample.source_key for sample in wanted}
@@ -97,7 +97,7 @@ class Editor:
             elif self.masks and mask is not None and (problem := self.masks.problem(mask, sample.class_name)):
                 results[sample.key] = self._rejection(sample, "no_mask", problem)
             elif sample.edit is not None:
-                yield Job(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
+                yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
 
     def _framed(self, source: Sample) -> tuple[str, Frame | str]:
         try:
@@ -139,7 +139,7 @@ class Editor:
         LOG.info("stage %r draws in batches of one step, not in slots: %s", self.name, reason)
         return PipelineDrawing(self.pipeline, self.strategy, self.config)
 
-    def _mixed(self, job: Job, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _mixed(self, job: EditJob, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return a picture with what it keeps of its source: (3, size, size)."""
         if not self.config.keep_detail and job.mask is None:
             return edited
@@ -149,22 +149,22 @@ class Editor:
             edited = with_detail(edited[None], image, lossy[None])[0]
         return edited if job.mask is None else torch.where(upload(job.mask, edited.device) > 0, edited, image[0])
 
-    def _finished(self, job: Job, image: bytes | None) -> Sample | Rejection:
+    def _finished(self, job: EditJob, image: bytes | None) -> Sample | Rejection:
         if image is None:
             return self._rejection(
                 job.sample, "not_finite", "the pipeline returned NaN or infinite pixels: try bfloat16 or float32"
             )
         return replace(job.sample, image=image, provenance=self._provenance_of(job))
 
-    def _dropped(self, job: Job) -> Sample:
+    def _dropped(self, job: EditJob) -> Sample:
         return replace(
             job.sample, verdict=Verdict(accepted=False, reasons=(EARLY,)), provenance=self._provenance_of(job)
         )
 
-    def _provenance_of(self, job: Job) -> dict[str, Json]:
+    def _provenance_of(self, job: EditJob) -> dict[str, Json]:
         return {**job.sample.provenance, self.name: self._record(job)}
 
-    def _record(self, job: Job) -> Json:
+    def _record(self, job: EditJob) -> Json:
         """Return what the edits of a source have in common: one object, which is pickled and written as JSON once."""
         of = job.seed, job.edit.severity
         if of not in self._records:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from actors.editor.pipelines.detail import reconstruct
-from actors.editor.pipelines.jobs import Job
+from actors.editor.pipelines.jobs import EditJob
 from actors.editor.pipelines.loading import denoiser
 from actors.editor.strategies.strategy import EditBatch, Strategy
 from actors.images.frame import Frame, to_tensor
@@ -41,14 +41,14 @@ class PipelineDrawing:
         kernel = set_attention(denoiser(pipeline), attention, pipeline.device)
         self.record: dict[str, Json] = {"batching": "batches", "attention": kernel}
 
-    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor]]:
+    def edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor]]:
         """Yield each job with its picture."""
         for severity in sorted({job.edit.severity for job in jobs}):
             rows = [job for job in jobs if job.edit.severity == severity]
             for padded, count in padded_batches(rows, self._batch_size):
                 yield from zip(padded[:count], self._run(padded), strict=False)
 
-    def reconstructions(self, jobs: Sequence[Job]) -> Mapping[str, torch.Tensor]:
+    def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
         """Return each source through the autoencoder."""
         frames: dict[str, Frame] = {job.sample.source_key: job.frame for job in jobs}
         found: dict[str, torch.Tensor] = {}
@@ -59,7 +59,7 @@ class PipelineDrawing:
         self.calls["encoded"] += len(frames)
         return found
 
-    def _run(self, jobs: Sequence[Job]) -> torch.Tensor:
+    def _run(self, jobs: Sequence[EditJob]) -> torch.Tensor:
         masks = [job.mask for job in jobs if job.mask is not None]
         batch = EditBatch(
             images=to_tensor([job.frame for job in jobs]),

@@ -12,7 +12,7 @@ from engine.sample import Edit, Json, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class EditJob:
     """Pair one sample to be edited with its source's frame; `mask` (1, size, size) is 1 where inpainting redraws.
 
     `seed` starts the noise, and is that of the source: all of its edits start alike.
@@ -34,13 +34,13 @@ class Drawing(Protocol):
     calls: Counter[str]
     record: dict[str, Json]
 
-    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor | None]]:
+    def edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor | None]]:
         """Yield each job, in any order, with its picture (3, size, size), on any device, in [0, 1] where finite.
 
         The picture is None where the job's preview was turned down; its sample has the preview's scores.
         """
         ...
 
-    def reconstructions(self, jobs: Sequence[Job]) -> Mapping[str, torch.Tensor]:
+    def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
         """Return each source of the jobs through the autoencoder, (3, size, size) in [0, 1], by source key."""
         ...

@@ -1,6 +1,6 @@
 """Previews of edits under way: a leap to the finished picture, its scores, and whether the edit goes on."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from actors.editor.pipelines.jobs import Job
+from actors.editor.pipelines.jobs import EditJob
 from actors.editor.slots.autoencoder import Autoencoder
-from actors.editor.slots.batcher import DATA, Order, SlotBatcher
+from actors.editor.slots.batcher import Denoise, SlotBatcher
 from actors.editor.slots.solvers import DATA_1, LATENTS, NAMES, Level
+from actors.editor.slots.steps import DATA, DenoiseJob
 from actors.editor.slots.trajectory import Trajectory
 from actors.images.frame import Frame, to_tensor
 from actors.models.batching import padded_batches
@@ -81,11 +82,13 @@ class Previews:
     stays there. `scores` are those of each preview, by the key of its edit, as the verifier has them of a picture.
     """
 
-    def __init__(self, models: PreviewModels, vae: Autoencoder, batcher: SlotBatcher) -> None:
+    def __init__(
+        self, models: PreviewModels, vae: Autoencoder, denoise: Denoise, *, num_rows: int, calls: Counter[str]
+    ) -> None:
         self._config, self._models, self._vae = models.config, models, vae
         self._early = early_rejection(self._config)
-        self._batcher = SlotBatcher(denoise=batcher.denoise, num_rows=batcher.num_rows, calls=batcher.calls)
-        self._jobs: dict[str, Job] = {}
+        self._batcher = SlotBatcher(denoise=denoise, num_rows=num_rows, calls=calls)
+        self._jobs: dict[str, EditJob] = {}
         self._sources: dict[str, Look] = {}
         self._texts = Texts(models.clip, [])
         self.scores: dict[str, dict[str, float]] = {}
@@ -97,7 +100,7 @@ class Previews:
             "cut": self._config.cut,
         }
 
-    def learn(self, jobs: Iterable[Job]) -> None:
+    def learn(self, jobs: Iterable[EditJob]) -> None:
         """Look at the sources and the texts of jobs; forget those before."""
         self._jobs = {job.sample.key: job for job in jobs if job.sample.role == "counterfactual"}
         frames = {job.sample.source_key: job.frame for job in self._jobs.values()}
@@ -108,37 +111,37 @@ class Previews:
         self._texts = Texts(self._models.clip, [job.sample for job in self._jobs.values()])
         self.scores = {}
 
-    def after(self, order: Order) -> int | None:
+    def after(self, denoise_job: DenoiseJob) -> int | None:
         """Return after how many of its steps an edit is judged; None where never, as a placebo or one of one step."""
-        steps = steps_before(self._early, order.trajectory.num_steps)
-        return steps if order.key in self._jobs and steps < order.trajectory.num_steps else None
+        steps = steps_before(self._early, denoise_job.trajectory.num_steps)
+        return steps if denoise_job.key in self._jobs and steps < denoise_job.trajectory.num_steps else None
 
-    def __call__(self, orders: Sequence[Order], states: torch.Tensor) -> list[bool]:
+    def __call__(self, denoise_jobs: Sequence[DenoiseJob], states: torch.Tensor) -> list[bool]:
         """Return which of the edits go on, and keep the scores of all."""
         with torch.inference_mode():
-            latents = self._leap(orders, states)
+            latents = self._leap(denoise_jobs, states)
             with precision(self._config.model, states.device):
                 decoded = list(self._decode(latents))
-        jobs = [self._jobs[order.key] for order in orders]
+        jobs = [self._jobs[each.key] for each in denoise_jobs]
         # What is not finite goes on: the editor names it at its end.
         whole = {job.sample.key: (job, one) for job, one in zip(jobs, decoded, strict=True) if one.isfinite().all()}
         looks = self._looks([_picture(_masked(picture, job), job.frame) for job, picture in whole.values()])
         for (job, _), look in zip(whole.values(), looks, strict=True):
             self.scores[job.sample.key] = self._score(job, look)
-        return [self._goes_on(order.key) for order in orders]
+        return [self._goes_on(each.key) for each in denoise_jobs]
 
     def _goes_on(self, key: str) -> bool:
         least, scores = self._config.least, self.scores.get(key)
         return least is None or scores is None or margin(scores, self._config.checks) >= least
 
-    def _leap(self, orders: Sequence[Order], states: torch.Tensor) -> list[torch.Tensor]:
+    def _leap(self, denoise_jobs: Sequence[DenoiseJob], states: torch.Tensor) -> list[torch.Tensor]:
         """Return the clean latents that edits are heading for."""
         if not self._early.ahead:
             return [state[DATA] for state in states]
-        pairs = zip(orders, states, strict=True)
-        leaps = deque(leap_of(order, state, self._early.ahead) for order, state in pairs)
-        found = {result.order.key: result.latents for result in self._batcher.run(leaps)}
-        return [latents for order in orders if (latents := found[order.key]) is not None]
+        pairs = zip(denoise_jobs, states, strict=True)
+        leaps = deque(leap_of(each, state, self._early.ahead) for each, state in pairs)
+        found = {result.job.key: result.latents for result in self._batcher.run(leaps)}
+        return [latents for each in denoise_jobs if (latents := found[each.key]) is not None]
 
     def _decode(self, latents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         if self._models.decoder is not None:
@@ -152,7 +155,7 @@ class Previews:
             for embedding, picture in zip(embeddings, pictures, strict=True)
         ]
 
-    def _score(self, job: Job, look: Look) -> dict[str, float]:
+    def _score(self, job: EditJob, look: Look) -> dict[str, float]:
         caption, edit = job.sample.caption, job.edit
         scores = edit_scores(caption, edit, look, self._sources[job.sample.source_key], self._texts)
         unasked = () if edit.caption != caption else OF_TEXT_CHANGES
@@ -165,21 +168,21 @@ def early_rejection(config: PreviewingEditorConfig) -> EarlyRejection:
     return config.early_rejection
 
 
-def leap_of(order: Order, state: torch.Tensor, num_steps: int) -> Order:
+def leap_of(job: DenoiseJob, state: torch.Tensor, num_steps: int) -> DenoiseJob:
     """Return the order that leads from the state of an edit, after `preview_after` steps, to its end in a few steps.
 
     The first leap needs no call of the UNet: it goes by what the edit's last step has predicted.
     """
-    own, after = order.trajectory, order.preview_after
+    own, after = job.trajectory, job.preview_after
     assert after is not None
     places = leap_places(after, own.num_steps, num_steps)
     (alpha, sigma), (to_alpha, to_sigma) = own.levels[[after, places[0]]].tolist()
     noise = (state[0] - alpha * state[DATA]) / sigma
     latents = to_alpha * state[DATA] + to_sigma * noise
-    if (kept := order.kept) is not None:
-        latents = torch.lerp(to_alpha * kept.clean + to_sigma * kept.noise, latents, kept.mask)
+    if (blend := job.blend) is not None:
+        latents = torch.lerp(blend.latents(to_alpha, to_sigma), latents, blend.mask)
     return replace(
-        order,
+        job,
         latents=latents,
         trajectory=_leaps(own, after, places),
         data=state[DATA],
@@ -219,7 +222,7 @@ def _leaps(own: Trajectory, after: int, places: Sequence[int]) -> Trajectory:
     )
 
 
-def _masked(square: torch.Tensor, job: Job) -> torch.Tensor:
+def _masked(square: torch.Tensor, job: EditJob) -> torch.Tensor:
     """Return a preview with what inpainting keeps of its source."""
     if job.mask is None:
         return square

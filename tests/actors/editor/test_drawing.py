@@ -1,6 +1,6 @@
 """Drawing in slots against the pipelines of diffusers, family by family."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +11,13 @@ from jobs import SIZE, job
 from tiny_pipelines import save_stable_diffusion, save_stable_diffusion_xl
 
 from actors.editor.pipelines.drawing import PipelineDrawing
-from actors.editor.pipelines.jobs import Job
+from actors.editor.pipelines.jobs import EditJob
 from actors.editor.pipelines.loading import load_pipeline
 from actors.editor.slots.autoencoder import Autoencoder
-from actors.editor.slots.batcher import Order, Row, SlotBatcher
+from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.drawing import SlotDrawing, why_no_slots
-from actors.editor.slots.texts import Prompts
+from actors.editor.slots.steps import DenoiseJob, GuidanceTerm
+from actors.editor.slots.texts import PromptCache
 from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import UNet
 from actors.models.device import fix_threads
@@ -34,7 +35,7 @@ def _one_thread() -> None:
     fix_threads(1)
 
 
-def jobs(*, masked: bool, severities: tuple[float, ...]) -> list[Job]:
+def jobs(*, masked: bool, severities: tuple[float, ...]) -> list[EditJob]:
     return [job(seed, number, severity, masked=masked) for seed in (1, 2) for number, severity in enumerate(severities)]
 
 
@@ -100,17 +101,23 @@ def test_text_to_image_is_an_order_from_noise_alone(tmp_path: Path) -> None:
         "a red shoe", num_inference_steps=6, guidance_scale=5.0, generator=torch.Generator().manual_seed(3),
         output_type="pt", height=SIZE, width=SIZE,
     ).images  # fmt: skip
-    config = EditorConfig(model=ModelConfig(name="x"), method="img2img")
-    prompts, vae = Prompts(pipeline, size=SIZE, batch_size=2), Autoencoder(pipeline, batch_size=2)
+    calls: Counter[str] = Counter()
+    prompts = PromptCache(pipeline, size=SIZE, batch_size=2, calls=calls)
+    vae = Autoencoder(pipeline, size=SIZE, batch_size=2, calls=calls, name="tiny")
     with torch.inference_mode():
-        prompts.learn(["a red shoe", None])
-    wanted = Order(
+        prompts.add(["a red shoe", None])
+    wanted = DenoiseJob(
         key="a",
         latents=torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))[0],
         trajectory=make_trajectory(pipeline.scheduler, 6),
-        guided=(Row(weight=-4.0, prompt=prompts[None]), Row(weight=5.0, prompt=prompts["a red shoe"])),
+        guided=(
+            GuidanceTerm(weight=-4.0, prompt=prompts[None]),
+            GuidanceTerm(weight=5.0, prompt=prompts["a red shoe"]),
+        ),
     )
-    (result,) = SlotBatcher(denoise=UNet(pipeline, config), num_rows=4).run(deque([wanted]))
+    (result,) = SlotBatcher(denoise=UNet(pipeline, ModelConfig(name="x"), caches_features=False), num_rows=4).run(
+        deque([wanted])
+    )
     with torch.inference_mode():
         (ours,) = vae.decode([vae.unscaled(result.latents)])
     assert float((ours.clamp(0, 1) - theirs[0]).abs().max()) < 1e-4
@@ -140,7 +147,7 @@ def test_memory_that_runs_out_in_the_autoencoder_makes_its_batches_smaller_and_c
     assert SlotDrawing(pipeline, strategy, config, SIZE).record["decode_batch_size"] == 2
 
 
-def pictures_of(drawing: SlotDrawing, wanted: Sequence[Job]) -> Iterator[tuple[str, torch.Tensor]]:
+def pictures_of(drawing: SlotDrawing, wanted: Sequence[EditJob]) -> Iterator[tuple[str, torch.Tensor]]:
     for drawn, pixels in drawing.edits(wanted):
         assert pixels is not None
         yield drawn.sample.key, pixels
