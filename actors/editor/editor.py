@@ -1,4 +1,4 @@
-"""Edits to images: what is to be drawn, who draws it, and the finished picture."""
+"""The editor stage: from samples with an edit to edit jobs, their drawing and the encoded picture."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,9 +31,9 @@ LOG = logging.getLogger(__name__)
 class Editor:
     """Fill in the image of each sample that has an edit; sources pass untouched.
 
-    A row's noise comes from the source's key, so a placebo and every edit of its source start from the same noise, and
-    what differs between them is the edit alone. The picture keeps its aspect ratio, its longer edge becomes `size`.
-    An edit that is turned down by its preview leaves with that verdict and no image.
+    The noise of a source's placebo and of all its edits is the same, seeded by the source's key, so that they differ by
+    the edit alone. The picture keeps its aspect ratio, its longer edge becomes `size`. An edit that is rejected by its
+    preview leaves with that verdict and no image.
     """
 
     def __init__(self, config: EditorConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
@@ -64,7 +64,7 @@ class Editor:
         self._records.clear()
         jobs = list(self._jobs(batch, results))
         reconstructed = self.drawing.reconstructions(jobs) if self.config.keep_detail else {}
-        # Encoded while the next ones are drawn.
+        # Each is encoded while the next ones are drawn.
         begun = [
             (job, None if pixels is None else self.finisher.start(self._mixed(job, pixels, reconstructed), job.frame))
             for job, pixels in self.drawing.edits(jobs)
@@ -75,7 +75,7 @@ class Editor:
             yield results.get(sample.key, sample)
 
     def _jobs(self, batch: Sequence[Sample], results: dict[str, Sample | Rejection]) -> Iterator[EditJob]:
-        """Yield the work; put what cannot be worked on into `results`."""
+        """Yield the edit jobs of a batch; put the rejections of samples that cannot be edited into `results`."""
         wanted = [sample for sample in batch if sample.edit is not None and not sample.image]
         needed = {sample.source_key for sample in wanted}
         sources = [sample for sample in batch if sample.role == "source" and sample.key in needed]
@@ -90,12 +90,12 @@ class Editor:
             frame, mask = frames.get(sample.source_key), masks.get(sample.source_key)
             if frame is None:
                 detail = why.get(sample.source_key, "its source did not come along")
-                results[sample.key] = self._rejection(sample, "no_source_image", detail)
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=detail)
             elif sample.edit is not None and sample.edit.severity < 1 and not self.supports_severity:
                 detail = f"{self.provenance['pipeline']} has no milder edit at guidance_scale 1: raise guidance_scale"
-                results[sample.key] = self._rejection(sample, "no_severity", detail)
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_severity", detail=detail)
             elif self.masks and mask is not None and (problem := self.masks.problem(mask, sample.class_name)):
-                results[sample.key] = self._rejection(sample, "no_mask", problem)
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=problem)
             elif sample.edit is not None:
                 yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
 
@@ -106,7 +106,7 @@ class Editor:
             return source.key, str(error)
 
     def _masks(self, sources: Sequence[Sample], frames: Mapping[str, Frame]) -> dict[str, torch.Tensor]:
-        """Return what is redrawn of each source that has a frame, by its key; nothing without a mask model."""
+        """Return the mask of each source that has a frame, by source key; none without a mask model."""
         if self.masks is None:
             return {}
         class_names = {source.key: source.class_name for source in sources if source.key in frames}
@@ -118,29 +118,30 @@ class Editor:
         scheduler = type(self.pipeline.scheduler).__name__
         if self.config.inversion and (reason or scheduler != "DDIMScheduler"):
             raise ModelError(
-                f"stages.{self.name}.inversion: {self.config.model.name!r} has {reason or scheduler}, and inversion "
-                "wants a Stable Diffusion 1, 2 or XL with scheduler: DDIMScheduler"
+                f"stages.{self.name}.inversion works with Stable Diffusion 1, 2 and XL and a DDIMScheduler only, but "
+                f"for {self.config.model.name!r} {reason or f'the scheduler is {scheduler}'}: set scheduler to "
+                "DDIMScheduler, or remove inversion"
             )
         if self.config.early_rejection is not None and reason:
             raise ModelError(
-                f"stages.{self.name}.early_rejection: {self.config.model.name!r} draws in batches of one step, for "
-                f"{reason}: leave it out"
+                f"stages.{self.name}.early_rejection: {self.config.model.name!r} cannot be stopped early, since it is "
+                f"drawn in whole batches ({reason}): remove early_rejection"
             )
         if self.config.early_rejection is not None and scheduler == "PNDMScheduler":
             raise ModelError(
-                f"stages.{self.name}.early_rejection: {scheduler} keeps no prediction of the finished picture to look "
-                f"at: name another one with stages.{self.name}.scheduler, such as DDIMScheduler"
+                f"stages.{self.name}.early_rejection: {scheduler} keeps no prediction of the finished picture for a "
+                f"preview: set stages.{self.name}.scheduler to another one, such as DDIMScheduler"
             )
         if reason is None and isinstance(self.strategy, SlotStrategy):
             models: PreviewModels | None = None
             if isinstance(self.config, PreviewingEditorConfig):
                 models = PreviewModels.load(self.config, self.device, offline=offline)
             return SlotDrawing(self.pipeline, self.strategy, self.config, self.size, files.provenance, models)
-        LOG.info("stage %r draws in batches of one step, not in slots: %s", self.name, reason)
+        LOG.info("stage %r: drawn in whole batches, not in slots: %s", self.name, reason)
         return PipelineDrawing(self.pipeline, self.strategy, self.config)
 
     def _mixed(self, job: EditJob, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return a picture with what it keeps of its source: (3, size, size)."""
+        """Return the picture (3, size, size) with the detail and the unmasked part of its source put back."""
         if not self.config.keep_detail and job.mask is None:
             return edited
         image = to_tensor([job.frame], edited.device)
@@ -151,8 +152,11 @@ class Editor:
 
     def _finished(self, job: EditJob, image: bytes | None) -> Sample | Rejection:
         if image is None:
-            return self._rejection(
-                job.sample, "not_finite", "the pipeline returned NaN or infinite pixels: try bfloat16 or float32"
+            return Rejection.of(
+                job.sample,
+                stage=self.name,
+                reason="not_finite",
+                detail="the pipeline returned NaN or infinite pixels: try bfloat16 or float32",
             )
         return replace(job.sample, image=image, provenance=self._provenance_of(job))
 
@@ -165,7 +169,7 @@ class Editor:
         return {**job.sample.provenance, self.name: self._record(job)}
 
     def _record(self, job: EditJob) -> Json:
-        """Return what the edits of a source have in common: one object, which is pickled and written as JSON once."""
+        """Return the provenance that edits of a source share: one object, which is pickled and written as JSON once."""
         of = job.seed, job.edit.severity
         if of not in self._records:
             settings = self.strategy.settings(job.edit.severity)
@@ -174,9 +178,6 @@ class Editor:
 
     def _row_seed(self, sample: Sample) -> int:
         return content_seed(self.seed, sample.source_key)
-
-    def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
-        return Rejection(key=sample.key, source_key=sample.source_key, stage=self.name, reason=reason, detail=detail)
 
     def _provenance(self, files: ModelFiles) -> dict[str, Json]:
         import diffusers

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.models.batching import padded_batches
+from actors.models.batching import padded_batches, padded_tokens
 from actors.models.device import precision, upload
 from actors.models.loading import load_image_processor, load_tokenizer, load_weights, resolve_model
 from actors.models.token_encoder import give_tokens
@@ -54,14 +54,8 @@ class Clip:
         """Return one embedding for each text, by text; what is longer than the model reads is cut."""
         result: dict[str, NDArray[np.float32]] = {}
         for batch, count in padded_batches(texts, self.batch_size):
-            # One length for all: the result must not depend on the longest neighbour.
-            tokens = self.tokenizer(
-                batch,
-                padding="max_length",
-                max_length=self.model.config.text_config.max_position_embeddings,
-                truncation=True,
-                return_tensors="pt",
-            ).to(self.device)
+            length = self.model.config.text_config.max_position_embeddings
+            tokens = padded_tokens(self.tokenizer, batch, length).to(self.device)
             with torch.inference_mode(), precision(self.config, self.device):
                 output = self.model.get_text_features(**tokens)
             result.update(zip(batch[:count], _unit_rows(output.pooler_output)[:count], strict=True))

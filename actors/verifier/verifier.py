@@ -49,9 +49,16 @@ class Verifier:
                 yield self._judged_source(sample, look, texts)
             elif look is None:
                 detail = broken.get(sample.key, "no stage has made an image for this edit")
-                yield self._rejection(sample, "unreadable_image" if sample.image else "no_image", detail)
+                yield Rejection.of(
+                    sample, stage=self.name, reason="unreadable_image" if sample.image else "no_image", detail=detail
+                )
             elif source is None or sample.edit is None:
-                yield self._rejection(sample, "no_source_image", "its source did not come along, or is unreadable")
+                yield Rejection.of(
+                    sample,
+                    stage=self.name,
+                    reason="no_source_image",
+                    detail="its source did not come along, or is unreadable",
+                )
             else:
                 yield self._judged(sample, sample.edit, look, source, texts)
 
@@ -93,9 +100,6 @@ class Verifier:
 
     def _provenance(self, sample: Sample) -> dict[str, Json]:
         return {**sample.provenance, self.name: {"model": self.clip.provenance}}
-
-    def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
-        return Rejection(key=sample.key, source_key=sample.source_key, stage=self.name, reason=reason, detail=detail)
 
 
 def edit_scores(caption: str, edit: Edit, look: Look, source: Look, texts: "Texts") -> dict[str, float]:

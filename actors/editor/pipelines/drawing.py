@@ -1,4 +1,4 @@
-"""Edits by calling a pipeline of diffusers on batches: for what the slot batcher does not know."""
+"""Edits by calls of a diffusers pipeline on whole batches: for pipelines that the slot batcher cannot run."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +35,8 @@ class PipelineDrawing:
             wanted.append("attention: fastest")
         if wanted or attention == "fastest":
             raise ModelError(
-                f"{', '.join(wanted)}: for pipelines that are drawn in slots, and {config.model.name!r} is a "
-                f"{type(pipeline).__name__}: leave it out"
+                f"{', '.join(wanted)}: only for pipelines that are drawn in slots (Stable Diffusion 1, 2 and XL), and "
+                f"model {config.model.name!r} is a {type(pipeline).__name__}: leave it out"
             )
         kernel = set_attention(denoiser(pipeline), attention, pipeline.device)
         self.record: dict[str, Json] = {"batching": "batches", "attention": kernel}

@@ -81,6 +81,6 @@ def native_size(pipeline: Pipeline) -> int:
 
 
 def size_multiple(pipeline: Pipeline) -> int:
-    """Return what the edge must be a multiple of: latent pixels, in patches of two for a transformer."""
+    """Return the number of pixels that divides the edge: one latent pixel, or a patch of two for a transformer."""
     is_unet = getattr(pipeline, "unet", None) is not None
     return int(pipeline.vae_scale_factor) * (1 if is_unet else 2)

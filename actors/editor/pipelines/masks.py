@@ -6,14 +6,14 @@ from typing import Literal
 import torch
 
 from actors.images.frame import Frame
-from actors.models.batching import padded_batches
+from actors.models.batching import padded_batches, padded_tokens
 from actors.models.device import precision
 from actors.models.loading import load_image_processor, load_tokenizer, load_weights, resolve_model
 from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 
-THRESHOLD = 0.5  # probability; CLIPSeg gives one for each pixel
-MARGIN_SHARE = 1 / 32  # of the edge, left around the object: CLIPSeg works on patches and rounds thin parts off
+THRESHOLD = 0.5  # of the probability that a pixel belongs to the object
+MARGIN_SHARE = 1 / 32  # of the edge: CLIPSeg works on patches and misses thin parts of the object
 
 
 Region = Literal["background", "object"]
@@ -60,13 +60,8 @@ class InpaintMasks:
         """Return masks (num_rows, 1, size, size) in {0, 1}: 1 where the object is."""
         size = rows[0][0].pixels.shape[0]
         pixels = self.image_processor(images=[frame.pixels for frame, _ in rows], return_tensors="pt")["pixel_values"]
-        texts = self.tokenizer(
-            [word for _, word in rows],
-            padding="max_length",
-            max_length=self.model.config.text_config.max_position_embeddings,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self.device)
+        length = self.model.config.text_config.max_position_embeddings
+        texts = padded_tokens(self.tokenizer, [word for _, word in rows], length).to(self.device)
         with torch.inference_mode(), precision(self.config, self.device):
             output = self.model(
                 pixel_values=pixels.to(self.device, self.model.dtype),

@@ -37,14 +37,14 @@ FAMILIES = (
 
 
 def why_no_slots(pipeline: Pipeline) -> str | None:
-    """Return why the slot batcher cannot run a pipeline, None where it can."""
+    """Return the reason for which the slot batcher cannot run a pipeline, None if it can."""
     name = type(pipeline).__name__
     if name not in FAMILIES:
-        return f"{name} is none of the families it knows"
+        return f"{name} is no UNet pipeline of Stable Diffusion 1, 2 or XL"
     if pipeline.unet.config.time_cond_proj_dim is not None:
-        return "its UNet is told the guidance scale"
+        return "its UNet takes the guidance scale as an input"
     if pipeline.config.get("requires_aesthetics_score"):
-        return "its UNet is told an aesthetic score"
+        return "its UNet takes an aesthetic score as an input"
     return why_not(pipeline.scheduler)
 
 
@@ -57,10 +57,11 @@ class Start:
 
 
 class SlotDrawing:
-    """Draw edits through the slot batcher, as the pipelines of diffusers would one by one.
+    """Draw edits in the slot batcher, as the pipelines of diffusers would draw each alone.
 
-    Each source goes through the autoencoder once, each distinct text through the text encoders once. `calls` counts.
-    `about` names the model, for what is measured of it. With `preview_models` hopeless edits are not drawn to the end.
+    Each source goes through the autoencoder once, each distinct text through the text encoders once; `calls` counts
+    them. `about` identifies the model in the cache of benchmark results. With `preview_models` edits whose preview is
+    below the threshold are not drawn to the end.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class SlotDrawing:
         self._sources: dict[str, SourceLatents] = {}
 
     def edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor | None]]:
-        """Yield each job, with the scores of its preview if it had one, and its picture, as the batcher ends them."""
+        """Yield each job with its picture, and with the scores of its preview if it had one, in the order of ending."""
         try:
             yield from self._edits(jobs)
         finally:
@@ -127,7 +128,7 @@ class SlotDrawing:
             self._encode(jobs)
             self._prompts.add(text for job in jobs for text in self._denoise_jobs.texts(job))
         if self._previews is not None:
-            self._previews.learn(jobs)
+            self._previews.start(jobs)
         starts = self._inversions(jobs)
         queue = deque(start.inversion for start in starts.values()) if starts else self._longest_first(jobs)
         ended: list[tuple[EditJob, torch.Tensor]] = []
@@ -136,7 +137,7 @@ class SlotDrawing:
                 yield self._scored(by_key[result.job.key]), None
                 continue
             if result.job.key in starts:
-                # Its edits begin while other sources are still being inverted, so that few rows are empty.
+                # Edits start while other sources are still being inverted, so that few rows are unused.
                 queue.extend(self._longest_first(starts[result.job.key].jobs, result.latents))
                 continue
             ended.append((self._scored(by_key[result.job.key]), result.latents))
@@ -195,7 +196,7 @@ class SlotDrawing:
                 self._sources.update((key, SourceLatents(picture=one)) for key, one in zip(new, found, strict=True))
                 return
             redrawn = torch.stack(masks)
-            # In [-1, 1], where the pipelines of diffusers blank it, what is redrawn is 0: grey.
+            # Grey is 0 in [-1, 1], the range in which the pipelines of diffusers blank the redrawn part.
             blanked = torch.where(redrawn < 0.5, pictures, torch.full_like(pictures, 0.5))
             hidden = self._vae.encode(blanked) if self._denoise_jobs.extra_channels else [None] * len(found)
         small = upload(F.interpolate(redrawn, size=found[0].mean.shape[-2:]), self._device)
@@ -205,5 +206,5 @@ class SlotDrawing:
     def _decoded(self, ended: Sequence[tuple[EditJob, torch.Tensor]]) -> Iterator[tuple[EditJob, torch.Tensor]]:
         with torch.inference_mode(), precision(self._config.model, self._device):
             pixels = list(self._vae.decode([self._vae.unscaled(latents) for _, latents in ended]))
-        # As the pipelines: a picture is clamped, NaN stays.
+        # Like the pipelines of diffusers: clamped, NaN stays.
         yield from ((job, picture.clamp(0, 1)) for (job, _), picture in zip(ended, pixels, strict=True))

@@ -1,4 +1,4 @@
-"""Previews of edits under way: a leap to the finished picture, its scores, and whether the edit goes on."""
+"""Early stopping: previews of edits after some steps, their scores, and which edits go on."""
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,12 +26,12 @@ from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 from engine.verdicts.early_cut import margin, steps_before
 
-# What of an edit is not asked where its text does not change.
+# Scores that are undefined for an edit whose text does not change.
 OF_TEXT_CHANGES = ("directional", "consistency")
 
 
 class TinyDecoder:
-    """Make rough pictures of latents, at a small part of what an autoencoder takes (an AutoencoderTiny)."""
+    """Decode latents to rough pictures with an AutoencoderTiny, in a small part of an autoencoder's time."""
 
     def __init__(self, config: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> None:
         from diffusers import AutoencoderTiny
@@ -46,7 +46,7 @@ class TinyDecoder:
         self.provenance: dict[str, Json] = files.provenance
 
     def decode(self, latents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield the picture (3, height, width) of each latents as the UNet knows them, float32, about [0, 1]."""
+        """Yield the picture (3, height, width) of each of the UNet's latents, float32, about [0, 1]."""
         for batch, count in padded_batches(latents, self._batch_size):
             scaled = (torch.stack(batch) / self._model.config.scaling_factor).to(self._model.dtype)
             with precision(self._config, self._device):
@@ -56,7 +56,7 @@ class TinyDecoder:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewModels:
-    """Hold what looks at previews: a CLIP, and a tiny decoder where the settings name one."""
+    """The models of previews: a CLIP, and a tiny decoder if the settings name one."""
 
     config: PreviewingEditorConfig
     clip: Clip
@@ -64,7 +64,7 @@ class PreviewModels:
 
     @classmethod
     def load(cls, config: PreviewingEditorConfig, device: torch.device, *, offline: bool) -> "PreviewModels":
-        """Load the models that an editor's settings name. Raises ModelError."""
+        """Load the models of an editor's settings. Raises ModelError."""
         early, batch_size = early_rejection(config), config.decode_batch_size
         return cls(
             config=config,
@@ -76,10 +76,10 @@ class PreviewModels:
 
 
 class Previews:
-    """Judge edits under way: those whose preview is below the cut are dropped, and in a pilot none is.
+    """Drop edits whose preview is below the early-stop threshold; in a calibration run none is dropped.
 
-    A preview is where `ahead` big steps lead from where the edit is, in calls of `batcher`'s shape; the edit itself
-    stays there. `scores` are those of each preview, by the key of its edit, as the verifier has them of a picture.
+    A preview is predicted by `ahead` large steps from the edit's state, in UNet calls of `num_rows` rows; the state
+    itself stays. `scores` are the verifier's scores of each preview, by the key of its edit.
     """
 
     def __init__(
@@ -100,8 +100,8 @@ class Previews:
             "cut": self._config.cut,
         }
 
-    def learn(self, jobs: Iterable[EditJob]) -> None:
-        """Look at the sources and the texts of jobs; forget those before."""
+    def start(self, jobs: Iterable[EditJob]) -> None:
+        """Embed the sources and the texts of jobs, in place of the former ones."""
         self._jobs = {job.sample.key: job for job in jobs if job.sample.role == "counterfactual"}
         frames = {job.sample.source_key: job.frame for job in self._jobs.values()}
         looks = self._looks(
@@ -112,18 +112,18 @@ class Previews:
         self.scores = {}
 
     def after(self, denoise_job: DenoiseJob) -> int | None:
-        """Return after how many of its steps an edit is judged; None where never, as a placebo or one of one step."""
+        """Return the number of steps before an edit's preview; None for a placebo and for an edit of one step."""
         steps = steps_before(self._early, denoise_job.trajectory.num_steps)
         return steps if denoise_job.key in self._jobs and steps < denoise_job.trajectory.num_steps else None
 
     def __call__(self, denoise_jobs: Sequence[DenoiseJob], states: torch.Tensor) -> list[bool]:
-        """Return which of the edits go on, and keep the scores of all."""
+        """Return for each edit whether it goes on, and store the scores of all."""
         with torch.inference_mode():
             latents = self._leap(denoise_jobs, states)
             with precision(self._config.model, states.device):
                 decoded = list(self._decode(latents))
         jobs = [self._jobs[each.key] for each in denoise_jobs]
-        # What is not finite goes on: the editor names it at its end.
+        # Latents that are not finite go on: the editor rejects the picture at the end.
         whole = {job.sample.key: (job, one) for job, one in zip(jobs, decoded, strict=True) if one.isfinite().all()}
         looks = self._looks([_picture(_masked(picture, job), job.frame) for job, picture in whole.values()])
         for (job, _), look in zip(whole.values(), looks, strict=True):
@@ -135,7 +135,7 @@ class Previews:
         return least is None or scores is None or margin(scores, self._config.checks) >= least
 
     def _leap(self, denoise_jobs: Sequence[DenoiseJob], states: torch.Tensor) -> list[torch.Tensor]:
-        """Return the clean latents that edits are heading for."""
+        """Return the predicted clean latents of edits."""
         if not self._early.ahead:
             return [state[DATA] for state in states]
         pairs = zip(denoise_jobs, states, strict=True)
@@ -163,15 +163,15 @@ class Previews:
 
 
 def early_rejection(config: PreviewingEditorConfig) -> EarlyRejection:
-    """Return how previews are made; there is no previewing editor without it."""
+    """Return the settings of previews, which a PreviewingEditorConfig always has."""
     assert config.early_rejection is not None
     return config.early_rejection
 
 
 def leap_of(job: DenoiseJob, state: torch.Tensor, num_steps: int) -> DenoiseJob:
-    """Return the order that leads from the state of an edit, after `preview_after` steps, to its end in a few steps.
+    """Return the job that goes from an edit's state after `preview_after` steps to its end in `num_steps` steps.
 
-    The first leap needs no call of the UNet: it goes by what the edit's last step has predicted.
+    The first leap needs no UNet call: it uses the prediction of the edit's last step.
     """
     own, after = job.trajectory, job.preview_after
     assert after is not None
@@ -193,7 +193,7 @@ def leap_of(job: DenoiseJob, state: torch.Tensor, num_steps: int) -> DenoiseJob:
 
 
 def leap_places(after: int, num_steps: int, num_leaps: int) -> list[int]:
-    """Return the steps at which the UNet is asked on the way, evenly between where an edit is and its end."""
+    """Return the steps of the edit at which the UNet is called, evenly between its present step and its end."""
     gap = (num_steps - after) / (num_leaps + 1)
     return sorted({min(after + round(gap * place), num_steps - 1) for place in range(1, num_leaps + 1)})
 
@@ -201,10 +201,10 @@ def leap_places(after: int, num_steps: int, num_leaps: int) -> list[int]:
 def _leaps(own: Trajectory, after: int, places: Sequence[int]) -> Trajectory:
     """Return the steps from each of the places to the next, and from the last to the clean latents predicted there.
 
-    DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): what is predicted is drawn out by what was predicted before.
+    DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): each prediction is extrapolated by the one before.
     """
     table = np.zeros((len(places), 3, len(NAMES)))
-    # What a step predicts as clean latents it says of any sampler, from the latents and the UNet's output alone.
+    # The prediction of clean latents is the same for all samplers: it needs only the latents and the UNet's output.
     table[:, 1] = own.table[places, 1]
     table[-1, 0] = table[-1, 1]
     levels = [Level(alpha=alpha, sigma=sigma) for alpha, sigma in own.levels[[after - 1, *places]].tolist()]
@@ -223,14 +223,14 @@ def _leaps(own: Trajectory, after: int, places: Sequence[int]) -> Trajectory:
 
 
 def _masked(square: torch.Tensor, job: EditJob) -> torch.Tensor:
-    """Return a preview with what inpainting keeps of its source."""
+    """Return a preview with the unmasked part of its source, which inpainting keeps."""
     if job.mask is None:
         return square
     return torch.where(upload(job.mask, square.device) > 0, square, to_tensor([job.frame], square.device)[0])
 
 
 def _picture(square: torch.Tensor, frame: Frame) -> Image.Image:
-    """Return the picture in a square (3, size, size) of values in [0, 1]."""
+    """Return the picture inside a square (3, size, size) of values in [0, 1]."""
     inside = square[:, frame.top : frame.top + frame.height, frame.left : frame.left + frame.width]
     pixels = (inside.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(pixels)

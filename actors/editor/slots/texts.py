@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 
 from actors.editor.slots.unet import Prompt
-from actors.models.batching import padded_batches
+from actors.models.batching import padded_batches, padded_tokens
 from actors.models.untyped import Pipeline
 
 
@@ -72,8 +72,6 @@ class PromptCache:
 
     def _embed_with_one(self, texts: list[str], device: torch.device) -> torch.Tensor:
         tokenizer, encoder = self._pipeline.tokenizer, self._pipeline.text_encoder
-        tokens = tokenizer(
-            texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        ).to(device)
+        tokens = padded_tokens(tokenizer, texts, tokenizer.model_max_length).to(device)
         mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
         return torch.as_tensor(encoder(tokens.input_ids, attention_mask=mask)[0])

@@ -15,6 +15,7 @@ from actors.editor.strategies.strategy import (
     scaled_guidance,
     text_guidance,
 )
+from actors.models.batching import padded_tokens
 from actors.models.untyped import Pipeline
 from engine.sample import PLACEBO_INSTRUCTION, Edit
 
@@ -24,7 +25,7 @@ class InstructPix2Pix:
     """Follow Edit.instruction; severity scales the text guidance.
 
     Without guidance severity moves the text embedding from the placebo's instruction to the edit's, which needs a
-    single text encoder. `scales_source`: the UNet knows the source's latents scaled, as CosXL Edit does.
+    single text encoder. `scales_source`: the UNet takes the source's latents scaled, as CosXL Edit's does.
     """
 
     is_batched: ClassVar[bool] = True
@@ -81,6 +82,5 @@ class InstructPix2Pix:
 
 
 def _embedded(pipeline: Pipeline, texts: list[str]) -> torch.Tensor:
-    length = pipeline.tokenizer.model_max_length
-    tokens = pipeline.tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    tokens = padded_tokens(pipeline.tokenizer, texts, pipeline.tokenizer.model_max_length)
     return torch.as_tensor(pipeline.text_encoder(tokens.input_ids.to(pipeline.device))[0])

@@ -300,7 +300,7 @@ def test_a_pipeline_without_slots_cannot_reject_early(tmp_path: Path) -> None:
     config = EditorConfig(
         model=ModelConfig(name=str(save_flux_kontext(tmp_path))), size=32, early_rejection=EarlyRejection()
     )
-    with pytest.raises(ModelError, match=r"stages\.editor\.early_rejection: .* draws in batches of one step"):
+    with pytest.raises(ModelError, match=r"stages\.editor\.early_rejection: .* cannot be stopped early"):
         Editor(config, CPU, name="editor", seed=0, offline=True)
 
 

@@ -138,9 +138,11 @@ def test_the_rows_of_a_call_can_be_set(model: Path, rows: int, unet_calls: Count
 
 def test_what_is_drawn_in_batches_has_nothing_to_tune(tmp_path: Path) -> None:
     folder = save_flux_kontext(tmp_path / "kontext")
-    with pytest.raises(ModelError, match=r"^attention: fastest: for pipelines .*kontext' is a FluxKontextPipeline"):
+    with pytest.raises(
+        ModelError, match=r"^attention: fastest: only for pipelines .*kontext' is a FluxKontextPipeline"
+    ):
         editor(folder, attention="fastest", size=32)
-    with pytest.raises(ModelError, match=r"^deep_cache_interval, compile: for pipelines that are drawn in slots"):
+    with pytest.raises(ModelError, match=r"^deep_cache_interval, compile: only for pipelines that are drawn in slots"):
         editor(folder, compile="default", deep_cache_interval=2, size=32)
 
 
