@@ -60,9 +60,6 @@ class Autoencoder:
             self.calls["decoded"] += count
             yield from (pixels[:count].float() + 1) / 2
 
-    def _run_decoder(self, latents: torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(self._vae.decode(latents, return_dict=False)[0])
-
     def scaled(self, latents: torch.Tensor) -> torch.Tensor:
         """Return latents of the autoencoder as those of the UNet."""
         if self._mean is not None and self._deviation is not None:
@@ -74,6 +71,9 @@ class Autoencoder:
         if self._mean is not None and self._deviation is not None:
             return latents * self._deviation / self._scale + self._mean
         return latents / self._scale
+
+    def _run_decoder(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self._vae.decode(latents, return_dict=False)[0])
 
     def _column(self, values: Sequence[float] | None) -> torch.Tensor | None:
         return None if values is None else torch.tensor(values, device=self._device)[:, None, None]
