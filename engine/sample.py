@@ -101,6 +101,11 @@ class Rejection:
     reason: str
     detail: str
 
+    @classmethod
+    def of(cls, sample: Sample, *, stage: str, reason: str, detail: str) -> "Rejection":
+        """Return the rejection of a sample."""
+        return cls(key=sample.key, source_key=sample.source_key, stage=stage, reason=reason, detail=detail)
+
 
 class Stage(Protocol):
     """Map the samples of one whole shard; every sample leaves as one or more samples or as a Rejection.

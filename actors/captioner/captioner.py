@@ -17,12 +17,12 @@ from actors.models.attention import set_attention
 from actors.models.batching import padded_batches, prepared_batches
 from actors.models.device import num_readers, precision
 from actors.models.loading import (
+    ModelFiles,
     load_image_processor,
     load_processor,
     load_tokenizer,
     load_weights,
     model_errors,
-    model_provenance,
     resolve_model,
 )
 from actors.models.token_encoder import give_tokens
@@ -105,10 +105,10 @@ class LoadedCaptions:
     def __init__(self, config: CaptionerConfig, device: torch.device, offline: bool) -> None:
         self.config, self.device = config, device
         self.calls: Counter[str] = Counter()
-        folder = resolve_model(config.model, offline)
-        self.model, self.dialect = load_captioner(config, folder, device)
+        files = resolve_model(config.model, offline)
+        self.model, self.dialect = load_captioner(files, config.prompt, device)
         self.provenance: dict[str, Json] = {
-            "model": model_provenance(config.model, folder),
+            "model": files.provenance,
             "attention": set_attention(self.model, config.attention, device),
         }
 
@@ -178,24 +178,24 @@ def unreadable(error: UnreadableImageError) -> BadReply:
     return BadReply(reason="unreadable_image", detail=str(error))
 
 
-def load_captioner(config: CaptionerConfig, folder: str, device: torch.device) -> tuple[Model, Dialect]:
+def load_captioner(files: ModelFiles, prompt: str | None, device: torch.device) -> tuple[Model, Dialect]:
     """Return a model and its dialect, chosen by what the model's own files say it is."""
     from transformers import AutoConfig, AutoModelForImageTextToText, VisionEncoderDecoderModel
 
-    with model_errors(config.model.name, "a captioner"):
-        model_type = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).model_type
+    with model_errors(files.name, "a captioner"):
+        model_type = AutoConfig.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False).model_type
     if model_type == "vision-encoder-decoder":
-        model = load_weights(VisionEncoderDecoderModel, config.model, folder, device)
+        model = load_weights(VisionEncoderDecoderModel, files, device)
         give_tokens(model.encoder)
-        images, tokenizer = load_image_processor(config.model, folder), load_tokenizer(config.model, folder)
+        images, tokenizer = load_image_processor(files), load_tokenizer(files)
         return model, EncoderDecoderDialect(images, tokenizer)
-    model = load_weights(AutoModelForImageTextToText, config.model, folder, device)
-    processor = load_processor(config.model, folder)
+    model = load_weights(AutoModelForImageTextToText, files, device)
+    processor = load_processor(files)
     if model_type == "florence2":
-        return model, FlorenceDialect(processor, config.prompt or FLORENCE_TASK)
+        return model, FlorenceDialect(processor, prompt or FLORENCE_TASK)
     if getattr(processor, "chat_template", None):
-        return model, ChatDialect(processor, config.prompt or CHAT_PROMPT)
-    return model, PrefixDialect(processor, config.prompt)
+        return model, ChatDialect(processor, prompt or CHAT_PROMPT)
+    return model, PrefixDialect(processor, prompt)
 
 
 class EncoderDecoderDialect:

@@ -12,7 +12,7 @@ from actors.classifier.function import Function, import_function
 from actors.classifier.network import Network
 from actors.models.batching import padded_batches, prepared_batches
 from actors.models.device import num_readers, resolve_device, set_up_process
-from actors.models.loading import model_digest, resolve_model
+from actors.models.loading import resolve_model
 from engine.errors import ModelError
 from engine.runfile.probe import ProbeConfig
 from engine.sample import ImageBytes
@@ -77,7 +77,7 @@ class Classifier:
 def classifier_digest(config: ProbeConfig, offline: bool = False) -> str:
     """Return what names a classifier's predictions: a hash over its files, or over its function's module."""
     if config.model is not None:
-        return model_digest(resolve_model(config.model, offline))
+        return resolve_model(config.model, offline).digest
     assert config.callable is not None
     function = import_function(config.callable)
     source = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isroutine(function) else None

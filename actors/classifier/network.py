@@ -27,10 +27,10 @@ class Network:
     def __init__(self, config: ModelConfig, classes: Sequence[str], device: torch.device, *, offline: bool) -> None:
         from transformers import AutoModelForImageClassification
 
-        folder = resolve_model(config, offline)
+        files = resolve_model(config, offline)
         self.config, self.device = config, device
-        self.module: Model = load_weights(AutoModelForImageClassification, config, folder, device)
-        self.preprocessing = Preprocessing(load_image_processor(config, folder))
+        self.module: Model = load_weights(AutoModelForImageClassification, files, device)
+        self.preprocessing = Preprocessing(load_image_processor(files))
         names = {int(index): name for index, name in self.module.config.id2label.items()}
         self.columns = match_classes(names, classes, config.name)
 

@@ -1,4 +1,4 @@
-"""Edits to images: what is to be drawn, who draws it, and the finished picture."""
+"""The editor stage: from samples with an edit to edit jobs, their drawing and the encoded picture."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,23 +8,18 @@ import torch
 
 from actors.editor.pipelines.detail import with_detail
 from actors.editor.pipelines.drawing import PipelineDrawing
-from actors.editor.pipelines.jobs import Drawing, Job
-from actors.editor.pipelines.masks import ObjectMasks
-from actors.editor.pipelines.pipelines import (
-    can_be_milder,
-    effective_settings,
-    load_pipeline,
-    native_size,
-    size_multiple,
-)
+from actors.editor.pipelines.jobs import Drawing, EditJob
+from actors.editor.pipelines.loading import load_pipeline, native_size, size_multiple
+from actors.editor.pipelines.masks import InpaintMasks
 from actors.editor.slots.drawing import SlotDrawing, why_no_slots
 from actors.editor.slots.previews import PreviewModels
+from actors.editor.strategies.strategy import SlotStrategy
 from actors.images.codec import UnreadableImageError, decode_rgb
 from actors.images.finisher import Finisher
 from actors.images.frame import Frame, fit, to_tensor
 from actors.models.batching import prepared_batches
 from actors.models.device import num_readers, upload
-from actors.models.loading import model_provenance, resolve_model
+from actors.models.loading import ModelFiles, resolve_model
 from engine.errors import ModelError, RunFileError
 from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
 from engine.sample import Json, Rejection, Sample, Verdict, content_seed
@@ -36,29 +31,31 @@ LOG = logging.getLogger(__name__)
 class Editor:
     """Fill in the image of each sample that has an edit; sources pass untouched.
 
-    A row's noise comes from the source's key, so a placebo and every edit of its source start from the same noise, and
-    what differs between them is the edit alone. The picture keeps its aspect ratio, its longer edge becomes `size`.
-    An edit that is turned down by its preview leaves with that verdict and no image.
+    The noise of a source's placebo and of all its edits is the same, seeded by the source's key, so that they differ by
+    the edit alone. The picture keeps its aspect ratio, its longer edge becomes `size`. An edit that is rejected by its
+    preview leaves with that verdict and no image.
     """
 
     def __init__(self, config: EditorConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
         self.config, self.device, self.name, self.seed = config, device, name, seed
-        folder = resolve_model(config.model, offline)
-        self.pipeline, self.kind = load_pipeline(config, folder, device)
+        files = resolve_model(config.model, offline)
+        self.pipeline, self.strategy = load_pipeline(config, files, device)
         self.size = config.size or native_size(self.pipeline)
         multiple = size_multiple(self.pipeline)
         if self.size % multiple:
             raise RunFileError(f"stages.{name}.size is {self.size}: this model wants a multiple of {multiple}")
         self.masks = (
-            ObjectMasks(config.mask_model, device, batch_size=config.batch_size, offline=offline)
+            InpaintMasks(
+                config.mask_model, config.inpaint_region, device, batch_size=config.batch_size, offline=offline
+            )
             if config.mask_model
             else None
         )
-        self.can_be_milder = can_be_milder(self.pipeline, self.kind, config)
-        self.drawing = self._drawing(folder, offline)
+        self.supports_severity = self.strategy.supports_severity(self.pipeline)
+        self.drawing = self._drawing(files, offline)
         self.finisher = Finisher(None if config.lossless else config.jpeg_quality, device)
         self.calls = self.drawing.calls
-        self.provenance = self._provenance(folder)
+        self.provenance = self._provenance(files)
         self._records: dict[tuple[int, float], Json] = {}
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
@@ -67,7 +64,7 @@ class Editor:
         self._records.clear()
         jobs = list(self._jobs(batch, results))
         reconstructed = self.drawing.reconstructions(jobs) if self.config.keep_detail else {}
-        # Encoded while the next ones are drawn.
+        # Each is encoded while the next ones are drawn.
         begun = [
             (job, None if pixels is None else self.finisher.start(self._mixed(job, pixels, reconstructed), job.frame))
             for job, pixels in self.drawing.edits(jobs)
@@ -77,8 +74,8 @@ class Editor:
         for sample in batch:
             yield results.get(sample.key, sample)
 
-    def _jobs(self, batch: Sequence[Sample], results: dict[str, Sample | Rejection]) -> Iterator[Job]:
-        """Yield the work; put what cannot be worked on into `results`."""
+    def _jobs(self, batch: Sequence[Sample], results: dict[str, Sample | Rejection]) -> Iterator[EditJob]:
+        """Yield the edit jobs of a batch; put the rejections of samples that cannot be edited into `results`."""
         wanted = [sample for sample in batch if sample.edit is not None and not sample.image]
         needed = {sample.source_key for sample in wanted}
         sources = [sample for sample in batch if sample.role == "source" and sample.key in needed]
@@ -88,19 +85,19 @@ class Editor:
         for part in prepared_batches(sources, self.config.batch_size, self._framed, readers):
             frames.update((key, found) for key, found in part if isinstance(found, Frame))
             why.update((key, found) for key, found in part if isinstance(found, str))
-        masks = self._redraw_masks([source for source in sources if source.key in frames], frames)
+        masks = self._masks(sources, frames)
         for sample in wanted:
             frame, mask = frames.get(sample.source_key), masks.get(sample.source_key)
             if frame is None:
                 detail = why.get(sample.source_key, "its source did not come along")
-                results[sample.key] = self._rejection(sample, "no_source_image", detail)
-            elif sample.edit is not None and sample.edit.severity < 1 and not self.can_be_milder:
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=detail)
+            elif sample.edit is not None and sample.edit.severity < 1 and not self.supports_severity:
                 detail = f"{self.provenance['pipeline']} has no milder edit at guidance_scale 1: raise guidance_scale"
-                results[sample.key] = self._rejection(sample, "no_severity", detail)
-            elif mask is not None and not 0 < float(mask.mean()) < 1:
-                results[sample.key] = self._rejection(sample, "no_mask", self._mask_detail(sample, mask))
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_severity", detail=detail)
+            elif self.masks and mask is not None and (problem := self.masks.problem(mask, sample.class_name)):
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=problem)
             elif sample.edit is not None:
-                yield Job(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
+                yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
 
     def _framed(self, source: Sample) -> tuple[str, Frame | str]:
         try:
@@ -108,50 +105,43 @@ class Editor:
         except UnreadableImageError as error:
             return source.key, str(error)
 
-    def _mask_detail(self, sample: Sample, mask: torch.Tensor) -> str:
-        nothing_redrawn = float(mask.mean()) == 0
-        fills = nothing_redrawn == (self.config.inpaint_region == "background")
-        where = "in the whole picture" if fills else "nowhere in the picture"
-        left = "redraw" if nothing_redrawn else "keep"
-        return f"the mask model sees {sample.class_name!r} {where}: nothing is left to {left}"
-
-    def _redraw_masks(self, sources: Sequence[Sample], frames: dict[str, Frame]) -> dict[str, torch.Tensor]:
-        if self.masks is None or not sources:
+    def _masks(self, sources: Sequence[Sample], frames: Mapping[str, Frame]) -> dict[str, torch.Tensor]:
+        """Return the mask of each source that has a frame, by source key; none without a mask model."""
+        if self.masks is None:
             return {}
-        words = [source.class_name.replace("_", " ") for source in sources]
-        found = self.masks([frames[source.key] for source in sources], words)
-        redraw = 1 - found if self.config.inpaint_region == "background" else found
-        return {source.key: mask for source, mask in zip(sources, redraw, strict=True)}
+        class_names = {source.key: source.class_name for source in sources if source.key in frames}
+        found = self.masks([frames[key] for key in class_names], list(class_names.values()))
+        return dict(zip(class_names, found, strict=True))
 
-    def _drawing(self, folder: str, offline: bool) -> Drawing:
+    def _drawing(self, files: ModelFiles, offline: bool) -> Drawing:
         reason = why_no_slots(self.pipeline)
         scheduler = type(self.pipeline.scheduler).__name__
         if self.config.inversion and (reason or scheduler != "DDIMScheduler"):
             raise ModelError(
-                f"stages.{self.name}.inversion: {self.config.model.name!r} has {reason or scheduler}, and inversion "
-                "wants a Stable Diffusion 1, 2 or XL with scheduler: DDIMScheduler"
+                f"stages.{self.name}.inversion works with Stable Diffusion 1, 2 and XL and a DDIMScheduler only, but "
+                f"for {self.config.model.name!r} {reason or f'the scheduler is {scheduler}'}: set scheduler to "
+                "DDIMScheduler, or remove inversion"
             )
         if self.config.early_rejection is not None and reason:
             raise ModelError(
-                f"stages.{self.name}.early_rejection: {self.config.model.name!r} draws in batches of one step, for "
-                f"{reason}: leave it out"
+                f"stages.{self.name}.early_rejection: {self.config.model.name!r} cannot be stopped early, since it is "
+                f"drawn in whole batches ({reason}): remove early_rejection"
             )
         if self.config.early_rejection is not None and scheduler == "PNDMScheduler":
             raise ModelError(
-                f"stages.{self.name}.early_rejection: {scheduler} keeps no prediction of the finished picture to look "
-                f"at: name another one with stages.{self.name}.scheduler, such as DDIMScheduler"
+                f"stages.{self.name}.early_rejection: {scheduler} keeps no prediction of the finished picture for a "
+                f"preview: set stages.{self.name}.scheduler to another one, such as DDIMScheduler"
             )
-        if reason is None:
-            about = model_provenance(self.config.model, folder)
+        if reason is None and isinstance(self.strategy, SlotStrategy):
             models: PreviewModels | None = None
             if isinstance(self.config, PreviewingEditorConfig):
                 models = PreviewModels.load(self.config, self.device, offline=offline)
-            return SlotDrawing(self.pipeline, self.kind, self.config, self.size, about, models)
-        LOG.info("stage %r draws in batches of one step, not in slots: %s", self.name, reason)
-        return PipelineDrawing(self.pipeline, self.kind, self.config)
+            return SlotDrawing(self.pipeline, self.strategy, self.config, self.size, files.provenance, models)
+        LOG.info("stage %r: drawn in whole batches, not in slots: %s", self.name, reason)
+        return PipelineDrawing(self.pipeline, self.strategy, self.config)
 
-    def _mixed(self, job: Job, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return a picture with what it keeps of its source: (3, size, size)."""
+    def _mixed(self, job: EditJob, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the picture (3, size, size) with the detail and the unmasked part of its source put back."""
         if not self.config.keep_detail and job.mask is None:
             return edited
         image = to_tensor([job.frame], edited.device)
@@ -160,41 +150,41 @@ class Editor:
             edited = with_detail(edited[None], image, lossy[None])[0]
         return edited if job.mask is None else torch.where(upload(job.mask, edited.device) > 0, edited, image[0])
 
-    def _finished(self, job: Job, image: bytes | None) -> Sample | Rejection:
+    def _finished(self, job: EditJob, image: bytes | None) -> Sample | Rejection:
         if image is None:
-            return self._rejection(
-                job.sample, "not_finite", "the pipeline returned NaN or infinite pixels: try bfloat16 or float32"
+            return Rejection.of(
+                job.sample,
+                stage=self.name,
+                reason="not_finite",
+                detail="the pipeline returned NaN or infinite pixels: try bfloat16 or float32",
             )
         return replace(job.sample, image=image, provenance=self._provenance_of(job))
 
-    def _dropped(self, job: Job) -> Sample:
+    def _dropped(self, job: EditJob) -> Sample:
         return replace(
             job.sample, verdict=Verdict(accepted=False, reasons=(EARLY,)), provenance=self._provenance_of(job)
         )
 
-    def _provenance_of(self, job: Job) -> dict[str, Json]:
+    def _provenance_of(self, job: EditJob) -> dict[str, Json]:
         return {**job.sample.provenance, self.name: self._record(job)}
 
-    def _record(self, job: Job) -> Json:
-        """Return what the edits of a source have in common: one object, which is pickled and written as JSON once."""
+    def _record(self, job: EditJob) -> Json:
+        """Return the provenance that edits of a source share: one object, which is pickled and written as JSON once."""
         of = job.seed, job.edit.severity
         if of not in self._records:
-            settings = effective_settings(self.config, self.kind, job.edit.severity)
+            settings = self.strategy.settings(job.edit.severity)
             self._records[of] = {**self.provenance, **settings, "seed": job.seed}
         return self._records[of]
 
     def _row_seed(self, sample: Sample) -> int:
         return content_seed(self.seed, sample.source_key)
 
-    def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
-        return Rejection(key=sample.key, source_key=sample.source_key, stage=self.name, reason=reason, detail=detail)
-
-    def _provenance(self, folder: str) -> dict[str, Json]:
+    def _provenance(self, files: ModelFiles) -> dict[str, Json]:
         import diffusers
 
         config = self.config
         return {
-            "model": model_provenance(config.model, folder),
+            "model": files.provenance,
             "mask_model": self.masks.provenance if self.masks else None,
             "pipeline": type(self.pipeline).__name__,
             **self.drawing.record,

@@ -3,6 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,12 @@ class BaseClassifier:
     def __init__(self, config: ModelConfig, classes: Sequence[str], *, offline: bool) -> None:
         from transformers import AutoModelForImageClassification
 
-        self.folder = resolve_model(config, offline)
+        files = resolve_model(config, offline)
         self.classes = tuple(classes)
-        self.preprocessing = Preprocessing(load_image_processor(config, self.folder))
+        self.preprocessing = Preprocessing(load_image_processor(files))
         # Weights are trained in float32 masters whatever they were stored in; DeepSpeed's JSON sets the precision.
-        whole = config.model_copy(update={"dtype": "float32"})
-        self._model = load_weights(AutoModelForImageClassification, whole, self.folder, torch.device("cpu"))
+        whole = replace(files, config=config.model_copy(update={"dtype": "float32"}))
+        self._model = load_weights(AutoModelForImageClassification, whole, torch.device("cpu"))
         _fit_head(self._model, self.classes, config.name)
 
     def model(self) -> nn.Module:

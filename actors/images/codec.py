@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from engine.sample import ImageBytes
 from engine.sources.decode import PNG_SETTINGS, not_an_image
 
-# Below this edge a colour edge is a large part of the picture, and half-resolution colour shows.
+# Pictures with a shorter edge keep full colour resolution: halved, it is visible in them.
 FULL_COLOUR_BELOW = 256
 HAS_MEMORY_FILES = hasattr(os, "memfd_create")
 
@@ -34,16 +34,16 @@ def decode_rgb(data: ImageBytes) -> Image.Image:
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """Return the PNG of pixels (height, width, 3), or 4 with a byte of nothing."""
+    """Return the PNG of pixels (height, width, 3), or 4 channels of which the last is unused."""
     height, width, channels = pixels.shape
     image = Image.frombytes("RGB", (width, height), np.ascontiguousarray(pixels), "raw", "RGBX"[:channels])
     return _saved(image, "PNG", **PNG_SETTINGS)
 
 
 def encode_jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
-    """Return the JPEG of pixels (height, width, 3), or 4 with a byte of nothing; small images have full colour (4:4:4).
+    """Return the JPEG of pixels (height, width, 3), or 4 channels with the last unused.
 
-    Pillow holds a pixel in four bytes, and encodes such pixels where they are.
+    Small images keep full colour (4:4:4). Pillow holds a pixel in four bytes, and encodes such pixels where they are.
     """
     height, width, channels = pixels.shape
     mode = "RGB" if channels == 3 else "RGBX"

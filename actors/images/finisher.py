@@ -1,4 +1,4 @@
-"""Finished pictures: floats on any device become encoded bytes, in threads, while the device goes on."""
+"""Encoding of finished pictures: from floats on any device to PNG or JPEG bytes, in threads, while the device works."""
 
 import math
 from collections import deque
@@ -12,18 +12,16 @@ from actors.images.frame import Frame
 
 # Together they encode 1,500 pictures of 512 x 512 a second, more than a GPU makes.
 NUM_THREADS = 2
-# So many pictures may wait for a thread; their memory is used again, as new memory takes half as long again to fill.
+# Pictures that may wait for a thread; their memory is reused, since new memory takes 1.5 times as long to fill.
 MAX_AHEAD = 8
-# So many pixels, in three colours, stay in the cache of a core from one operation to the next.
+# Pixels that, in three colours, stay in a core's cache from one operation to the next.
 PIXELS_AT_ONCE = 1 << 16
 
 
 class Finisher:
-    """Encode the pictures of a device in threads, as PNG where no quality of a JPEG is given.
+    """Encode the pictures of a device in threads, as PNG if no JPEG quality is given.
 
-    The bytes of a picture depend on its values alone.
-
-    A GPU may be given its next work at once: the pixels come to the host on a stream of their own.
+    The bytes of a picture depend on its values alone. A GPU can go on at once: pixels are copied on a side stream.
     """
 
     def __init__(self, jpeg_quality: int | None, device: torch.device, *, num_threads: int = NUM_THREADS) -> None:
@@ -35,7 +33,7 @@ class Finisher:
             self._side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def start(self, picture: torch.Tensor, frame: Frame) -> "Future[bytes | None]":
-        """Begin to encode what of a square (3, size, size), in [0, 1], is the picture; None where it is not finite.
+        """Return a future of the encoded picture inside a square (3, size, size), in [0, 1]; None if it is not finite.
 
         The square may be overwritten afterwards.
         """
@@ -59,7 +57,7 @@ class Finisher:
         with torch.cuda.stream(side):
             for source, target in ((there, pixels), (its_total, total)):
                 target.copy_(source, non_blocking=True)
-                # Nobody else gets its memory before that is done.
+                # Its memory is not reused before the copy is done.
                 source.record_stream(side)
             is_copied.record(side)
         return self._pool.submit(self._encode, pixels, total, is_copied)
@@ -75,7 +73,7 @@ class Finisher:
         return encode_png(rgbx) if self._quality is None else encode_jpeg(rgbx, self._quality)
 
     def _memory(self, num_pixels: int) -> torch.Tensor:
-        """Return memory for pixels (num_pixels or more,), that of the oldest picture once it is encoded."""
+        """Return memory for pixels (num_pixels or more,), reused from the oldest picture once it is encoded."""
         if len(self._ahead) == MAX_AHEAD:
             future, memory = self._ahead.popleft()
             wait([future])

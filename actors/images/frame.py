@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """Hold a square of pixels, (size, size, 3), and where in it the picture is."""
+    """A square of pixels, (size, size, 3), and the place of the picture in it."""
 
     pixels: NDArray[np.uint8]
     top: int

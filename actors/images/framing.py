@@ -1,6 +1,6 @@
-"""How an image processor resizes and crops, done without it and from the encoded bytes.
+"""Resizing and cropping as an image processor does them, without it and from the encoded bytes.
 
-A JPEG that is much larger than it is needed is decoded at a fraction of its size, which its format allows for.
+A JPEG of twice the needed size or more is decoded at a fraction of its size, as the format allows.
 """
 
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ class Framing:
     resample: Image.Resampling
 
     def of_pixels(self, rgb: Rgb) -> Rgb:
-        """Return what an image processor makes of an image, to the bit; it may be a part of a larger array."""
+        """Return an image as the image processor resizes and crops it, to the bit; perhaps a view of a larger array."""
         return self._cropped(_resized(rgb, self._target(*rgb.shape[:2]), self.resample))
 
     def of_encoded(self, image: ImageBytes) -> Rgb:
@@ -83,7 +83,7 @@ class Framing:
 
 
 def framings(processor: Processor) -> Iterator[Framing]:
-    """Yield how an image processor may resize and crop, by what its fields say; only a trial tells which is right."""
+    """Yield the framings that the fields of an image processor allow; only a trial tells which is right."""
     if not getattr(processor, "do_resize", False) or getattr(processor, "resample", None) is None:
         return
     resample = Image.Resampling(int(processor.resample))

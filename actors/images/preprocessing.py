@@ -1,4 +1,4 @@
-"""What a classifier sees of an encoded image: the same in fine-tuning, its scores, the probe and the evaluation."""
+"""A classifier's inputs from an encoded image: the same in fine-tuning, scoring, probe and evaluation."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from engine.sample import ImageBytes
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
 
-# An upright and a wide image of odd sides: what a processor makes of them tells how it resizes and crops.
+# An upright and a wide image of odd sides: their outputs tell how a processor resizes and crops.
 TRIAL_SIZES = ((431, 331), (331, 431))
 TOLERANCE = 1e-4
 
@@ -24,8 +24,8 @@ TOLERANCE = 1e-4
 class Preprocessing:
     """Split a model's image processor in two: pixels on the CPU, kept as uint8, and arithmetic on the device.
 
-    A processor that only resizes and crops is not called for each image: a `Framing` that makes the same of two trial
-    images does that. One that cannot be split (EfficientNet's) is called for all of it, and its pixels are float32.
+    A processor that only resizes and crops is replaced by the `Framing` that gives the same for two trial images. One
+    that cannot be split (EfficientNet's) is called for each image, and its pixels are float32.
     """
 
     def __init__(self, processor: Processor) -> None:
@@ -59,7 +59,7 @@ class Preprocessing:
         return self._processed(decode_rgb(image))
 
     def inputs(self, pixels: NDArray[Any], device: torch.device) -> Tensor:
-        """Return what the model takes (n, channels, height, width), float32 on the device."""
+        """Return the model's inputs (n, channels, height, width), float32 on the device."""
         tensor = torch.from_numpy(pixels).to(device, non_blocking=True)
         # Bytes that have their channels last in memory are put in order on the device, where it costs least.
         tensor = tensor.to(torch.float32, memory_format=torch.contiguous_format)

@@ -1,10 +1,12 @@
-"""Batches of one fixed shape, so that a row's result does not depend on how many neighbours it has, made ahead."""
+"""Batches of one fixed shape, so that the result of a row does not depend on its neighbours, prepared ahead."""
 
 import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from actors.models.untyped import Tensors, Tokenizer
 
 Row = TypeVar("Row")
 Item = TypeVar("Item")
@@ -18,12 +20,17 @@ def padded_batches(rows: Sequence[Row], size: int) -> Iterator[tuple[list[Row], 
         yield batch + [batch[-1]] * (size - count), count
 
 
+def padded_tokens(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Tensors:
+    """Return the tokens of texts, cut or padded to one length: a result must not depend on the longest neighbour."""
+    return tokenizer(list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+
+
 def prepared_batches(
     rows: Sequence[Row], size: int, prepare: Callable[[Row], Item], num_threads: int
 ) -> Iterator[list[Item]]:
-    """Yield what `prepare` makes of the rows, `size` at a time; threads are at the next ones while these are used.
+    """Yield the prepared rows, `size` at a time, while threads prepare the next ones.
 
-    What threads make is decoded and resized images, no sums: no byte depends on their number.
+    `prepare` decodes and resizes images; the bytes of its results do not depend on the number of threads.
     """
     with ThreadPoolExecutor(num_threads, thread_name_prefix="prepare") as pool:
         batches = (list(pool.map(prepare, rows[start : start + size])) for start in range(0, len(rows), size))

@@ -1,11 +1,12 @@
-"""Model references: from a name in the run file to a folder on disk, and from a folder to a loaded model."""
+"""Model references: from a name in the run file to its files on this machine, and from these to a loaded model."""
 
 import hashlib
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -38,18 +39,56 @@ UNREAD_PATTERNS = [
 ]
 
 
-def resolve_model(model: ModelConfig, offline: bool) -> str:
-    """Return the folder that holds a model; downloads a hub id unless `offline`. Raises ModelError."""
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A model of the run file, and the folder that holds its files on this machine."""
+
+    config: ModelConfig
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """Return the model's name in the run file."""
+        return self.config.name
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the first 16 hex digits of a hash over names and contents of all files that loading reads."""
+        paths = sorted(path for path in Path(self.folder).rglob("*") if path.suffix in READ_SUFFIXES and path.is_file())
+        digest = hashlib.sha256()
+        for path in paths:
+            state = path.stat()
+            content = _file_digest(str(path.resolve()), state.st_size, state.st_mtime_ns)
+            digest.update(f"{path.relative_to(self.folder).as_posix()}\0{content}\n".encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def provenance(self) -> dict[str, Json]:
+        """Return name, revision and digest, which identify the model; a local folder has its own name, not its path."""
+        path, name = Path(self.folder), self.config.name
+        is_local = not name.startswith("zoo/") and Path(name).is_dir()
+        revision = path.name if path.parent.name == "snapshots" else self.config.revision
+        return {"name": path.name if is_local else name, "revision": revision, "digest": self.digest}
+
+
+def resolve_model(model: ModelConfig, offline: bool) -> ModelFiles:
+    """Return the files of a model; downloads a hub id unless `offline`. Raises ModelError."""
+    folder = _folder(model, offline)
+    _check(folder, model.name)
+    return ModelFiles(config=model, folder=str(folder))
+
+
+def _folder(model: ModelConfig, offline: bool) -> Path:
     name = model.name
     if name.startswith("zoo/"):
-        return _checked(_zoo_folder(name), name)
+        return _zoo_folder(name)
     if Path(name).is_dir():
-        return _checked(Path(name), name)
+        return Path(name)
     if name in REMOVED:
         raise ModelError(f"model {name!r} was deleted from the hub by its owner: use its mirror {REMOVED[name]!r}")
     if not HUB_ID.fullmatch(name):
         raise ModelError(f"model {name!r} is no folder, no hub id (owner/name) and no alias (zoo/...): check the path")
-    return _checked(Path(_fetch(name, model.revision, offline)), name)
+    return Path(_fetch(name, model.revision, offline))
 
 
 def _zoo_folder(name: str) -> Path:
@@ -60,8 +99,8 @@ def _zoo_folder(name: str) -> Path:
     return folder
 
 
-def _checked(folder: Path, name: str) -> str:
-    """Return the folder as text when it holds a model in safetensors."""
+def _check(folder: Path, name: str) -> None:
+    """Raise ModelError unless a folder holds a model in safetensors, without code of the hub."""
     if not any((folder / file).is_file() for file in ("config.json", "model_index.json")):
         raise ModelError(f"model {name!r}: {folder} has neither config.json nor model_index.json: not a saved model")
     if next(folder.rglob("*.safetensors"), None) is None:
@@ -70,7 +109,6 @@ def _checked(folder: Path, name: str) -> str:
         raise ModelError(f"model {name!r} has {seen}: save it with save_pretrained, which writes safetensors")
     for path in folder.rglob("config.json"):
         _refuse_kernels(path, name)
-    return str(folder)
 
 
 def _refuse_kernels(path: Path, name: str) -> None:
@@ -136,17 +174,6 @@ def _wanted_patterns(listing: list[str]) -> list[str]:
     return [*texts, "model*.safetensors"]
 
 
-def model_digest(folder: str) -> str:
-    """Return the first 16 hex digits of a hash over names and contents of every file that loading reads."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.suffix in READ_SUFFIXES and path.is_file())
-    digest = hashlib.sha256()
-    for path in paths:
-        state = path.stat()
-        content = _file_digest(str(path.resolve()), state.st_size, state.st_mtime_ns)
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{content}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 @cache
 def _file_digest(path: str, size: int, mtime_ns: int) -> str:
     """Return a file's sha256; the hub cache names its large files by just that, so 24 GB need not be read for it."""
@@ -154,14 +181,6 @@ def _file_digest(path: str, size: int, mtime_ns: int) -> str:
         return Path(path).name
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def model_provenance(model: ModelConfig, folder: str) -> dict[str, Json]:
-    """Return what names a model for good: reference, revision, digest. A local folder counts by name, not by place."""
-    path = Path(folder)
-    is_local = not model.name.startswith("zoo/") and Path(model.name).is_dir()
-    revision = path.name if path.parent.name == "snapshots" else model.revision
-    return {"name": path.name if is_local else model.name, "revision": revision, "digest": model_digest(folder)}
 
 
 @contextmanager
@@ -180,15 +199,15 @@ def _first_line(error: Exception) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def load_weights(model_class: Model, model: ModelConfig, folder: str, device: torch.device) -> Model:
+def load_weights(model_class: Model, files: ModelFiles, device: torch.device) -> Model:
     """Return a transformers model on its device, in eval mode; every weight must come from the files."""
     import transformers
 
     quiet(transformers)
-    with model_errors(model.name, model_class.__name__):
+    with model_errors(files.name, model_class.__name__):
         loaded, info = model_class.from_pretrained(
-            folder,
-            dtype=weights_dtype(model, device),
+            files.folder,
+            dtype=weights_dtype(files.config, device),
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -196,34 +215,38 @@ def load_weights(model_class: Model, model: ModelConfig, folder: str, device: to
         )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
-            f"model {model.name!r} has no weights for {len(missing)} parts of a {type(loaded).__name__} "
+            f"model {files.name!r} has no weights for {len(missing)} parts of a {type(loaded).__name__} "
             f"(first: {missing[0]}): it is a model of another kind"
         )
     return loaded.to(device).eval()
 
 
-def load_image_processor(model: ModelConfig, folder: str) -> Processor:
+def load_image_processor(files: ModelFiles) -> Processor:
     """Return a model's image processor, the one that works on PIL images: it needs no torchvision."""
     from transformers import AutoImageProcessor
 
-    with model_errors(model.name, "an image processor"):
-        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
+    with model_errors(files.name, "an image processor"):
+        return AutoImageProcessor.from_pretrained(
+            files.folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
 
 
-def load_tokenizer(model: ModelConfig, folder: str) -> Tokenizer:
+def load_tokenizer(files: ModelFiles) -> Tokenizer:
     """Return a model's tokenizer."""
     from transformers import AutoTokenizer
 
-    with model_errors(model.name, "a tokenizer"):
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with model_errors(files.name, "a tokenizer"):
+        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
 
 
-def load_processor(model: ModelConfig, folder: str) -> Processor:
+def load_processor(files: ModelFiles) -> Processor:
     """Return a model's processor (image processor and tokenizer in one), with the image processor on PIL."""
     from transformers import AutoProcessor
 
-    with model_errors(model.name, "a processor"):
-        return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True, trust_remote_code=False)
+    with model_errors(files.name, "a processor"):
+        return AutoProcessor.from_pretrained(
+            files.folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
 
 
 def quiet(*libraries: Model) -> None:

@@ -1,13 +1,13 @@
-"""Encoders made of convolutions, where a model's code expects a transformer."""
+"""Convolutional encoders with the outputs of a transformer, for models whose code expects one."""
 
 from actors.models.untyped import Model
 
 
 def give_tokens(encoder: Model) -> None:
-    """Make an encoder answer with tokens, (n, height * width, width), and a pool, (n, width), whatever it is made of.
+    """Make an encoder return tokens, (n, height * width, width), and a pool, (n, width), whatever its architecture.
 
     Convolutional encoders of transformers answer with maps, (n, width, height, width), pools of (n, width, 1, 1), and
-    no attentions; encoder-decoders and dual encoders read what a transformer gives and fail on them.
+    no attentions; encoder-decoders and dual encoders expect a transformer's outputs and fail on them.
     """
     encoder.register_forward_hook(_tokens)
 

@@ -8,7 +8,7 @@ from actors.language.generation import Ask, Writer
 from actors.language.served import ChatServer, ServedTexts
 from actors.language.slots import make_writer
 from actors.models.attention import set_attention
-from actors.models.loading import load_tokenizer, load_weights, model_provenance, resolve_model
+from actors.models.loading import load_tokenizer, load_weights, resolve_model
 from actors.models.untyped import Tokenizer
 from actors.perturber.prompts import system_prompt
 from engine.errors import ModelError
@@ -35,15 +35,15 @@ class LoadedChat:
         from transformers import AutoModelForCausalLM
 
         self._name = config.model.name
-        folder = resolve_model(config.model, offline)
-        self.tokenizer = load_tokenizer(config.model, folder)
+        files = resolve_model(config.model, offline)
+        self.tokenizer = load_tokenizer(files)
         if not self.tokenizer.chat_template:
             raise ModelError(f"model {self._name!r} has no chat template: name an instruction-tuned model")
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        model = load_weights(AutoModelForCausalLM, config.model, folder, device)
+        model = load_weights(AutoModelForCausalLM, files, device)
         self.provenance: dict[str, Json] = {
-            "model": model_provenance(config.model, folder),
+            "model": files.provenance,
             "attention": set_attention(model, config.attention, device),
         }
         self.writer: Writer = make_writer(model, self.tokenizer, config)

@@ -52,9 +52,16 @@ class Verifier:
                 yield self._scored(sample, self._source_scores(sample, own) if own is not None else {})
             elif own is None:
                 detail = broken.get(sample.key, "no stage has made an image for this edit")
-                yield self._rejection(sample, "unreadable_image" if sample.image else "no_image", detail)
+                yield Rejection.of(
+                    sample, stage=self.name, reason="unreadable_image" if sample.image else "no_image", detail=detail
+                )
             elif source is None or sample.edit is None:
-                yield self._rejection(sample, "no_source_image", "its source did not come along, or is unreadable")
+                yield Rejection.of(
+                    sample,
+                    stage=self.name,
+                    reason="no_source_image",
+                    detail="its source did not come along, or is unreadable",
+                )
             else:
                 scores = self._edit_scores(sample, own, source)
                 text_changes = sample.edit.caption != sample.caption
@@ -100,6 +107,3 @@ class Verifier:
             scores={**sample.scores, **scores},
             provenance={**sample.provenance, self.name: self._record},
         )
-
-    def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
-        return Rejection(key=sample.key, source_key=sample.source_key, stage=self.name, reason=reason, detail=detail)

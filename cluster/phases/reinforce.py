@@ -35,9 +35,9 @@ def reinforce_run(
     done and takes in those that come. Raises LeakError where a shard holds test data, RunFileError for settings that
     cannot work, RunError where the training fails or nothing comes any more.
     """
-    from actors.models.loading import model_digest, resolve_model
+    from actors.models.loading import resolve_model
 
-    digest = model_digest(resolve_model(trained_model(run), run.offline))
+    digest = resolve_model(trained_model(run), run.offline).digest
     settings = resolve_settings(run, rundir, digest, follow=follow)
     if (done := _finished(rundir, settings.name, result_file)) is not None:
         LOG.info("reinforce: done already: %s", done["verdict"])

@@ -63,9 +63,9 @@ def _texts(name: str, config: PerturberConfig) -> Iterator[Figure]:
     """Yield the useful share of the tokens in slots and in padded batches, and how much faster slots are."""
     from transformers import AutoModelForCausalLM
 
-    folder = resolve_model(config.model, offline=True)
-    tokenizer = load_tokenizer(config.model, folder)
-    model = load_weights(AutoModelForCausalLM, config.model, folder, CPU)
+    files = resolve_model(config.model, offline=True)
+    tokenizer = load_tokenizer(files)
+    model = load_weights(AutoModelForCausalLM, files, CPU)
     slots, padded = TextSlots(model, tokenizer, config), PaddedTexts(model, tokenizer, config)
     asks = list(mixed_asks(NUM_TEXTS))
     assert _written(slots, asks) == _written(padded, asks)

@@ -14,13 +14,16 @@ import numpy as np
 import torch
 from tiny_pipelines import save_stable_diffusion
 
-from actors.editor.pipelines.jobs import Job
-from actors.editor.pipelines.pipelines import load_pipeline
-from actors.editor.slots.batcher import Order, Prompt, Row, SlotBatcher
+from actors.editor.pipelines.jobs import EditJob
+from actors.editor.pipelines.loading import load_pipeline
+from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.drawing import SlotDrawing
+from actors.editor.slots.steps import DenoiseJob, GuidanceTerm
 from actors.editor.slots.trajectory import make_trajectory
+from actors.editor.slots.unet import Prompt
 from actors.images.frame import Frame
 from actors.models.device import fix_threads
+from actors.models.loading import resolve_model
 from actors.models.untyped import Model
 from engine.figures.figures import Figure
 from engine.runfile.editor import EditorConfig
@@ -73,7 +76,7 @@ class _Nothing:
         return latents
 
 
-def _mixed_orders(scheduler: Model, num_orders: int) -> list[Order]:
+def _mixed_orders(scheduler: Model, num_orders: int) -> list[DenoiseJob]:
     chance = np.random.default_rng(num_orders)
     prompt = Prompt(embedding=torch.zeros(1, 1))
     orders = []
@@ -82,17 +85,17 @@ def _mixed_orders(scheduler: Model, num_orders: int) -> list[Order]:
         skipped = num_steps - max(1, int(num_steps * chance.uniform(*STRENGTHS)))
         weights = (1.0,) if chance.random() < 0.5 else (-6.5, 7.5)
         orders.append(
-            Order(
+            DenoiseJob(
                 key=str(number),
                 latents=torch.zeros(1, 2, 2),
                 trajectory=make_trajectory(scheduler, num_steps, skipped=skipped),
-                guided=tuple(Row(weight=weight, prompt=prompt) for weight in weights),
+                guided=tuple(GuidanceTerm(weight=weight, prompt=prompt) for weight in weights),
             )
         )
     return orders
 
 
-def _padded(orders: Sequence[Order]) -> int:
+def _padded(orders: Sequence[DenoiseJob]) -> int:
     """Return the rows of batches as they come, each image as many steps and rows as the longest of its batch."""
     rows = 0
     for start in range(0, len(orders), NUM_ROWS // 2):
@@ -101,7 +104,7 @@ def _padded(orders: Sequence[Order]) -> int:
     return rows
 
 
-def _bucketed(orders: Sequence[Order]) -> int:
+def _bucketed(orders: Sequence[DenoiseJob]) -> int:
     """Return the rows of batches of one number of steps and one guidance, the last of each kind filled up."""
     kinds: dict[tuple[int, int], int] = {}
     for order in orders:
@@ -115,9 +118,9 @@ def _reuse(folder: Path) -> Iterator[Figure]:
         model=ModelConfig(name=str(save_stable_diffusion(folder, "img2img"))), method="img2img", inversion=True,
         num_inference_steps=10, strength=1.0, guidance_scale=5.0, batch_size=1,
     )  # fmt: skip
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     jobs = [_job(source, source * EDITS_EACH + edit) for source in range(NUM_SOURCES) for edit in range(EDITS_EACH)]
-    drawing = SlotDrawing(pipeline, kind, config, SIZE)
+    drawing = SlotDrawing(pipeline, strategy, config, SIZE)
     assert sum(1 for _ in drawing.edits(jobs)) == len(jobs)
     texts = {job.edit.caption for job in jobs} | {job.sample.caption for job in jobs} | {""}
     for name, wanted in (("encoded", NUM_SOURCES), ("inversions", NUM_SOURCES), ("prompts", len(texts))):
@@ -126,7 +129,7 @@ def _reuse(folder: Path) -> Iterator[Figure]:
     yield from _inversion_saving(drawing, jobs)
 
 
-def _inversion_saving(drawing: SlotDrawing, jobs: Sequence[Job]) -> Iterator[Figure]:
+def _inversion_saving(drawing: SlotDrawing, jobs: Sequence[EditJob]) -> Iterator[Figure]:
     """Yield how many calls, and how much time, one inversion for each edit takes of those with one a source.
 
     Calls have two rows, which two sources fill; so few would leave most of a larger call empty.
@@ -134,7 +137,7 @@ def _inversion_saving(drawing: SlotDrawing, jobs: Sequence[Job]) -> Iterator[Fig
     # As sources of their own: what nobody shares is made again.
     alone = [replace(job, sample=replace(job.sample, source_key=job.sample.key)) for job in jobs]
 
-    def ticks(wanted: Sequence[Job]) -> int:
+    def ticks(wanted: Sequence[EditJob]) -> int:
         before = drawing.calls["ticks"]
         assert sum(1 for _ in drawing.edits(wanted)) == len(jobs)
         return drawing.calls["ticks"] - before
@@ -151,7 +154,7 @@ def _inversion_saving(drawing: SlotDrawing, jobs: Sequence[Job]) -> Iterator[Fig
     )
 
 
-def _job(source: int, number: int) -> Job:
+def _job(source: int, number: int) -> EditJob:
     pixels = np.random.default_rng(source).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
     caption = f"a shoe on {number * 7919 % NUM_PROMPTS}"
     edit = Edit(kind="background", before="grass", after="sand", instruction="", caption=caption)
@@ -160,4 +163,4 @@ def _job(source: int, number: int) -> Job:
         class_name="shoe", split="train", caption=f"a shoe, number {source}", edit=edit,
     )  # fmt: skip
     frame = Frame(pixels=pixels, top=0, left=0, height=SIZE, width=SIZE)
-    return Job(sample=sample, edit=edit, frame=frame, seed=source)
+    return EditJob(sample=sample, edit=edit, frame=frame, seed=source)

@@ -14,7 +14,7 @@ from repository import ROOT
 from tiny_models import save_clip, save_language_model
 from tiny_pipelines import save_stable_diffusion
 
-from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.pipelines.loading import load_pipeline
 from actors.models.loading import load_tokenizer, load_weights, resolve_model
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
@@ -148,7 +148,7 @@ def test_safetensors_of_a_part_do_not_open_the_door_for_pickled_weights(saved: P
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
     model = ModelConfig(name=str(folder))
     with pytest.raises(ModelError, match=r"no file named model\.safetensors"):
-        load_weights(AutoModelForCausalLM, model, resolve_model(model, offline=True), CPU)
+        load_weights(AutoModelForCausalLM, resolve_model(model, offline=True), CPU)
     assert not (tmp_path / "ran").exists()
 
 
@@ -162,13 +162,13 @@ def test_a_pickled_adapter_beside_the_weights_is_not_run(saved: Path, tmp_path: 
     (folder / "adapter_model.bin").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
     model = ModelConfig(name=str(folder))
     with pytest.raises(ModelError):
-        load_weights(AutoModelForCausalLM, model, resolve_model(model, offline=True), CPU)
+        load_weights(AutoModelForCausalLM, resolve_model(model, offline=True), CPU)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_chat_template_cannot_reach_python(saved: Path, tmp_path: Path) -> None:
     folder = save_language_model(tmp_path / "words", template="{{ messages.__class__.__base__.__subclasses__() }}")
-    tokenizer = load_tokenizer(ModelConfig(name=str(folder)), str(folder))
+    tokenizer = load_tokenizer(resolve_model(ModelConfig(name=str(folder)), offline=True))
     with pytest.raises(SecurityError):
         tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
 

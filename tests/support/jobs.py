@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from actors.editor.pipelines.jobs import Job
+from actors.editor.pipelines.jobs import EditJob
 from actors.images.frame import Frame
 from engine.sample import Edit, Sample
 
@@ -15,7 +15,7 @@ def frame(seed: int) -> Frame:
     return Frame(pixels=pixels, top=0, left=0, height=SIZE, width=SIZE)
 
 
-def job(seed: int, number: int, severity: float, *, masked: bool) -> Job:
+def job(seed: int, number: int, severity: float, *, masked: bool) -> EditJob:
     text = f"put it on {number}"
     edit = Edit(
         kind="background", before="grass", after=str(number), instruction=text, caption=f"a shoe on {number}",
@@ -27,4 +27,4 @@ def job(seed: int, number: int, severity: float, *, masked: bool) -> Job:
     )  # fmt: skip
     mask = torch.zeros(1, SIZE, SIZE)
     mask[:, :, SIZE // 2 :] = 1
-    return Job(sample=sample, edit=edit, frame=frame(seed), seed=seed, mask=mask if masked else None)
+    return EditJob(sample=sample, edit=edit, frame=frame(seed), seed=seed, mask=mask if masked else None)

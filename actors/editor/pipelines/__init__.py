@@ -1,1 +1,1 @@
-"""Diffusers pipelines: loaded, called on batches, and what goes around a call."""
+"""Diffusers pipelines: loaded and called on batches; edit jobs, masks and lost detail."""

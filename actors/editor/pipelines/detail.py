@@ -1,19 +1,19 @@
-"""What the autoencoder of a diffusion pipeline loses of a picture, put back where an edit changes nothing."""
+"""Detail that the autoencoder of a pipeline loses, put back where an edit changes nothing."""
 
 import torch
 import torch.nn.functional as F
 
 from actors.models.untyped import Pipeline
 
-# From no change to this mean difference of the colours, in [0, 1], less and less of the detail comes back. On garments
-# that the wardrobe trains on, of 100 places that an edit is to keep 99 differ by less than 0.08, new ones by more.
+# Mean colour difference, in [0, 1], from which on no detail is put back; up to it the share falls linearly. Of the
+# places in the wardrobe's training garments that an edit must keep, 99 % differ by less than 0.08; new ones by more.
 CHANGED = 0.1
-# The part of the edge over which the difference is averaged: what is new must not look kept pixel by pixel.
+# Radius of the average, as a share of the edge: single pixels of a new object may match the source by chance.
 NEIGHBOURHOOD = 1 / 32
 
 
 def with_detail(edited: torch.Tensor, images: torch.Tensor, reconstructed: torch.Tensor) -> torch.Tensor:
-    """Return the edited images with the loss of the autoencoder made good where they are as their sources.
+    """Return the edited images with the autoencoder's loss added where they equal their sources.
 
     All are (num_rows, 3, size, size) in [0, 1], the result a little beyond; `reconstructed` are the sources through the
     autoencoder. Only what it lost is added, so no edit is undone. Values that are not finite stay so.

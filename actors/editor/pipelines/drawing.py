@@ -1,13 +1,15 @@
-"""Edits by calling a pipeline of diffusers on batches: for what the slot batcher does not know."""
+"""Edits by calls of a diffusers pipeline on whole batches: for pipelines that the slot batcher cannot run."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from actors.editor.pipelines.detail import reconstruct
-from actors.editor.pipelines.jobs import Job
-from actors.editor.pipelines.pipelines import EditBatch, PipelineKind, denoiser, run_pipeline
+from actors.editor.pipelines.jobs import EditJob
+from actors.editor.pipelines.loading import denoiser
+from actors.editor.strategies.strategy import EditBatch, Strategy
 from actors.images.frame import Frame, to_tensor
 from actors.models.attention import set_attention
 from actors.models.batching import padded_batches
@@ -23,52 +25,62 @@ SLOTS_ONLY = ("unet_rows", "deep_cache_interval", "compile")
 class PipelineDrawing:
     """Draw edits in batches of one shape, the edits of one severity together: a call knows one strength for all."""
 
-    def __init__(self, pipeline: Pipeline, kind: PipelineKind, config: EditorConfig) -> None:
+    def __init__(self, pipeline: Pipeline, strategy: Strategy, config: EditorConfig) -> None:
         self.calls: Counter[str] = Counter()
-        self._pipeline, self._kind, self._config = pipeline, kind, config
+        self._pipeline, self._strategy, self._config = pipeline, strategy, config
+        self._batch_size = config.batch_size if strategy.is_batched else 1
         attention = config.attention
         wanted = [name for name in SLOTS_ONLY if getattr(config, name) != EditorConfig.model_fields[name].default]
         if attention == "fastest":
             wanted.append("attention: fastest")
         if wanted or attention == "fastest":
             raise ModelError(
-                f"{', '.join(wanted)}: for pipelines that are drawn in slots, and {config.model.name!r} is a "
-                f"{type(pipeline).__name__}: leave it out"
+                f"{', '.join(wanted)}: only for pipelines that are drawn in slots (Stable Diffusion 1, 2 and XL), and "
+                f"model {config.model.name!r} is a {type(pipeline).__name__}: leave it out"
             )
         kernel = set_attention(denoiser(pipeline), attention, pipeline.device)
         self.record: dict[str, Json] = {"batching": "batches", "attention": kernel}
 
-    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor]]:
+    def edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor]]:
         """Yield each job with its picture."""
         for severity in sorted({job.edit.severity for job in jobs}):
             rows = [job for job in jobs if job.edit.severity == severity]
-            for padded, count in padded_batches(rows, self._config.batch_size):
-                # klein runs row by row, so there is no shape to fill.
-                batch = padded[:count] if self._kind == "klein" else padded
-                yield from zip(padded[:count], self._run(batch), strict=False)
+            for padded, count in padded_batches(rows, self._batch_size):
+                yield from zip(padded[:count], self._run(padded), strict=False)
 
-    def reconstructions(self, jobs: Sequence[Job]) -> Mapping[str, torch.Tensor]:
+    def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
         """Return each source through the autoencoder."""
         frames: dict[str, Frame] = {job.sample.source_key: job.frame for job in jobs}
-        # The shape must not depend on who shares a batch; klein runs row by row.
-        size = 1 if self._kind == "klein" else self._config.batch_size
         found: dict[str, torch.Tensor] = {}
         with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
-            for padded, count in padded_batches(list(frames.items()), size):
+            for padded, count in padded_batches(list(frames.items()), self._batch_size):
                 pixels = reconstruct(self._pipeline, to_tensor([frame for _, frame in padded]))
                 found.update(zip((key for key, _ in padded[:count]), pixels, strict=False))
         self.calls["encoded"] += len(frames)
         return found
 
-    def _run(self, jobs: Sequence[Job]) -> torch.Tensor:
+    def _run(self, jobs: Sequence[EditJob]) -> torch.Tensor:
         masks = [job.mask for job in jobs if job.mask is not None]
         batch = EditBatch(
             images=to_tensor([job.frame for job in jobs]),
-            prompts=[job.edit.instruction if self._config.method == "instruct" else job.edit.caption for job in jobs],
+            texts=[self._strategy.text(job.edit) for job in jobs],
             generators=[torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
             severity=jobs[0].edit.severity,
             masks=torch.stack(masks) if masks else None,
         )
         self.calls.update(encoded=len(jobs), decoded=len(jobs))
         with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
-            return run_pipeline(self._pipeline, self._kind, self._config, batch)
+            return self._call(batch)
+
+    def _call(self, batch: EditBatch) -> torch.Tensor:
+        """Return the edited images, (num_rows, 3, size, size), float32 on the CPU, in [0, 1] where finite."""
+        arguments: dict[str, Any] = {
+            "prompt": batch.prompts,
+            "generator": batch.generators,
+            "num_inference_steps": self._config.num_inference_steps,
+            # Masks and images are tensors: through PIL a batch costs 9-12 ms an image at 512 px.
+            "output_type": "pt",
+            **self._strategy.settings(batch.severity),
+            **self._strategy.arguments(self._pipeline, batch),
+        }
+        return torch.as_tensor(self._pipeline(**arguments).images).float().cpu()

@@ -1,4 +1,4 @@
-"""One edit to be drawn, and who draws it."""
+"""One edit to draw, and the interface of what draws it."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +12,10 @@ from engine.sample import Edit, Json, Sample
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """Pair one sample to be edited with its source's frame; `mask` (1, size, size) is 1 where inpainting redraws.
+class EditJob:
+    """One sample to edit and its source's frame; `mask` (1, size, size) is 1 where inpainting redraws.
 
-    `seed` starts the noise, and is that of the source: all of its edits start alike.
+    `seed` of the noise is that of the source, the same for all of its edits.
     """
 
     sample: Sample
@@ -26,21 +26,21 @@ class Job:
 
 
 class Drawing(Protocol):
-    """Draw edits with a diffusion pipeline; `calls` counts what its models were asked for.
+    """Draw edits with a diffusion pipeline; `calls` counts the calls of its models.
 
-    `record` says what of the drawing decides bits besides model and settings, for the provenance.
+    `record` goes into the provenance: whatever decides bits besides model and settings.
     """
 
     calls: Counter[str]
     record: dict[str, Json]
 
-    def edits(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, torch.Tensor | None]]:
+    def edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor | None]]:
         """Yield each job, in any order, with its picture (3, size, size), on any device, in [0, 1] where finite.
 
-        The picture is None where the job's preview was turned down; its sample has the preview's scores.
+        The picture is None if the job's preview was rejected; its sample has the preview's scores.
         """
         ...
 
-    def reconstructions(self, jobs: Sequence[Job]) -> Mapping[str, torch.Tensor]:
+    def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
         """Return each source of the jobs through the autoencoder, (3, size, size) in [0, 1], by source key."""
         ...

@@ -1,47 +1,67 @@
 """Masks for inpainting: CLIPSeg finds the class in the picture by its name."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 
 from actors.images.frame import Frame
-from actors.models.batching import padded_batches
+from actors.models.batching import padded_batches, padded_tokens
 from actors.models.device import precision
-from actors.models.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
+from actors.models.loading import load_image_processor, load_tokenizer, load_weights, resolve_model
 from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 
-THRESHOLD = 0.5  # probability; CLIPSeg gives one for each pixel
-MARGIN_SHARE = 1 / 32  # of the edge, left around the object: CLIPSeg works on patches and rounds thin parts off
+THRESHOLD = 0.5  # of the probability that a pixel belongs to the object
+MARGIN_SHARE = 1 / 32  # of the edge: CLIPSeg works on patches and misses thin parts of the object
 
 
-class ObjectMasks:
-    """Find the object that a word names, with CLIPSeg (Lüddecke and Ecker 2022)."""
+Region = Literal["background", "object"]
 
-    def __init__(self, model: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> None:
+
+class InpaintMasks:
+    """Mask the object of a class, or all but it, with CLIPSeg (Lüddecke and Ecker 2022)."""
+
+    def __init__(
+        self, model: ModelConfig, region: Region, device: torch.device, *, batch_size: int, offline: bool
+    ) -> None:
         from transformers import CLIPSegForImageSegmentation
 
-        folder = resolve_model(model, offline)
-        self.config, self.device, self.batch_size = model, device, batch_size
-        self.model = load_weights(CLIPSegForImageSegmentation, model, folder, device)
-        self.image_processor = load_image_processor(model, folder)
-        self.tokenizer = load_tokenizer(model, folder)
-        self.provenance: dict[str, Json] = model_provenance(model, folder)
+        files = resolve_model(model, offline)
+        self.config, self.region, self.device, self.batch_size = model, region, device, batch_size
+        self.model = load_weights(CLIPSegForImageSegmentation, files, device)
+        self.image_processor = load_image_processor(files)
+        self.tokenizer = load_tokenizer(files)
+        self.provenance: dict[str, Json] = files.provenance
 
-    def __call__(self, frames: list[Frame], words: list[str]) -> torch.Tensor:
-        """Return masks, (num_frames, 1, size, size) in {0, 1}: 1 where the object is, with a small margin."""
-        rows = list(zip(frames, words, strict=True))
-        masks = [self._batch(batch)[:count] for batch, count in padded_batches(rows, self.batch_size)]
-        return torch.cat(masks)
+    def __call__(self, frames: Sequence[Frame], class_names: Sequence[str]) -> list[torch.Tensor]:
+        """Return the mask of each frame, (1, size, size) in {0, 1}: 1 where it is redrawn.
 
-    def _batch(self, rows: list[tuple[Frame, str]]) -> torch.Tensor:
+        The object is masked with a small margin around it.
+        """
+        rows = [(frame, name.replace("_", " ")) for frame, name in zip(frames, class_names, strict=True)]
+        masks: list[torch.Tensor] = []
+        for batch, count in padded_batches(rows, self.batch_size):
+            found = self._objects(batch)[:count]
+            masks += 1 - found if self.region == "background" else found
+        return masks
+
+    def problem(self, mask: torch.Tensor, class_name: str) -> str | None:
+        """Return why a mask cannot be used: it covers nothing or everything. None if it can."""
+        share = float(mask.mean())
+        if 0 < share < 1:
+            return None
+        is_everywhere = (share == 0) == (self.region == "background")
+        where = "in the whole picture" if is_everywhere else "nowhere in the picture"
+        left = "redraw" if share == 0 else "keep"
+        return f"the mask model sees {class_name!r} {where}: nothing is left to {left}"
+
+    def _objects(self, rows: list[tuple[Frame, str]]) -> torch.Tensor:
+        """Return masks (num_rows, 1, size, size) in {0, 1}: 1 where the object is."""
         size = rows[0][0].pixels.shape[0]
         pixels = self.image_processor(images=[frame.pixels for frame, _ in rows], return_tensors="pt")["pixel_values"]
-        texts = self.tokenizer(
-            [word for _, word in rows],
-            padding="max_length",
-            max_length=self.model.config.text_config.max_position_embeddings,
-            truncation=True,
-            return_tensors="pt",
-        ).to(self.device)
+        length = self.model.config.text_config.max_position_embeddings
+        texts = padded_tokens(self.tokenizer, [word for _, word in rows], length).to(self.device)
         with torch.inference_mode(), precision(self.config, self.device):
             output = self.model(
                 pixel_values=pixels.to(self.device, self.model.dtype),

@@ -1,80 +1,55 @@
 """Pictures to latents and back: the autoencoder of a pipeline, in batches of one shape of its own."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from actors.editor.slots.memory import Fitted
+from actors.editor.strategies.latents import LatentDistribution
 from actors.models.batching import padded_batches
 from actors.models.device import upload
 from actors.models.untyped import Model, Pipeline
 
-Run = Callable[[torch.Tensor], torch.Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """Hold what an autoencoder makes of a picture: the mean of its latents and, where it gives one, their deviation.
-
-    Both (channels, height, width), as the autoencoder has them: not scaled.
-    """
-
-    mean: torch.Tensor
-    deviation: torch.Tensor | None
-
-    def draw(self, generator: torch.Generator) -> torch.Tensor:
-        """Return latents drawn with a CPU generator, the mean where the autoencoder is certain."""
-        if self.deviation is None:
-            return self.mean
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
-        return self.mean + self.deviation * upload(noise, self.mean.device)
-
 
 class Autoencoder:
-    """Encode and decode pictures in batches of `batch_size`; `calls` counts the pictures of each.
+    """Encode and decode pictures of `size` pixels in batches of one shape; `calls` counts the pictures of each.
 
-    After `fit` these are as large as fits into memory.
-
-    Half precision overflows in SDXL's: where its configuration says so it works in float32.
+    Batches have `batch_size` pictures, or as many as the decoder has memory for: it first decodes an example. Encoding
+    takes less. SDXL's autoencoder overflows in half precision: if its configuration says so it works in float32.
     """
 
-    def __init__(self, pipeline: Pipeline, *, batch_size: int) -> None:
+    def __init__(self, pipeline: Pipeline, *, size: int, batch_size: int, calls: Counter[str], name: str) -> None:
         self._vae: Model = pipeline.vae
         self._device: torch.device = pipeline.device
-        self.batch_size = batch_size
+        self.calls = calls
         config = self._vae.config
         if self._vae.dtype == torch.float16 and getattr(config, "force_upcast", False):
             self._vae.to(torch.float32)
         self._scale = float(config.scaling_factor)
         self._mean = self._column(getattr(config, "latents_mean", None))
         self._deviation = self._column(getattr(config, "latents_std", None))
-        self.decode_latents: Run = lambda latents: torch.as_tensor(self._vae.decode(latents, return_dict=False)[0])
-        self.calls: Counter[str] = Counter()
-
-    def fit(self, edge: int, name: str) -> None:
-        """Decode an example of latents of `edge` times `edge`: where it runs out of memory, batches get smaller.
-
-        Encoding takes less than decoding. For what happens later see Fitted.
-        """
-        shape = self.batch_size, int(self._vae.config.latent_channels), edge, edge
+        edge = size // int(pipeline.vae_scale_factor)
+        shape = batch_size, int(config.latent_channels), edge, edge
         example = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._device, self._vae.dtype)
-        fitted = Fitted(self.decode_latents, (example,), name=f"autoencoder of {name}")
-        self.decode_latents, self.batch_size = fitted, fitted.num_rows
+        with torch.inference_mode():
+            self.decode_latents = Fitted(self._run_decoder, (example,), name=f"autoencoder of {name}")
+        self.batch_size = self.decode_latents.num_rows
 
-    def encode(self, pictures: torch.Tensor) -> list[Encoded]:
-        """Return what becomes of pictures (num_pictures, 3, height, width) in [0, 1]."""
-        found: list[Encoded] = []
+    def encode(self, pictures: torch.Tensor) -> list[LatentDistribution]:
+        """Return the latents of pictures (num_pictures, 3, height, width) in [0, 1]."""
+        found: list[LatentDistribution] = []
         for batch, count in padded_batches(list(pictures), self.batch_size):
             pixels = upload(2 * torch.stack(batch) - 1, self._device).to(self._vae.dtype)
             output = self._vae.encode(pixels)
-            # Tiny autoencoders are certain, the others give a distribution.
+            # Tiny autoencoders give latents, the others a distribution of them.
             if hasattr(output, "latents"):
-                found += [Encoded(mean=mean.float(), deviation=None) for mean in output.latents[:count]]
+                found += [LatentDistribution(mean=mean.float(), deviation=None) for mean in output.latents[:count]]
             else:
                 means, deviations = output.latent_dist.mean[:count].float(), output.latent_dist.std[:count].float()
-                found += [Encoded(mean=one, deviation=two) for one, two in zip(means, deviations, strict=True)]
+                found += [
+                    LatentDistribution(mean=one, deviation=two) for one, two in zip(means, deviations, strict=True)
+                ]
             self.calls["encoded"] += count
         return found
 
@@ -86,16 +61,19 @@ class Autoencoder:
             yield from (pixels[:count].float() + 1) / 2
 
     def scaled(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return the autoencoder's latents as the UNet knows them."""
+        """Return latents of the autoencoder as those of the UNet."""
         if self._mean is not None and self._deviation is not None:
             return (latents - self._mean) * self._scale / self._deviation
         return latents * self._scale
 
     def unscaled(self, latents: torch.Tensor) -> torch.Tensor:
-        """Return the UNet's latents as the autoencoder knows them."""
+        """Return latents of the UNet as those of the autoencoder."""
         if self._mean is not None and self._deviation is not None:
             return latents * self._deviation / self._scale + self._mean
         return latents / self._scale
+
+    def _run_decoder(self, latents: torch.Tensor) -> torch.Tensor:
+        return torch.as_tensor(self._vae.decode(latents, return_dict=False)[0])
 
     def _column(self, values: Sequence[float] | None) -> torch.Tensor | None:
         return None if values is None else torch.tensor(values, device=self._device)[:, None, None]

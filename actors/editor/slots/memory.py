@@ -1,4 +1,4 @@
-"""Calls that fit into memory: fewer rows where it runs out, and the same bits or none."""
+"""Network calls that fit into memory: fewer rows if it runs out, with the same bits or an error."""
 
 import gc
 import logging
@@ -16,9 +16,9 @@ Run = Callable[..., torch.Tensor]
 class Fitted:
     """Run a network on rows in calls of `num_rows` of them, the largest number that fits when it starts.
 
-    Where memory runs out later, as another process has come to the GPU, it first frees what torch keeps for itself and
-    tries again; then it halves the calls. A row's bits may depend on the shape of its call, so smaller calls are taken
-    only if they give an example the bits that the first ones gave; if not, a ModelError says what to do.
+    If memory runs out later, for instance since another process uses the GPU, it first empties torch's cache and tries
+    again; then it halves the calls. A row's bits may depend on the shape of its call, so smaller calls are used only if
+    they reproduce the bits of an example; if not, a ModelError says what to do.
     """
 
     def __init__(self, run: Run, example: Sequence[Rows], *, name: str) -> None:
@@ -29,7 +29,10 @@ class Fitted:
             self._halve()
             self.num_rows = self._call_rows
             LOG.warning(
-                "%s: out of memory, calls now have %d rows; on unequal GPUs set them for all", name, self.num_rows
+                "%s: out of memory, calls reduced to %d rows. Results can depend on the number: on GPUs of different "
+                "memory set unet_rows and decode_batch_size for the whole run",
+                name,
+                self.num_rows,
             )
         self._expected = expected.cpu()
 
@@ -54,7 +57,7 @@ class Fitted:
                 f"{self._name}: out of memory with {self.num_rows} rows a call, and {self._call_rows} give other bits: "
                 f"set unet_rows or decode_batch_size to {self._call_rows} for the whole run, or free the GPU"
             )
-        LOG.warning("%s: out of memory, calls now have %d rows, with the same bits", self._name, self._call_rows)
+        LOG.warning("%s: out of memory, calls reduced to %d rows, with the same bits", self._name, self._call_rows)
 
     def _halve(self) -> None:
         if self._call_rows == 1:
@@ -64,7 +67,7 @@ class Fitted:
         self._call_rows = -(-self._call_rows // 2)
 
     def _tried(self, arguments: Sequence[Rows]) -> torch.Tensor | None:
-        """Return the outputs, None where memory ran out."""
+        """Return the outputs, None if memory ran out."""
         num_rows = len(arguments[0])
         try:
             outputs = [self._run(*part) for part in _parts(arguments, self._call_rows)]
@@ -73,16 +76,16 @@ class Fitted:
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)[:num_rows]
 
     def _free(self) -> None:
-        # Called when the error is gone, whose frames held what the call had made.
+        # Called after the error is gone: its stack frames hold the tensors of the call.
         gc.collect()
         torch.cuda.empty_cache()
 
 
 def rows_that_pay(seconds: Callable[[int], float], most: int, *, gain: float = 1.03) -> int:
-    """Return how many rows a call should have: the fewest, of `most` halved again and again, for nearly the best rate.
+    """Return the smallest number of rows, of `most` and its halves, with about the best throughput.
 
-    `seconds` times a call of so many rows, and may raise torch.OutOfMemoryError. A larger call must be faster a row by
-    `gain`: large pictures fill a GPU with two rows, and a smaller call leaves memory, and fewer rows empty at the end.
+    `seconds` times a call of a number of rows, and may raise torch.OutOfMemoryError. A larger call must be faster per
+    row by `gain`: large pictures fill a GPU with two rows, and a smaller call leaves more memory and fewer unused rows.
     """
     sizes = [most]
     while sizes[-1] > 1:

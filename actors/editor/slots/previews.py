@@ -1,6 +1,6 @@
-"""Previews of edits under way: a leap to the finished picture, its scores, and whether the edit goes on."""
+"""Early stopping: previews of edits after some steps, their scores, and which edits go on."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from actors.editor.pipelines.jobs import Job
+from actors.editor.pipelines.jobs import EditJob
 from actors.editor.slots.autoencoder import Autoencoder
-from actors.editor.slots.batcher import DATA, Order, SlotBatcher
+from actors.editor.slots.batcher import Denoise, SlotBatcher
 from actors.editor.slots.solvers import DATA_1, LATENTS, NAMES, Level
+from actors.editor.slots.steps import DATA, DenoiseJob
 from actors.editor.slots.trajectory import Trajectory
 from actors.images.frame import Frame, to_tensor
 from actors.models.batching import padded_batches
 from actors.models.device import precision, upload, weights_dtype
-from actors.models.loading import model_errors, model_provenance, resolve_model
+from actors.models.loading import model_errors, resolve_model
 from actors.models.untyped import Model
 from actors.verifier.signals.clip import Clip
 from actors.verifier.signals.clip_similarity import Embedding, Texts, clip_scores
@@ -26,29 +27,29 @@ from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 from engine.verdicts.early_cut import margin, steps_before
 
-# What of an edit is not asked where its text does not change.
+# Scores that are undefined for an edit whose text does not change.
 OF_TEXT_CHANGES = ("directional", "consistency")
 # The embedding of a picture, and its contrast.
 Seen = tuple[Embedding, float]
 
 
 class TinyDecoder:
-    """Make rough pictures of latents, at a small part of what an autoencoder takes (an AutoencoderTiny)."""
+    """Decode latents to rough pictures with an AutoencoderTiny, in a small part of an autoencoder's time."""
 
     def __init__(self, config: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> None:
         from diffusers import AutoencoderTiny
 
-        folder = resolve_model(config, offline)
+        files = resolve_model(config, offline)
         with model_errors(config.name, "AutoencoderTiny"):
             loaded = AutoencoderTiny.from_pretrained(
-                folder, dtype=weights_dtype(config, device), local_files_only=True, use_safetensors=True
+                files.folder, dtype=weights_dtype(config, device), local_files_only=True, use_safetensors=True
             )
         self._model: Model = loaded.to(device).eval()
         self._config, self._device, self._batch_size = config, device, batch_size
-        self.provenance: dict[str, Json] = model_provenance(config, folder)
+        self.provenance: dict[str, Json] = files.provenance
 
     def decode(self, latents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Yield the picture (3, height, width) of each latents as the UNet knows them, float32, about [0, 1]."""
+        """Yield the picture (3, height, width) of each of the UNet's latents, float32, about [0, 1]."""
         for batch, count in padded_batches(latents, self._batch_size):
             scaled = (torch.stack(batch) / self._model.config.scaling_factor).to(self._model.dtype)
             with precision(self._config, self._device):
@@ -58,7 +59,7 @@ class TinyDecoder:
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewModels:
-    """Hold what looks at previews: a CLIP, and a tiny decoder where the settings name one."""
+    """The models of previews: a CLIP, and a tiny decoder if the settings name one."""
 
     config: PreviewingEditorConfig
     clip: Clip
@@ -66,7 +67,7 @@ class PreviewModels:
 
     @classmethod
     def load(cls, config: PreviewingEditorConfig, device: torch.device, *, offline: bool) -> "PreviewModels":
-        """Load the models that an editor's settings name. Raises ModelError."""
+        """Load the models of an editor's settings. Raises ModelError."""
         early, batch_size = early_rejection(config), config.decode_batch_size
         return cls(
             config=config,
@@ -78,17 +79,19 @@ class PreviewModels:
 
 
 class Previews:
-    """Judge edits under way: those whose preview is below the cut are dropped, and in a pilot none is.
+    """Drop edits whose preview is below the early-stop threshold; in a calibration run none is dropped.
 
-    A preview is where `ahead` big steps lead from where the edit is, in calls of `batcher`'s shape; the edit itself
-    stays there. `scores` are those of each preview, by the key of its edit, as the verifier has them of a picture.
+    A preview is predicted by `ahead` large steps from the edit's state, in UNet calls of `num_rows` rows; the state
+    itself stays. `scores` are the verifier's scores of each preview, by the key of its edit.
     """
 
-    def __init__(self, models: PreviewModels, vae: Autoencoder, batcher: SlotBatcher) -> None:
+    def __init__(
+        self, models: PreviewModels, vae: Autoencoder, denoise: Denoise, *, num_rows: int, calls: Counter[str]
+    ) -> None:
         self._config, self._models, self._vae = models.config, models, vae
         self._early = early_rejection(self._config)
-        self._batcher = SlotBatcher(denoise=batcher.denoise, num_rows=batcher.num_rows, calls=batcher.calls)
-        self._jobs: dict[str, Job] = {}
+        self._batcher = SlotBatcher(denoise=denoise, num_rows=num_rows, calls=calls)
+        self._jobs: dict[str, EditJob] = {}
         self._sources: dict[str, Seen] = {}
         self._texts = Texts(models.clip, [])
         self.scores: dict[str, dict[str, float]] = {}
@@ -100,8 +103,8 @@ class Previews:
             "cut": self._config.cut,
         }
 
-    def learn(self, jobs: Iterable[Job]) -> None:
-        """Look at the sources and the texts of jobs; forget those before."""
+    def start(self, jobs: Iterable[EditJob]) -> None:
+        """Embed the sources and the texts of jobs, in place of the former ones."""
         self._jobs = {job.sample.key: job for job in jobs if job.sample.role == "counterfactual"}
         frames = {job.sample.source_key: job.frame for job in self._jobs.values()}
         looks = self._looks(
@@ -111,37 +114,37 @@ class Previews:
         self._texts = Texts(self._models.clip, [job.sample for job in self._jobs.values()])
         self.scores = {}
 
-    def after(self, order: Order) -> int | None:
-        """Return after how many of its steps an edit is judged; None where never, as a placebo or one of one step."""
-        steps = steps_before(self._early, order.trajectory.num_steps)
-        return steps if order.key in self._jobs and steps < order.trajectory.num_steps else None
+    def after(self, denoise_job: DenoiseJob) -> int | None:
+        """Return the number of steps before an edit's preview; None for a placebo and for an edit of one step."""
+        steps = steps_before(self._early, denoise_job.trajectory.num_steps)
+        return steps if denoise_job.key in self._jobs and steps < denoise_job.trajectory.num_steps else None
 
-    def __call__(self, orders: Sequence[Order], states: torch.Tensor) -> list[bool]:
-        """Return which of the edits go on, and keep the scores of all."""
+    def __call__(self, denoise_jobs: Sequence[DenoiseJob], states: torch.Tensor) -> list[bool]:
+        """Return for each edit whether it goes on, and store the scores of all."""
         with torch.inference_mode():
-            latents = self._leap(orders, states)
+            latents = self._leap(denoise_jobs, states)
             with precision(self._config.model, states.device):
                 decoded = list(self._decode(latents))
-        jobs = [self._jobs[order.key] for order in orders]
-        # What is not finite goes on: the editor names it at its end.
+        jobs = [self._jobs[each.key] for each in denoise_jobs]
+        # Latents that are not finite go on: the editor rejects the picture at the end.
         whole = {job.sample.key: (job, one) for job, one in zip(jobs, decoded, strict=True) if one.isfinite().all()}
         looks = self._looks([_picture(_masked(picture, job), job.frame) for job, picture in whole.values()])
         for (job, _), look in zip(whole.values(), looks, strict=True):
             self.scores[job.sample.key] = self._score(job, look)
-        return [self._goes_on(order.key) for order in orders]
+        return [self._goes_on(each.key) for each in denoise_jobs]
 
     def _goes_on(self, key: str) -> bool:
         least, scores = self._config.least, self.scores.get(key)
         return least is None or scores is None or margin(scores, self._config.checks) >= least
 
-    def _leap(self, orders: Sequence[Order], states: torch.Tensor) -> list[torch.Tensor]:
-        """Return the clean latents that edits are heading for."""
+    def _leap(self, denoise_jobs: Sequence[DenoiseJob], states: torch.Tensor) -> list[torch.Tensor]:
+        """Return the predicted clean latents of edits."""
         if not self._early.ahead:
             return [state[DATA] for state in states]
-        pairs = zip(orders, states, strict=True)
-        leaps = deque(leap_of(order, state, self._early.ahead) for order, state in pairs)
-        found = {result.order.key: result.latents for result in self._batcher.run(leaps)}
-        return [latents for order in orders if (latents := found[order.key]) is not None]
+        pairs = zip(denoise_jobs, states, strict=True)
+        leaps = deque(leap_of(each, state, self._early.ahead) for each, state in pairs)
+        found = {result.job.key: result.latents for result in self._batcher.run(leaps)}
+        return [latents for each in denoise_jobs if (latents := found[each.key]) is not None]
 
     def _decode(self, latents: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
         if self._models.decoder is not None:
@@ -152,7 +155,7 @@ class Previews:
         embeddings = self._models.clip.images(self._models.clip.pixels(list(pictures)))
         return list(zip(embeddings, map(contrast, pictures), strict=True))
 
-    def _score(self, job: Job, look: Seen) -> dict[str, float]:
+    def _score(self, job: EditJob, look: Seen) -> dict[str, float]:
         caption, edit = job.sample.caption, job.edit
         source, _ = self._sources[job.sample.source_key]
         scores = clip_scores(caption, edit, look[0], source, self._texts) | {"contrast": look[1]}
@@ -161,26 +164,26 @@ class Previews:
 
 
 def early_rejection(config: PreviewingEditorConfig) -> EarlyRejection:
-    """Return how previews are made; there is no previewing editor without it."""
+    """Return the settings of previews, which a PreviewingEditorConfig always has."""
     assert config.early_rejection is not None
     return config.early_rejection
 
 
-def leap_of(order: Order, state: torch.Tensor, num_steps: int) -> Order:
-    """Return the order that leads from the state of an edit, after `preview_after` steps, to its end in a few steps.
+def leap_of(job: DenoiseJob, state: torch.Tensor, num_steps: int) -> DenoiseJob:
+    """Return the job that goes from an edit's state after `preview_after` steps to its end in `num_steps` steps.
 
-    The first leap needs no call of the UNet: it goes by what the edit's last step has predicted.
+    The first leap needs no UNet call: it uses the prediction of the edit's last step.
     """
-    own, after = order.trajectory, order.preview_after
+    own, after = job.trajectory, job.preview_after
     assert after is not None
     places = leap_places(after, own.num_steps, num_steps)
     (alpha, sigma), (to_alpha, to_sigma) = own.levels[[after, places[0]]].tolist()
     noise = (state[0] - alpha * state[DATA]) / sigma
     latents = to_alpha * state[DATA] + to_sigma * noise
-    if (kept := order.kept) is not None:
-        latents = torch.lerp(to_alpha * kept.clean + to_sigma * kept.noise, latents, kept.mask)
+    if (blend := job.blend) is not None:
+        latents = torch.lerp(blend.latents(to_alpha, to_sigma), latents, blend.mask)
     return replace(
-        order,
+        job,
         latents=latents,
         trajectory=_leaps(own, after, places),
         data=state[DATA],
@@ -191,7 +194,7 @@ def leap_of(order: Order, state: torch.Tensor, num_steps: int) -> Order:
 
 
 def leap_places(after: int, num_steps: int, num_leaps: int) -> list[int]:
-    """Return the steps at which the UNet is asked on the way, evenly between where an edit is and its end."""
+    """Return the steps of the edit at which the UNet is called, evenly between its present step and its end."""
     gap = (num_steps - after) / (num_leaps + 1)
     return sorted({min(after + round(gap * place), num_steps - 1) for place in range(1, num_leaps + 1)})
 
@@ -199,10 +202,10 @@ def leap_places(after: int, num_steps: int, num_leaps: int) -> list[int]:
 def _leaps(own: Trajectory, after: int, places: Sequence[int]) -> Trajectory:
     """Return the steps from each of the places to the next, and from the last to the clean latents predicted there.
 
-    DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): what is predicted is drawn out by what was predicted before.
+    DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): each prediction is extrapolated by the one before.
     """
     table = np.zeros((len(places), 3, len(NAMES)))
-    # What a step predicts as clean latents it says of any sampler, from the latents and the UNet's output alone.
+    # The prediction of clean latents is the same for all samplers: it needs only the latents and the UNet's output.
     table[:, 1] = own.table[places, 1]
     table[-1, 0] = table[-1, 1]
     levels = [Level(alpha=alpha, sigma=sigma) for alpha, sigma in own.levels[[after - 1, *places]].tolist()]
@@ -220,15 +223,15 @@ def _leaps(own: Trajectory, after: int, places: Sequence[int]) -> Trajectory:
     )
 
 
-def _masked(square: torch.Tensor, job: Job) -> torch.Tensor:
-    """Return a preview with what inpainting keeps of its source."""
+def _masked(square: torch.Tensor, job: EditJob) -> torch.Tensor:
+    """Return a preview with the unmasked part of its source, which inpainting keeps."""
     if job.mask is None:
         return square
     return torch.where(upload(job.mask, square.device) > 0, square, to_tensor([job.frame], square.device)[0])
 
 
 def _picture(square: torch.Tensor, frame: Frame) -> Image.Image:
-    """Return the picture in a square (3, size, size) of values in [0, 1]."""
+    """Return the picture inside a square (3, size, size) of values in [0, 1]."""
     inside = square[:, frame.top : frame.top + frame.height, frame.left : frame.left + frame.width]
     pixels = (inside.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(pixels)

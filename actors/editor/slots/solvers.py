@@ -23,7 +23,7 @@ LATENTS, OUTPUT, LAST, DATA_1, DATA_2, NOISE = np.eye(len(NAMES))
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """Hold a noise level: latents there are `alpha` times clean latents plus `sigma` times noise.
+    """A noise level: latents there are `alpha` times clean latents plus `sigma` times noise.
 
     In the variance-preserving form alpha^2 + sigma^2 = 1, in Euler's (Karras et al. 2022) alpha = 1.
     """
@@ -40,7 +40,7 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """Hold one step as coefficients, each (6,) in the order of NAMES.
+    """The coefficients of one step, each (6,) in the order of NAMES.
 
     `latents` are the next ones, `data` the clean latents that this step predicts, `last` what the next step corrects.
     """

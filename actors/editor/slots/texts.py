@@ -1,31 +1,31 @@
-"""Texts to what a UNet is told of them: each distinct text through the text encoders once."""
+"""From texts to the conditioning of a UNet: each distinct text goes through the text encoders once."""
 
 from collections import Counter
 from collections.abc import Iterable
 
 import torch
 
-from actors.editor.slots.batcher import Prompt
-from actors.models.batching import padded_batches
+from actors.editor.slots.unet import Prompt
+from actors.models.batching import padded_batches, padded_tokens
 from actors.models.untyped import Pipeline
 
 
-class Prompts:
+class PromptCache:
     """Embed texts with the one or two CLIP text encoders of a pipeline, as its `encode_prompt` does.
 
-    `calls` counts the texts that went through the encoders. Embeddings are kept until `forget`.
+    `calls` counts the texts that went through the encoders. Embeddings are kept until `clear`.
     """
 
-    def __init__(self, pipeline: Pipeline, *, size: int, batch_size: int) -> None:
+    def __init__(self, pipeline: Pipeline, *, size: int, batch_size: int, calls: Counter[str]) -> None:
         self._pipeline, self._batch_size = pipeline, batch_size
         self._is_xl = getattr(pipeline, "text_encoder_2", None) is not None
         # Original size, crop and target size of the picture (Podell et al. 2023, section 2.2).
         self._time_ids = (size, size, 0, 0, size, size)
         self._known: dict[str | None, Prompt] = {}
-        self.calls: Counter[str] = Counter()
+        self.calls = calls
 
-    def learn(self, texts: Iterable[str | None]) -> None:
-        """Embed the texts that are not known yet; None is no text: zeros where the pipeline takes them for that."""
+    def add(self, texts: Iterable[str | None]) -> None:
+        """Embed the texts that are not here yet. None is no text: zeros if the pipeline uses zeros for it."""
         names = {self._name(text) for text in texts} - self._known.keys()
         for batch, count in padded_batches(sorted(name for name in names if name is not None), self._batch_size):
             self._known.update(zip(batch[:count], self._embed(batch)[:count], strict=True))
@@ -34,7 +34,7 @@ class Prompts:
             self._known[None] = self._zeros()
 
     def __getitem__(self, text: str | None) -> Prompt:
-        """Return what the UNet is told of a text that was learnt."""
+        """Return the conditioning of a text that was added."""
         return self._known[self._name(text)]
 
     def between(self, start: str, end: str, share: float) -> Prompt:
@@ -42,11 +42,11 @@ class Prompts:
         return Prompt(embedding=torch.lerp(self[start].embedding, self[end].embedding, share))
 
     def example(self) -> Prompt:
-        """Return what the UNet is told of no words."""
+        """Return the conditioning of the empty text."""
         return self._embed([""] * self._batch_size)[0]
 
-    def forget(self) -> None:
-        """Free the embeddings."""
+    def clear(self) -> None:
+        """Drop all embeddings."""
         self._known.clear()
 
     def _name(self, text: str | None) -> str | None:
@@ -72,8 +72,6 @@ class Prompts:
 
     def _embed_with_one(self, texts: list[str], device: torch.device) -> torch.Tensor:
         tokenizer, encoder = self._pipeline.tokenizer, self._pipeline.text_encoder
-        tokens = tokenizer(
-            texts, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        ).to(device)
+        tokens = padded_tokens(tokenizer, texts, tokenizer.model_max_length).to(device)
         mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
         return torch.as_tensor(encoder(tokens.input_ids, attention_mask=mask)[0])

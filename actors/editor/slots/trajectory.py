@@ -35,7 +35,7 @@ VARIANCE_EXPLODING = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler
 
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
-    """Hold the steps of one edit, `num_steps` of them.
+    """The steps of one edit.
 
     `times` (num_steps,) go to the UNet with the latents times `input_scales` (num_steps,). `table` (num_steps, 3, 6)
     has the coefficients of the next latents, the predicted clean latents and the corrected latents over solvers.NAMES.
@@ -51,7 +51,7 @@ class Trajectory:
 
     @property
     def num_steps(self) -> int:
-        """Return how many steps it has."""
+        """Return the number of steps."""
         return len(self.times)
 
     @property
@@ -77,7 +77,7 @@ def table_sums(table: torch.Tensor, terms: Sequence[torch.Tensor | None]) -> lis
 
 
 def why_not(scheduler: Model) -> str | None:
-    """Return why a scheduler's steps are no table here, None where they are."""
+    """Return the reason for which a scheduler has no table of steps here, None if it has."""
     name, config = type(scheduler).__name__, scheduler.config
     if name not in SCHEDULERS:
         return f"{name} is none of {', '.join(SCHEDULERS)}"
@@ -146,7 +146,7 @@ def invert_ddim(scheduler: Model, num_steps: int, *, skipped: int = 0) -> Trajec
 
 
 def steps_of_strength(num_steps: int, strength: float) -> int:
-    """Return how many of `num_steps` an edit of a strength in (0, 1] skips, as the pipelines of diffusers count."""
+    """Return the number of `num_steps` that a strength in (0, 1] skips, as the pipelines of diffusers count."""
     return max(num_steps - min(int(num_steps * strength), num_steps), 0)
 
 

@@ -9,12 +9,10 @@ from typing import cast, get_args
 
 import torch
 
-from actors.editor.slots.batcher import Prompt
-from actors.editor.slots.deep_features import Deep
 from actors.editor.slots.layout import cache_folder, compile_networks, lay_out
 from actors.editor.slots.measured_cache import remembered
 from actors.editor.slots.memory import Fitted, rows_that_pay
-from actors.editor.slots.unet import UNet
+from actors.editor.slots.unet import DeepFeatures, Prompt, UNet
 from actors.models.attention import set_attention
 from actors.models.untyped import Pipeline
 from engine.errors import ModelError
@@ -69,7 +67,7 @@ def tune(
     compile_networks(pipeline, config.compile, denoise.network)
     with torch.inference_mode():
         rows = example_rows(pipeline, size, num_rows, prompt)
-        deep = [[Deep() for _ in range(num_rows)]] if config.deep_cache_interval > 1 else []
+        deep = [[DeepFeatures() for _ in range(num_rows)]] if config.deep_cache_interval > 1 else []
         fitted = Fitted(denoise, (*rows, *deep), name=f"UNet of {config.model.name}")
     record: dict[str, Json] = {
         "attention": kernel,

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.models.batching import padded_batches
+from actors.models.batching import padded_batches, padded_tokens
 from actors.models.device import precision, upload
-from actors.models.loading import load_image_processor, load_tokenizer, load_weights, model_provenance, resolve_model
+from actors.models.loading import load_image_processor, load_tokenizer, load_weights, resolve_model
 from actors.models.token_encoder import give_tokens
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
@@ -23,8 +23,8 @@ class Clip:
         from transformers import AutoModel
 
         self.config, self.device, self.batch_size = model, device, batch_size
-        folder = resolve_model(model, offline)
-        self.model = load_weights(AutoModel, model, folder, device)
+        files = resolve_model(model, offline)
+        self.model = load_weights(AutoModel, files, device)
         if not hasattr(self.model, "get_image_features") or not hasattr(self.model, "get_text_features"):
             raise ModelError(
                 f"model {model.name!r} is a {type(self.model).__name__}, which does not embed images and texts in one "
@@ -32,9 +32,9 @@ class Clip:
             )
         if self.model.config.model_type == "vision-text-dual-encoder":
             give_tokens(self.model.vision_model)
-        self.image_processor = load_image_processor(model, folder)
-        self.tokenizer = load_tokenizer(model, folder)
-        self.provenance: dict[str, Json] = model_provenance(model, folder)
+        self.image_processor = load_image_processor(files)
+        self.tokenizer = load_tokenizer(files)
+        self.provenance: dict[str, Json] = files.provenance
 
     def pixels(self, images: list[Image.Image]) -> list[torch.Tensor]:
         """Return what the model sees of each image (3, height, width). Threads may call it; many at once cost less."""
@@ -54,14 +54,8 @@ class Clip:
         """Return one embedding for each text, by text; what is longer than the model reads is cut."""
         result: dict[str, NDArray[np.float32]] = {}
         for batch, count in padded_batches(texts, self.batch_size):
-            # One length for all: the result must not depend on the longest neighbour.
-            tokens = self.tokenizer(
-                batch,
-                padding="max_length",
-                max_length=self.model.config.text_config.max_position_embeddings,
-                truncation=True,
-                return_tensors="pt",
-            ).to(self.device)
+            length = self.model.config.text_config.max_position_embeddings
+            tokens = padded_tokens(self.tokenizer, batch, length).to(self.device)
             with torch.inference_mode(), precision(self.config, self.device):
                 output = self.model.get_text_features(**tokens)
             result.update(zip(batch[:count], _unit_rows(output.pooler_output)[:count], strict=True))

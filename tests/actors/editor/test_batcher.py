@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from orders import SAMPLERS, mixture, order
+from denoise_jobs import SAMPLERS, mixture, order
 from tiny_pipelines import tiny_unet
 
-from actors.editor.slots.batcher import NUM_KEPT, Kept, Order, Prompt, Row, SlotBatcher
+from actors.editor.slots.batcher import SlotBatcher
+from actors.editor.slots.steps import NUM_KEPT, DenoiseJob, GuidanceTerm, MaskedBlend
 from actors.editor.slots.trajectory import invert_ddim, make_trajectory
+from actors.editor.slots.unet import Prompt
 from actors.models.device import fix_threads
 
 
@@ -39,9 +41,9 @@ def denoiser() -> Denoiser:
     return Denoiser()
 
 
-def run(denoiser: Denoiser, orders: Sequence[Order], num_rows: int = 6) -> dict[str, torch.Tensor]:
+def run(denoiser: Denoiser, orders: Sequence[DenoiseJob], num_rows: int = 6) -> dict[str, torch.Tensor]:
     results = SlotBatcher(denoise=denoiser, num_rows=num_rows).run(deque(orders))
-    return {item.order.key: item.latents for item in results if item.latents is not None}
+    return {item.job.key: item.latents for item in results if item.latents is not None}
 
 
 def test_an_edit_is_bit_identical_alone_in_a_full_batch_and_in_another_slot(denoiser: Denoiser) -> None:
@@ -99,7 +101,7 @@ def test_the_last_edits_take_turns_so_that_no_row_is_empty(denoiser: Denoiser, c
     assert batcher.calls["useful_rows"] == 8 * count
     assert batcher.calls["ticks"] == -(-8 * count // num_rows)
     for item in results:
-        assert torch.equal(run(denoiser, [item.order], num_rows)[item.order.key], item.latents)
+        assert torch.equal(run(denoiser, [item.job], num_rows)[item.job.key], item.latents)
 
 
 def test_the_last_edits_take_turns_where_many_are_dropped(denoiser: Denoiser) -> None:
@@ -126,7 +128,7 @@ def test_what_is_kept_is_the_source_s(denoiser: Denoiser) -> None:
     clean, noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9)).unbind()
     mask = torch.zeros(1, 8, 8)
     mask[:, :, 4:] = 1
-    wanted = replace(order(2), kept=Kept(mask=mask, clean=clean, noise=noise))
+    wanted = replace(order(2), blend=MaskedBlend(mask=mask, clean=clean, noise=noise))
     (result,) = SlotBatcher(denoise=denoiser, num_rows=2).run(deque([wanted]))
     assert torch.equal(result.latents[..., :4], clean[..., :4])
     assert not torch.isclose(result.latents[..., 4:], clean[..., 4:]).any()
@@ -135,14 +137,14 @@ def test_what_is_kept_is_the_source_s(denoiser: Denoiser) -> None:
 def test_the_hopeless_are_dropped_and_the_others_stay_as_they_are(denoiser: Denoiser) -> None:
     seen: list[int] = []
 
-    def judge(orders: Sequence[Order], states: torch.Tensor) -> list[bool]:
+    def judge(orders: Sequence[DenoiseJob], states: torch.Tensor) -> list[bool]:
         assert states.shape[1:] == (NUM_KEPT, 4, 8, 8)
         seen.append(len(orders))
         return [not item.key.endswith(("1", "4")) for item in orders]
 
     orders = [replace(order(seed, num_steps=6), preview_after=2) for seed in range(10)]
     batcher = SlotBatcher(denoise=denoiser, num_rows=4, judge=judge, judge_batch=3)
-    results = {item.order.key: item for item in batcher.run(deque(orders))}
+    results = {item.job.key: item for item in batcher.run(deque(orders))}
     dropped = {key for key, item in results.items() if item.latents is None}
     assert dropped == {"ddim-1", "ddim-4"}
     assert all(results[key].num_steps == 2 for key in dropped)
@@ -166,8 +168,8 @@ def test_inverted_latents_lead_back_the_nearer_the_more_steps_there_are(denoiser
 
 @pytest.mark.gpu
 def test_a_tick_waits_for_no_gpu(denoiser: Denoiser) -> None:
-    def there(row: Row) -> Row:
-        return Row(
+    def there(row: GuidanceTerm) -> GuidanceTerm:
+        return GuidanceTerm(
             weight=row.weight, prompt=Prompt(embedding=row.prompt.embedding.cuda()), condition=row.condition.cuda()
         )
 

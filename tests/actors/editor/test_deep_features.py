@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from denoise_jobs import order, prompt
 from edits import editor, group, pixels
-from orders import order, prompt
 from tiny_pipelines import save_stable_diffusion, save_stable_diffusion_xl, tiny_unet
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.editor.pipelines.pipelines import load_pipeline
-from actors.editor.slots.batcher import Order, SlotBatcher
-from actors.editor.slots.deep_features import Deep, DeepUNet
+from actors.editor.pipelines.loading import load_pipeline
+from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.memory import Fitted
-from actors.editor.slots.unet import UNet
+from actors.editor.slots.steps import DenoiseJob
+from actors.editor.slots.unet import DeepFeatures, DeepUNet, UNet
 from actors.models.device import fix_threads
+from actors.models.loading import resolve_model
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig
@@ -87,16 +88,16 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def denoise(model: Path) -> UNet:
     config = EditorConfig(model=ModelConfig(name=str(model)), deep_cache_interval=3)
-    pipeline, _ = load_pipeline(config, str(model), torch.device("cpu"))
-    return UNet(pipeline, config)
+    pipeline, _ = load_pipeline(config, resolve_model(config.model, offline=True), torch.device("cpu"))
+    return UNet(pipeline, config.model, caches_features=True)
 
 
-def run(denoise: UNet, orders: Sequence[Order], interval: int = 3) -> tuple[dict[str, torch.Tensor], SlotBatcher]:
+def run(denoise: UNet, orders: Sequence[DenoiseJob], interval: int = 3) -> tuple[dict[str, torch.Tensor], SlotBatcher]:
     batcher = SlotBatcher(denoise=denoise, num_rows=6, deep_cache_interval=interval)
-    return {item.order.key: item.latents for item in batcher.run(deque(orders)) if item.latents is not None}, batcher
+    return {item.job.key: item.latents for item in batcher.run(deque(orders)) if item.latents is not None}, batcher
 
 
-def mixture() -> list[Order]:
+def mixture() -> list[DenoiseJob]:
     """Return orders of other lengths and starts, with and without guidance, and guided in a part of their steps."""
     orders = [order(seed, num_steps=5 + seed, skipped=seed % 3, scale=[1.0, 4.0][seed % 2]) for seed in range(8)]
     return [*orders, replace(order(8, num_steps=9, scale=4.0), guided_steps=(2, 5))]
@@ -141,7 +142,7 @@ def test_memory_that_runs_out_in_between_changes_no_bit(denoise: UNet) -> None:
         return denoise(*arguments)
 
     with torch.inference_mode():
-        example = torch.zeros(6, 8, 8, 8), torch.zeros(6), [prompt(0)] * 6, [Deep() for _ in range(6)]
+        example = torch.zeros(6, 8, 8, 8), torch.zeros(6), [prompt(0)] * 6, [DeepFeatures() for _ in range(6)]
         fitted = Fitted(sometimes, example, name="UNet")
     found, _ = run(fitted, mixture())
     assert all(torch.equal(found[key], wanted[key]) for key in wanted)

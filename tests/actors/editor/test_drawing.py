@@ -1,6 +1,6 @@
 """Drawing in slots against the pipelines of diffusers, family by family."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +11,17 @@ from jobs import SIZE, job
 from tiny_pipelines import save_stable_diffusion, save_stable_diffusion_xl
 
 from actors.editor.pipelines.drawing import PipelineDrawing
-from actors.editor.pipelines.jobs import Job
-from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.pipelines.jobs import EditJob
+from actors.editor.pipelines.loading import load_pipeline
 from actors.editor.slots.autoencoder import Autoencoder
-from actors.editor.slots.batcher import Order, Row, SlotBatcher
+from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.drawing import SlotDrawing, why_no_slots
-from actors.editor.slots.texts import Prompts
+from actors.editor.slots.steps import DenoiseJob, GuidanceTerm
+from actors.editor.slots.texts import PromptCache
 from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import UNet
 from actors.models.device import fix_threads
+from actors.models.loading import resolve_model
 from actors.models.untyped import Pipeline
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig
@@ -33,7 +35,7 @@ def _one_thread() -> None:
     fix_threads(1)
 
 
-def jobs(*, masked: bool, severities: tuple[float, ...]) -> list[Job]:
+def jobs(*, masked: bool, severities: tuple[float, ...]) -> list[EditJob]:
     return [job(seed, number, severity, masked=masked) for seed in (1, 2) for number, severity in enumerate(severities)]
 
 
@@ -78,10 +80,10 @@ def check_like_pipeline(model: Path, settings: dict[str, object]) -> None:
     if settings["method"] == "inpaint":
         settings["mask_model"] = MASK_MODEL
     config = EditorConfig(model=ModelConfig(name=str(model)), batch_size=4, num_inference_steps=6, **settings)
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     assert why_no_slots(pipeline) is None
-    theirs = {job.sample.key: pixels for job, pixels in PipelineDrawing(pipeline, kind, config).edits(wanted)}
-    ours = {job.sample.key: pixels for job, pixels in SlotDrawing(pipeline, kind, config, SIZE).edits(wanted)}
+    theirs = {job.sample.key: pixels for job, pixels in PipelineDrawing(pipeline, strategy, config).edits(wanted)}
+    ours = {job.sample.key: pixels for job, pixels in SlotDrawing(pipeline, strategy, config, SIZE).edits(wanted)}
     assert ours.keys() == theirs.keys() == {item.sample.key for item in wanted}
     for key, pixels in ours.items():
         assert float((pixels - theirs[key]).abs().max()) < 1e-4, key
@@ -99,17 +101,23 @@ def test_text_to_image_is_an_order_from_noise_alone(tmp_path: Path) -> None:
         "a red shoe", num_inference_steps=6, guidance_scale=5.0, generator=torch.Generator().manual_seed(3),
         output_type="pt", height=SIZE, width=SIZE,
     ).images  # fmt: skip
-    config = EditorConfig(model=ModelConfig(name="x"), method="img2img")
-    prompts, vae = Prompts(pipeline, size=SIZE, batch_size=2), Autoencoder(pipeline, batch_size=2)
+    calls: Counter[str] = Counter()
+    prompts = PromptCache(pipeline, size=SIZE, batch_size=2, calls=calls)
+    vae = Autoencoder(pipeline, size=SIZE, batch_size=2, calls=calls, name="tiny")
     with torch.inference_mode():
-        prompts.learn(["a red shoe", None])
-    wanted = Order(
+        prompts.add(["a red shoe", None])
+    wanted = DenoiseJob(
         key="a",
         latents=torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(3))[0],
         trajectory=make_trajectory(pipeline.scheduler, 6),
-        guided=(Row(weight=-4.0, prompt=prompts[None]), Row(weight=5.0, prompt=prompts["a red shoe"])),
+        guided=(
+            GuidanceTerm(weight=-4.0, prompt=prompts[None]),
+            GuidanceTerm(weight=5.0, prompt=prompts["a red shoe"]),
+        ),
     )
-    (result,) = SlotBatcher(denoise=UNet(pipeline, config), num_rows=4).run(deque([wanted]))
+    (result,) = SlotBatcher(denoise=UNet(pipeline, ModelConfig(name="x"), caches_features=False), num_rows=4).run(
+        deque([wanted])
+    )
     with torch.inference_mode():
         (ours,) = vae.decode([vae.unscaled(result.latents)])
     assert float((ours.clamp(0, 1) - theirs[0]).abs().max()) < 1e-4
@@ -120,7 +128,7 @@ def test_memory_that_runs_out_in_the_autoencoder_makes_its_batches_smaller_and_c
 ) -> None:
     model = ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "instruct")))
     config = EditorConfig(model=model, num_inference_steps=2, decode_batch_size=4)
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     whole, limit = pipeline.vae.decode, 4
 
     def decode(latents: torch.Tensor, **settings: object) -> object:
@@ -129,17 +137,17 @@ def test_memory_that_runs_out_in_the_autoencoder_makes_its_batches_smaller_and_c
         return whole(latents, **settings)
 
     monkeypatch.setattr(pipeline.vae, "decode", decode)
-    drawing = SlotDrawing(pipeline, kind, config, SIZE)
+    drawing = SlotDrawing(pipeline, strategy, config, SIZE)
     wanted = jobs(masked=False, severities=(1.0, 0.5, 0.8))
     plenty = dict(pictures_of(drawing, wanted))
     limit = 3
     little = dict(pictures_of(drawing, wanted))
     assert drawing.record["decode_batch_size"] == 4
     assert all(torch.equal(plenty[key], little[key]) for key in plenty)
-    assert SlotDrawing(pipeline, kind, config, SIZE).record["decode_batch_size"] == 2
+    assert SlotDrawing(pipeline, strategy, config, SIZE).record["decode_batch_size"] == 2
 
 
-def pictures_of(drawing: SlotDrawing, wanted: Sequence[Job]) -> Iterator[tuple[str, torch.Tensor]]:
+def pictures_of(drawing: SlotDrawing, wanted: Sequence[EditJob]) -> Iterator[tuple[str, torch.Tensor]]:
     for drawn, pixels in drawing.edits(wanted):
         assert pixels is not None
         yield drawn.sample.key, pixels
@@ -150,8 +158,8 @@ def test_an_inversion_is_made_once_for_all_edits_of_a_source(tmp_path: Path) -> 
         model=ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "img2img"))), method="img2img",
         inversion=True, strength=0.5, num_inference_steps=10, guidance_scale=3.0, batch_size=4,
     )  # fmt: skip
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
-    drawing = SlotDrawing(pipeline, kind, config, SIZE)
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
+    drawing = SlotDrawing(pipeline, strategy, config, SIZE)
     wanted = jobs(masked=False, severities=(1.0, 1.0, 1.0))
     found = {item.sample.key: pixels for item, pixels in drawing.edits(wanted)}
     assert drawing.calls["inversions"] == 2
@@ -166,11 +174,11 @@ def test_with_inversion_the_noise_is_the_source_s_own_whatever_the_seed(tmp_path
 
     def draws_alike(*, inversion: bool) -> bool:
         config = EditorConfig(model=model, method="img2img", inversion=inversion, num_inference_steps=5)
-        pipeline, kind = load_pipeline(config, model.name, CPU)
+        pipeline, strategy = load_pipeline(config, resolve_model(model, offline=True), CPU)
         pictures = [
             picture
             for seed in (1, 2)
-            for _, picture in SlotDrawing(pipeline, kind, config, SIZE).edits([replace(wanted, seed=seed)])
+            for _, picture in SlotDrawing(pipeline, strategy, config, SIZE).edits([replace(wanted, seed=seed)])
         ]
         return torch.equal(*pictures)
 
@@ -183,5 +191,5 @@ def test_what_slots_cannot_run_is_named(tmp_path: Path) -> None:
         model=ModelConfig(name=str(save_stable_diffusion(tmp_path / "model", "img2img"))), method="img2img",
         scheduler="HeunDiscreteScheduler",
     )  # fmt: skip
-    pipeline, _ = load_pipeline(config, config.model.name, CPU)
+    pipeline, _ = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
     assert "HeunDiscreteScheduler is none of DDIMScheduler" in (why_no_slots(pipeline) or "")

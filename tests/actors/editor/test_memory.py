@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from orders import mixture
+from denoise_jobs import mixture
 from tiny_pipelines import tiny_unet
 
-from actors.editor.slots.batcher import Prompt, SlotBatcher
+from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.memory import Fitted, rows_that_pay
+from actors.editor.slots.unet import Prompt
 from actors.models.device import fix_threads
 from engine.errors import ModelError
 
@@ -62,7 +63,7 @@ def example(num_rows: int = NUM_ROWS) -> tuple[torch.Tensor, torch.Tensor, list[
 
 def edits(denoise: Fitted) -> dict[str, torch.Tensor]:
     results = SlotBatcher(denoise=denoise, num_rows=NUM_ROWS).run(deque(mixture()))
-    return {item.order.key: item.latents for item in results if item.latents is not None}
+    return {item.job.key: item.latents for item in results if item.latents is not None}
 
 
 @pytest.mark.parametrize("limit", [6, 3, 1])

@@ -7,16 +7,18 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+from denoise_jobs import SAMPLERS
 from edits import EDIT, group
-from orders import SAMPLERS
 from repository import DEMO
 from tiny_models import save_clip
 from tiny_pipelines import save_flux_kontext, save_stable_diffusion, save_stable_diffusion_xl, tiny_unet
 
 from actors.editor.editor import Editor
-from actors.editor.slots.batcher import DATA, Kept, Order, Prompt, Row, SlotBatcher
+from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.previews import leap_of, leap_places
+from actors.editor.slots.steps import DATA, DenoiseJob, GuidanceTerm, MaskedBlend
 from actors.editor.slots.trajectory import make_trajectory
+from actors.editor.slots.unet import Prompt
 from actors.models.device import fix_threads
 from engine.errors import ModelError
 from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
@@ -52,16 +54,16 @@ torch.manual_seed(0)
 _UNET = tiny_unet(4)
 
 
-def order(sampler: str, num_steps: int, after: int, **changes: object) -> Order:
+def order(sampler: str, num_steps: int, after: int, **changes: object) -> DenoiseJob:
     generator = torch.Generator().manual_seed(4)
     trajectory = make_trajectory(SAMPLERS[sampler], num_steps)
-    return Order(
+    return DenoiseJob(
         key="a",
         latents=trajectory.start[1] * torch.randn(4, 8, 8, generator=generator),
         trajectory=trajectory,
         guided=(
-            Row(weight=-1.0, prompt=Prompt(embedding=torch.zeros(5, 32))),
-            Row(weight=2.0, prompt=Prompt(embedding=torch.randn(5, 32, generator=generator))),
+            GuidanceTerm(weight=-1.0, prompt=Prompt(embedding=torch.zeros(5, 32))),
+            GuidanceTerm(weight=2.0, prompt=Prompt(embedding=torch.randn(5, 32, generator=generator))),
         ),
         generator=generator,
         preview_after=after,
@@ -69,7 +71,7 @@ def order(sampler: str, num_steps: int, after: int, **changes: object) -> Order:
     )
 
 
-def state_of(wanted: Order) -> torch.Tensor:
+def state_of(wanted: DenoiseJob) -> torch.Tensor:
     """The state of an order where it is judged."""
     states: list[torch.Tensor] = []
 
@@ -81,7 +83,7 @@ def state_of(wanted: Order) -> torch.Tensor:
     return states[0]
 
 
-def drawn(wanted: Order) -> torch.Tensor:
+def drawn(wanted: DenoiseJob) -> torch.Tensor:
     (result,) = SlotBatcher(denoise=unet, num_rows=2).run(deque([wanted]))
     assert result.latents is not None
     return result.latents
@@ -120,7 +122,7 @@ def test_a_leap_keeps_what_inpainting_keeps() -> None:
     clean, noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9)).unbind()
     mask = torch.zeros(1, 8, 8)
     mask[:, :, 4:] = 1
-    wanted = order("unipc", 8, 2, kept=Kept(mask=mask, clean=clean, noise=noise))
+    wanted = order("unipc", 8, 2, blend=MaskedBlend(mask=mask, clean=clean, noise=noise))
     leap = leap_of(wanted, state_of(wanted), 2)
     alpha, sigma = wanted.trajectory.levels[leap_places(2, 8, 2)[0]].tolist()
     assert torch.allclose(leap.latents[..., :4], (alpha * clean + sigma * noise)[..., :4], atol=1e-6)
@@ -256,9 +258,10 @@ def test_an_edit_whose_text_does_not_change_is_not_asked_for_direction(models: P
 def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Path) -> None:
     from jobs import job
 
-    from actors.editor.pipelines.pipelines import load_pipeline
+    from actors.editor.pipelines.loading import load_pipeline
     from actors.editor.slots.drawing import SlotDrawing
     from actors.editor.slots.previews import PreviewModels
+    from actors.models.loading import resolve_model
 
     folder = (
         save_stable_diffusion_xl(tmp_path / "xl", "instruct")
@@ -277,8 +280,8 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
         checks={"image": PreviewCheck(floor=2.0, spread=1.0)},
         least=0.0,
     )
-    pipeline, kind = load_pipeline(config, config.model.name, CPU)
-    drawing = SlotDrawing(pipeline, kind, config, 32, None, PreviewModels.load(config, CPU, offline=True))
+    pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
+    drawing = SlotDrawing(pipeline, strategy, config, 32, None, PreviewModels.load(config, CPU, offline=True))
     jobs = [job(seed, 0, 1.0, masked=inpaints) for seed in (1, 2, 3)]
     results = list(drawing.edits(jobs))
     # No cosine reaches 2, so all are dropped, each with its preview's scores.
@@ -297,7 +300,7 @@ def test_a_pipeline_without_slots_cannot_reject_early(tmp_path: Path) -> None:
     config = EditorConfig(
         model=ModelConfig(name=str(save_flux_kontext(tmp_path))), size=32, early_rejection=EarlyRejection()
     )
-    with pytest.raises(ModelError, match=r"stages\.editor\.early_rejection: .* draws in batches of one step"):
+    with pytest.raises(ModelError, match=r"stages\.editor\.early_rejection: .* cannot be stopped early"):
         Editor(config, CPU, name="editor", seed=0, offline=True)
 
 

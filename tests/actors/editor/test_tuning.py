@@ -11,7 +11,7 @@ import torch
 from edits import editor, group, pixels
 from tiny_pipelines import save_flux_kontext, save_stable_diffusion, save_stable_diffusion_xl
 
-from actors.editor.pipelines.pipelines import load_pipeline
+from actors.editor.pipelines.loading import load_pipeline
 from actors.editor.slots.drawing import SlotDrawing
 from actors.editor.slots.layout import lay_out
 from actors.editor.slots.packed import can_pack
@@ -97,7 +97,8 @@ def test_bfloat16_is_packed_where_nothing_compiles(model: Path) -> None:
     stage = editor(model, model=ModelConfig(name=str(model), dtype="bfloat16"))
     assert record(stage)["layout"] == "packed"
     assert stage.pipeline.unet.conv_in.weight.is_mkldnn
-    assert lay_out(load_pipeline(stage.config, str(model), CPU)[0], stage.config.model, "default") == "channels_last"
+    pipeline, _ = load_pipeline(stage.config, resolve_model(stage.config.model, offline=True), CPU)
+    assert lay_out(pipeline, stage.config.model, "default") == "channels_last"
 
 
 def test_float32_stays_as_it_is(model: Path) -> None:
@@ -149,9 +150,11 @@ def test_the_rows_of_a_call_can_be_set(model: Path, rows: int, unet_calls: Count
 
 def test_what_is_drawn_in_batches_has_nothing_to_tune(tmp_path: Path) -> None:
     folder = save_flux_kontext(tmp_path / "kontext")
-    with pytest.raises(ModelError, match=r"^attention: fastest: for pipelines .*kontext' is a FluxKontextPipeline"):
+    with pytest.raises(
+        ModelError, match=r"^attention: fastest: only for pipelines .*kontext' is a FluxKontextPipeline"
+    ):
         editor(folder, attention="fastest", size=32)
-    with pytest.raises(ModelError, match=r"^deep_cache_interval, compile: for pipelines that are drawn in slots"):
+    with pytest.raises(ModelError, match=r"^deep_cache_interval, compile: only for pipelines that are drawn in slots"):
         editor(folder, compile="default", deep_cache_interval=2, size=32)
 
 

@@ -30,7 +30,7 @@ from actors.finetune.stream import Counterfactuals, Place, StreamedEdit
 from actors.images.codec import decode_rgb
 from actors.images.preprocessing import Preprocessing
 from actors.models.batching import ahead
-from actors.models.loading import load_image_processor
+from actors.models.loading import load_image_processor, resolve_model
 from engine.errors import LeakError, ModelError, ShardError
 from engine.run.directory import RunDirectory
 from engine.runfile.arms import ARMS
@@ -80,7 +80,7 @@ def splits(rundir: RunDirectory) -> dict[str, Split]:
 @pytest.fixture(scope="module")
 def preprocessing(folder: Path) -> Preprocessing:
     model = ModelConfig(name=str(folder / "patient"))
-    return Preprocessing(load_image_processor(model, model.name))
+    return Preprocessing(load_image_processor(resolve_model(model, offline=True)))
 
 
 @pytest.fixture
@@ -406,7 +406,7 @@ def test_pixels_and_inputs_are_what_the_processor_gives(
     tmp_path: Path, save: Callable[[Path], Path], rundir: RunDirectory
 ) -> None:
     model = ModelConfig(name=str(save(tmp_path / "model")))
-    processor = load_image_processor(model, model.name)
+    processor = load_image_processor(resolve_model(model, offline=True))
     split = Preprocessing(processor)
     sample = rundir.read_shard(0)[0].image
     pixels = split.pixels(sample)

@@ -77,7 +77,7 @@ def _is_up(port: int) -> bool:
 def test_a_served_language_model_gives_edits(transformers_server: str) -> None:
     # It draws where the model's own settings say so, whatever the temperature.
     draws = {"extra": {"generation_config": '{"do_sample": true}'}}
-    model = resolve_model(ZOO, offline=True)
+    model = resolve_model(ZOO, offline=True).folder
     stage = perturber(transformers_server, model, server=draws, edits={"background": 2, "colour": 1}, retries=3)
     results = list(stage([source("s0"), source("s1", "a photo of a blue coat on sand")]))
     assert [item.key for item in results] == [

@@ -9,11 +9,15 @@ from tiny_models import save_clip, save_language_model
 
 from actors.models import loading
 from actors.models.device import fix_threads, precision, resolve_device, weights_dtype
-from actors.models.loading import load_image_processor, load_weights, model_digest, model_provenance, resolve_model
+from actors.models.loading import ModelFiles, load_image_processor, load_weights, resolve_model
 from engine.errors import ModelError, ModelUnavailableError, PlacementError
 from engine.runfile.fields import ModelConfig, Placement
 
 CPU = torch.device("cpu")
+
+
+def files_in(folder: Path) -> ModelFiles:
+    return ModelFiles(config=ModelConfig(name=str(folder)), folder=str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +38,13 @@ def hub_cache(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_a_local_folder_resolves_to_itself(clip: Path) -> None:
-    assert resolve_model(ModelConfig(name=str(clip)), offline=True) == str(clip)
+    assert resolve_model(ModelConfig(name=str(clip)), offline=True).folder == str(clip)
 
 
 def test_an_alias_resolves_into_the_zoo(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "ZOO", tmp_path)
     shutil.copytree(clip, tmp_path / "verifier")
-    assert resolve_model(ModelConfig(name="zoo/verifier"), offline=True) == str(tmp_path / "verifier")
+    assert resolve_model(ModelConfig(name="zoo/verifier"), offline=True).folder == str(tmp_path / "verifier")
     with pytest.raises(ModelError, match=r"zoo/editr.*'verifier'"):
         resolve_model(ModelConfig(name="zoo/editr"), offline=True)
 
@@ -69,8 +73,9 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_hub_id_is_found_in_the_cache_while_offline(hub_cache: Path) -> None:
     model = ModelConfig(name="owner/clip")
-    assert resolve_model(model, offline=True) == str(hub_cache)
-    assert model_provenance(model, str(hub_cache))["revision"] == hub_cache.name
+    files = resolve_model(model, offline=True)
+    assert files.folder == str(hub_cache)
+    assert files.provenance["revision"] == hub_cache.name
 
 
 def test_a_hub_id_outside_the_cache_says_how_to_fetch_it(hub_cache: Path) -> None:
@@ -90,10 +95,10 @@ def test_a_hub_that_does_not_answer_may_do_so_later(monkeypatch: pytest.MonkeyPa
 def test_the_digest_follows_content_and_not_place(clip: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(clip, copy)
-    assert model_digest(str(copy)) == model_digest(str(clip))
+    assert files_in(copy).digest == files_in(clip).digest
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "logit_scale_init_value": 1.0}))
-    assert model_digest(str(copy)) != model_digest(str(clip))
+    assert files_in(copy).digest != files_in(clip).digest
 
 
 def test_the_digest_takes_a_hub_blob_by_its_name(tmp_path: Path) -> None:
@@ -110,14 +115,14 @@ def test_weights_of_another_kind_are_refused(tmp_path: Path) -> None:
     config = ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1], num_labels=3)
     ResNetModel(config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="no weights for"):
-        load_weights(AutoModelForImageClassification, ModelConfig(name=str(tmp_path)), str(tmp_path), CPU)
+        load_weights(AutoModelForImageClassification, files_in(tmp_path), CPU)
 
 
 def test_a_model_that_the_loader_does_not_know_is_refused(clip: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     with pytest.raises(ModelError, match="cannot load model"):
-        load_weights(AutoModelForCausalLM, ModelConfig(name=str(clip)), str(clip), CPU)
+        load_weights(AutoModelForCausalLM, files_in(clip), CPU)
 
 
 def test_remote_code_is_never_run(tmp_path: Path) -> None:
@@ -129,11 +134,11 @@ def test_remote_code_is_never_run(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "evil.py").write_text("raise SystemExit('ran')")
     with pytest.raises(ModelError, match="cannot load model"):
-        load_weights(AutoModelForCausalLM, ModelConfig(name=str(folder)), str(folder), CPU)
+        load_weights(AutoModelForCausalLM, files_in(folder), CPU)
 
 
 def test_image_processors_load_without_torchvision(clip: Path) -> None:
-    processor = load_image_processor(ModelConfig(name=str(clip)), str(clip))
+    processor = load_image_processor(files_in(clip))
     assert type(processor).__name__ == "CLIPImageProcessorPil"
 
 

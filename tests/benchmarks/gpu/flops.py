@@ -13,7 +13,7 @@ from time import perf_counter
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from actors.editor.slots.deep_features import DeepUNet
+from actors.editor.slots.unet import DeepUNet
 from actors.models.untyped import Model
 
 META = torch.device("meta")

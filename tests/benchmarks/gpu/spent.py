@@ -68,7 +68,7 @@ def spent_figures(name: str, engine: Engine) -> Iterator[Figure]:
         ("read", arms, "read_planned"),
         ("decode_jpeg", editor, "decode_rgb"),
         ("encode", drawing._vae, "encode"),
-        ("prompts", drawing._prompts, "learn"),
+        ("prompts", drawing._prompts, "add"),
         ("unet", drawing._batcher, "denoise"),
         ("step", slots.SlotBatcher, "_tick"),
         ("decode", drawing._vae, "decode_latents"),

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import diffusers
 import torch
 
-from actors.editor.slots.batcher import Order, Prompt, Row
+from actors.editor.slots.steps import DenoiseJob, GuidanceTerm
 from actors.editor.slots.trajectory import make_trajectory
+from actors.editor.slots.unet import Prompt
 
 SAMPLERS = {
     "ddim": diffusers.DDIMScheduler(clip_sample=False, steps_offset=1),
@@ -21,15 +22,15 @@ def prompt(seed: int) -> Prompt:
     return Prompt(embedding=torch.randn(7, 32, generator=torch.Generator().manual_seed(seed)))
 
 
-def order(seed: int, sampler: str = "ddim", *, num_steps: int = 6, skipped: int = 0, scale: float = 1.0) -> Order:
+def order(seed: int, sampler: str = "ddim", *, num_steps: int = 6, skipped: int = 0, scale: float = 1.0) -> DenoiseJob:
     chance = torch.Generator().manual_seed(seed)
     latents, condition = torch.randn(2, 4, 8, 8, generator=chance).unbind()
-    plain = (Row(weight=1.0, prompt=prompt(seed), condition=condition),)
+    plain = (GuidanceTerm(weight=1.0, prompt=prompt(seed), condition=condition),)
     guided = (
-        Row(weight=1 - scale, prompt=prompt(-1), condition=condition),
-        Row(weight=scale, prompt=prompt(seed), condition=condition),
+        GuidanceTerm(weight=1 - scale, prompt=prompt(-1), condition=condition),
+        GuidanceTerm(weight=scale, prompt=prompt(seed), condition=condition),
     )
-    return Order(
+    return DenoiseJob(
         key=f"{sampler}-{seed}",
         latents=latents,
         trajectory=make_trajectory(SAMPLERS[sampler], num_steps, skipped=skipped),
@@ -39,7 +40,7 @@ def order(seed: int, sampler: str = "ddim", *, num_steps: int = 6, skipped: int 
     )
 
 
-def mixture() -> Iterator[Order]:
+def mixture() -> Iterator[DenoiseJob]:
     """Yield orders of every sampler, with other lengths, starts and guidance."""
     for seed in range(3):
         for number, sampler in enumerate(SAMPLERS):

@@ -1,0 +1,60 @@
+"""img2img: follow a caption from the noised latents of the source (SDEdit, Meng et al. 2022)."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from actors.editor.strategies.latents import SourceLatents
+from actors.editor.strategies.strategy import (
+    EditBatch,
+    EditText,
+    GuidanceWeight,
+    Scale,
+    negative_prompts,
+    text_guidance,
+)
+from actors.models.untyped import Pipeline
+from engine.sample import Edit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Img2Img:
+    """Follow Edit.caption; severity scales the strength, which is the share of the steps that an edit takes."""
+
+    loader: ClassVar[str] = "AutoPipelineForImage2Image"
+    is_batched: ClassVar[bool] = True
+    guidance_scale: float
+    negative_prompt: str | None
+    strength: float
+    num_inference_steps: int
+
+    def text(self, edit: Edit) -> EditText:
+        """Return the caption."""
+        return EditText(text=edit.caption)
+
+    def settings(self, severity: float) -> dict[str, float]:
+        """Return guidance scale and strength; the strength is of one step at least."""
+        # Pipelines run int(steps * strength) steps: a hair above 1 / steps, or rounding makes that none.
+        strength = min(1.0, max(self.strength * severity, 1.001 / self.num_inference_steps))
+        return {"guidance_scale": self.guidance_scale, "strength": strength}
+
+    def supports_severity(self, pipeline: Pipeline) -> bool:
+        """Return True: less noise is a milder edit."""
+        return True
+
+    def arguments(self, pipeline: Pipeline, batch: EditBatch) -> dict[str, Any]:
+        """Return the sources and negative prompts."""
+        return {"image": batch.images, **negative_prompts(self.negative_prompt, len(batch.texts))}
+
+    def guidance(self, severity: float) -> tuple[GuidanceWeight, ...]:
+        """Return the weights of classifier-free guidance."""
+        return text_guidance(self.guidance_scale)
+
+    def starts_from_noise(self, severity: float) -> bool:
+        """Return False: the source shows through the noise."""
+        return False
+
+    def condition(self, source: SourceLatents, scaled: Scale, generator: torch.Generator) -> torch.Tensor | None:
+        """Return None: the UNet has no further channels."""
+        return None
