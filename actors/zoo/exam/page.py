@@ -43,7 +43,7 @@ def exam_page(figures: Sequence[Figure], on: dict[str, object], roc: Points, she
 CURVES = {
     "background": ("new_background", "garment_kept", "colour_kept"),
     "colour": ("new_colour", "garment_kept", "background_kept"),
-    "object": ("new_garment", "colour_kept", "background_kept"),
+    "garment": ("new_garment", "colour_kept", "background_kept"),
 }
 
 

@@ -16,14 +16,15 @@ from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
 
 NUM_FAMILIES = 8_000
-NUM_OBJECT_FAMILIES = 4_000
+NUM_GARMENT_FAMILIES = 4_000
 # A family: a composite, two on other backgrounds, one in another colour, one in another light;
 # or, after those, a composite and four of it with garments of other classes.
 FAMILY = 5
-# An object edit draws a new garment, the others keep what is there: what is hard gets the most.
-SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "object": 0.42, "placebo": 0.08}
+# A garment edit replaces the garment, the others keep what is there: what is hard gets the most. No kind of a run
+# does that: its `object` is another thing beside the main object, and of that there is no pair here.
+SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "garment": 0.42, "placebo": 0.08}
 # While guidance is distilled: by then what an editor has to unlearn is to change what nobody asked it to change.
-DISTILLATION_SHARES = {"background": 0.22, "colour": 0.14, "lighting": 0.05, "object": 0.36, "placebo": 0.23}
+DISTILLATION_SHARES = {"background": 0.22, "colour": 0.14, "lighting": 0.05, "garment": 0.36, "placebo": 0.23}
 CAPTION_SHARE = 0.15
 # Sources to edit are biased. A plant of its own: the editor is not to know which background the patients lean on.
 HABITS = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
@@ -37,9 +38,10 @@ def editor_families(garments: Garments) -> list[tuple[Scene, ...]]:
         _family(pair[index % 4 == 0], np.random.default_rng((1, index)))
         for index, pair in enumerate(zip(balanced, biased, strict=True))
     ]
-    scenes = make_scenes(garments, "editor-object", NUM_OBJECT_FAMILIES)
+    # The name seeds the scenes: the shipped editor was trained on those of this one.
+    scenes = make_scenes(garments, "editor-object", NUM_GARMENT_FAMILIES)
     return of_one_garment + [
-        _object_family(scene, garments, np.random.default_rng((2, index))) for index, scene in enumerate(scenes)
+        _garment_family(scene, garments, np.random.default_rng((2, index))) for index, scene in enumerate(scenes)
     ]
 
 
@@ -75,7 +77,7 @@ def _family(scene: Scene, rng: np.random.Generator) -> tuple[Scene, ...]:
     )
 
 
-def _object_family(scene: Scene, garments: Garments, rng: np.random.Generator) -> tuple[Scene, ...]:
+def _garment_family(scene: Scene, garments: Garments, rng: np.random.Generator) -> tuple[Scene, ...]:
     others = rng.permutation([label for label in range(len(CLASSES)) if label != scene.label])[: FAMILY - 1]
     return scene, *(
         replace(scene, label=int(label), garment=int(rng.choice(garments.of_class(int(label))))) for label in others
@@ -103,7 +105,7 @@ def draw_edits(
 def draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, ...]]) -> tuple[int, int, int]:
     """Return a family and the places of source and target in it, for an edit of this kind."""
     match kind:
-        case "object":
+        case "garment":
             first, second = rng.permutation(FAMILY)[:2]
             return int(rng.integers(NUM_FAMILIES, len(families))), int(first), int(second)
         case "placebo":

@@ -37,7 +37,7 @@ DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.06, 0.05, 0.05
 # Edits that go a part of the way: instruction and target lie between those of the placebo and those of the edit.
 PARTIAL_SHARE = 0.12
 # Without guidance a new garment is drawn between all that it could be, and looks like none of them.
-GUIDED_KINDS, GUIDANCE_SCALE = ("object", "colour"), 2.5
+GUIDED_KINDS, GUIDANCE_SCALE = ("garment", "colour"), 2.5
 
 
 def make_editor(tokenizer: CLIPTokenizer, size: int = 1) -> nn.ModuleDict:

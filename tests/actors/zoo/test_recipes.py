@@ -22,7 +22,7 @@ from engine.wardrobe.scene import make_scenes
 def batches(monkeypatch: pytest.MonkeyPatch) -> EditBatches:
     """A few families, and noise for their latents."""
     monkeypatch.setattr(edit_pairs, "NUM_FAMILIES", 6)
-    monkeypatch.setattr(edit_pairs, "NUM_OBJECT_FAMILIES", 4)
+    monkeypatch.setattr(edit_pairs, "NUM_GARMENT_FAMILIES", 4)
     families = edit_pairs.editor_families(load_garments("sources"))
     shape = len(families) * edit_pairs.FAMILY, LATENT_CHANNELS, 16, 16
     latents = np.random.default_rng(0).standard_normal(shape).astype(np.float16)
