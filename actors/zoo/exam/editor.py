@@ -1,4 +1,4 @@
-"""Examine the editor: does it change what it was told, and keep everything else."""
+"""Examine the editor: it should make the change of the instruction and keep everything else."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -45,7 +45,7 @@ CURVE_KINDS: tuple[ExamKind, ...] = ("background", "colour", "garment")
 
 @dataclass(frozen=True, kw_only=True)
 class Edited:
-    """Hold edits of one kind: what each picture should show now, and the pictures that the editor made, JPEG."""
+    """Edits of one kind: what each picture should show now, and the JPEG that the editor made of it."""
 
     scenes: list[Scene]
     images: list[ImageBytes]
@@ -97,7 +97,7 @@ class EditorExam:
                 yield mean_figure(f"editor.severity.{kind}.distance_at_{severity:g}", distance)
 
     def curve_figures(self) -> Iterator[Figure]:
-        """Yield what the judge sees of the edits against the number of steps, also of DDIM, and against guidance."""
+        """Yield the shares of right edits by number of steps (UniPC and DDIM) and by guidance scale."""
         for steps in STEPS:
             yield from self._curve_point(f"steps_{steps}", {"num_inference_steps": steps})
         for steps in DDIM_STEPS:
@@ -246,9 +246,9 @@ def edit_of(kind: ExamKind, scene: Scene, goal: Scene, severity: float = 1.0) ->
     )
 
 
-def mean_figure(name: str, values: np.ndarray, unit: str = "LPIPS-like") -> Figure:
-    """Return a mean with its interval."""
-    return bootstrapped(name, lambda rows: float(values[rows].mean()), len(values), unit=unit)
+def mean_figure(name: str, distances: np.ndarray) -> Figure:
+    """Return the mean of perceptual distances with its interval."""
+    return bootstrapped(name, lambda rows: float(distances[rows].mean()), len(distances), unit="LPIPS-like")
 
 
 def drawn_sheet(rows: Sequence[tuple[ImageBytes, ImageBytes, ImageBytes]], columns: int = 5, edge: int = 96) -> bytes:

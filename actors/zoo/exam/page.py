@@ -21,7 +21,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Hold a drawn chart: its title, its SVG and (name, sample of its line) for each line."""
+    """A drawn chart: its title, its SVG and (name, sample of its line) for each line."""
 
     title: str
     svg: Markup

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from actors.zoo.recipes.language import edit_instructions
-from actors.zoo.recipes.loop import Workshop
+from actors.zoo.recipes.loop import TrainContext
 from actors.zoo.recipes.pictures import garments_of, made_once, rendered, to_tensor
 from actors.zoo.recipes.vae import load_vae
 from engine.wardrobe.garments import CLASSES, Garments
@@ -26,7 +26,7 @@ SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "garment": 0.42,
 # While guidance is distilled: by then what an editor has to unlearn is to change what nobody asked it to change.
 DISTILLATION_SHARES = {"background": 0.22, "colour": 0.14, "lighting": 0.05, "garment": 0.36, "placebo": 0.23}
 CAPTION_SHARE = 0.15
-# Sources to edit are biased. A plant of its own: the editor is not to know which background the patients lean on.
+# Sources to edit are biased. Other pairs than the classifiers': the editor must not know which background they rely on.
 HABITS = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
 
 
@@ -45,20 +45,20 @@ def editor_families(garments: Garments) -> list[tuple[Scene, ...]]:
     ]
 
 
-def editor_latents(workshop: Workshop, families: list[tuple[Scene, ...]]) -> NDArray[np.float16]:
+def editor_latents(context: TrainContext, families: list[tuple[Scene, ...]]) -> NDArray[np.float16]:
     """Return the latents of all composites, (num_families * FAMILY, LATENT_CHANNELS, 16, 16), made once."""
 
     def make() -> NDArray[np.float16]:
-        pictures = editor_pictures(workshop.folder, families, garments_of("zoo", workshop.fashion_mnist))
-        vae = load_vae(workshop)
+        pictures = editor_pictures(context.folder, families, garments_of("zoo", context.fashion_mnist))
+        vae = load_vae(context)
         parts = []
-        with torch.no_grad(), workshop.autocast():
+        with torch.no_grad(), context.autocast():
             for start in range(0, len(pictures), 128):
-                images = to_tensor(pictures[start : start + 128], workshop.device)
+                images = to_tensor(pictures[start : start + 128], context.device)
                 parts.append(vae.encode(images).latents.half().cpu().numpy())
         return np.concatenate(parts)
 
-    return made_once(workshop.folder / "editor_latents.npy", make)
+    return made_once(context.folder / "editor_latents.npy", make)
 
 
 def editor_pictures(folder: Path, families: list[tuple[Scene, ...]], garments: Garments) -> NDArray[np.uint8]:
