@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -12,6 +12,7 @@ from PIL import Image
 from actors.editor.editor import Editor
 from actors.images.codec import decode_rgb
 from actors.zoo.exam.scenes import CPU, Bools, Exam, bootstrapped, captioned, kept, kernel_figure, picture
+from actors.zoo.recipes.edit_pairs import FIELDS
 from actors.zoo.recipes.language import edit_instructions
 from engine.errors import RunError
 from engine.figures.figures import Figure, share
@@ -39,7 +40,8 @@ REQUIRED: dict[ExamKind, dict[str, float]] = {
     "garment": {"new": 0.95, "colour": 0.90, "background": 0.90},
     "lighting": {},
 }
-ATTRIBUTE_OF = {"background": "background", "colour": "colour", "lighting": "light", "garment": "class"}
+ATTRIBUTE_OF = {**FIELDS, "garment": "class"}
+VALUES: dict[str, tuple[str, ...]] = {"background": BACKGROUNDS, "colour": tuple(COLOURS), "lighting": tuple(LIGHTS)}
 CURVE_KINDS: tuple[ExamKind, ...] = ("background", "colour", "garment")
 
 
@@ -208,39 +210,25 @@ def targets(scenes: Sequence[Scene], kind: ExamKind) -> list[Scene]:
     """Return what each composite should show after an edit of this kind; other values take turns."""
     goals = []
     for index, scene in enumerate(scenes):
-        match kind:
-            case "background":
-                others = [value for value in BACKGROUNDS if value != scene.background]
-                goals.append(replace(scene, background=others[index % len(others)]))
-            case "colour":
-                others = [value for value in COLOURS if value != scene.colour]
-                goals.append(replace(scene, colour=others[index % len(others)]))
-            case "lighting":
-                others = [value for value in LIGHTS if value != scene.light]
-                goals.append(replace(scene, light=others[index % len(others)]))
-            case "garment":
-                label = (scene.label + 1 + index // len(CLASSES) % (len(CLASSES) - 1)) % len(CLASSES)
-                garment = int(load_garments("heldout").of_class(label)[0])
-                goals.append(replace(scene, label=label, garment=garment))
-            case _:
-                goals.append(scene)
+        changes: dict[str, Any] = {}
+        if kind == "garment":
+            label = (scene.label + 1 + index // len(CLASSES) % (len(CLASSES) - 1)) % len(CLASSES)
+            changes = {"label": label, "garment": int(load_garments("heldout").of_class(label)[0])}
+        elif kind in VALUES:
+            others = [value for value in VALUES[kind] if value != getattr(scene, FIELDS[kind])]
+            changes = {FIELDS[kind]: others[index % len(others)]}
+        goals.append(replace(scene, **changes))
     return goals
 
 
 def edit_of(kind: ExamKind, scene: Scene, goal: Scene, severity: float = 1.0) -> Edit:
     """Return the edit that turns a composite into its goal, in the zoo's first wording."""
-    before, after = {
-        "background": (scene.background, goal.background),
-        "colour": (scene.colour, goal.colour),
-        "lighting": (f"{scene.light} light", goal.light),
-        "garment": (scene.class_name, goal.class_name),
-    }.get(kind, (caption(scene), caption(scene)))
-    instruction = edit_instructions(kind, before, after, scene.class_name)[0]
+    before, after = (getattr(one, FIELDS[kind]) if kind in FIELDS else caption(one) for one in (scene, goal))
     return Edit(
         kind=kind,  # type: ignore[arg-type]  # the editor never reads it, and no shard gets these edits
-        before=before,
+        before=f"{before} light" if kind == "lighting" else before,
         after=after,
-        instruction=instruction,
+        instruction=edit_instructions(kind, before, after, scene.class_name)[0],
         caption=caption(goal),
         severity=severity,
     )

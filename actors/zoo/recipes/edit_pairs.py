@@ -26,6 +26,8 @@ SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "garment": 0.42,
 # While guidance is distilled: by then what an editor has to unlearn is to change what nobody asked it to change.
 DISTILLATION_SHARES = {"background": 0.22, "colour": 0.14, "lighting": 0.05, "garment": 0.36, "placebo": 0.23}
 CAPTION_SHARE = 0.15
+# The field of a scene that each kind of edit changes.
+FIELDS = {"background": "background", "colour": "colour", "lighting": "light", "garment": "class_name"}
 # Sources to edit are biased. Other pairs than the classifiers': the editor must not know which background they rely on.
 HABITS = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
 
@@ -97,7 +99,8 @@ def draw_edits(
         if rng.random() < CAPTION_SHARE:
             prompts.append(caption(target))
         else:
-            ways = edit_instructions(kind, *_values(kind, source, target), source.class_name)
+            field = FIELDS.get(kind, "class_name")
+            ways = edit_instructions(kind, getattr(source, field), getattr(target, field), source.class_name)
             prompts.append(ways[0] if rng.random() < 0.6 else str(rng.choice(ways)))
     return np.array(rows), prompts, kinds
 
@@ -117,15 +120,3 @@ def draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, .
             other = {"colour": 3, "lighting": 4}[kind]
             first, second = (0, other) if rng.random() < 0.6 else (other, 0)
     return int(rng.integers(NUM_FAMILIES)), int(first), int(second)
-
-
-def _values(kind: str, source: Scene, target: Scene) -> tuple[str, str]:
-    match kind:
-        case "background":
-            return source.background, target.background
-        case "colour":
-            return source.colour, target.colour
-        case "lighting":
-            return source.light, target.light
-        case _:
-            return source.class_name, target.class_name
