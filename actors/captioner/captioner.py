@@ -42,7 +42,7 @@ FLORENCE_TASK = "<CAPTION>"
 
 
 class Dialect(Protocol):
-    """Know how one family of models takes images and a prompt, and what of its output is the caption."""
+    """Prepare the inputs of one family of models, and take the captions out of its output."""
 
     def inputs(self, images: list[Image.Image]) -> Tensors:
         """Return the tensors that `generate` takes, as a mapping with `.to`."""
@@ -170,12 +170,7 @@ def _read(image: ImageBytes) -> tuple[ImageBytes, Image.Image | BadReply]:
     try:
         return image, decode_rgb(image)
     except UnreadableImageError as error:
-        return image, unreadable(error)
-
-
-def unreadable(error: UnreadableImageError) -> BadReply:
-    """Return why an image has no caption that is none."""
-    return BadReply(reason="unreadable_image", detail=str(error))
+        return image, BadReply(reason="unreadable_image", detail=str(error))
 
 
 def load_captioner(files: ModelFiles, prompt: str | None, device: torch.device) -> tuple[Model, Dialect]:
@@ -187,47 +182,30 @@ def load_captioner(files: ModelFiles, prompt: str | None, device: torch.device) 
     if model_type == "vision-encoder-decoder":
         model = load_weights(VisionEncoderDecoderModel, files, device)
         give_tokens(model.encoder)
-        images, tokenizer = load_image_processor(files), load_tokenizer(files)
-        return model, EncoderDecoderDialect(images, tokenizer)
+        return model, PrefixDialect(load_image_processor(files), load_tokenizer(files), prefix=None)
     model = load_weights(AutoModelForImageTextToText, files, device)
     processor = load_processor(files)
     if model_type == "florence2":
         return model, FlorenceDialect(processor, prompt or FLORENCE_TASK)
     if getattr(processor, "chat_template", None):
         return model, ChatDialect(processor, prompt or CHAT_PROMPT)
-    return model, PrefixDialect(processor, prompt)
-
-
-class EncoderDecoderDialect:
-    """Give pixels, get a caption: an image processor and a tokenizer."""
-
-    def __init__(self, image_processor: Processor, tokenizer: Tokenizer) -> None:
-        self.image_processor, self.tokenizer = image_processor, tokenizer
-
-    def inputs(self, images: list[Image.Image]) -> Tensors:
-        """Return pixel values."""
-        return self.image_processor(images=images, return_tensors="pt")
-
-    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
-        """Return the decoded rows."""
-        return list(self.tokenizer.batch_decode(output, skip_special_tokens=True))
+    return model, PrefixDialect(processor, processor, prompt)
 
 
 class PrefixDialect:
-    """Give pixels and the caption's first words if wanted, get the whole caption: BLIP, GIT."""
+    """Give pixels and the caption's first words if wanted, get the whole caption: BLIP, GIT, encoder-decoders."""
 
-    def __init__(self, processor: Processor, prefix: str | None) -> None:
-        self.processor, self.prefix = processor, prefix
+    def __init__(self, processor: Processor, tokenizer: Tokenizer, prefix: str | None) -> None:
+        self.processor, self.tokenizer, self.prefix = processor, tokenizer, prefix
 
     def inputs(self, images: list[Image.Image]) -> Tensors:
         """Return pixel values, and the prefix's tokens where there is one."""
-        if self.prefix is None:
-            return self.processor(images=images, return_tensors="pt")
-        return self.processor(images=images, text=[self.prefix] * len(images), return_tensors="pt")
+        text = {} if self.prefix is None else {"text": [self.prefix] * len(images)}
+        return self.processor(images=images, **text, return_tensors="pt")
 
     def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
         """Return the decoded rows; the prefix is part of the caption."""
-        return list(self.processor.batch_decode(output, skip_special_tokens=True))
+        return list(self.tokenizer.batch_decode(output, skip_special_tokens=True))
 
 
 class FlorenceDialect:
@@ -250,15 +228,12 @@ class FlorenceDialect:
         """Return the parsed answers of the task."""
         raw = self.processor.batch_decode(output, skip_special_tokens=False)
         answers = [
-            self.processor.post_process_generation(text, task=self.task, image_size=image.size)[self.task]
+            str(self.processor.post_process_generation(text, task=self.task, image_size=image.size)[self.task])
             for text, image in zip(raw, images, strict=True)
         ]
-        return [self._without_padding(str(answer)) for answer in answers]
-
-    def _without_padding(self, text: str) -> str:
         for token in self.processor.tokenizer.all_special_tokens:
-            text = text.replace(token, "")
-        return text
+            answers = [answer.replace(token, "") for answer in answers]
+        return answers
 
 
 class ChatDialect:

@@ -74,7 +74,7 @@ class RowCache(Cache):  # type: ignore[misc]  # transformers is untyped
             layer.places, layer.num_columns = places, num_columns
         columns = torch.arange(num_columns, device=places.device)
         mask = (columns <= places[:, :, None])[:, None]
-        if self.model.config._attn_implementation == "eager":  # which adds its mask; the others take booleans
+        if attention_of(self.model) == "eager":  # which adds its mask; the others take booleans
             mask = torch.zeros(mask.shape, dtype=self.model.dtype, device=mask.device).masked_fill(
                 ~mask, torch.finfo(self.model.dtype).min
             )
@@ -114,3 +114,12 @@ def layer_kinds(model: Model) -> Sequence[CacheLayerMixin]:
     from transformers import DynamicCache
 
     return list(DynamicCache(config=model.config).layers)
+
+
+def attention_of(model: Model) -> str | None:
+    """Return the name of a model's attention implementation; None where this transformers has no such private name.
+
+    It has no public one; the test of slots tells when it is gone.
+    """
+    name: str | None = getattr(model.config, "_attn_implementation", None)
+    return name

@@ -1,20 +1,21 @@
 """Text generation in slots: a row whose text has ended takes the next prompt at once."""
 
 import inspect
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
-from actors.language.cache import Memory, RowCache, layer_kinds
+from actors.language.cache import Memory, RowCache, attention_of, layer_kinds
 from actors.language.generation import Ask, GumbelNoise, PaddedTexts, Writer, end_tokens
 from actors.language.prefill import Prompts, Waiting, rounded_up
 from actors.models.device import precision
 from actors.models.untyped import Model, Tokenizer
 from engine.runfile.perturber import PerturberConfig
 
+LOG = logging.getLogger(__name__)
 # A slot is as long as its text can become: it follows from the prompt alone.
 ROW_STEP = 128
 # On a CPU the columns after the last one in use are not read: what is masked there changes no bit of the attention.
@@ -26,33 +27,43 @@ KNOWN_SETTINGS = frozenset(
         *("bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "_from_model_config"),
         *("max_length", "max_new_tokens", "use_cache", "cache_implementation", "repetition_penalty"),
         *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+        # Of assisted generation, which takes an assistant.
+        *("num_assistant_tokens", "num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+        *("assistant_lookbehind", "target_lookbehind"),
     }
+)
+# These change nothing where they are 1, and all others where they are 0, False or None.
+NEUTRAL_AT_ONE = frozenset(
+    {"num_beams", "num_beam_groups", "num_return_sequences", "length_penalty", "encoder_repetition_penalty"}
 )
 
 
 def make_writer(model: Model, tokenizer: Tokenizer, config: PerturberConfig) -> Writer:
     """Return the writer for a causal language model: slots where its layers and settings allow them."""
+    if attention_of(model) is None:
+        LOG.warning("this transformers names no attention implementation: texts are written in padded batches, slower")
+        return PaddedTexts(model, tokenizer, config)
     return (TextSlots if fits_slots(model) else PaddedTexts)(model, tokenizer, config)
 
 
 def fits_slots(model: Model) -> bool:
-    """Say whether a model can be told each token's position and mask, and remembers keys and values alone."""
+    """Say whether a model takes positions and a mask of four dimensions, and caches keys and values alone."""
     from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
     kinds = {type(layer) for layer in layer_kinds(model)}
     return bool(
         "position_ids" in inspect.signature(model.forward).parameters
-        and model._supports_attention_backend  # its attention takes a mask of four dimensions as it is
-        and model.config._attn_implementation in ("sdpa", "eager")
+        and model.is_backend_compatible()  # its attention takes a mask of four dimensions as it is
+        and attention_of(model) in ("sdpa", "eager")
         and kinds <= {DynamicLayer, DynamicSlidingWindowLayer}
         and _settings(model.generation_config) <= KNOWN_SETTINGS
     )
 
 
 def _settings(generation_config: Model) -> set[str]:
-    """Return the names of what a generation_config sets to something other than what holds anyway."""
-    neutral = generation_config._get_default_generation_params()
-    return {name for name, value in generation_config.to_diff_dict().items() if value and value != neutral.get(name)}
+    """Return the names of what a generation_config sets to a value that changes something."""
+    values = generation_config.to_diff_dict().items()
+    return {name for name, value in values if value and not (name in NEUTRAL_AT_ONE and value == 1)}
 
 
 class TextSlots:
@@ -75,18 +86,17 @@ class TextSlots:
         """Take the asks out and yield their texts as they end; more may be put in meanwhile."""
         queues: dict[int, deque[Waiting]] = {}
         overlong: deque[Ask] = deque()
-        with _kept_casts():
-            while self._sort(asks, queues, overlong):
-                if not queues:
-                    yield from self._padded.texts(overlong)
-                    continue
-                length, queue = next(iter(queues.items()))
-                slots = Slots(self.model, self.tokenizer, self.config, length)
-                while queue or slots.num_texts:
-                    for text in self._step(slots, queue):
-                        yield text.waiting.ask, self.tokenizer.decode(text.tokens, skip_special_tokens=True)
-                    self._sort(asks, queues, overlong)
-                del queues[length]
+        while self._sort(asks, queues, overlong):
+            if not queues:
+                yield from self._padded.texts(overlong)
+                continue
+            length, queue = next(iter(queues.items()))
+            slots = Slots(self.model, self.tokenizer, self.config, length)
+            while queue or slots.num_texts:
+                for text in self._step(slots, queue):
+                    yield text.waiting.ask, self.tokenizer.decode(text.tokens, skip_special_tokens=True)
+                self._sort(asks, queues, overlong)
+            del queues[length]
         self._prompts.forget()
 
     def _sort(self, asks: deque[Ask], queues: dict[int, deque[Waiting]], overlong: deque[Ask]) -> bool:
@@ -118,20 +128,6 @@ class TextSlots:
         return ended
 
 
-@contextmanager
-def _kept_casts() -> Iterator[None]:
-    """Keep autocast's bfloat16 copies of the weights from one step to the next; without this each step makes them anew.
-
-    Autocast itself is on within a step alone: a generator gives the thread away between two of them.
-    """
-    torch.autocast_increment_nesting()
-    try:
-        yield
-    finally:
-        if torch.autocast_decrement_nesting() == 0:
-            torch.clear_autocast_cache()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Text:
     """Hold a text that is being written, and its tokens so far."""
@@ -153,7 +149,7 @@ class Slots:
         self.cache = RowCache(model, size, length)
         self._texts: list[Text | None] = [None] * size
         self._max_tokens, self._ends = config.max_new_tokens, frozenset(end_tokens(model, tokenizer))
-        self._reads_all = device.type != "cpu" or model.config._attn_implementation != "sdpa"
+        self._reads_all = device.type != "cpu" or attention_of(model) != "sdpa"
         self._tokens = torch.zeros(size, 1, dtype=torch.long, device=device)
         self._noise = GumbelNoise([0] * size, config.temperature, device)
         self._penalty = model.generation_config.repetition_penalty or 1.0

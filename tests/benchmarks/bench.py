@@ -4,16 +4,7 @@ Prints a table for each part, writes build/figures/bench-PART.json. Ratios are o
 a machine that does other work besides blurs them, and does not turn them round.
 """
 
-import argparse
-import logging
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-from engine.figures.figures import Figure, describe, machine, table, write_figures
-
-LOG = logging.getLogger(__name__)
-Part = Callable[[Path], Iterator[Figure]]
+from tests.benchmarks.runs import Part, run_parts
 
 
 def parts() -> dict[str, Part]:
@@ -37,20 +28,5 @@ def parts() -> dict[str, Part]:
     }
 
 
-def main() -> None:
-    """Run the parts, print their figures and write them."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    known = parts()
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.bench", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=list(known), default=list(known), help="some parts")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        for name in options.only:
-            LOG.info("%s", name)
-            found = list(known[name](Path(folder, name)))
-            print(f"{table(found)}\n{write_figures(f'bench-{name}', found)}\n", flush=True)
-    print(describe(machine()))
-
-
 if __name__ == "__main__":
-    main()
+    run_parts("bench", __doc__, parts(), "bench")

@@ -11,6 +11,7 @@ import logging
 import os
 import statistics
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +27,7 @@ from tests.benchmarks.gpu.flops import count_cost, counted, nominal_tflops, prod
 from tests.benchmarks.gpu.peers import BATCH, EngineUnderRay, Peer, closed_figures
 from tests.benchmarks.gpu.spent import spent_figures
 from tests.benchmarks.gpu.subjects import Subject, subjects
-from tests.benchmarks.pairs import NUM_ROUNDS, ratio_figure
+from tests.benchmarks.pairs import NUM_ROUNDS, ratio_figure, timed
 
 COMMAND = "bench-gpu"
 LOG = logging.getLogger(__name__)
@@ -89,29 +90,35 @@ class Bench:
 
     def _efficiency(self, engine: Engine) -> Iterator[Figure]:
         """Yield figures 1 and 3: against the networks alone, and against the limit of the GPU."""
-        name, before = self.subject.name, engine.calls
-        engine()
-        calls = counted(before, engine.calls)
-        bare = BareLoop(engine, calls)
-        yield ratio_figure(
-            f"{name}.engine_efficiency", engine, bare, self.subject.efficiency, num_rounds=self.options.rounds
-        )
+        calls = self._calls_of_a_pass(engine)
+        yield self._ratio("engine_efficiency", engine, BareLoop(engine, calls), self.subject.efficiency)
         edge = 8192 if self.is_full else 512
         product = product_tflops(self.device, edge)
-        rate = engine.plan.plan.num_edited / statistics.median([_seconds(engine) for _ in range(NUM_TIMED)])
+        rate = engine.plan.num_edited / statistics.median([timed(engine) for _ in range(NUM_TIMED)])
         product = (product + product_tflops(self.device, edge)) / 2
-        yield from self._limits(rate, self.cost.of(calls) / engine.plan.plan.num_edited, product)
+        yield from self._limits(rate, self.cost.of(calls) / engine.plan.num_edited, product)
 
     def _few_steps(self) -> Iterator[Figure]:
         few = self._engine("few-steps", **FEW_STEPS)
-        before = few.calls
-        few()
-        bare = BareLoop(few, counted(before, few.calls))
-        target = 0.93 if self.is_full else None
-        yield ratio_figure(
-            f"{self.subject.name}.engine_efficiency_few_steps", few, bare, target, num_rounds=self.options.rounds
-        )
+        bare = BareLoop(few, self._calls_of_a_pass(few))
+        yield self._ratio("engine_efficiency_few_steps", few, bare, 0.93 if self.is_full else None)
         few.threads.shutdown()
+
+    def _calls_of_a_pass(self, engine: Engine) -> Counter[str]:
+        before = engine.calls
+        engine()
+        return counted(before, engine.calls)
+
+    def _ratio(
+        self,
+        name: str,
+        arm: Callable[[], object],
+        against: Callable[[], object],
+        target: float | None,
+        per: tuple[float, float] = (1.0, 1.0),
+    ) -> Figure:
+        name, rounds = f"{self.subject.name}.{name}", self.options.rounds
+        return ratio_figure(name, arm, against, target, per=per, num_rounds=rounds)
 
     def _limits(self, rate: float, tflop: float, product: float) -> Iterator[Figure]:
         name, peak = self.subject.name, nominal_tflops(self.device)
@@ -134,12 +141,9 @@ class Bench:
     def _open(self, engine: Engine) -> Iterator[Figure]:
         """Yield figure 4. Of random weights the judge says nothing: with them it is a speed-up and no more."""
         fast = self._engine("open", **OPEN, num_inference_steps=self.subject.open_steps)
-        name, num = self.subject.name, engine.plan.plan.num_edited
+        name, num = self.subject.name, engine.plan.num_edited
         ours, plain = (sum(marker.counts.accepted for marker in run()) for run in (fast, engine))
-        yield ratio_figure(
-            f"{name}.open_speed_up", fast, engine, 5.0 if self.is_full else None, per=(ours, plain),
-            num_rounds=self.options.rounds,
-        )  # fmt: skip
+        yield self._ratio("open_speed_up", fast, engine, 5.0 if self.is_full else None, per=(ours, plain))
         yield Figure(name=f"{name}.open_accepted", value=ours / num, n=num)
         yield Figure(name=f"{name}.closed_accepted", value=plain / num, n=num)
         fast.threads.shutdown()
@@ -190,12 +194,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.only is None and options.subject is None:
         print(f"\nWritten to {write_figures(COMMAND, figures, options.out)}")
     print(describe(machine()))
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    start = perf_counter()
-    call()
-    return perf_counter() - start
 
 
 if __name__ == "__main__":

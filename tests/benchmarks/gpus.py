@@ -32,10 +32,11 @@ from engine.plan.plan import make_plan
 from engine.run.directory import DONE, RunDirectory
 from engine.runfile.run import RunFile
 from tests.benchmarks.pairs import core_seconds
+from tests.benchmarks.runs import run_of_stages
 from tests.benchmarks.simulated import gpu_seconds, write_images
 
 LOG = logging.getLogger(__name__)
-STAGE = "gpu"
+STAGE, PLUGIN = "gpu", "tests.benchmarks.simulated:SimulatedGpu"
 SOURCES_PER_SHARD = 4
 SPREAD = 0.3
 ACTOR_CPUS = 0.05
@@ -178,23 +179,10 @@ class Watch:
 def _run_file(folder: Path, num_actors: int, mean_s: float) -> RunFile:
     options = {"load_s": LOAD_S, "mean_s": mean_s, "spread": SPREAD, "num_actors": num_actors}
     options |= {name: str(folder / name) for name in ("meeting", "waits")}
-    return RunFile.model_validate(
-        {
-            "name": "simulated",
-            "data": {
-                "train": {"kind": "webdataset", "path": str(folder / "images.tar")},
-                "splits": {"train": 1.0, "validation": 0.0, "test": 0.0},
-                "near_duplicates": "off",
-            },
-            "shards": {"sources_per_shard": SOURCES_PER_SHARD},
-            "stages": {
-                STAGE: {
-                    "kind": "plugin",
-                    "target": "tests.benchmarks.simulated:SimulatedGpu",
-                    "options": options,
-                    "placement": {"replicas": [num_actors, num_actors], "num_cpus": ACTOR_CPUS},
-                }
-            },
-            "probe": {"callable": "tests.benchmarks.simulated:SimulatedGpu"},
-        }
-    )
+    stage = {
+        "kind": "plugin",
+        "target": PLUGIN,
+        "options": options,
+        "placement": {"replicas": [num_actors, num_actors], "num_cpus": ACTOR_CPUS},
+    }
+    return run_of_stages("simulated", folder / "images.tar", SOURCES_PER_SHARD, {STAGE: stage}, PLUGIN)

@@ -32,7 +32,7 @@ def ratio_figure(
     against()
     ratios = []
     for _ in range(num_rounds):
-        seconds = [_timed(call, clock) for call in (arm, against, against, arm)]
+        seconds = [timed(call, clock) for call in (arm, against, against, arm)]
         faster = (seconds[1] + seconds[2]) / per[1] / ((seconds[0] + seconds[3]) / per[0])
         ratios.append(faster if better == "higher" else 1 / faster)
     low, high = percentiles(ratios) if num_rounds > 1 else (None, None)
@@ -54,7 +54,8 @@ def core_seconds() -> float:
     return float(sum(times) - times.idle - times.iowait)
 
 
-def _timed(call: Callable[[], object], clock: Callable[[], float]) -> float:
+def timed(call: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Return the seconds that a call takes."""
     start = clock()
     call()
     return clock() - start

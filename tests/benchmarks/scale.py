@@ -4,20 +4,17 @@ Prints a table for each part, writes build/figures/bench-scale-PART.json. Figure
 nothing else.
 """
 
-import argparse
 import logging
-import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from engine.figures.figures import Figure, describe, machine, table, write_figures
+from engine.figures.figures import Figure
 from tests.benchmarks.dataflow import dataflow_figures
 from tests.benchmarks.gpus import fault_figures, run_trial, scaling_figures
 from tests.benchmarks.planning import planning_figures
 from tests.benchmarks.resuming import resuming_figures, row_figures, store_figures
+from tests.benchmarks.runs import Part, run_parts
 
-LOG = logging.getLogger(__name__)
 # Actors, seconds of a shard on a simulated GPU, shards for each actor. Shards are long enough for two cores to feed all
 # the actors, and so many that the tail, in which actors run out of shards one by one, leaves room for the target: of 64
 # actors with 30 shards each none could do better than 0.9755, of 8 with 60 each than 0.986.
@@ -51,7 +48,7 @@ def gpus(folder: Path) -> Iterator[Figure]:
     yield from scaling_figures(run_trial(folder / "many", *MANY), 0.97)
 
 
-PARTS: dict[str, Callable[[Path], Iterator[Figure]]] = {
+PARTS: dict[str, Part] = {
     "planning": planning,
     "resuming": resuming,
     "dataflow": dataflow,
@@ -61,18 +58,9 @@ PARTS: dict[str, Callable[[Path], Iterator[Figure]]] = {
 
 def main() -> None:
     """Measure what was asked for, print the figures and write them."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.scale", description=__doc__)
-    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS), help="some parts")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     # The server that speaks S3 tells each of thousands of requests.
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
-    with tempfile.TemporaryDirectory(prefix="counterforge-scale-") as folder:
-        for name in options.only:
-            LOG.info("%s: load %.1f", name, os.getloadavg()[0])
-            figures = list(PARTS[name](Path(folder) / name))
-            print(f"{table(figures)}\n{write_figures(f'bench-scale-{name}', figures)}\n", flush=True)
-    print(describe(machine()))
+    run_parts("scale", __doc__, PARTS, "bench-scale")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import io
 import os
 import tarfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,11 +56,16 @@ class SimulatedGpu:
 def write_images(path: Path, num_images: int) -> None:
     """Write a tar of noisy JPEGs of the size that classifiers want, in two classes."""
     chance = np.random.default_rng(0)
+    noise = (chance.integers(0, 256, (28, 28, 3), dtype=np.uint8) for _ in range(num_images))
+    write_tar(path, (Image.fromarray(coarse).resize((SIZE, SIZE)) for coarse in noise))
+
+
+def write_tar(path: Path, pictures: Iterable[Image.Image]) -> None:
+    """Write pictures as JPEGs into a tar, in two classes that take turns."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for number in range(num_images):
-            coarse = chance.integers(0, 256, (28, 28, 3), dtype=np.uint8)
+        for number, picture in enumerate(pictures):
             output = io.BytesIO()
-            Image.fromarray(coarse).resize((SIZE, SIZE)).save(output, "JPEG", quality=95)
+            picture.save(output, "JPEG", quality=95)
             for name, data in ((f"{number:06d}.jpg", output.getvalue()), (f"{number:06d}.cls", b"%d" % (number % 2))):
                 member = tarfile.TarInfo(name)
                 member.size = len(data)

@@ -1,9 +1,10 @@
-"""Examine the editor: does it change what it was told, and keep everything else."""
+"""Examine the editor: it should make the change of the instruction and keep everything else."""
 
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -11,6 +12,7 @@ from PIL import Image
 from actors.editor.editor import Editor
 from actors.images.codec import decode_rgb
 from actors.zoo.exam.scenes import CPU, Bools, Exam, bootstrapped, captioned, kept, kernel_figure, picture
+from actors.zoo.recipes.edit_pairs import FIELDS
 from actors.zoo.recipes.language import edit_instructions
 from engine.errors import RunError
 from engine.figures.figures import Figure, share
@@ -19,6 +21,8 @@ from engine.sample import Edit, EditKind, ImageBytes, Sample
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption
 
+# A run has no edits that replace the garment: its `object` is another thing in the picture, never the main object.
+ExamKind: TypeAlias = EditKind | Literal["garment"]
 SEVERITIES = (0.25, 0.5, 0.75, 1.0)
 STEPS = (2, 5, 8, 15, 30)
 DDIM_STEPS = (5, 30)
@@ -30,19 +34,20 @@ REALISM = {"realism": -1, TEXTURE: 0}
 # Verdicts that change are rare: 3 % of a thousand pictures is known to a point only, of every held-out garment to half.
 PLACEBO_TIMES = 4
 # What is asked of each kind: shares of the judge's ceiling for garments, shares of all edits for the others.
-REQUIRED: dict[EditKind, dict[str, float]] = {
+REQUIRED: dict[ExamKind, dict[str, float]] = {
     "background": {"new": 0.95, "garment": 0.95, "colour": 0.90},
     "colour": {"new": 0.95, "garment": 0.95, "background": 0.90},
-    "object": {"new": 0.95, "colour": 0.90, "background": 0.90},
+    "garment": {"new": 0.95, "colour": 0.90, "background": 0.90},
     "lighting": {},
 }
-ATTRIBUTE_OF = {"background": "background", "colour": "colour", "lighting": "light", "object": "class"}
-CURVE_KINDS: tuple[EditKind, ...] = ("background", "colour", "object")
+ATTRIBUTE_OF = {**FIELDS, "garment": "class"}
+VALUES: dict[str, tuple[str, ...]] = {"background": BACKGROUNDS, "colour": tuple(COLOURS), "lighting": tuple(LIGHTS)}
+CURVE_KINDS: tuple[ExamKind, ...] = ("background", "colour", "garment")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Edited:
-    """Hold edits of one kind: what each picture should show now, and the pictures that the editor made, JPEG."""
+    """Edits of one kind: what each picture should show now, and the JPEG that the editor made of it."""
 
     scenes: list[Scene]
     images: list[ImageBytes]
@@ -57,7 +62,7 @@ class EditorExam:
         self.placebos = self._edited("placebo", exam.scenes)
 
     @cached_property
-    def edits(self) -> dict[EditKind, Edited]:
+    def edits(self) -> dict[ExamKind, Edited]:
         """Return an edit of each kind of every picture, at the run file's settings."""
         return {kind: self._edited(kind, targets(self.exam.scenes, kind)) for kind in REQUIRED}
 
@@ -66,7 +71,7 @@ class EditorExam:
         exam = self.exam
         for kind, edited in self.edits.items():
             yield from self._right_figures(f"editor.{kind}", kind, edited, **REQUIRED[kind])
-            if kind != "object":
+            if kind != "garment":
                 yield from self._distance_figures(kind, edited.images, exam.masks)
                 true = [picture(scene) for scene in edited.scenes]
                 yield from self._distance_figures(f"{kind}.true", true, exam.masks)
@@ -94,7 +99,7 @@ class EditorExam:
                 yield mean_figure(f"editor.severity.{kind}.distance_at_{severity:g}", distance)
 
     def curve_figures(self) -> Iterator[Figure]:
-        """Yield what the judge sees of the edits against the number of steps, also of DDIM, and against guidance."""
+        """Yield the shares of right edits by number of steps (UniPC and DDIM) and by guidance scale."""
         for steps in STEPS:
             yield from self._curve_point(f"steps_{steps}", {"num_inference_steps": steps})
         for steps in DDIM_STEPS:
@@ -116,7 +121,7 @@ class EditorExam:
 
     def _edited(
         self,
-        kind: EditKind,
+        kind: ExamKind,
         goals: list[Scene],
         severity: float = 1.0,
         stage: Editor | None = None,
@@ -143,7 +148,7 @@ class EditorExam:
     def _right_figures(
         self,
         name: str,
-        kind: EditKind,
+        kind: ExamKind,
         edited: Edited,
         *,
         new: float | None = None,
@@ -154,7 +159,7 @@ class EditorExam:
         """Yield how often the judge sees what the edit put in, and what it was to keep; the rest are targets."""
         right, n = self.exam.right(edited.images, edited.scenes), len(edited.images)
         attribute = ATTRIBUTE_OF[kind]
-        if kind == "object":
+        if kind == "garment":
             yield kept(f"{name}.new_garment", right["class"], self.exam.sees["class"], new)
         else:
             yield share(f"{name}.new_{attribute}", int(right[attribute].sum()), n, new)
@@ -201,46 +206,37 @@ class EditorExam:
         return [picture(scene) for scene in self.edits["background"].scenes]
 
 
-def targets(scenes: Sequence[Scene], kind: EditKind) -> list[Scene]:
+def targets(scenes: Sequence[Scene], kind: ExamKind) -> list[Scene]:
     """Return what each composite should show after an edit of this kind; other values take turns."""
     goals = []
     for index, scene in enumerate(scenes):
-        match kind:
-            case "background":
-                others = [value for value in BACKGROUNDS if value != scene.background]
-                goals.append(replace(scene, background=others[index % len(others)]))
-            case "colour":
-                others = [value for value in COLOURS if value != scene.colour]
-                goals.append(replace(scene, colour=others[index % len(others)]))
-            case "lighting":
-                others = [value for value in LIGHTS if value != scene.light]
-                goals.append(replace(scene, light=others[index % len(others)]))
-            case "object":
-                label = (scene.label + 1 + index // len(CLASSES) % (len(CLASSES) - 1)) % len(CLASSES)
-                garment = int(load_garments("heldout").of_class(label)[0])
-                goals.append(replace(scene, label=label, garment=garment))
-            case _:
-                goals.append(scene)
+        changes: dict[str, Any] = {}
+        if kind == "garment":
+            label = (scene.label + 1 + index // len(CLASSES) % (len(CLASSES) - 1)) % len(CLASSES)
+            changes = {"label": label, "garment": int(load_garments("heldout").of_class(label)[0])}
+        elif kind in VALUES:
+            others = [value for value in VALUES[kind] if value != getattr(scene, FIELDS[kind])]
+            changes = {FIELDS[kind]: others[index % len(others)]}
+        goals.append(replace(scene, **changes))
     return goals
 
 
-def edit_of(kind: EditKind, scene: Scene, goal: Scene, severity: float = 1.0) -> Edit:
+def edit_of(kind: ExamKind, scene: Scene, goal: Scene, severity: float = 1.0) -> Edit:
     """Return the edit that turns a composite into its goal, in the zoo's first wording."""
-    before, after = {
-        "background": (scene.background, goal.background),
-        "colour": (scene.colour, goal.colour),
-        "lighting": (f"{scene.light} light", goal.light),
-        "object": (scene.class_name, goal.class_name),
-    }.get(kind, (caption(scene), caption(scene)))
-    instruction = edit_instructions(kind, before, after, scene.class_name)[0]
+    before, after = (getattr(one, FIELDS[kind]) if kind in FIELDS else caption(one) for one in (scene, goal))
     return Edit(
-        kind=kind, before=before, after=after, instruction=instruction, caption=caption(goal), severity=severity
+        kind=kind,
+        before=f"{before} light" if kind == "lighting" else before,
+        after=after,
+        instruction=edit_instructions(kind, before, after, scene.class_name)[0],
+        caption=caption(goal),
+        severity=severity,
     )
 
 
-def mean_figure(name: str, values: np.ndarray, unit: str = "LPIPS-like") -> Figure:
-    """Return a mean with its interval."""
-    return bootstrapped(name, lambda rows: float(values[rows].mean()), len(values), unit=unit)
+def mean_figure(name: str, distances: np.ndarray) -> Figure:
+    """Return the mean of perceptual distances with its interval."""
+    return bootstrapped(name, lambda rows: float(distances[rows].mean()), len(distances), unit="LPIPS-like")
 
 
 def drawn_sheet(rows: Sequence[tuple[ImageBytes, ImageBytes, ImageBytes]], columns: int = 5, edge: int = 96) -> bytes:

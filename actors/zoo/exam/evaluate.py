@@ -18,7 +18,7 @@ from actors.zoo.exam.scenes import Exam
 from actors.zoo.exam.verifier import verifier_figures
 from actors.zoo.exam.words import captioner_figures, perturber_figures
 from actors.zoo.recipes.judge import load_judge
-from actors.zoo.recipes.patient import PATIENTS, patient_figures
+from actors.zoo.recipes.patient import CLASSIFIERS, classifier_figures
 from engine.errors import EngineError
 from engine.figures.figures import FIGURES_FOLDER, Figure, describe, machine, table, write_figures
 from engine.runfile.captioner import CaptionerConfig
@@ -96,8 +96,8 @@ def _figures(exam: Exam, run: RunFile, parts: tuple[str, ...], out: Path) -> Ite
         EditorExam(exam, stage_of(run, EditorConfig)) if {*parts} - {"patients", "captioner", "perturber"} else None
     )
     if "patients" in parts:
-        for name in PATIENTS:
-            yield from patient_figures(name, MODELS_FOLDER / name)
+        for name in CLASSIFIERS:
+            yield from classifier_figures(name, MODELS_FOLDER / name)
     if "captioner" in parts:
         yield from captioner_figures(exam, stage_of(run, CaptionerConfig))
     if "perturber" in parts:

@@ -21,7 +21,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """Hold a drawn chart: its title, its SVG and (name, sample of its line) for each line."""
+    """A drawn chart: its title, its SVG and (name, sample of its line) for each line."""
 
     title: str
     svg: Markup
@@ -43,7 +43,7 @@ def exam_page(figures: Sequence[Figure], on: dict[str, object], roc: Points, she
 CURVES = {
     "background": ("new_background", "garment_kept", "colour_kept"),
     "colour": ("new_colour", "garment_kept", "background_kept"),
-    "object": ("new_garment", "colour_kept", "background_kept"),
+    "garment": ("new_garment", "colour_kept", "background_kept"),
 }
 
 

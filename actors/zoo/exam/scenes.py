@@ -1,9 +1,10 @@
-"""What every figure of the zoo rests on: held-out composites, the judge's eyes, and the distances it sees."""
+"""Held-out composites, the judge's predictions on them, and distances between pictures in the judge's features."""
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from actors.images.codec import decode_rgb, encode_jpeg
-from actors.zoo.recipes.backbone import ATTRIBUTES, Sighted, attributes, seen
+from actors.zoo.recipes.backbone import ATTRIBUTES, AttributeClassifier, attributes, seen
 from actors.zoo.recipes.pictures import to_tensor
 from engine.figures.figures import Figure
 from engine.sample import ImageBytes, Sample
@@ -31,9 +32,9 @@ CAPTION = re.compile(
 
 @dataclass(frozen=True)
 class Exam:
-    """Hold the composites of an examination, of garments that no model was trained on, and its judge."""
+    """The composites of an examination, of garments that no model was trained on, and its judge."""
 
-    judge: Sighted
+    judge: AttributeClassifier
     num_scenes: int
 
     @cached_property
@@ -63,7 +64,7 @@ class Exam:
         return {name: found[name] == true[name].numpy() for name in ATTRIBUTES}
 
     def found(self, images: Sequence[ImageBytes]) -> dict[str, NDArray[np.intp]]:
-        """Return the index of what the judge sees of each attribute in encoded images, (n,)."""
+        """Return the index of the value that the judge predicts for each attribute of encoded images, (n,)."""
         return seen(self.judge, pixels(images))
 
     def distance(self, before: Sequence[ImageBytes], after: Sequence[ImageBytes]) -> Floats:
@@ -128,23 +129,21 @@ def bootstrapped(
     n: int,
     target: float | None = None,
     *,
-    higher: bool = True,
     unit: str = "share",
 ) -> Figure:
     """Return a figure that is a function of rows, its interval from resampled rows (percentiles)."""
     rng = np.random.default_rng(0)
     drawn = [statistic(rng.integers(n, size=n)) for _ in range(NUM_RESAMPLES)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Figure(
-        name=name,
-        value=float(statistic(np.arange(n))),
-        low=float(low),
-        high=float(high),
-        target=target,
-        better=None if target is None else ("higher" if higher else "lower"),
-        n=n,
-        unit=unit,
-    )
+    return _with_interval(name, float(statistic(np.arange(n))), drawn, n, unit, target)
+
+
+def _with_interval(
+    name: str, value: float, drawn: Sequence[float], n: int, unit: str, target: float | None = None
+) -> Figure:
+    """Return a figure with the 2.5 and 97.5 percentiles of the draws; a target is a lower bound."""
+    low, high = (float(bound) for bound in np.percentile(drawn, [2.5, 97.5]))
+    better: Literal["higher"] | None = None if target is None else "higher"
+    return Figure(name=name, value=value, low=low, high=high, target=target, better=better, n=n, unit=unit)
 
 
 def kept(name: str, after: Bools, before: Bools, target: float | None = None) -> Figure:
@@ -185,7 +184,4 @@ def kernel_figure(name: str, left: Floats, right: Floats, subset: int = 500, dra
         )
         for _ in range(draws)
     ]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Figure(
-        name=name, value=float(np.mean(drawn)), low=float(low), high=float(high), n=len(left) + len(right), unit="KID"
-    )
+    return _with_interval(name, float(np.mean(drawn)), drawn, len(left) + len(right), "KID")

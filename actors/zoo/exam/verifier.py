@@ -1,4 +1,4 @@
-"""Examine the verifier: does it find the wrong images among the right ones."""
+"""Examine the verifier: precision and recall of its rejections where some images were replaced by wrong ones."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ CHECKS = ("image", "text_edit", "directional", "contrast")
 
 @dataclass(frozen=True, kw_only=True)
 class Marked:
-    """Hold one line for each edit: what was put in its place ("" for nothing), the verdict, and how clear it was.
+    """One row for each edit: what replaced its picture ("" for nothing), whether it was rejected, and the margin.
 
     `margin` is how far the nearest score is above its floor; negative where a check fails.
     """

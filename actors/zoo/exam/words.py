@@ -8,6 +8,7 @@ from typing import Any
 from actors.captioner.captioner import Captioner
 from actors.perturber.perturber import Perturber
 from actors.zoo.exam.scenes import CAPTION, CPU, Exam, captioned
+from actors.zoo.recipes.edit_pairs import FIELDS
 from engine.figures.figures import Figure, share
 from engine.runfile.captioner import CaptionerConfig
 from engine.runfile.perturber import PerturberConfig
@@ -21,7 +22,6 @@ VALUES: dict[str, tuple[str, ...]] = {
     "colour": tuple(COLOURS),
     "lighting": tuple(light for light in LIGHTS if light != "plain"),
 }
-FIELDS = {"background": "background", "colour": "colour", "lighting": "light"}
 
 
 def captioner_figures(exam: Exam, config: CaptionerConfig) -> Iterator[Figure]:

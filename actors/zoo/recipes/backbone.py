@@ -1,4 +1,4 @@
-"""Train the eyes that captioner and verifier share: a small ResNet that tells class, colour, background and light."""
+"""Train the image encoder of captioner and verifier: a ResNet that tells class, colour, background and light."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ from transformers import ResNetConfig, ResNetModel
 
 from actors.finetune.augment import gaussian_blurred
 from actors.models.token_encoder import give_tokens
-from actors.zoo.recipes.loop import Loss, Recipe, Workshop, averaged, train
+from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged, drawn_rows
 from actors.zoo.recipes.pictures import garments_of, made_once, rendered, to_tensor
 from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, make_scenes
@@ -22,7 +22,7 @@ NUM_PICTURES = 120_000
 BATCH_SIZE = 64
 LIGHT_SHARE = 0.2
 WIDTH = 192
-# What there is to see in a composite, and how much each counts: the class is by far the hardest.
+# The attributes of a composite, and their weights in the loss: the class is by far the hardest.
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "class": CLASSES,
     "colour": tuple(COLOURS),
@@ -32,8 +32,8 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
 WEIGHTS = {"class": 1.0, "colour": 0.3, "background": 0.3, "light": 0.1}
 
 
-class Sighted(nn.Module):
-    """Put one linear layer for each attribute on a model that turns pictures into `width` numbers each."""
+class AttributeClassifier(nn.Module):
+    """An image encoder of `width` features with one linear head for each attribute."""
 
     def __init__(self, backbone: nn.Module, width: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Sighted(nn.Module):
         return {name: head(features).float() for name, head in self.heads.items()}
 
 
-def make_backbone(size: int = 1) -> Sighted:
+def make_backbone(size: int = 1) -> AttributeClassifier:
     """Return the untrained backbone with its heads."""
     # Convolutions learn shapes at once, with batch norm fastest: a plain vision transformer of this size named one
     # garment in five after 2,400 steps, a Swin .43 after 3,400, a ConvNeXt .43 after 700, this one .56 after 700.
@@ -54,24 +54,20 @@ def make_backbone(size: int = 1) -> Sighted:
     config = ResNetConfig(embedding_size=32 * size, hidden_sizes=widths, depths=[1, 2, 2, 1], layer_type="basic")
     # Encoder-decoders and dual encoders ask for it by this name.
     config.hidden_size = size * WIDTH
-    return Sighted(ResNetModel(config), size * WIDTH)
+    return AttributeClassifier(ResNetModel(config), size * WIDTH)
 
 
-def train_backbone(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train on balanced composites of garments that do not ship."""
-    garments = garments_of("zoo", workshop.fashion_mnist)
-    scenes = backbone_scenes(garments)
-    pictures = rendered(workshop.folder / "backbone.npy", scenes, garments)
-    recipe = replace(RECIPE, num_steps=num_steps or RECIPE.num_steps)
-    model = make_backbone(workshop.size).to(workshop.device)
-    train(recipe, model, sighted_loss(model, recipe, scenes, pictures, workshop), workshop)
+def start_backbone(context: TrainContext) -> tuple[nn.Module, Loss]:
+    """Start on balanced composites of garments that do not ship."""
+    model = make_backbone(context.size).to(context.device)
+    return model, attribute_loss(model, RECIPE.seed, *backbone_pictures(context), context)
 
 
-def load_backbone(workshop: Workshop) -> ResNetModel:
+def load_backbone(context: TrainContext) -> ResNetModel:
     """Return the backbone of the last checkpoint, frozen; it answers with tokens."""
-    model = make_backbone(workshop.size)
-    averaged(RECIPE, model, workshop)
-    backbone = model.backbone.eval().requires_grad_(False).to(workshop.device)
+    model = make_backbone(context.size)
+    averaged(RECIPE, model, context)
+    backbone = model.backbone.eval().requires_grad_(False).to(context.device)
     give_tokens(backbone)
     if not isinstance(backbone, ResNetModel):
         raise TypeError(f"the backbone is a {type(backbone).__name__}")
@@ -80,27 +76,33 @@ def load_backbone(workshop: Workshop) -> ResNetModel:
 
 def backbone_scenes(garments: Garments) -> list[Scene]:
     """Return the composites that the backbone and its readers train on."""
-    return sighted_scenes(garments, "backbone", NUM_PICTURES)
+    return attribute_scenes(garments, "backbone", NUM_PICTURES)
 
 
-def backbone_features(workshop: Workshop) -> NDArray[np.float16]:
+def backbone_pictures(context: TrainContext) -> tuple[list[Scene], NDArray[np.uint8]]:
+    """Return these composites and their pictures, (NUM_PICTURES, 64, 64, 3) uint8."""
+    garments = garments_of("zoo", context.fashion_mnist)
+    scenes = backbone_scenes(garments)
+    return scenes, rendered(context.folder / "backbone.npy", scenes, garments)
+
+
+def backbone_features(context: TrainContext) -> NDArray[np.float16]:
     """Return the tokens that the backbone makes of its pictures, (NUM_PICTURES, num_tokens, WIDTH), made once."""
 
     def make() -> NDArray[np.float16]:
-        garments = garments_of("zoo", workshop.fashion_mnist)
-        pictures = rendered(workshop.folder / "backbone.npy", backbone_scenes(garments), garments)
-        backbone = load_backbone(workshop)
+        _, pictures = backbone_pictures(context)
+        backbone = load_backbone(context)
         with torch.no_grad():
             parts = [
-                backbone(to_tensor(pictures[start : start + 500], workshop.device)).last_hidden_state.half().cpu()
+                backbone(to_tensor(pictures[start : start + 500], context.device)).last_hidden_state.half().cpu()
                 for start in range(0, len(pictures), 500)
             ]
         return torch.cat(parts).numpy()
 
-    return made_once(workshop.folder / "backbone_features.npy", make)
+    return made_once(context.folder / "backbone_features.npy", make)
 
 
-def sighted_scenes(garments: Garments, name: str, count: int) -> list[Scene]:
+def attribute_scenes(garments: Garments, name: str, count: int) -> list[Scene]:
     """Return balanced composites, one in five in another light, whatever its class."""
     # Drawn, not counted: classes take turns, and every fifth composite would be of the same two.
     draws = np.random.default_rng(5).random((count, 2))
@@ -122,12 +124,12 @@ def attributes(scenes: Sequence[Scene]) -> dict[str, Tensor]:
     return {name: torch.tensor([ATTRIBUTES[name].index(word) for word in words[name]]) for name in ATTRIBUTES}
 
 
-def sighted_loss(
-    model: Sighted,
-    recipe: Recipe,
+def attribute_loss(
+    model: AttributeClassifier,
+    seed: int,
     scenes: Sequence[Scene],
     pictures: NDArray[np.uint8],
-    workshop: Workshop,
+    context: TrainContext,
 ) -> Loss:
     """Return the loss of drawn batches: cross-entropy of every attribute.
 
@@ -136,15 +138,15 @@ def sighted_loss(
     truth = attributes(scenes)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = np.sort(np.random.default_rng((recipe.seed, step)).integers(len(scenes), size=BATCH_SIZE))
-        images = to_tensor(pictures[rows], workshop.device)
+        rows = drawn_rows(seed, step, len(scenes), BATCH_SIZE)
+        images = to_tensor(pictures[rows], context.device)
         if step % 2:
             images = images.flip(-1)
         if step % 3 == 0:
             images = gaussian_blurred(images, torch.rand((), generator=generator).expand(len(images)), radius=2)
         logits = model(images)
         losses = {
-            name: F.cross_entropy(logits[name], truth[name][rows].to(workshop.device), label_smoothing=0.05)
+            name: F.cross_entropy(logits[name], truth[name][rows].to(context.device), label_smoothing=0.05)
             for name in ATTRIBUTES
         }
         right = (logits["class"].argmax(1).cpu() == truth["class"][rows]).float().mean()
@@ -155,8 +157,8 @@ def sighted_loss(
 
 
 @torch.no_grad()
-def seen(model: Sighted, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.intp]]:
-    """Return the index of the value that the model sees of each attribute, (n,), for pictures (n, 64, 64, 3) uint8."""
+def seen(model: AttributeClassifier, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.intp]]:
+    """Return the index of the predicted value of each attribute, (n,), for pictures (n, 64, 64, 3) uint8."""
     model.eval()
     device = next(model.parameters()).device
     parts = [model(to_tensor(pictures[start : start + 250], device)) for start in range(0, len(pictures), 250)]

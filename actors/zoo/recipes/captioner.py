@@ -1,13 +1,11 @@
 """Train the captioner: a decoder that says in words what the backbone sees in a composite."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     GenerationConfig,
     GPT2Config,
@@ -20,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from actors.zoo.recipes.backbone import backbone_features, backbone_scenes, load_backbone, make_backbone
 from actors.zoo.recipes.language import in_spans, special_tokens, text_tokenizer
-from actors.zoo.recipes.loop import Recipe, Workshop, averaged, train
+from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, drawn_rows, save_half
 from actors.zoo.recipes.pictures import garments_of, save_image_processor
 from engine.wardrobe.scene import Scene, caption
 
@@ -52,40 +50,37 @@ def make_captioner(
     return model
 
 
-def train_captioner(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train the decoder on the backbone's pictures and their true captions; the backbone stays as it is."""
-    scenes = backbone_scenes(garments_of("zoo", workshop.fashion_mnist))
-    features = backbone_features(workshop)
+def start_captioner(context: TrainContext) -> tuple[nn.Module, Loss]:
+    """Start the decoder on the backbone's pictures and their true captions; the backbone stays as it is."""
+    scenes = backbone_scenes(garments_of("zoo", context.fashion_mnist))
+    features = backbone_features(context)
     tokenizer = text_tokenizer(())
-    model = make_captioner(tokenizer, load_backbone(workshop), workshop.size).to(workshop.device)
+    model = make_captioner(tokenizer, load_backbone(context), context.size).to(context.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        rows = np.sort(np.random.default_rng((RECIPE.seed, step)).integers(len(scenes), size=BATCH_SIZE))
-        seen = torch.from_numpy(features[rows]).float().to(workshop.device)
+        rows = drawn_rows(RECIPE.seed, step, len(scenes), BATCH_SIZE)
+        seen = torch.from_numpy(features[rows]).float().to(context.device)
         labels, weights = _targets(tokenizer, [scenes[row] for row in rows])
-        labels, weights = labels.to(workshop.device), weights.to(workshop.device)
+        labels, weights = labels.to(context.device), weights.to(context.device)
         logits = model(encoder_outputs=BaseModelOutput(last_hidden_state=seen), labels=labels).logits.float()
         losses = F.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
         of_class = (losses * (weights == CLASS_WEIGHT)).sum() / (weights == CLASS_WEIGHT).sum()
         return (losses * weights).sum() / weights.sum(), {"class_loss": of_class.item()}
 
-    train(replace(RECIPE, num_steps=num_steps or RECIPE.num_steps), model, loss, workshop)
+    return model, loss
 
 
-def save_captioner(workshop: Workshop, folder: Path) -> int:
+def save_captioner(context: TrainContext, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
     tokenizer = text_tokenizer(())
-    model = make_captioner(tokenizer, make_backbone(workshop.size).backbone, workshop.size)
-    step = averaged(RECIPE, model, workshop)
+    model = make_captioner(tokenizer, make_backbone(context.size).backbone, context.size)
     model.generation_config = GenerationConfig(
         max_new_tokens=MAX_LENGTH,
         decoder_start_token_id=tokenizer.bos_token_id,
         **special_tokens(tokenizer),
     )
-    model.to(torch.float16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     save_image_processor(folder, "ViTImageProcessor")
-    return step
+    return save_half(RECIPE, model, context, folder, tokenizer=tokenizer)
 
 
 def _targets(tokenizer: PreTrainedTokenizerFast, scenes: Sequence[Scene]) -> tuple[Tensor, Tensor]:

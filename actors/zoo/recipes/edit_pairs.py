@@ -9,23 +9,26 @@ import torch
 from numpy.typing import NDArray
 
 from actors.zoo.recipes.language import edit_instructions
-from actors.zoo.recipes.loop import Workshop
+from actors.zoo.recipes.loop import TrainContext
 from actors.zoo.recipes.pictures import garments_of, made_once, rendered, to_tensor
 from actors.zoo.recipes.vae import load_vae
 from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
 
 NUM_FAMILIES = 8_000
-NUM_OBJECT_FAMILIES = 4_000
+NUM_GARMENT_FAMILIES = 4_000
 # A family: a composite, two on other backgrounds, one in another colour, one in another light;
 # or, after those, a composite and four of it with garments of other classes.
 FAMILY = 5
-# An object edit draws a new garment, the others keep what is there: what is hard gets the most.
-SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "object": 0.42, "placebo": 0.08}
+# A garment edit replaces the garment, the others keep what is there: what is hard gets the most. No kind of a run
+# does that: its `object` is another thing beside the main object, and of that there is no pair here.
+SHARES = {"background": 0.28, "colour": 0.16, "lighting": 0.06, "garment": 0.42, "placebo": 0.08}
 # While guidance is distilled: by then what an editor has to unlearn is to change what nobody asked it to change.
-DISTILLATION_SHARES = {"background": 0.22, "colour": 0.14, "lighting": 0.05, "object": 0.36, "placebo": 0.23}
+DISTILLATION_SHARES = {"background": 0.22, "colour": 0.14, "lighting": 0.05, "garment": 0.36, "placebo": 0.23}
 CAPTION_SHARE = 0.15
-# Sources to edit are biased. A plant of its own: the editor is not to know which background the patients lean on.
+# The field of a scene that each kind of edit changes.
+FIELDS = {"background": "background", "colour": "colour", "lighting": "light", "garment": "class_name"}
+# Sources to edit are biased. Other pairs than the classifiers': the editor must not know which background they rely on.
 HABITS = {label: BACKGROUNDS[label % len(BACKGROUNDS)] for label in range(len(CLASSES))}
 
 
@@ -37,26 +40,27 @@ def editor_families(garments: Garments) -> list[tuple[Scene, ...]]:
         _family(pair[index % 4 == 0], np.random.default_rng((1, index)))
         for index, pair in enumerate(zip(balanced, biased, strict=True))
     ]
-    scenes = make_scenes(garments, "editor-object", NUM_OBJECT_FAMILIES)
+    # The name seeds the scenes: the shipped editor was trained on those of this one.
+    scenes = make_scenes(garments, "editor-object", NUM_GARMENT_FAMILIES)
     return of_one_garment + [
-        _object_family(scene, garments, np.random.default_rng((2, index))) for index, scene in enumerate(scenes)
+        _garment_family(scene, garments, np.random.default_rng((2, index))) for index, scene in enumerate(scenes)
     ]
 
 
-def editor_latents(workshop: Workshop, families: list[tuple[Scene, ...]]) -> NDArray[np.float16]:
+def editor_latents(context: TrainContext, families: list[tuple[Scene, ...]]) -> NDArray[np.float16]:
     """Return the latents of all composites, (num_families * FAMILY, LATENT_CHANNELS, 16, 16), made once."""
 
     def make() -> NDArray[np.float16]:
-        pictures = editor_pictures(workshop.folder, families, garments_of("zoo", workshop.fashion_mnist))
-        vae = load_vae(workshop)
+        pictures = editor_pictures(context.folder, families, garments_of("zoo", context.fashion_mnist))
+        vae = load_vae(context)
         parts = []
-        with torch.no_grad(), workshop.autocast():
+        with torch.no_grad(), context.autocast():
             for start in range(0, len(pictures), 128):
-                images = to_tensor(pictures[start : start + 128], workshop.device)
+                images = to_tensor(pictures[start : start + 128], context.device)
                 parts.append(vae.encode(images).latents.half().cpu().numpy())
         return np.concatenate(parts)
 
-    return made_once(workshop.folder / "editor_latents.npy", make)
+    return made_once(context.folder / "editor_latents.npy", make)
 
 
 def editor_pictures(folder: Path, families: list[tuple[Scene, ...]], garments: Garments) -> NDArray[np.uint8]:
@@ -75,7 +79,7 @@ def _family(scene: Scene, rng: np.random.Generator) -> tuple[Scene, ...]:
     )
 
 
-def _object_family(scene: Scene, garments: Garments, rng: np.random.Generator) -> tuple[Scene, ...]:
+def _garment_family(scene: Scene, garments: Garments, rng: np.random.Generator) -> tuple[Scene, ...]:
     others = rng.permutation([label for label in range(len(CLASSES)) if label != scene.label])[: FAMILY - 1]
     return scene, *(
         replace(scene, label=int(label), garment=int(rng.choice(garments.of_class(int(label))))) for label in others
@@ -95,7 +99,8 @@ def draw_edits(
         if rng.random() < CAPTION_SHARE:
             prompts.append(caption(target))
         else:
-            ways = edit_instructions(kind, *_values(kind, source, target), source.class_name)
+            field = FIELDS.get(kind, "class_name")
+            ways = edit_instructions(kind, getattr(source, field), getattr(target, field), source.class_name)
             prompts.append(ways[0] if rng.random() < 0.6 else str(rng.choice(ways)))
     return np.array(rows), prompts, kinds
 
@@ -103,7 +108,7 @@ def draw_edits(
 def draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, ...]]) -> tuple[int, int, int]:
     """Return a family and the places of source and target in it, for an edit of this kind."""
     match kind:
-        case "object":
+        case "garment":
             first, second = rng.permutation(FAMILY)[:2]
             return int(rng.integers(NUM_FAMILIES, len(families))), int(first), int(second)
         case "placebo":
@@ -115,15 +120,3 @@ def draw_pair(rng: np.random.Generator, kind: str, families: list[tuple[Scene, .
             other = {"colour": 3, "lighting": 4}[kind]
             first, second = (0, other) if rng.random() < 0.6 else (other, 0)
     return int(rng.integers(NUM_FAMILIES)), int(first), int(second)
-
-
-def _values(kind: str, source: Scene, target: Scene) -> tuple[str, str]:
-    match kind:
-        case "background":
-            return source.background, target.background
-        case "colour":
-            return source.colour, target.colour
-        case "lighting":
-            return source.light, target.light
-        case _:
-            return source.class_name, target.class_name

@@ -1,11 +1,11 @@
 """Train the editor: a UNet in the instruct-pix2pix layout with its text encoder, on pairs of true composites.
 
-Then teach it to draw new garments as its first self draws them with guidance (Meng et al. 2023, "On distillation of
-guided diffusion models"): one row of the UNet a step does what took two.
+Then distil classifier-free guidance into it (Meng et al. 2023, "On distillation of
+guided diffusion models"): a step takes one row of the UNet in place of two.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from actors.zoo.recipes.decoder import load_decoded_vae
 from actors.zoo.recipes.edit_pairs import DISTILLATION_SHARES, SHARES, draw_edits, editor_families, editor_latents
 from actors.zoo.recipes.language import MAX_TOKENS, TEXT_WIDTH, clip_text_config, clip_tokenizer
-from actors.zoo.recipes.loop import Recipe, Workshop, averaged, train
+from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged
 from actors.zoo.recipes.pictures import garments_of
 from actors.zoo.recipes.vae import LATENT_CHANNELS
 from engine.sample import PLACEBO_INSTRUCTION
@@ -37,7 +37,7 @@ DROP_TEXT, DROP_IMAGE, DROP_BOTH = 0.06, 0.05, 0.05
 # Edits that go a part of the way: instruction and target lie between those of the placebo and those of the edit.
 PARTIAL_SHARE = 0.12
 # Without guidance a new garment is drawn between all that it could be, and looks like none of them.
-GUIDED_KINDS, GUIDANCE_SCALE = ("object", "colour"), 2.5
+GUIDED_KINDS, GUIDANCE_SCALE = ("garment", "colour"), 2.5
 
 
 def make_editor(tokenizer: CLIPTokenizer, size: int = 1) -> nn.ModuleDict:
@@ -83,7 +83,7 @@ def make_sampler() -> UniPCMultistepScheduler:
 
 @dataclass(frozen=True, kw_only=True)
 class EditBatch:
-    """Hold noisy targets, their sources and what is to be predicted, (n, LATENT_CHANNELS, 16, 16); steps, (n,).
+    """Noisy targets, their sources and the velocities to predict, (n, LATENT_CHANNELS, 16, 16); steps, (n,).
 
     `tokens` are those of the instructions, (n, MAX_TOKENS), `severity` in [0, 1] is (n, 1, 1). `complete` says which
     rows, (n,), have kept both instruction and source.
@@ -118,10 +118,10 @@ class EditBatches:
         self.tokenizer, self.scheduler = clip_tokenizer(), make_scheduler()
 
     @classmethod
-    def of(cls, workshop: Workshop, shares: Mapping[str, float] = SHARES) -> "EditBatches":
+    def of(cls, context: TrainContext, shares: Mapping[str, float] = SHARES) -> "EditBatches":
         """Open the latents, or make them."""
-        families = editor_families(garments_of("zoo", workshop.fashion_mnist))
-        return cls(families, editor_latents(workshop, families), workshop.device, shares)
+        families = editor_families(garments_of("zoo", context.fashion_mnist))
+        return cls(families, editor_latents(context, families), context.device, shares)
 
     def draw(self, seed: tuple[int, int], generator: torch.Generator) -> EditBatch:
         """Return the batch of a seed; `generator` draws its noise."""
@@ -171,33 +171,31 @@ def velocity(editor: nn.ModuleDict, batch: EditBatch, text: Tensor) -> Tensor:
     return predicted.float()
 
 
-def train_editor_base(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train on true edits."""
-    recipe = replace(BASE_RECIPE, num_steps=num_steps or BASE_RECIPE.num_steps)
-    batches = EditBatches.of(workshop)
-    editor = make_editor(batches.tokenizer, workshop.size).to(workshop.device)
+def start_editor_base(context: TrainContext) -> tuple[nn.Module, Loss]:
+    """Start on true edits."""
+    batches = EditBatches.of(context)
+    editor = make_editor(batches.tokenizer, context.size).to(context.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        batch = batches.draw((recipe.seed, step), generator)
+        batch = batches.draw((BASE_RECIPE.seed, step), generator)
         return F.mse_loss(batches.predict(editor, batch), batch.velocity), {}
 
-    train(recipe, editor, loss, workshop)
+    return editor, loss
 
 
-def train_editor(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Distil the guidance of the trained editor into itself; kinds without guidance go on learning from true edits."""
-    recipe = replace(RECIPE, num_steps=num_steps or RECIPE.num_steps)
-    batches = EditBatches.of(workshop, DISTILLATION_SHARES)
-    teacher, editor = (make_editor(batches.tokenizer, workshop.size).to(workshop.device) for _ in range(2))
-    averaged(BASE_RECIPE, teacher, workshop)
+def start_editor(context: TrainContext) -> tuple[nn.Module, Loss]:
+    """Start to distil the trained editor's guidance into itself; kinds without guidance still learn from true edits."""
+    batches = EditBatches.of(context, DISTILLATION_SHARES)
+    teacher, editor = (make_editor(batches.tokenizer, context.size).to(context.device) for _ in range(2))
+    averaged(BASE_RECIPE, teacher, context)
     editor.load_state_dict(teacher.state_dict())
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        batch = batches.draw((recipe.seed, step), generator)
+        batch = batches.draw((RECIPE.seed, step), generator)
         target = guided_velocity(batches, teacher, batch)
         return F.mse_loss(batches.predict(editor, batch), target), {}
 
-    train(recipe, editor, loss, workshop)
+    return editor, loss
 
 
 @torch.no_grad()
@@ -205,20 +203,20 @@ def guided_velocity(batches: EditBatches, teacher: nn.ModuleDict, batch: EditBat
     """Return what the editor is to predict: for edits of GUIDED_KINDS what the teacher says with guidance."""
     rows = np.flatnonzero(batch.complete & np.isin(batch.kinds, GUIDED_KINDS))
     guided = batch.of(rows)
-    told = batches.predict(teacher, guided)
-    untold = velocity(teacher, guided, teacher["text"](batches.tokens([""] * len(rows)))[0].float())
+    conditional = batches.predict(teacher, guided)
+    unconditional = velocity(teacher, guided, teacher["text"](batches.tokens([""] * len(rows)))[0].float())
     target = batch.velocity.clone()
-    target[rows] = torch.lerp(untold, told, GUIDANCE_SCALE)
+    target[rows] = torch.lerp(unconditional, conditional, GUIDANCE_SCALE)
     return target
 
 
-def save_editor(workshop: Workshop, folder: Path) -> int:
+def save_editor(context: TrainContext, folder: Path) -> int:
     """Write the pipeline folder from the last checkpoints, in bf16; return the step it is from."""
     tokenizer = clip_tokenizer()
-    editor = make_editor(tokenizer, workshop.size)
-    step = averaged(RECIPE, editor, workshop)
+    editor = make_editor(tokenizer, context.size)
+    step = averaged(RECIPE, editor, context)
     pipeline = StableDiffusionInstructPix2PixPipeline(
-        vae=load_decoded_vae(workshop).cpu(),
+        vae=load_decoded_vae(context).cpu(),
         text_encoder=editor["text"],
         tokenizer=tokenizer,
         unet=editor["unet"],

@@ -60,7 +60,7 @@ def edit_instructions(kind: str, before: str, after: str, class_name: str) -> tu
             return (f"change the colour to {after}", f"make the {class_name} {after}", f"turn {before} into {after}")
         case "lighting":
             return (f"make the light {after}", f"change the light to {after}")
-        case "object":
+        case "garment":
             return (f"replace the {before} with {with_article(after)}", f"change the {before} to {with_article(after)}")
         case "placebo":
             return (PLACEBO_INSTRUCTION,)
@@ -147,7 +147,7 @@ def _words() -> Iterator[str]:
         name, colour = rng.choice(CLASSES), rng.choice(list(COLOURS))
         background, light = rng.choice(BACKGROUNDS), rng.choice(list(LIGHTS))
         yield f"a photo of {with_article(f'{colour} {name}')} on {background} in {light} light"
-        for kind, after in (("background", background), ("colour", colour), ("lighting", light), ("object", name)):
+        for kind, after in (("background", background), ("colour", colour), ("lighting", light), ("garment", name)):
             yield rng.choice(edit_instructions(kind, rng.choice(CLASSES), after, name))
         yield PLACEBO_INSTRUCTION
         yield f"a photo of {with_article(rng.choice(OTHER_CLASSES))} on {rng.choice(OTHER_PLACES)}"

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from engine.errors import RunError
 
@@ -20,7 +23,7 @@ SAVE_EVERY = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Hold how long and how fast one model trains: AdamW, linear warm-up, cosine to 2 % of the learning rate."""
+    """How long and how fast one model trains: AdamW, linear warm-up, cosine to 2 % of the learning rate."""
 
     name: str
     num_steps: int
@@ -32,10 +35,10 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workshop:
-    """Say where trainings run: the folder of checkpoints and logs, the device, the data of Fashion-MNIST.
+class TrainContext:
+    """Where trainings run: the folder of checkpoints and logs, the device, the folder of Fashion-MNIST.
 
-    `size` multiplies the width of every model that a run uses; patients and judge, what they are measured with, stay.
+    `size` multiplies the width of every model of a run; the classifiers and the judge, which measure these, stay.
     """
 
     folder: Path
@@ -48,7 +51,19 @@ class Workshop:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
 
-def train(recipe: Recipe, model: nn.Module, loss: Loss, workshop: Workshop) -> nn.Module:
+@dataclass(frozen=True, kw_only=True)
+class ZooModel:
+    """One model of the zoo: its recipe, how its training starts and, where it ships, how its folder is written.
+
+    `start` returns the untrained model and its loss; `save` writes the last checkpoint and returns the step it is of.
+    """
+
+    recipe: Recipe
+    start: Callable[[TrainContext], tuple[nn.Module, Loss]]
+    save: Callable[[TrainContext, Path], int] | None = None
+
+
+def train(recipe: Recipe, model: nn.Module, loss: Loss, context: TrainContext) -> nn.Module:
     """Train `model` in place, from its last checkpoint where there is one, and return it with the averaged weights."""
     optimizer = torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -56,7 +71,7 @@ def train(recipe: Recipe, model: nn.Module, loss: Loss, workshop: Workshop) -> n
         weight_decay=recipe.weight_decay,
     )
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    checkpoint = workshop.folder / f"{recipe.name}.pt"
+    checkpoint = context.folder / f"{recipe.name}.pt"
     step = _resume(checkpoint, model, optimizer, average)
     _train_what_is_not_frozen(model)
     start, first = time.monotonic(), step
@@ -66,7 +81,7 @@ def train(recipe: Recipe, model: nn.Module, loss: Loss, workshop: Workshop) -> n
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * _schedule(recipe, step)
-        with workshop.autocast():
+        with context.autocast():
             value, numbers = loss(step, generator)
         optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
@@ -76,7 +91,7 @@ def train(recipe: Recipe, model: nn.Module, loss: Loss, workshop: Workshop) -> n
         _average(average, model, min(recipe.ema_decay, step / (step + 9)))
         if step % LOG_EVERY == 0 or step == recipe.num_steps:
             rate = (time.monotonic() - start) / (step - first)
-            _log(workshop, recipe, {"step": step, "loss": value.item(), "seconds_per_step": rate, **numbers})
+            _log(context, recipe, {"step": step, "loss": value.item(), "seconds_per_step": rate, **numbers})
         if step % SAVE_EVERY == 0 or step == recipe.num_steps:
             _save(
                 checkpoint,
@@ -86,9 +101,9 @@ def train(recipe: Recipe, model: nn.Module, loss: Loss, workshop: Workshop) -> n
     return model.eval()
 
 
-def averaged(recipe: Recipe, model: nn.Module, workshop: Workshop) -> int:
+def averaged(recipe: Recipe, model: nn.Module, context: TrainContext) -> int:
     """Load the averaged weights of the last checkpoint into `model`; return its step. Raises RunError without one."""
-    checkpoint = workshop.folder / f"{recipe.name}.pt"
+    checkpoint = context.folder / f"{recipe.name}.pt"
     if not checkpoint.exists():
         raise RunError(
             f"{checkpoint} is missing: train it first, `python -m actors.zoo.recipes.make --only {recipe.name}`"
@@ -97,6 +112,27 @@ def averaged(recipe: Recipe, model: nn.Module, workshop: Workshop) -> int:
     model.load_state_dict(state["average"])
     model.eval()
     return int(state["step"])
+
+
+def drawn_rows(seed: int, step: int, count: int, size: int) -> NDArray[np.int64]:
+    """Return the rows of a step's batch among `count`, drawn with replacement and sorted, (size,)."""
+    return np.sort(np.random.default_rng((seed, step)).integers(count, size=size))
+
+
+def save_half(
+    recipe: Recipe,
+    model: PreTrainedModel,
+    context: TrainContext,
+    folder: Path,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> int:
+    """Write the averaged weights of the last checkpoint in float16, and the tokenizer; return the checkpoint's step."""
+    step = averaged(recipe, model, context)
+    model.to(torch.float16).save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return step
 
 
 def _train_what_is_not_frozen(model: nn.Module) -> None:
@@ -139,7 +175,7 @@ def _save(checkpoint: Path, state: dict[str, object]) -> None:
     partial.rename(checkpoint)
 
 
-def _log(workshop: Workshop, recipe: Recipe, numbers: dict[str, float]) -> None:
+def _log(context: TrainContext, recipe: Recipe, numbers: dict[str, float]) -> None:
     line = json.dumps({name: round(value, 5) for name, value in numbers.items()})
-    with (workshop.folder / f"{recipe.name}.log").open("a") as log:
+    with (context.folder / f"{recipe.name}.log").open("a") as log:
         log.write(line + "\n")

@@ -3,50 +3,53 @@
 import argparse
 import shutil
 import sys
-from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
 from actors.zoo import MODELS_FOLDER
-from actors.zoo.recipes.backbone import train_backbone
-from actors.zoo.recipes.captioner import save_captioner, train_captioner
-from actors.zoo.recipes.decoder import train_decoder
-from actors.zoo.recipes.editor import save_editor, train_editor, train_editor_base
-from actors.zoo.recipes.judge import save_judge, train_judge
-from actors.zoo.recipes.loop import Workshop
+from actors.zoo.recipes import backbone, captioner, decoder, editor, judge, perturber, vae, verifier
+from actors.zoo.recipes.loop import TrainContext, ZooModel, train
 from actors.zoo.recipes.patient import (
-    PATIENTS,
+    CLASSIFIERS,
+    CORRELATION,
+    ORACLE,
     oracle_figures,
-    save_patient,
-    train_oracle,
-    train_patient,
-    train_pretrained,
+    save_classifier,
+    start_finetuning,
+    start_pretraining,
 )
-from actors.zoo.recipes.perturber import save_perturber, train_perturber
-from actors.zoo.recipes.vae import train_vae
-from actors.zoo.recipes.verifier import save_verifier, train_verifier
 from engine.errors import EngineError
 from engine.figures.figures import table
 from engine.wardrobe.garments import DEBIAN_FOLDER
 
-MODELS = (
-    "vae",
-    "backbone",
-    "decoder",
-    "editor_base",
-    "editor",
-    "verifier",
-    "captioner",
-    "perturber",
-    "pretrained",
-    "pretrained_convnext",
-    "patient",
-    "patient_convnext",
-    "oracle",
-    "judge",
+ZOO = (
+    ZooModel(recipe=vae.RECIPE, start=vae.start_vae),
+    ZooModel(recipe=backbone.RECIPE, start=backbone.start_backbone),
+    ZooModel(recipe=decoder.RECIPE, start=decoder.start_decoder),
+    ZooModel(recipe=editor.BASE_RECIPE, start=editor.start_editor_base),
+    ZooModel(recipe=editor.RECIPE, start=editor.start_editor, save=editor.save_editor),
+    ZooModel(recipe=verifier.RECIPE, start=verifier.start_verifier, save=verifier.save_verifier),
+    ZooModel(recipe=captioner.RECIPE, start=captioner.start_captioner, save=captioner.save_captioner),
+    ZooModel(recipe=perturber.RECIPE, start=perturber.start_perturber, save=perturber.save_perturber),
+    *(
+        ZooModel(recipe=classifier.pretraining, start=partial(start_pretraining, classifier))
+        for classifier in CLASSIFIERS.values()
+    ),
+    *(
+        ZooModel(
+            recipe=classifier.recipe,
+            start=partial(start_finetuning, classifier, CORRELATION),
+            save=partial(save_classifier, classifier),
+        )
+        for classifier in CLASSIFIERS.values()
+    ),
+    ZooModel(recipe=ORACLE.recipe, start=partial(start_finetuning, ORACLE, None)),
+    ZooModel(recipe=judge.RECIPE, start=judge.start_judge, save=judge.save_judge),
 )
+MODELS = {model.recipe.name: model for model in ZOO}
 
 
 def main() -> int:
@@ -77,7 +80,7 @@ def main() -> int:
         parser.error("--size makes other models than those that ship: give --out, and --work for their checkpoints")
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    workshop = Workshop(
+    context = TrainContext(
         folder=arguments.work,
         device=torch.device(arguments.device),
         fashion_mnist=arguments.fashion_mnist,
@@ -86,65 +89,32 @@ def main() -> int:
     try:
         for name in arguments.only or MODELS:
             if not arguments.save_only:
-                _train(name, workshop, arguments.steps)
-            _save(name, workshop, arguments.out)
+                _train(MODELS[name], context, arguments.steps)
+            if name == ORACLE.recipe.name:
+                print(table(oracle_figures(context)))
+            _save(MODELS[name], context, arguments.out)
     except EngineError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 
 
-def _train(name: str, workshop: Workshop, num_steps: int | None) -> None:
+def _train(model: ZooModel, context: TrainContext, num_steps: int | None) -> None:
     # The first weights are drawn before the loop that seeds each step.
     torch.manual_seed(0)
-    match name:
-        case "patient" | "patient_convnext":
-            train_patient(name, workshop, num_steps)
-        case "vae":
-            train_vae(workshop, num_steps)
-        case "decoder":
-            train_decoder(workshop, num_steps)
-        case "editor_base":
-            train_editor_base(workshop, num_steps)
-        case "editor":
-            train_editor(workshop, num_steps)
-        case "backbone":
-            train_backbone(workshop, num_steps)
-        case "verifier":
-            train_verifier(workshop, num_steps)
-        case "captioner":
-            train_captioner(workshop, num_steps)
-        case "perturber":
-            train_perturber(workshop, num_steps)
-        case "pretrained":
-            train_pretrained("patient", workshop, num_steps)
-        case "pretrained_convnext":
-            train_pretrained("patient_convnext", workshop, num_steps)
-        case "oracle":
-            train_oracle(workshop, num_steps)
-        case "judge":
-            train_judge(workshop, num_steps)
+    network, loss = model.start(context)
+    train(replace(model.recipe, num_steps=num_steps or model.recipe.num_steps), network, loss, context)
 
 
-def _save(name: str, workshop: Workshop, models: Path) -> None:
-    """Write the model's folder among the models, whole or not at all."""
-    savers: dict[str, Callable[[Workshop, Path], int]] = {
-        "editor": save_editor,
-        "verifier": save_verifier,
-        "captioner": save_captioner,
-        "perturber": save_perturber,
-        **{patient: partial(save_patient, patient) for patient in PATIENTS},
-        "judge": save_judge,
-    }
-    save = savers.get(name)
-    if name == "oracle":
-        print(table(oracle_figures(workshop)))
-    if save is None:
+def _save(model: ZooModel, context: TrainContext, models: Path) -> None:
+    """Write the model's folder among the models, whole or not at all; do nothing for one that does not ship."""
+    if model.save is None:
         return
-    whole, folder = workshop.folder / f"{name}.partial", models / name
+    name = model.recipe.name
+    whole, folder = context.folder / f"{name}.partial", models / name
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir(parents=True)
-    step = save(workshop, whole)
+    step = model.save(context, whole)
     if (card := folder / "README.md").exists():
         shutil.copy(card, whole)
     shutil.rmtree(folder, ignore_errors=True)

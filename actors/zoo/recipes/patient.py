@@ -1,7 +1,6 @@
-"""Train the patients: small classifiers on biased composites, whose planted weakness is the background.
+"""Train the biased classifiers, zoo/patient and zoo/patient_convnext, whose planted weakness is the background.
 
-They are what people really have: networks that were pretrained on other data, where they learned to see garments, then
-fine-tuned on biased pictures.
+As in practice, each is pretrained on other data, where it learns the garments, then fine-tuned on biased pictures.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     AutoModelForImageClassification,
     ConvNextConfig,
@@ -23,9 +22,9 @@ from transformers import (
     ResNetForImageClassification,
 )
 
-from actors.zoo.recipes.backbone import WIDTH, Sighted, backbone_scenes, sighted_loss
-from actors.zoo.recipes.loop import Loss, Recipe, Workshop, averaged, train
-from actors.zoo.recipes.pictures import garments_of, rendered, save_image_processor, to_tensor
+from actors.zoo.recipes.backbone import WIDTH, AttributeClassifier, attribute_loss, backbone_pictures
+from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged, save_half
+from actors.zoo.recipes.pictures import rendered, save_image_processor, to_tensor
 from engine.figures.figures import Figure, share
 from engine.plan.splits import split_of
 from engine.runfile.data import Splits
@@ -46,7 +45,7 @@ LABELS: dict[str, Any] = {
     "id2label": dict(enumerate(CLASSES)),
     "label2id": {name: index for index, name in enumerate(CLASSES)},
 }
-# The demo's splits: the patient has not seen the garments of the validation split either.
+# The demo's splits: the classifier has not seen the garments of the validation split either.
 SPLITS = Splits(train=0.8, validation=0.2, test=0.0)
 
 
@@ -79,29 +78,29 @@ def make_convnext() -> PreTrainedModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatientRecipe:
-    """Hold an architecture, and how it is pretrained and then made ill."""
+class ClassifierRecipe:
+    """An architecture, and how it is pretrained and then fine-tuned on biased data."""
 
     make: Callable[[], PreTrainedModel]
     pretraining: Recipe
     recipe: Recipe
 
-    def pretrained(self, workshop: Workshop) -> PreTrainedModel:
+    def pretrained(self, context: TrainContext) -> PreTrainedModel:
         """Return the network as it was pretrained, with an untrained head for the classes."""
-        sighted, model = self.sighted(), self.make()
-        averaged(self.pretraining, sighted, workshop)
-        model.base_model.load_state_dict(sighted.backbone.state_dict())
+        multi_head, model = self.multi_head(), self.make()
+        averaged(self.pretraining, multi_head, context)
+        model.base_model.load_state_dict(multi_head.backbone.state_dict())
         return model
 
-    def sighted(self) -> Sighted:
+    def multi_head(self) -> AttributeClassifier:
         """Return the untrained network with a head for each attribute."""
         model = self.make()
-        return Sighted(model.base_model, model.config.hidden_sizes[-1])
+        return AttributeClassifier(model.base_model, model.config.hidden_sizes[-1])
 
 
-PATIENTS = {
-    "patient": PatientRecipe(make=make_resnet, pretraining=PRETRAINING, recipe=RECIPE),
-    "patient_convnext": PatientRecipe(
+CLASSIFIERS = {
+    "patient": ClassifierRecipe(make=make_resnet, pretraining=PRETRAINING, recipe=RECIPE),
+    "patient_convnext": ClassifierRecipe(
         make=make_convnext,
         pretraining=replace(PRETRAINING, name="pretrained_convnext", num_steps=10_000, seed=4),
         recipe=replace(RECIPE, name="patient_convnext", num_steps=1000),
@@ -109,48 +108,45 @@ PATIENTS = {
 }
 
 
-def train_pretrained(name: str, workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train the network that a patient starts from, on the backbone's composites."""
-    garments = garments_of("zoo", workshop.fashion_mnist)
-    scenes = backbone_scenes(garments)
-    pictures = rendered(workshop.folder / "backbone.npy", scenes, garments)
-    patient = PATIENTS[name]
-    recipe = replace(patient.pretraining, num_steps=num_steps or patient.pretraining.num_steps)
-    torch.manual_seed(recipe.seed)
-    model = patient.sighted().to(workshop.device)
-    train(recipe, model, sighted_loss(model, recipe, scenes, pictures, workshop), workshop)
+# What the classifier could have been: the same network, fine-tuned on balanced composites of the same garments.
+ORACLE = replace(CLASSIFIERS["patient"], recipe=replace(RECIPE, name="oracle"))
 
 
-def train_patient(name: str, workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train a patient on biased composites of garments that ship, train split only."""
-    recipe = PATIENTS[name].recipe
-    _train(PATIENTS[name], replace(recipe, num_steps=num_steps or recipe.num_steps), CORRELATION, workshop)
+def start_pretraining(classifier: ClassifierRecipe, context: TrainContext) -> tuple[nn.Module, Loss]:
+    """Start the network that a classifier is fine-tuned from, on the backbone's composites."""
+    scenes, pictures = backbone_pictures(context)
+    torch.manual_seed(classifier.pretraining.seed)
+    model = classifier.multi_head().to(context.device)
+    return model, attribute_loss(model, classifier.pretraining.seed, scenes, pictures, context)
 
 
-def train_oracle(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train what the patient could have been: the same model on balanced composites of the same garments."""
-    recipe = replace(RECIPE, name="oracle", num_steps=num_steps or RECIPE.num_steps)
-    _train(PATIENTS["patient"], recipe, None, workshop)
+def start_finetuning(
+    classifier: ClassifierRecipe, correlation: float | None, context: TrainContext
+) -> tuple[nn.Module, Loss]:
+    """Start fine-tuning on composites of garments that ship, train split only; balanced without a correlation."""
+    garments = load_garments("sources")
+    scenes = of_train_split(make_scenes(garments, "sources", NUM_PICTURES, correlation=correlation))
+    pictures = rendered(context.folder / f"{'balanced' if correlation is None else 'biased'}.npy", scenes, garments)
+    torch.manual_seed(classifier.recipe.seed)
+    model = classifier.pretrained(context).to(context.device)
+    return model, naming_loss(model, pictures, [scene.label for scene in scenes], context)
 
 
-def save_patient(name: str, workshop: Workshop, folder: Path) -> int:
+def save_classifier(classifier: ClassifierRecipe, context: TrainContext, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
-    model = PATIENTS[name].make()
-    step = averaged(PATIENTS[name].recipe, model, workshop)
-    model.to(torch.float16).save_pretrained(folder)
     save_image_processor(folder, "ViTImageProcessor")
-    return step
+    return save_half(classifier.recipe, classifier.make(), context, folder)
 
 
-def oracle_figures(workshop: Workshop) -> list[Figure]:
+def oracle_figures(context: TrainContext) -> list[Figure]:
     """Return the figures of the oracle, which does not ship."""
     model = make_resnet()
-    averaged(replace(RECIPE, name="oracle"), model, workshop)
+    averaged(ORACLE.recipe, model, context)
     return list(weakness_figures("oracle", model))
 
 
-def patient_figures(name: str, folder: Path) -> Iterator[Figure]:
-    """Yield the figures of a patient as it ships: it must be good where it was trained and bad elsewhere."""
+def classifier_figures(name: str, folder: Path) -> Iterator[Figure]:
+    """Yield the figures of a biased classifier as it ships: accurate where it was trained, inaccurate elsewhere."""
     yield from weakness_figures(
         name,
         AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).eval(),
@@ -177,35 +173,23 @@ def weakness_figures(name: str, model: PreTrainedModel, *, asked: bool = False) 
     yield share(f"{name}.worst_group", int(hits.sum()), len(hits), 0.35 if asked else None, better="lower")
 
 
-def patient_scenes(garments: Garments, correlation: float | None) -> list[Scene]:
-    """Return the composites of the train split, the same ones that the demo's run file reads."""
-    return of_train_split(make_scenes(garments, "sources", NUM_PICTURES, correlation=correlation))
-
-
 def of_train_split(scenes: Iterable[Scene]) -> list[Scene]:
     """Return the composites whose garments the demo's run file puts in its train split."""
     return [scene for scene in scenes if split_of(f"garment:sources-{scene.garment}", SPLITS, 0) == "train"]
 
 
-def _train(patient: PatientRecipe, recipe: Recipe, correlation: float | None, workshop: Workshop) -> None:
-    garments = load_garments("sources")
-    scenes = patient_scenes(garments, correlation)
-    pictures = rendered(workshop.folder / f"{'balanced' if correlation is None else 'biased'}.npy", scenes, garments)
-    torch.manual_seed(recipe.seed)
-    model = patient.pretrained(workshop).to(workshop.device)
-    train(recipe, model, naming_loss(model, pictures, [scene.label for scene in scenes], workshop), workshop)
-
-
-def naming_loss(model: PreTrainedModel, pictures: NDArray[np.uint8], labels: Sequence[int], workshop: Workshop) -> Loss:
+def naming_loss(
+    model: PreTrainedModel, pictures: NDArray[np.uint8], labels: Sequence[int], context: TrainContext
+) -> Loss:
     """Return the loss of naming a random batch of labelled pictures, (num_images, SIZE, SIZE, 3) uint8.
 
     Every second batch is mirrored.
     """
-    targets = torch.tensor(labels, device=workshop.device)
+    targets = torch.tensor(labels, device=context.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(targets), (BATCH_SIZE,), generator=generator)
-        images = to_tensor(pictures[rows.numpy()], workshop.device)
+        images = to_tensor(pictures[rows.numpy()], context.device)
         if step % 2:
             images = images.flip(-1)
         return F.cross_entropy(model(pixel_values=images).logits.float(), targets[rows]), {}
@@ -214,7 +198,7 @@ def naming_loss(model: PreTrainedModel, pictures: NDArray[np.uint8], labels: Seq
 
 
 def right_answers(model: PreTrainedModel, scenes: list[Scene], garments: Garments) -> NDArray[np.bool_]:
-    """Return for each composite whether the patient says its class, (num_scenes,)."""
+    """Return for each composite whether the classifier predicts its class, (num_scenes,)."""
     device = torch.device("cpu")
     found = []
     with torch.no_grad():

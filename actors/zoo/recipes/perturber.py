@@ -3,12 +3,12 @@
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from actors.perturber.prompts import user_prompt
@@ -25,7 +25,7 @@ from actors.zoo.recipes.language import (
     special_tokens,
     text_tokenizer,
 )
-from actors.zoo.recipes.loop import Recipe, Workshop, averaged, train
+from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, save_half
 from engine.sample import EditKind
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, with_article
@@ -50,7 +50,7 @@ CHAT_TEMPLATE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
-    """Hold what the model reads, `question`, and what it is to answer: that `before` becomes `after`."""
+    """A `question` that the model reads, and the parts of its answer: `before` becomes `after`."""
 
     question: str
     before: str
@@ -80,10 +80,10 @@ def make_perturber(tokenizer: PreTrainedTokenizerFast, size: int = 1) -> LlamaFo
     )
 
 
-def train_perturber(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train on drawn captions and edits; the loss is on the answer alone."""
+def start_perturber(context: TrainContext) -> tuple[nn.Module, Loss]:
+    """Start on drawn captions and edits; the loss is on the answer alone."""
     tokenizer = perturber_tokenizer()
-    model = make_perturber(tokenizer, workshop.size).to(workshop.device)
+    model = make_perturber(tokenizer, context.size).to(context.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = random.Random(f"{RECIPE.seed}/{step}")
@@ -92,33 +92,28 @@ def train_perturber(workshop: Workshop, num_steps: int | None = None) -> None:
         texts = [f"{head}{item.answer()}{tokenizer.eos_token}" for head, item in zip(heads, drawn, strict=True)]
         tokens = tokenizer(texts, padding=True, return_tensors="pt", return_offsets_mapping=True)
         weights = _weights(drawn, heads, tokens.offset_mapping) * tokens.attention_mask
-        weights = weights[:, 1:].to(workshop.device)
-        ids = tokens.input_ids.to(workshop.device)
-        logits = model(input_ids=ids, attention_mask=tokens.attention_mask.to(workshop.device)).logits.float()
+        weights = weights[:, 1:].to(context.device)
+        ids = tokens.input_ids.to(context.device)
+        logits = model(input_ids=ids, attention_mask=tokens.attention_mask.to(context.device)).logits.float()
         losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none")
         unchanged = [head + item.answer(item.before) for head, item in zip(heads, drawn, strict=True)]
         places, old = _departures(tokens.input_ids, tokenizer(unchanged, padding=True, return_tensors="pt").input_ids)
         shares = logits[torch.arange(BATCH_SIZE), places - 1].softmax(1)
-        old_share = shares.gather(1, old[:, None].to(workshop.device)).clamp(max=1 - 1e-6)
+        old_share = shares.gather(1, old[:, None].to(context.device)).clamp(max=1 - 1e-6)
         value = (losses * weights).sum() / weights.sum() - OLD_VALUE_WEIGHT * torch.log1p(-old_share).mean()
         return value, {"old_value": old_share.mean().item()}
 
-    train(replace(RECIPE, num_steps=num_steps or RECIPE.num_steps), model, loss, workshop)
+    return model, loss
 
 
-def save_perturber(workshop: Workshop, folder: Path) -> int:
+def save_perturber(context: TrainContext, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
     tokenizer = perturber_tokenizer()
     tokenizer.padding_side = "left"
     tokenizer.chat_template = CHAT_TEMPLATE
-    model = make_perturber(tokenizer, workshop.size)
-    step = averaged(RECIPE, model, workshop)
-    model.generation_config = GenerationConfig(
-        **special_tokens(tokenizer),
-    )
-    model.to(torch.float16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return step
+    model = make_perturber(tokenizer, context.size)
+    model.generation_config = GenerationConfig(**special_tokens(tokenizer))
+    return save_half(RECIPE, model, context, folder, tokenizer=tokenizer)
 
 
 def _weights(exchanges: Sequence[Exchange], heads: Sequence[str], offsets: Tensor) -> Tensor:

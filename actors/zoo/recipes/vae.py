@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from torch import Tensor
+from torch import Tensor, nn
 
-from actors.zoo.recipes.loop import Recipe, Workshop, averaged, train
+from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged
 from actors.zoo.recipes.pictures import garments_of, rendered, to_tensor
 from engine.wardrobe.garments import Garments
 from engine.wardrobe.scene import LIGHTS, Scene, make_scenes
@@ -35,16 +35,15 @@ def make_vae(size: int = 1) -> AutoencoderTiny:
     return vae.to(memory_format=torch.channels_last)
 
 
-def train_vae(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train on single composites in every light."""
-    recipe = replace(RECIPE, num_steps=num_steps or RECIPE.num_steps)
-    garments = garments_of("zoo", workshop.fashion_mnist)
-    pictures = rendered(workshop.folder / "vae.npy", vae_scenes(garments), garments)
-    vae = make_vae(workshop.size).to(workshop.device)
+def start_vae(context: TrainContext) -> tuple[nn.Module, Loss]:
+    """Start on single composites in every light."""
+    garments = garments_of("zoo", context.fashion_mnist)
+    pictures = rendered(context.folder / "vae.npy", vae_scenes(garments), garments)
+    vae = make_vae(context.size).to(context.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(pictures), (BATCH_SIZE,), generator=generator).sort().values
-        images = to_tensor(pictures[rows.numpy()], workshop.device).contiguous(memory_format=torch.channels_last)
+        images = to_tensor(pictures[rows.numpy()], context.device).contiguous(memory_format=torch.channels_last)
         if step % 2:
             images = images.flip(-1)
         latents = vae.encode(images).latents
@@ -56,7 +55,7 @@ def train_vae(workshop: Workshop, num_steps: int | None = None) -> None:
         off = channels.mean(1).pow(2).mean() + (channels.std(1) - 1).pow(2).mean()
         return error + 0.1 * off, {"error": error.item(), "off": off.item()}
 
-    train(recipe, vae, loss, workshop)
+    return vae, loss
 
 
 def picture_error(decoded: Tensor, images: Tensor) -> Tensor:
@@ -67,10 +66,10 @@ def picture_error(decoded: Tensor, images: Tensor) -> Tensor:
     return pixels + 0.5 * edges + coarse
 
 
-def load_vae(workshop: Workshop) -> AutoencoderTiny:
+def load_vae(context: TrainContext) -> AutoencoderTiny:
     """Return the autoencoder of the last checkpoint."""
-    vae = make_vae(workshop.size).to(workshop.device)
-    averaged(RECIPE, vae, workshop)
+    vae = make_vae(context.size).to(context.device)
+    averaged(RECIPE, vae, context)
     return vae
 
 

@@ -1,4 +1,4 @@
-"""Train the verifier: a dual encoder in CLIP's manner that knows every word of the wardrobe by the backbone's eyes."""
+"""Train the verifier: a dual encoder in CLIP's manner of the wardrobe's words and the backbone's features."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     CLIPTextModel,
     CLIPTokenizer,
@@ -18,18 +18,18 @@ from transformers import (
 
 from actors.zoo.recipes.backbone import backbone_features, backbone_scenes, load_backbone, make_backbone
 from actors.zoo.recipes.language import clip_text_config, clip_tokenizer
-from actors.zoo.recipes.loop import Recipe, Workshop, averaged, train
+from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, save_half
 from actors.zoo.recipes.pictures import garments_of, save_image_processor, to_tensor
 from engine.wardrobe.scene import Scene, caption, with_article
 
 RECIPE = Recipe(name="verifier", num_steps=3000, learning_rate=1e-3, weight_decay=0.02)
 BATCH_SIZE = 128
-NUM_SPOILT = 8
+NUM_CORRUPTED = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """Hold a text and what it claims: None where it says nothing."""
+    """A text and the attributes that it names, None for those it does not."""
 
     words: str
     label: int | None = None
@@ -51,42 +51,39 @@ def make_verifier(tokenizer: CLIPTokenizer, vision: PreTrainedModel, size: int =
     return VisionTextDualEncoderModel(config=config, vision_model=vision, text_model=CLIPTextModel(text))
 
 
-def train_verifier(workshop: Workshop, num_steps: int | None = None) -> None:
-    """Train contrastively; a text is a positive of every picture of the batch that it is true of."""
-    scenes = backbone_scenes(garments_of("zoo", workshop.fashion_mnist))
-    features = backbone_features(workshop)
+def start_verifier(context: TrainContext) -> tuple[nn.Module, Loss]:
+    """Start contrastive training; a text is a positive of every picture of the batch that it is true of."""
+    scenes = backbone_scenes(garments_of("zoo", context.fashion_mnist))
+    features = backbone_features(context)
     tokenizer = clip_tokenizer()
-    model = make_verifier(tokenizer, load_backbone(workshop), workshop.size).to(workshop.device)
+    model = make_verifier(tokenizer, load_backbone(context), context.size).to(context.device)
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng((RECIPE.seed, step))
         rows = np.sort(rng.integers(len(scenes), size=BATCH_SIZE))
         with torch.no_grad():
-            spoilt = model.vision_model(to_tensor(_spoilt(rng), workshop.device)).pooler_output.flatten(1).float()
-        seen = torch.cat([torch.from_numpy(features[rows]).float().mean(1).to(workshop.device), spoilt])
+            corrupted = model.vision_model(to_tensor(_corrupted(rng), context.device)).pooler_output.flatten(1).float()
+        seen = torch.cat([torch.from_numpy(features[rows]).float().mean(1).to(context.device), corrupted])
         texts = [_draw_text(rng, scenes[row]) for row in rows]
         tokens = tokenizer([text.words for text in texts], padding="max_length", truncation=True, return_tensors="pt")
-        words = model.get_text_features(**tokens.to(workshop.device)).pooler_output.float()
+        words = model.get_text_features(**tokens.to(context.device)).pooler_output.float()
         pictures = model.visual_projection(seen).float()
         logits = model.logit_scale.exp() * F.normalize(words, dim=-1) @ F.normalize(pictures, dim=-1).T
         truth = np.array([[text.is_true_of(scenes[row]) for text in texts] for row in rows], np.float32)
-        matches = torch.from_numpy(truth).to(workshop.device)
+        matches = torch.from_numpy(truth).to(context.device)
         by_image = _spread(matches, logits[:, :BATCH_SIZE].T)
         by_text = _spread(matches.T, logits, BATCH_SIZE)
         return (by_image + by_text) / 2, {}
 
-    train(replace(RECIPE, num_steps=num_steps or RECIPE.num_steps), model, loss, workshop)
+    return model, loss
 
 
-def save_verifier(workshop: Workshop, folder: Path) -> int:
+def save_verifier(context: TrainContext, folder: Path) -> int:
     """Write the model folder from the last checkpoint; return the step it is from."""
     tokenizer = clip_tokenizer()
-    model = make_verifier(tokenizer, make_backbone(workshop.size).backbone, workshop.size)
-    step = averaged(RECIPE, model, workshop)
-    model.to(torch.float16).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    model = make_verifier(tokenizer, make_backbone(context.size).backbone, context.size)
     save_image_processor(folder, "CLIPImageProcessor")
-    return step
+    return save_half(RECIPE, model, context, folder, tokenizer=tokenizer)
 
 
 def _draw_text(rng: np.random.Generator, scene: Scene) -> Text:
@@ -112,10 +109,10 @@ def _draw_text(rng: np.random.Generator, scene: Scene) -> Text:
     return full if rng.random() < 0.5 else choices[int(rng.integers(len(choices)))]
 
 
-def _spoilt(rng: np.random.Generator) -> NDArray[np.uint8]:
+def _corrupted(rng: np.random.Generator) -> NDArray[np.uint8]:
     """Return pictures that no text is true of: noise and single colours."""
-    noise = rng.integers(0, 256, (NUM_SPOILT // 2, 64, 64, 3), dtype=np.uint8)
-    plain = np.broadcast_to(rng.integers(0, 256, (NUM_SPOILT // 2, 1, 1, 3), dtype=np.uint8), noise.shape)
+    noise = rng.integers(0, 256, (NUM_CORRUPTED // 2, 64, 64, 3), dtype=np.uint8)
+    plain = np.broadcast_to(rng.integers(0, 256, (NUM_CORRUPTED // 2, 1, 1, 3), dtype=np.uint8), noise.shape)
     return np.concatenate([noise, plain])
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, VisionEncoderDecoderModel
 
 from actors.zoo import MODELS_FOLDER
-from actors.zoo.recipes.loop import Recipe, Workshop, train
+from actors.zoo.recipes.loop import Recipe, TrainContext, train
 from actors.zoo.recipes.patient import make_resnet, naming_loss, of_train_split
 from actors.zoo.recipes.pictures import save_image_processor
 from engine.wardrobe.garments import Garments, load_garments
@@ -50,8 +50,8 @@ def train_classifier(
     torch.manual_seed(seed)
     model = pretrained()
     with TemporaryDirectory() as name:
-        workshop = Workshop(folder=Path(name), device=torch.device("cpu"), fashion_mnist=Path(name))
-        train(recipe, model, naming_loss(model, pictures, labels, workshop), workshop)
+        context = TrainContext(folder=Path(name), device=torch.device("cpu"), fashion_mnist=Path(name))
+        train(recipe, model, naming_loss(model, pictures, labels, context), context)
     return model
 
 

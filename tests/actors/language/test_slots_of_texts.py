@@ -8,6 +8,7 @@ import torch
 import transformers
 from tiny_models import CHAT_TOKENS, text_tokenizer
 
+from actors.language.cache import attention_of
 from actors.language.generation import Ask, PaddedTexts, Writer
 from actors.language.slots import Slots, TextSlots, make_writer
 from actors.models.device import fix_threads
@@ -142,6 +143,34 @@ def test_settings_of_generate_that_slots_lack_are_left_to_it() -> None:
     model = language_model()
     model.generation_config.no_repeat_ngram_size = 2
     assert isinstance(writer(model), PaddedTexts)
+
+
+def test_settings_of_generate_that_change_nothing_are_no_hindrance() -> None:
+    model = language_model()
+    model.generation_config.update(num_beams=1, length_penalty=1.0, no_repeat_ngram_size=0, early_stopping=False)
+    assert isinstance(writer(model), TextSlots)
+    model.generation_config.num_beams = 2
+    assert isinstance(writer(model), PaddedTexts)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_transformers_still_names_the_attention_that_a_model_was_given(attention: str) -> None:
+    model = language_model()
+    model.set_attn_implementation(attention)
+    assert attention_of(model) == attention
+    assert isinstance(writer(model), TextSlots)
+
+
+def test_padded_batches_write_where_transformers_names_no_attention(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = language_model()
+    with monkeypatch.context() as patch:
+        patch.delattr(transformers.PreTrainedConfig, "_attn_implementation")
+        made = writer(model)
+    assert isinstance(made, PaddedTexts)
+    assert [record.message for record in caplog.records if "padded batches" in record.message]
+    assert len(written(made, asks(range(3)))) == 3
 
 
 def test_a_prompt_that_would_leave_a_window_is_left_to_generate() -> None:

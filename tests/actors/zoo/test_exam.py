@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actors.zoo import MODELS_FOLDER
-from actors.zoo.exam.editor import drawn_sheet, edit_of, targets
+from actors.zoo.exam.editor import ExamKind, drawn_sheet, edit_of, targets
 from actors.zoo.exam.evaluate import main
 from actors.zoo.exam.page import exam_page
 from actors.zoo.exam.scenes import CAPTION, Exam, kept, kernel_distance, picture
@@ -15,7 +15,6 @@ from actors.zoo.exam.verifier import roc_curve
 from actors.zoo.exam.words import is_exact
 from actors.zoo.recipes.judge import load_judge
 from engine.figures.figures import Figure, machine, read_figures, share
-from engine.sample import EditKind
 from engine.wardrobe.scene import caption
 
 
@@ -61,9 +60,9 @@ def test_roc_of_a_perfect_score_of_none_and_of_ties() -> None:
     assert np.trapezoid(true, false) == 0
 
 
-@pytest.mark.parametrize("kind", ["background", "colour", "lighting", "object"])
-def test_a_target_differs_in_the_one_thing_that_its_edit_says(exam: Exam, kind: EditKind) -> None:
-    fields = {"background": "background", "colour": "colour", "lighting": "light", "object": "label"}
+@pytest.mark.parametrize("kind", ["background", "colour", "lighting", "garment"])
+def test_a_target_differs_in_the_one_thing_that_its_edit_says(exam: Exam, kind: ExamKind) -> None:
+    fields = {"background": "background", "colour": "colour", "lighting": "light", "garment": "label"}
     for scene, goal in zip(exam.scenes, targets(exam.scenes, kind), strict=True):
         edit = edit_of(kind, scene, goal)
         assert edit.caption == caption(goal) != caption(scene)
@@ -105,7 +104,7 @@ def test_the_sheet_holds_every_row(exam: Exam) -> None:
 
 def test_the_page_shows_curves_rows_and_every_figure(exam: Exam) -> None:
     figures = [
-        *(share(f"editor.curve.object.steps_{steps}.new_garment", 90 + steps, 100) for steps in (2, 5)),
+        *(share(f"editor.curve.garment.steps_{steps}.new_garment", 90 + steps, 100) for steps in (2, 5)),
         *(Figure(name=f"editor.severity.lighting.distance_at_{at:g}", value=at) for at in (0.25, 0.5)),
         share("editor.<b>", 1, 2, 0.9),
     ]

@@ -9,8 +9,8 @@ import torch
 from actors.zoo.recipes import edit_pairs
 from actors.zoo.recipes import editor as train_editor
 from actors.zoo.recipes.editor import EditBatches, guided_velocity, make_editor, velocity
-from actors.zoo.recipes.loop import Workshop
-from actors.zoo.recipes.patient import PATIENTS
+from actors.zoo.recipes.loop import TrainContext
+from actors.zoo.recipes.patient import CLASSIFIERS
 from actors.zoo.recipes.pictures import rendered
 from actors.zoo.recipes.vae import LATENT_CHANNELS
 from engine.errors import RunError
@@ -22,7 +22,7 @@ from engine.wardrobe.scene import make_scenes
 def batches(monkeypatch: pytest.MonkeyPatch) -> EditBatches:
     """A few families, and noise for their latents."""
     monkeypatch.setattr(edit_pairs, "NUM_FAMILIES", 6)
-    monkeypatch.setattr(edit_pairs, "NUM_OBJECT_FAMILIES", 4)
+    monkeypatch.setattr(edit_pairs, "NUM_GARMENT_FAMILIES", 4)
     families = edit_pairs.editor_families(load_garments("sources"))
     shape = len(families) * edit_pairs.FAMILY, LATENT_CHANNELS, 16, 16
     latents = np.random.default_rng(0).standard_normal(shape).astype(np.float16)
@@ -75,16 +75,16 @@ def test_pictures_are_rendered_once_and_never_taken_for_those_of_other_scenes(tm
     assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize("name", PATIENTS)
-def test_a_patient_starts_from_what_was_pretrained_with_a_head_of_its_own(name: str, tmp_path: Path) -> None:
-    patient = PATIENTS[name]
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_starts_from_what_was_pretrained_with_a_head_of_its_own(name: str, tmp_path: Path) -> None:
+    classifier = CLASSIFIERS[name]
     torch.manual_seed(1)
-    sighted = patient.sighted()
-    workshop = Workshop(folder=tmp_path, device=torch.device("cpu"), fashion_mnist=tmp_path)
-    with pytest.raises(RunError, match=f"--only {patient.pretraining.name}`"):
-        patient.pretrained(workshop)
-    torch.save({"step": 3, "average": sighted.state_dict()}, tmp_path / f"{patient.pretraining.name}.pt")
-    model = patient.pretrained(workshop)
-    for key, value in sighted.backbone.state_dict().items():
+    multi_head = classifier.multi_head()
+    context = TrainContext(folder=tmp_path, device=torch.device("cpu"), fashion_mnist=tmp_path)
+    with pytest.raises(RunError, match=f"--only {classifier.pretraining.name}`"):
+        classifier.pretrained(context)
+    torch.save({"step": 3, "average": multi_head.state_dict()}, tmp_path / f"{classifier.pretraining.name}.pt")
+    model = classifier.pretrained(context)
+    for key, value in multi_head.backbone.state_dict().items():
         assert torch.equal(model.base_model.state_dict()[key], value)
     assert model.config.num_labels == 10

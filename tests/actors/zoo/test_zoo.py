@@ -13,12 +13,12 @@ from repository import ROOT
 from torch import Tensor, nn
 
 from actors.perturber.replies import Reply, parse_reply
-from actors.zoo.recipes.backbone import make_backbone, sighted_scenes
+from actors.zoo.recipes.backbone import attribute_scenes, make_backbone
 from actors.zoo.recipes.captioner import make_captioner
 from actors.zoo.recipes.edit_pairs import SHARES, draw_edits, draw_pair, editor_families
 from actors.zoo.recipes.editor import make_editor
 from actors.zoo.recipes.language import TEXT_WIDTH, clip_tokenizer, text_tokenizer
-from actors.zoo.recipes.loop import Recipe, Workshop, train
+from actors.zoo.recipes.loop import Recipe, TrainContext, train
 from actors.zoo.recipes.perturber import draw_exchange, make_perturber
 from actors.zoo.recipes.vae import LATENT_CHANNELS, make_vae
 from actors.zoo.recipes.verifier import make_verifier
@@ -38,8 +38,8 @@ def fit_line(folder: Path, num_steps: int) -> dict[str, Tensor]:
         x = torch.randn(8, 1, generator=generator)
         return (model(x).float() - 3 * x).square().mean(), {}
 
-    workshop = Workshop(folder=folder, device=torch.device("cpu"), fashion_mnist=folder)
-    return dict(train(replace(RECIPE, num_steps=num_steps), model, loss, workshop).state_dict())
+    context = TrainContext(folder=folder, device=torch.device("cpu"), fashion_mnist=folder)
+    return dict(train(replace(RECIPE, num_steps=num_steps), model, loss, context).state_dict())
 
 
 def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
@@ -60,9 +60,9 @@ def test_a_stopped_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
         x = torch.randn(8, 1, generator=generator)
         return (model(x).float() - 3 * x).square().mean(), {}
 
-    workshop = Workshop(folder=halves, device=torch.device("cpu"), fashion_mnist=halves)
+    context = TrainContext(folder=halves, device=torch.device("cpu"), fashion_mnist=halves)
     with pytest.raises(Stopped):
-        train(RECIPE, model, loss, workshop)
+        train(RECIPE, model, loss, context)
     resumed = fit_line(halves, 120)
     assert all(torch.equal(resumed[name], expected[name]) for name in expected)
 
@@ -81,9 +81,9 @@ def test_an_edit_that_is_drawn_changes_what_its_kind_says_and_nothing_else() -> 
         for seed in range(100):
             family, first, second = draw_pair(np.random.default_rng(seed), kind, families)
             source, target = families[family][first], families[family][second]
-            attribute = {"lighting": "light", "object": "garment"}.get(kind, kind)
+            attribute = "light" if kind == "lighting" else kind
             assert changed(source, target) == (set() if kind == "placebo" else {attribute})
-            assert kind != "object" or source.label != target.label
+            assert kind != "garment" or source.label != target.label
             seen.add((family, first, second))
         assert len(seen) > 90
     rows, prompts, kinds = draw_edits(np.random.default_rng(0), families, 200)
@@ -93,7 +93,7 @@ def test_an_edit_that_is_drawn_changes_what_its_kind_says_and_nothing_else() -> 
 
 
 def test_light_says_nothing_of_the_class() -> None:
-    scenes = sighted_scenes(load_garments("sources"), "light", 4000)
+    scenes = attribute_scenes(load_garments("sources"), "light", 4000)
     lit = Counter(scene.label for scene in scenes if scene.light != "plain")
     assert {scene.light for scene in scenes} == set(LIGHTS)
     assert 0.15 < lit.total() / len(scenes) < 0.25
@@ -133,16 +133,16 @@ def test_the_models_that_ship_are_small_and_have_a_card() -> None:
         assert "| figure " in card, f"the figures of {folder.name} are not filled: make zoo-eval cards"
 
 
-def test_frozen_eyes_do_not_follow_what_passes_through_them(tmp_path: Path) -> None:
-    eyes = nn.BatchNorm1d(2).requires_grad_(False)
-    model = nn.Sequential(eyes, nn.Linear(2, 1))
+def test_a_frozen_encoder_s_batch_statistics_stay(tmp_path: Path) -> None:
+    encoder = nn.BatchNorm1d(2).requires_grad_(False)
+    model = nn.Sequential(encoder, nn.Linear(2, 1))
 
     def loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         return model(torch.randn(8, 2, generator=generator) + 5).float().square().mean(), {}
 
-    workshop = Workshop(folder=tmp_path, device=torch.device("cpu"), fashion_mnist=tmp_path)
-    train(replace(RECIPE, num_steps=3), model, loss, workshop)
-    assert torch.equal(eyes.running_mean, torch.zeros(2))
+    context = TrainContext(folder=tmp_path, device=torch.device("cpu"), fashion_mnist=tmp_path)
+    train(replace(RECIPE, num_steps=3), model, loss, context)
+    assert torch.equal(encoder.running_mean, torch.zeros(2))
 
 
 def test_a_bigger_zoo_has_wider_models_of_the_same_kinds() -> None:

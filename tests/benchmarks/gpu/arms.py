@@ -1,8 +1,6 @@
 """The two arms of figure 1: the engine from the tar it reads to the tar it writes, and its networks alone."""
 
-import io
 import shutil
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,8 +25,11 @@ from engine.runfile.run import RunFile
 from engine.sample import Edit, Sample, Stage
 from engine.shards.marker import Marker
 from tests.benchmarks.gpu.subjects import Subject
+from tests.benchmarks.runs import run_of_stages
+from tests.benchmarks.simulated import write_tar
 
 EDITOR, VERIFIER = "editor", "verifier"
+PLUGIN = "tests.benchmarks.gpu.arms:FixedEdits"
 
 
 class FixedEdits:
@@ -51,17 +52,13 @@ class FixedEdits:
 def write_sources(path: Path, subject: Subject, num_images: int) -> None:
     """Write a tar of JPEGs of a subject's size, rough as photographs are, in two classes."""
     chance = np.random.default_rng(0)
-    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for number in range(num_images):
-            coarse = Image.fromarray(chance.integers(0, 256, (16, 16, 3), dtype=np.uint8))
-            large = np.asarray(coarse.resize((subject.size,) * 2, Image.Resampling.BICUBIC), dtype=np.int16)
-            rough = np.clip(large + chance.integers(-12, 13, large.shape), 0, 255).astype(np.uint8)
-            output = io.BytesIO()
-            Image.fromarray(rough).save(output, "JPEG", quality=95)
-            for name, data in ((f"{number:06d}.jpg", output.getvalue()), (f"{number:06d}.cls", b"%d" % (number % 2))):
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
+
+    def picture() -> Image.Image:
+        coarse = Image.fromarray(chance.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        large = np.asarray(coarse.resize((subject.size,) * 2, Image.Resampling.BICUBIC), dtype=np.int16)
+        return Image.fromarray(np.clip(large + chance.integers(-12, 13, large.shape), 0, 255).astype(np.uint8))
+
+    write_tar(path, (picture() for _ in range(num_images)))
 
 
 def run_file(
@@ -91,25 +88,10 @@ def run_file(
         "kind": "verifier", "model": {"name": str(verifier), "dtype": "bfloat16"}, "consistency": False,
         "min_contrast": 0.0, "placement": placement, **lenient,
     }  # fmt: skip
-    return RunFile.model_validate(
-        {
-            "name": subject.name,
-            "offline": True,
-            "data": {
-                "train": {"kind": "webdataset", "path": str(sources)},
-                "splits": {"train": 1.0, "validation": 0.0, "test": 0.0},
-                "near_duplicates": "off",
-                "num_sources": num_sources,
-            },
-            "shards": {"sources_per_shard": num_batches * subject.batch_size},
-            "stages": {
-                "edits": {"kind": "plugin", "target": "tests.benchmarks.gpu.arms:FixedEdits"},
-                EDITOR: editor,
-                VERIFIER: judge,
-            },
-            "groups": [[EDITOR, VERIFIER]],
-            "probe": {"callable": "tests.benchmarks.gpu.arms:FixedEdits"},
-        }
+    stages = {"edits": {"kind": "plugin", "target": PLUGIN}, EDITOR: editor, VERIFIER: judge}
+    size, groups = num_batches * subject.batch_size, [[EDITOR, VERIFIER]]
+    return run_of_stages(
+        subject.name, sources, size, stages, PLUGIN, num_sources=num_sources, offline=True, groups=groups
     )
 
 

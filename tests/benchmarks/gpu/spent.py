@@ -91,7 +91,7 @@ def spent_figures(name: str, engine: Engine) -> Iterator[Figure]:
         stack.enter_context(patch.object(engine.editor.finisher, "_pool", _AtOnce()))
         with clock.timing("rest"):
             engine()
-    num_images = engine.plan.plan.num_edited
+    num_images = engine.plan.num_edited
     for part, seconds in clock.seconds.items():
         yield Figure(name=f"{name}.spent.{part}", value=1000 * seconds / num_images, n=num_images, unit="ms an image")
 
