@@ -24,7 +24,6 @@ from finetune_run import (
     save_resnet,
     save_vit,
     source_of_test_split,
-    training_session,
 )
 from repository import ROOT
 
@@ -58,12 +57,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with training_session(2):
-        yield
-
-
 def make(folder: Path, name: str, model: str = "patient", **settings: object) -> tuple[RunFile, RunDirectory]:
     run = run_file(folder / "images", folder / model, **settings)
     return run, committed_run(folder / name, run)
@@ -86,7 +79,7 @@ def unread(folder: Path, committed: tuple[RunFile, RunDirectory]) -> dict[Path, 
 
 @pytest.fixture(scope="module")
 def whole(
-    cluster: None, committed: tuple[RunFile, RunDirectory], unread: dict[Path, float]
+    training_ray: None, committed: tuple[RunFile, RunDirectory], unread: dict[Path, float]
 ) -> tuple[RunFile, RunDirectory, dict]:
     """One training from beginning to end, the reference for those that are killed."""
     run, rundir = committed
@@ -205,7 +198,7 @@ def test_only_the_evaluation_opens_the_images_of_the_test_split(
 
 @pytest.mark.slow
 def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
-    folder: Path, cluster: None, capsys: pytest.CaptureFixture[str]
+    folder: Path, training_ray: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, rundir = make(folder, "leaking")
     leaked = source_of_test_split(run, rundir)
@@ -221,7 +214,7 @@ def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
 
 
 @pytest.fixture(scope="module")
-def every_arm(folder: Path, cluster: None) -> tuple[RunFile, RunDirectory, dict]:
+def every_arm(folder: Path, training_ray: None) -> tuple[RunFile, RunDirectory, dict]:
     """All arms a few steps each, on two workers, in bfloat16, one phrase held out."""
     arms = ["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
     run, rundir = make(
@@ -326,7 +319,7 @@ def test_interrupted_killed_and_robbed_of_its_worker_it_goes_on_where_it_stopped
 
 @pytest.mark.slow
 def test_adapters_of_a_worker_that_died_go_on_with_two_under_zero_3_and_are_merged_into_a_whole_model(
-    folder: Path, cluster: None
+    folder: Path, training_ray: None
 ) -> None:
     save_vit(folder / "vit")
     zero = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
@@ -344,7 +337,7 @@ def test_adapters_of_a_worker_that_died_go_on_with_two_under_zero_3_and_are_merg
 
 
 @pytest.mark.slow
-def test_settings_that_deepspeed_refuses_are_the_user_s_mistake(folder: Path, cluster: None) -> None:
+def test_settings_that_deepspeed_refuses_are_the_user_s_mistake(folder: Path, training_ray: None) -> None:
     run, rundir = make(folder, "refused", deepspeed={"zero_optimization": {"stage": 9}}, max_failures=3)
     with pytest.raises(RunFileError, match="DeepSpeed refuses the settings"):
         reinforce_run(run, rundir)
@@ -359,7 +352,7 @@ def test_a_worker_that_dies_once_too_often_is_a_run_that_failed() -> None:
 
 
 @pytest.mark.slow
-def test_without_accepted_edits_only_the_patient_is_scored(folder: Path, cluster: None) -> None:
+def test_without_accepted_edits_only_the_patient_is_scored(folder: Path, training_ray: None) -> None:
     run = run_file(folder / "images", folder / "patient")
     result = reinforce_run(run, committed_run(folder / "bare", run, edits=0))
     assert list(result["arms"]) == ["patient"]
