@@ -1,5 +1,6 @@
 """What every test shares: the order, one thread a process where several run at once, and two groups' Ray sessions."""
 
+import gc
 import os
 from collections import Counter
 from contextlib import ExitStack
@@ -9,6 +10,8 @@ import pytest
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Read by torch when it is imported, and by what the tests start: threads of two tests wait for one another's cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# As tests/support/sitecustomize.py for the processes that tests start.
+gc.set_threshold(50_000)
 
 # The tests that use one of these fixtures share a Ray session. Two groups, so that two processes can share the work.
 SHARED = ("generation_ray", "training_ray")
