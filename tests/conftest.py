@@ -1,4 +1,4 @@
-"""What every test shares: the order, one thread a process where several run at once, and two groups' Ray sessions."""
+"""What every test shares: the order, one thread a process where several run at once, and a Ray session."""
 
 import gc
 import os
@@ -13,24 +13,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # As tests/support/sitecustomize.py for the processes that tests start.
 gc.set_threshold(50_000)
 
-# The tests that use one of these fixtures share a Ray session. Two groups, so that two processes can share the work.
-SHARED = ("generation_ray", "training_ray")
+# The tests that use this fixture run in one process, one after the other, and share a Ray session. Those that read what
+# a command writes are not among them: Ray adds a line there once a session has started many workers.
+SHARED = "generation_ray"
 HELD = ExitStack()
 
 
 @pytest.fixture(scope="module")
 def generation_ray() -> None:
     """Hold the Ray session that all tests share which generate or probe on a small one."""
-    hold_ray()
-
-
-@pytest.fixture(scope="module")
-def training_ray() -> None:
-    """Hold the Ray session that all tests share which fine-tune, with room for three workers."""
-    hold_ray()
-
-
-def hold_ray() -> None:
     import ray
     from tint_runs import tiny_ray
 
@@ -53,8 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in for_gpu:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
     for item in items:
-        if (group := group_of(item)) in SHARED:
-            item.add_marker(pytest.mark.xdist_group(group))
+        if group_of(item) == SHARED:
+            item.add_marker(pytest.mark.xdist_group(SHARED))
     slow = Counter(group_of(item) for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (-slow[group_of(item)], group_of(item)))
 
@@ -77,8 +68,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 
 def group_of(item: pytest.Item) -> str:
     """Return the name of the tests that run in one process, one after the other: those of a file, or of a session."""
-    fixtures = getattr(item, "fixturenames", ())
-    return next((name for name in SHARED if name in fixtures), str(item.path.relative_to(item.config.rootpath)))
+    shares = SHARED in getattr(item, "fixturenames", ())
+    return SHARED if shares else str(item.path.relative_to(item.config.rootpath))
 
 
 def _has_gpu() -> bool:

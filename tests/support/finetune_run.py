@@ -2,13 +2,16 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from cluster.session.placement import Need
+from cluster.session.session import ray_session
 from engine.plan.plan import make_plan
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory, marker_path, shard_path
@@ -21,6 +24,13 @@ from engine.sources.decode import to_jpeg
 CLASSES = ("blob", "stripe")
 SIZE = 16
 PHRASES = ("blue", "navy")
+
+
+@contextmanager
+def training_session(num_workers: int) -> Iterator[None]:
+    """Hold a Ray session that has room for so many training workers on the CPU."""
+    with ray_session([[Need(path="reinforce", num_cpus=1, num_gpus=0, replicas=(num_workers, num_workers))]]):
+        yield
 
 
 def save_images(folder: Path, per_class: int = 40) -> None:

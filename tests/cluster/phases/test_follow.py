@@ -17,6 +17,7 @@ from finetune_run import (
     save_images,
     save_resnet,
     source_of_test_split,
+    training_session,
 )
 from repository import PYTHONPATH
 from waiting import wait_until
@@ -45,6 +46,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_images(folder / "images")
     save_resnet(folder / "patient")
     return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    # Room for two training workers and, beside them, a generation.
+    with training_session(3):
+        yield
 
 
 def begin(folder: Path, name: str, shards: int, **settings: object) -> tuple[RunFile, RunDirectory]:
@@ -98,9 +106,7 @@ def test_the_arm_that_follows_has_edits() -> None:
 
 
 @pytest.mark.slow
-def test_where_the_generation_died_it_says_so_and_goes_on_later_until_a_leak_comes(
-    folder: Path, training_ray: None
-) -> None:
+def test_where_the_generation_died_it_says_so_and_goes_on_later_until_a_leak_comes(folder: Path, cluster: None) -> None:
     run, rundir = begin(folder, "dead", shards=3, follow_timeout_s=4, arms=["reinforced"])
     with pytest.raises(RunError, match=r"no further shard was done for 4 s, 3 of 5 are: look whether"):
         reinforce_run(run, rundir, follow=True)
@@ -132,7 +138,7 @@ def test_where_the_generation_died_it_says_so_and_goes_on_later_until_a_leak_com
 
 @pytest.mark.slow
 def test_the_command_trains_while_another_process_generates_on_the_same_cluster(
-    folder: Path, training_ray: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, cluster: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
 

@@ -25,6 +25,7 @@ from finetune_run import (
     save_resnet,
     save_vit,
     source_of_test_split,
+    training_session,
 )
 from repository import ROOT
 
@@ -59,6 +60,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with training_session(2):
+        yield
+
+
 def make(folder: Path, name: str, model: str = "patient", **settings: object) -> tuple[RunFile, RunDirectory]:
     run = run_file(folder / "images", folder / model, **settings)
     return run, committed_run(folder / name, run)
@@ -81,7 +88,7 @@ def unread(folder: Path, committed: tuple[RunFile, RunDirectory]) -> dict[Path, 
 
 @pytest.fixture(scope="module")
 def whole(
-    training_ray: None, committed: tuple[RunFile, RunDirectory], unread: dict[Path, float]
+    cluster: None, committed: tuple[RunFile, RunDirectory], unread: dict[Path, float]
 ) -> tuple[RunFile, RunDirectory, dict]:
     """One training from beginning to end, the reference for those that are killed."""
     run, rundir = committed
@@ -200,7 +207,7 @@ def test_only_the_evaluation_opens_the_images_of_the_test_split(
 
 @pytest.mark.slow
 def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
-    folder: Path, training_ray: None, capsys: pytest.CaptureFixture[str]
+    folder: Path, cluster: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, rundir = make(folder, "leaking")
     leaked = source_of_test_split(run, rundir)
@@ -216,7 +223,7 @@ def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
 
 
 @pytest.fixture(scope="module")
-def every_arm(folder: Path, training_ray: None) -> tuple[RunFile, RunDirectory, dict]:
+def every_arm(folder: Path, cluster: None) -> tuple[RunFile, RunDirectory, dict]:
     """All arms a few steps each, on two workers, in bfloat16, one phrase held out."""
     arms = ["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
     run, rundir = make(
@@ -321,7 +328,7 @@ def test_interrupted_killed_and_robbed_of_its_worker_it_goes_on_where_it_stopped
 
 @pytest.mark.slow
 def test_adapters_of_a_worker_that_died_go_on_with_two_under_zero_3_and_are_merged_into_a_whole_model(
-    folder: Path, training_ray: None
+    folder: Path, cluster: None
 ) -> None:
     save_vit(folder / "vit")
     zero = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}

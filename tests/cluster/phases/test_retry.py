@@ -1,10 +1,11 @@
 """Retry: what was quarantined is made again, and the shard is as if nothing had been wrong."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tint_runs import NUM_SHARDS, contents, make_in_process, tint_run, write_images
+from tint_runs import NUM_SHARDS, contents, make_in_process, tint_run, tiny_ray, write_images
 
 import engine.run.retry
 from cluster.cli.main import main
@@ -17,7 +18,11 @@ from engine.run.retry import Retry, commit_retried
 from engine.runfile.load import dump_run_file
 from engine.runfile.run import RunFile
 
-ON_RAY = pytest.mark.usefixtures("generation_ray")
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    with tiny_ray():
+        yield
 
 
 def mend(images: Path) -> None:
@@ -31,7 +36,6 @@ def changed(run: RunFile, keep_rejected: str) -> RunFile:
     )
 
 
-@ON_RAY
 @pytest.mark.parametrize("keep_rejected", ["all", "metadata", "none"])
 def test_the_mended_run_has_the_bytes_of_one_without_trouble(tmp_path: Path, keep_rejected: str) -> None:
     run = changed(tint_run(write_images(tmp_path / "images", bad=3), grouped=True), keep_rejected)
@@ -48,7 +52,6 @@ def test_the_mended_run_has_the_bytes_of_one_without_trouble(tmp_path: Path, kee
     assert verify_run(rundir) == []
 
 
-@ON_RAY
 def test_the_command_says_what_became_of_each_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tint_run(write_images(tmp_path / "images", bad=1), grouped=True)
     rundir = make_in_process(run, tmp_path / "run", range(NUM_SHARDS))
@@ -65,7 +68,6 @@ def test_the_command_says_what_became_of_each_reason(tmp_path: Path, capsys: pyt
     assert "the reasons are too_blue (16)" in capsys.readouterr().err
 
 
-@ON_RAY
 def test_without_trouble_there_is_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rundir = make_in_process(tint_run(write_images(tmp_path / "images", bad=0)), tmp_path / "run", [])
     assert main(["retry", rundir.storage.root]) == 0
@@ -133,7 +135,6 @@ def test_what_is_cut_off_in_between_is_a_shard_to_be_made(
     assert contents(tmp_path / "run") == contents(tmp_path / "calm")
 
 
-@ON_RAY
 def test_what_was_probed_before_is_asked_again(made: tuple[RunFile, RunDirectory], tmp_path: Path) -> None:
     run, rundir = made
     index = bad_shard(rundir)
