@@ -16,7 +16,7 @@ demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, rein
 	$(BIN)/python -m engine.figures.of_a_run $(OUT)
 
 # Compiled once, whatever PYTHONDONTWRITEBYTECODE says: the tests start hundreds of processes that import it.
-# Three at a time, on two cores too: a third of the time a test waits for what it has started.
+# Three at a time, on two cores too: many tests wait for processes that they have started.
 test: $(VENV)/installed-dev ## every test
 	$(BIN)/python -m compileall -q engine actors cluster tests
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
