@@ -16,9 +16,10 @@ demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, rein
 	$(BIN)/python -m engine.figures --run $(OUT)
 
 # Compiled once, whatever PYTHONDONTWRITEBYTECODE says: the tests start hundreds of processes that import it.
+# Three at a time, on two cores too: many tests wait for processes that they have started.
 test: $(VENV)/installed-dev ## every test
 	$(BIN)/python -m compileall -q engine actors cluster tests
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

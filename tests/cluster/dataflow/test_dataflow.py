@@ -2,7 +2,6 @@
 
 import os
 import pickle
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 from ray.data.block import BlockAccessor
 from repository import ROOT
-from tint_runs import NUM_SHARDS, contents, generate, make_in_process, tint_run, tiny_ray, write_images
+from tint_runs import NUM_SHARDS, contents, generate, make_in_process, tint_run, write_images
 from tiny_runs import tiny_group
 from tiny_stages import Broken
 
@@ -24,12 +23,6 @@ from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 from engine.sample import Rejection, Sample
 from engine.shards.tar import sample_to_json
-
-
-@pytest.fixture(scope="module")
-def session() -> Iterator[None]:
-    with tiny_ray():
-        yield
 
 
 def tiny_row() -> ShardRow:
@@ -130,7 +123,7 @@ def test_grouping_and_order_change_no_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_neither_more_workers_nor_a_death_change_a_byte(session: None, tmp_path: Path) -> None:
+def test_neither_more_workers_nor_a_death_change_a_byte(generation_ray: None, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
     make_in_process(tint_run(images), tmp_path / "calm", range(NUM_SHARDS))
     # Another plan digest, but the same samples: the option says only where to remember the death.
@@ -143,7 +136,7 @@ def test_neither_more_workers_nor_a_death_change_a_byte(session: None, tmp_path:
 
 
 @pytest.mark.slow
-def test_the_zoo_makes_the_same_bytes_with_one_worker_and_two(session: None, tmp_path: Path) -> None:
+def test_the_zoo_makes_the_same_bytes_with_one_worker_and_two(generation_ray: None, tmp_path: Path) -> None:
     small = ["data.num_sources=6", "data.num_validation_sources=0", "shards.sources_per_shard=2"]
     small += ["stages.editor.num_inference_steps=3"]
 

@@ -1,11 +1,11 @@
 """A sample that makes a stage raise, crash or run for ever is found, given up, and costs no other sample."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tint_runs import NUM_SHARDS, generate, make_in_process, tint_run, tiny_ray, write_images
+from tint_runs import NUM_SHARDS, generate, make_in_process, tint_run, write_images
 
 from cluster.dataflow.isolation import ShardBisector
 from cluster.dataflow.shard_row import ShardRow
@@ -16,12 +16,6 @@ from engine.run.directory import RunDirectory
 from engine.runfile.run import RunFile
 from engine.sample import Rejection, Sample
 from engine.storage.storage import Storage
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    with tiny_ray():
-        yield
 
 
 def poisoned(images: Path, options: Mapping[str, str], sample_s: float = 60.0) -> RunFile:
@@ -79,19 +73,19 @@ def test_a_source_that_raises_takes_its_edits_along(tmp_path: Path, calm: dict[s
 
 @pytest.mark.slow
 def test_samples_that_end_their_worker_are_found_and_cost_no_other(
-    tmp_path: Path, calm: dict[str, Sample], cluster: None
+    tmp_path: Path, calm: dict[str, Sample], generation_ray: None
 ) -> None:
     plan = RunDirectory.open(str(tmp_path / "calm")).plan()
     # In shards of their own: what is said of one does not come of the other.
     deadly, endless = (f"{plan.keys(index)[1]}_cf02" for index in (1, 2))
     poison = {deadly: "die", endless: "loop"}
-    rundir = generate(poisoned(tmp_path / "images", poison, sample_s=0.2), tmp_path / "run")
+    rundir = generate(poisoned(tmp_path / "images", poison, sample_s=0.4), tmp_path / "run")
     found = {each.key: each for each in quarantined(rundir)}
     assert {key: (each.stage, each.reason) for key, each in found.items()} == {
         deadly: ("poison", "worker_died"), endless: ("poison", "timed_out")
     }  # fmt: skip
     assert "out of memory, or a crash" in found[deadly].detail
-    assert "longer than 0.4 s, in " in found[endless].detail
+    assert "longer than 0.8 s, in " in found[endless].detail
     assert every_sample(rundir) == {name: sample for name, sample in calm.items() if name not in poison}
     assert verify_run(rundir) == []
     assert rundir.storage.list(FOLDER) == []

@@ -148,7 +148,7 @@ def test_the_command_trains_while_another_process_generates_on_the_same_cluster(
     placement = {"num_cpus": 0.25}
     tint = {"kind": "plugin", "target": "tiny_stages:Tint", "options": {"wait_for": str(go_on)}, "placement": placement}
     judge = {"kind": "plugin", "target": "tiny_stages:Judge", "options": {"min_brightness": 0}, "placement": placement}
-    settings = {"num_steps": STEPS, "num_workers": 2, "follow_timeout_s": 600}
+    settings = {"num_steps": STEPS, "follow_timeout_s": 600}
     content = run_file(folder / "images", folder / "patient", **settings).model_dump()
     run = RunFile.model_validate(content | {"stages": {"tint": tint, "judge": judge}})
     rundir = RunDirectory.create(str(folder / "both"), run, make_plan(run))

@@ -2,11 +2,10 @@
 
 import platform
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tint_runs import generate, tint_run, tiny_ray, write_images
+from tint_runs import generate, tint_run, write_images
 
 from cluster.phases.generate import generate_run, read_planned
 from cluster.session import worker
@@ -20,19 +19,13 @@ from engine.runfile.run import RunFile
 from engine.shards.marker import add_counts, versions
 
 
-@pytest.fixture(scope="module")
-def session() -> Iterator[None]:
-    with tiny_ray():
-        yield
-
-
 def broken_run(images: Path, **options: object) -> RunFile:
     stage = {"kind": "plugin", "target": "tiny_stages:Broken", "options": options}
     return tint_run(images, stages={"mine": stage})
 
 
 @pytest.fixture(scope="module")
-def finished(session: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFile, RunDirectory]:
+def finished(generation_ray: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFile, RunDirectory]:
     folder = tmp_path_factory.mktemp("finished")
     run = tint_run(write_images(folder / "images", bad=2), grouped=True)
     return run, generate(run, folder / "run")
@@ -74,13 +67,13 @@ def test_only_a_deleted_shard_is_made_again(finished: tuple[RunFile, RunDirector
     assert {index: after[index] for index in (0, 1, 3)} == {index: before[index] for index in (0, 1, 3)}
 
 
-def test_a_model_that_is_not_there_is_said_in_one_message(session: None, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_said_in_one_message(generation_ray: None, tmp_path: Path) -> None:
     said = rf"^the start of stage 'mine' on {re.escape(platform.node())}: model 'x' is no folder$"
     with pytest.raises(ModelError, match=said):
         generate(broken_run(write_images(tmp_path / "images"), how="no_model"), tmp_path / "run")
 
 
-def test_sources_that_are_gone_once_they_are_to_be_read_are_named(session: None, tmp_path: Path) -> None:
+def test_sources_that_are_gone_once_they_are_to_be_read_are_named(generation_ray: None, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
     run = tint_run(images)
     plan = make_plan(run)
@@ -90,17 +83,17 @@ def test_sources_that_are_gone_once_they_are_to_be_read_are_named(session: None,
         generate_run(run, rundir, plan)
 
 
-def test_a_bug_in_a_stage_names_stage_and_shard(session: None, tmp_path: Path) -> None:
+def test_a_bug_in_a_stage_names_stage_and_shard(generation_ray: None, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^stage 'mine' on shard \d failed: ValueError: the last line\. Shards that"):
         generate(broken_run(write_images(tmp_path / "images"), how="bug"), tmp_path / "run")
 
 
-def test_a_stage_that_loses_a_sample_is_refused(session: None, tmp_path: Path) -> None:
+def test_a_stage_that_loses_a_sample_is_refused(generation_ray: None, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"the commit of shard \d: shard \d is not whole: 1 planned sources are missing"):
         generate(broken_run(write_images(tmp_path / "images", bad=0), how="loses"), tmp_path / "run")
 
 
-def test_a_transient_failure_is_tried_again(session: None, tmp_path: Path) -> None:
+def test_a_transient_failure_is_tried_again(generation_ray: None, tmp_path: Path) -> None:
     run = broken_run(write_images(tmp_path / "images"), how="transient", seen=str(tmp_path / "seen"))
     assert generate(run, tmp_path / "run").pending() == []
 

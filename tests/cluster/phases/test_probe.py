@@ -1,14 +1,12 @@
 """The probe asks the classifier about every accepted sample once, wherever it runs, and never about the test split."""
 
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tint_runs import tiny_ray
 from tiny_classifiers import save_checkpoint
 from tiny_runs import CLASSES, tiny_plan, tiny_results
 
@@ -145,15 +143,9 @@ def test_a_black_box_is_probed_as_a_checkpoint_is(
     assert table.overall.measures["accuracy_drop"].value == 0
 
 
-@pytest.fixture(scope="module")
-def ray_cluster() -> Iterator[None]:
-    with tiny_ray():
-        yield
-
-
 @pytest.mark.slow
 def test_one_pool_on_ray_asks_every_classifier_and_each_says_what_it_says_here(
-    tmp_path: Path, ray_cluster: None
+    tmp_path: Path, generation_ray: None
 ) -> None:
     run, rundir = make_finished(tmp_path)
     other = ModelConfig(name=str(save_checkpoint(tmp_path / "other", "resnet", list(CLASSES), seed=1)))
@@ -170,7 +162,7 @@ def test_one_pool_on_ray_asks_every_classifier_and_each_says_what_it_says_here(
 
 
 @pytest.mark.slow
-def test_what_an_actor_says_is_wrong_reaches_the_user(tmp_path: Path, ray_cluster: None) -> None:
+def test_what_an_actor_says_is_wrong_reaches_the_user(tmp_path: Path, generation_ray: None) -> None:
     run, rundir = make_finished(tmp_path)
     other = save_checkpoint(tmp_path / "other", "resnet", ["cat", "dog"])
     config = run.probe.model_copy(update={"model": ModelConfig(name=str(other))})

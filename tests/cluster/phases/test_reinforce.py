@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 from finetune_run import (
     CLASSES,
     PHRASES,
@@ -29,6 +30,7 @@ from finetune_run import (
 from repository import ROOT
 
 from actors.classifier.classifier import Classifier
+from actors.finetune.stream import Place
 from cluster.cli.main import main
 from cluster.phases import classifiers, reinforce
 from cluster.phases.arms import arm_refs, evaluate_arms
@@ -342,9 +344,25 @@ def test_adapters_of_a_worker_that_died_go_on_with_two_under_zero_3_and_are_merg
     check_saved(rundir, arm)
 
 
-@pytest.mark.slow
-def test_settings_that_deepspeed_refuses_are_the_user_s_mistake(folder: Path, cluster: None) -> None:
-    run, rundir = make(folder, "refused", deepspeed={"zero_optimization": {"stage": 9}}, max_failures=3)
+@pytest.fixture
+def fits_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have the loop of a worker run in this process, alone and without Ray Train."""
+    from actors.finetune.worker import train_loop
+
+    monkeypatch.setattr(reinforce, "_fit", lambda task, _: train_loop({"task": task}))
+    monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def test_settings_that_deepspeed_refuses_are_the_user_s_mistake(
+    folder: Path, fits_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DS_ACCELERATOR", "cpu")
+    monkeypatch.setattr("deepspeed.init_distributed", lambda **_: None)
+    monkeypatch.setattr("actors.finetune.worker.set_up_process", lambda _: None)
+    run, rundir = make(folder, "refused", deepspeed={"zero_optimization": {"stage": 9}})
     with pytest.raises(RunFileError, match="DeepSpeed refuses the settings"):
         reinforce_run(run, rundir)
 
@@ -357,8 +375,10 @@ def test_a_worker_that_dies_once_too_often_is_a_run_that_failed() -> None:
     assert str(explained).startswith("fine-tuning failed in worker 1: ValueError: two. The same command goes on")
 
 
-@pytest.mark.slow
-def test_without_accepted_edits_only_the_patient_is_scored(folder: Path, cluster: None) -> None:
+def test_without_accepted_edits_only_the_patient_is_scored(
+    folder: Path, fits_here: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.finetune.worker._start", lambda _: Place(rank=0, size=1))
     run = run_file(folder / "images", folder / "patient")
     result = reinforce_run(run, committed_run(folder / "bare", run, edits=0))
     assert list(result["arms"]) == ["patient"]

@@ -4,7 +4,6 @@ import atexit
 from pathlib import Path
 
 import psutil
-from tint_runs import tiny_ray
 from waiting import wait_until
 
 from cluster.session.worker import exit_without_teardown
@@ -14,7 +13,9 @@ def has_ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_an_actor_ends_without_the_end_of_its_interpreter_and_a_driver_with_it(tmp_path: Path) -> None:
+def test_an_actor_ends_without_the_end_of_its_interpreter_and_a_driver_with_it(
+    generation_ray: None, tmp_path: Path
+) -> None:
     import ray
 
     class Ends:
@@ -37,9 +38,8 @@ def test_an_actor_ends_without_the_end_of_its_interpreter_and_a_driver_with_it(t
         wait_until(lambda: has_ended(pid), 60)
         return path.exists()
 
-    with tiny_ray():
-        before = atexit._ncallbacks()
-        exit_without_teardown()
-        assert atexit._ncallbacks() == before
-        assert end_of(quickly=False)
-        assert not end_of(quickly=True)
+    before = atexit._ncallbacks()
+    exit_without_teardown()
+    assert atexit._ncallbacks() == before
+    assert end_of(quickly=False)
+    assert not end_of(quickly=True)

@@ -18,7 +18,6 @@ from cluster.cli.plan_text import plan_lines
 from cluster.phases import classifiers
 from cluster.phases.pipeline import ALL_PHASES, all_phases, open_run, run_phases
 from cluster.phases.rounds import allocate_round, check_rounds_done, generate_round
-from cluster.session.session import ray_session
 from engine.errors import RunDirectoryError, RunError, SourceError
 from engine.plan.plan import make_plan
 from engine.probe.pairs import Pairs, read_pairs
@@ -273,23 +272,21 @@ def test_a_marker_without_an_allocation_says_nothing_of_it() -> None:
 
 @pytest.mark.slow
 def test_a_run_of_two_rounds_is_allocated_once_and_resumes_to_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generation_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Classifiers are asked in this process, where they take less time to start than as actors.
     monkeypatch.setattr(classifiers, "in_session", lambda: False)
     small = {"num_sources": 12, "num_validation": 6, "per_shard": 3}
     run = rounds_run(2, **small)
     rundir, plan = open_run(run, str(tmp_path / "run"))
-    # Held here, it serves both commands.
-    with ray_session([part for phase in all_phases(run, rundir, plan) for part in phase.needs]):
-        run_phases(ALL_PHASES, run, rundir, plan)
-        check_rounds(rundir)
-        allocation = rundir.storage.read(allocation_path(2))
-        files = {index: rundir.marker(index).files for index in rundir.done()}
-        rundir.storage.delete(marker_path(3))
-        other = rounds_run(2, **small, num_steps=5)
-        again, plan = open_run(other, str(tmp_path / "run"))
-        run_phases(("generate", "allocate"), other, again, plan)
+    run_phases(ALL_PHASES, run, rundir, plan)
+    check_rounds(rundir)
+    allocation = rundir.storage.read(allocation_path(2))
+    files = {index: rundir.marker(index).files for index in rundir.done()}
+    rundir.storage.delete(marker_path(3))
+    other = rounds_run(2, **small, num_steps=5)
+    again, plan = open_run(other, str(tmp_path / "run"))
+    run_phases(("generate", "allocate"), other, again, plan)
     assert {index: again.marker(index).files for index in again.done()} == files
     assert again.storage.read(allocation_path(2)) == allocation
     assert again.marker(3).allocation == hashlib.sha256(allocation).hexdigest()

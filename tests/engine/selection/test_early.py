@@ -9,7 +9,7 @@ from early_runs import early_run, early_run_file, results_of
 from pydantic import ValidationError
 from repository import DEMO
 from rounds_runs import rounds_run
-from tint_runs import contents, tiny_ray
+from tint_runs import contents
 
 from cluster.cli.main import main
 from cluster.cli.plan_text import plan_lines
@@ -312,41 +312,38 @@ def small_run(num_sources: int = 16) -> RunFile:
 
 
 @pytest.mark.slow
-def test_a_run_is_cut_by_its_own_pilot_and_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_run_is_cut_by_its_own_pilot_and_resumes_to_the_same_bytes(generation_ray: None, tmp_path: Path) -> None:
     run = small_run()
     plan = make_plan(run)
     rundir = RunDirectory.create(str(tmp_path / "run"), run, plan)
-    with tiny_ray():
-        generate_run(run, rundir, plan)
-        cut = read_cut(rundir, 1)
-        assert cut.least is not None, cut.describe()
-        markers = rundir.markers()
-        assert [markers[index].early for index in range(4)] == [None] * 2 + [cut.sha256] * 2
-        assert all(EARLY not in markers[index].counts.rejected for index in range(2))
-        dropped = sum(markers[index].counts.rejected.get(EARLY, 0) for index in (2, 3))
-        assert 2 < dropped < 16
-        made_by = {
-            json.loads(row)["editor"]["previews"]["cut"] for row in rundir.read_rows(3)["provenance"].to_pylist()
-        }
-        assert made_by == {cut.sha256}
-        placebos = [row for row in rundir.read_rows(3).to_pylist() if row["role"] == "placebo"]
-        assert len(placebos) == 4
-        assert all(row["score_preview_image"] is None and EARLY not in row["reasons"] for row in placebos)
+    generate_run(run, rundir, plan)
+    cut = read_cut(rundir, 1)
+    assert cut.least is not None, cut.describe()
+    markers = rundir.markers()
+    assert [markers[index].early for index in range(4)] == [None] * 2 + [cut.sha256] * 2
+    assert all(EARLY not in markers[index].counts.rejected for index in range(2))
+    dropped = sum(markers[index].counts.rejected.get(EARLY, 0) for index in (2, 3))
+    assert 2 < dropped < 16
+    made_by = {json.loads(row)["editor"]["previews"]["cut"] for row in rundir.read_rows(3)["provenance"].to_pylist()}
+    assert made_by == {cut.sha256}
+    placebos = [row for row in rundir.read_rows(3).to_pylist() if row["role"] == "placebo"]
+    assert len(placebos) == 4
+    assert all(row["score_preview_image"] is None and EARLY not in row["reasons"] for row in placebos)
 
-        # One of the shards that it cut and the cut itself are lost: the same come back.
-        before = contents(tmp_path / "run")
-        data = rundir.storage.read(cut_path(1))
-        for path in (marker_path(3), shard_path(3), cut_path(1)):
-            rundir.storage.delete(path)
-        generate_run(run, rundir, plan)
-        assert contents(tmp_path / "run") == before
-        assert rundir.storage.read(cut_path(1)) == data
-        assert rundir.marker(3).early == cut.sha256
+    # One of the shards that it cut and the cut itself are lost: the same come back.
+    before = contents(tmp_path / "run")
+    data = rundir.storage.read(cut_path(1))
+    for path in (marker_path(3), shard_path(3), cut_path(1)):
+        rundir.storage.delete(path)
+    generate_run(run, rundir, plan)
+    assert contents(tmp_path / "run") == before
+    assert rundir.storage.read(cut_path(1)) == data
+    assert rundir.marker(3).early == cut.sha256
 
-        # What is quarantined, in the pilot too, is made again by what made it, and fails again: nothing else changes.
-        sources = Retry.of(rundir).sources
-        assert {1, 3} <= set(sources)
-        retry_run(run, rundir)
-        assert contents(tmp_path / "run") == before
-        with pytest.raises(SelectionError, match=EARLY):
-            Retry.of(rundir, [EARLY])
+    # What is quarantined, in the pilot too, is made again by what made it, and fails again: nothing else changes.
+    sources = Retry.of(rundir).sources
+    assert {1, 3} <= set(sources)
+    retry_run(run, rundir)
+    assert contents(tmp_path / "run") == before
+    with pytest.raises(SelectionError, match=EARLY):
+        Retry.of(rundir, [EARLY])
