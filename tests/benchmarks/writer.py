@@ -14,7 +14,8 @@ from pathlib import Path
 
 from engine.figures.figures import Figure
 from engine.sample import Sample
-from engine.shards.tar import encode_shard, sample_to_json
+from engine.shards.record import Fields, RecordWriter
+from engine.shards.tar import encode_shard
 from engine.storage.storage import Storage
 from tests.benchmarks.pairs import ratio_figure
 from tests.benchmarks.samples import make_samples
@@ -60,11 +61,12 @@ def _ours(folder: Path, samples: Sequence[Sample]) -> Callable[[], object]:
 def _theirs(folder: Path, samples: Sequence[Sample]) -> Callable[[], object]:
     import webdataset
 
+    records = RecordWriter(Fields.of(samples))
     dicts = [
         {
             "__key__": sample.key,
             "jpg": sample.image,
-            "json": json.loads(sample_to_json(sample)),
+            "json": json.loads(records.json(sample)),
             "cls": sample.label,
         }
         for sample in samples
