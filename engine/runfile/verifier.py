@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple
 
+from annotated_types import Ge
 from pydantic import Field
 
 from engine.runfile.fields import ModelConfig, StageConfig
@@ -47,3 +48,9 @@ CHECKS = (
 )
 # The fields that decide a verdict; the others decide scores.
 THRESHOLDS = tuple(name for name in VerifierConfig.model_fields if any(check.threshold == name for check in CHECKS))
+
+
+def loosest(threshold: str) -> float | bool:
+    """Return the value of a threshold that every finite score passes: False, or the least value of its field."""
+    field = VerifierConfig.model_fields[threshold]
+    return field.annotation is not bool and next(float(str(rule.ge)) for rule in field.metadata if isinstance(rule, Ge))
