@@ -69,9 +69,7 @@ def failure_points(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> list[
     """
     if len(np.unique(pairs.severity)) < 2:
         return []
-    bootstrap = SourceBootstrap(
-        pairs.num_clusters, num_draws=config.num_bootstraps, confidence=config.confidence, seed=seed
-    )
+    bootstrap = pairs.bootstrap(config, seed)
     curves = []
     for kind, after, rows in _parts(pairs):
         if len(np.unique(pairs.cluster[rows])) >= config.min_sources:

@@ -11,7 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.errors import LeakError
-from engine.statistics import Floats, Ints
+from engine.runfile.probe import ProbeConfig
+from engine.statistics import Floats, Ints, SourceBootstrap
 
 COLUMNS = [
     "key",
@@ -67,6 +68,11 @@ class Pairs:
     def num_clusters(self) -> int:
         """Return the number of split keys with an edit."""
         return int(self.cluster.max()) + 1 if len(self.cluster) else 0
+
+    def bootstrap(self, config: ProbeConfig, seed: int) -> SourceBootstrap:
+        """Return the bootstrap over the split keys."""
+        num_draws, confidence = config.num_bootstraps, config.confidence
+        return SourceBootstrap(max(1, self.num_clusters), num_draws=num_draws, confidence=confidence, seed=seed)
 
     @property
     def has_placebos(self) -> bool:

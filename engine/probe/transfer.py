@@ -16,7 +16,7 @@ from engine.probe.pairs import Pairs
 from engine.probe.weakness import Weakness, WeaknessCell, weakness
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json
-from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
+from engine.statistics import UNDEFINED, Interval, Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +80,7 @@ def shared_flips(pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int =
     cluster = pairs.cluster[both_right]
     if not flips.any():
         return SharedFlips(n_edits=len(flips), n_flips=0, share=UNDEFINED, expected=UNDEFINED)
-    bootstrap = SourceBootstrap(
-        pairs.num_clusters, num_draws=config.num_bootstraps, confidence=config.confidence, seed=seed
-    )
+    bootstrap = pairs.bootstrap(config, seed)
     ratios: Sequence[Ratio] = (
         Ratio(numerator=flips * others, denominator=flips, prior="share"),
         Ratio(numerator=others, denominator=np.ones(len(flips)), prior="share"),

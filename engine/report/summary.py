@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from engine.canonical import as_json
 from engine.probe.attribution import Attribution
-from engine.report.drawing.maps import drop_name, group_name, shown_cells
+from engine.report.drawing.maps import group_name, shown_cells
 from engine.report.pictures import edit_label
 from engine.report.results import Content, Results
 from engine.report.rows import Picture, PictureRow
@@ -193,7 +193,7 @@ def _weakness(weakness: Content | None) -> Summary | None:
     """
     if weakness is None:
         return None
-    drop = drop_name(weakness)
+    drop = weakness["drop"]
     return {
         **weakness,
         "num_cells": len(weakness["cells"]),
