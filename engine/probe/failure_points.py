@@ -18,13 +18,13 @@ import numpy as np
 from engine.probe.pairs import Pairs
 from engine.runfile.probe import ProbeConfig
 from engine.statistics import (
+    NORMAL,
     UNDEFINED,
     Floats,
     Interval,
     Ints,
     Ratio,
     SourceBootstrap,
-    normal_quantile,
     wilson_interval,
 )
 
@@ -89,7 +89,7 @@ def survival(
     """
     numbers, member = np.unique(cluster, return_inverse=True)
     influence = np.zeros(len(numbers))
-    alive, z, intervals = 1.0, normal_quantile(0.5 + confidence / 2), []
+    alive, z, intervals = 1.0, NORMAL.inv_cdf(0.5 + confidence / 2), []
     risks, deaths = [], []
     for at in times:
         inside, event = time >= at, (time == at) & (failed > 0)

@@ -14,25 +14,6 @@ from engine.errors import LeakError
 from engine.runfile.probe import ProbeConfig
 from engine.statistics import Floats, Ints, SourceBootstrap
 
-COLUMNS = [
-    "key",
-    "source_key",
-    "split_key",
-    "role",
-    "split",
-    "label",
-    "class_name",
-    "edit_kind",
-    "edit_before",
-    "edit_after",
-    "edit_severity",
-    "edit_strategy",
-    "edit_steered",
-    "accepted",
-    "prediction",
-    "p_label",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
@@ -87,7 +68,7 @@ class Pairs:
 
 def read_pairs(table: pa.Table) -> Pairs:
     """Join the predictions of a probe by source; raise LeakError where one is of the test split."""
-    rows = table.select(COLUMNS).to_pylist()
+    rows = table.to_pylist()
     leaked = next((row for row in rows if row["split"] == "test"), None)
     if leaked is not None:
         raise LeakError(
