@@ -8,6 +8,7 @@ look better than they are.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -124,7 +125,8 @@ def tune(
     kept_good, kept_all = _sums(masks, weight * good, weight)
     share = np.divide(kept_good, kept_all, out=np.zeros_like(kept_good), where=kept_all > 0)
     recall = kept_good / max(float(weight[good].sum()), 1e-12)
-    changes = _num_changes([[value != getattr(config, name) for value in values] for name, values in cuts.items()])
+    changed = [np.array([value != getattr(config, name) for value in values], int) for name, values in cuts.items()]
+    changes: NDArray[np.int64] = reduce(np.add.outer, changed).ravel()
     reaches = (share >= precision - 1e-9) & (recall >= MIN_RECALL)
     if reaches.any():
         first, second, allowed = recall, share, reaches
@@ -209,14 +211,6 @@ def _sums(masks: Sequence[Mask], good_weight: Floats, weight: Floats) -> tuple[F
     kept = [rest[:, one] @ np.stack([good_weight[one], weight[one]], axis=1) for one in masks[0]]
     both = np.concatenate(kept)
     return both[:, 0], both[:, 1]
-
-
-def _num_changes(changed: Sequence[Sequence[bool]]) -> NDArray[np.int64]:
-    """Return the number of changed thresholds for every combination of cuts, last name fastest."""
-    total = np.zeros(1, np.int64)
-    for flags in changed:
-        total = (total[:, None] + np.array(flags, np.int64)[None, :]).reshape(-1)
-    return total
 
 
 def _weighted_share(hit: Mask, weight: Floats, cluster: NDArray[np.int64]) -> Interval:

@@ -134,8 +134,6 @@ def _drop_cell(cell: Content, drop: str, scale: float) -> HeatCell:
 
 def _accuracy_cell(groups: Sequence[Content], *, is_usual: bool) -> HeatCell:
     n, correct = sum(int(group["n"]) for group in groups), sum(int(group["correct"]) for group in groups)
-    if not n:
-        return EMPTY
     low, high = wilson_interval(correct, n)
     return HeatCell(
         text=("◆\u202f" if is_usual else "") + f"{100 * correct / n:.0f}",
