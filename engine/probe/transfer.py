@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.canonical import as_json
+from engine.probe.measures import drop_name
 from engine.probe.pairs import Pairs
 from engine.probe.weakness import Weakness, WeaknessCell, weakness
 from engine.runfile.probe import ProbeConfig
@@ -65,7 +66,7 @@ def transfer(first: Weakness, pairs: Pairs, other: Pairs, config: ProbeConfig, *
     table = weakness(other, config, seed=seed)
     known = {cell.key: cell for cell in table.cells}
     return Transfer(
-        drop="corrected_drop" if table.has_placebos else "accuracy_drop",
+        drop=drop_name(other),
         overall=table.overall,
         cells=tuple(known[cell.key] for cell in first.cells if cell.significant),
         shared=shared_flips(pairs, other, config, seed=seed),

@@ -19,7 +19,7 @@ def read_decision(rundir: RunDirectory, path: str, kind: type[T], *, name: str, 
     """Read the record of a decision; RunDirectoryError, with its name and the remedy, where the file has another."""
     content = rundir.read_json(path)
     try:
-        return TypeAdapter(kind).validate_python(content)
+        return TypeAdapter(kind).validate_python(content, extra="forbid")
     except ValidationError as error:
         raise RunDirectoryError(
             f"{rundir.storage.name(path)} is no {name} that this version wrote ({error!r}): go on with the version "

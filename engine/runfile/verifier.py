@@ -2,7 +2,6 @@
 
 from typing import Literal, NamedTuple
 
-from annotated_types import Ge
 from pydantic import Field
 
 from engine.runfile.fields import ModelConfig, StageConfig
@@ -52,5 +51,5 @@ THRESHOLDS = tuple(name for name in VerifierConfig.model_fields if any(check.thr
 
 def loosest(threshold: str) -> float | bool:
     """Return the value of a threshold that every finite score passes: False, or the least value of its field."""
-    field = VerifierConfig.model_fields[threshold]
-    return field.annotation is not bool and next(float(str(rule.ge)) for rule in field.metadata if isinstance(rule, Ge))
+    field = VerifierConfig.model_json_schema()["properties"][threshold]
+    return float(field["minimum"]) if "minimum" in field else False
