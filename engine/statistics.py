@@ -117,7 +117,7 @@ def wilson_interval(correct: float, n: float, confidence: float = 0.95) -> tuple
     """
     if n == 0:
         return 0.0, 1.0
-    z = normal_quantile(0.5 + confidence / 2)
+    z = NORMAL.inv_cdf(0.5 + confidence / 2)
     share = correct / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
@@ -181,7 +181,7 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 
 def minimum_detectable_effect(error: float, confidence: float = 0.95, power: float = 0.8) -> float:
     """Return the smallest true effect that a two-sided test finds with this power, given the standard error."""
-    return (normal_quantile(0.5 + confidence / 2) + normal_quantile(power)) * error
+    return (NORMAL.inv_cdf(0.5 + confidence / 2) + NORMAL.inv_cdf(power)) * error
 
 
 def calibration_error(confidence: Floats, correct: NDArray[np.bool_], num_bins: int = 15) -> float:
@@ -194,14 +194,9 @@ def calibration_error(confidence: Floats, correct: NDArray[np.bool_], num_bins: 
     return sum(gaps) / len(order)
 
 
-def normal_quantile(share: float) -> float:
-    """Return the quantile of the standard normal distribution."""
-    return NORMAL.inv_cdf(share)
-
-
 def student_quantile(share: float, degrees: int) -> float:
     """Return the quantile of Student's t to 1e-3 from 5 degrees on, by Abramowitz and Stegun 26.7.5."""
-    z, v = normal_quantile(share), float(degrees)
+    z, v = NORMAL.inv_cdf(share), float(degrees)
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384

@@ -26,7 +26,7 @@ def add_commands(commands: Commands) -> None:
         default=[],
         metavar="THRESHOLD=VALUE",
         dest="settings",
-        help="min_image, min_text, min_directional, min_contrast or consistency; repeatable",
+        help="a threshold of the verifier, such as min_image=0.6; repeatable",
     )
     parser.add_argument("--out", metavar="DIR", help="new run directory or s3://, gs:// URI for the result")
     parser.add_argument("--dry-run", action="store_true", help="only show what would change")

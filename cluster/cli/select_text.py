@@ -15,7 +15,7 @@ from engine.selection.selection import (
     describe_thresholds,
     tally_changes,
 )
-from engine.verdicts.rule import is_early, score_floors
+from engine.verdicts.rule import asked_thresholds, is_early
 
 CHECK_WIDTH = 30
 # Rows of a label table that a message names.
@@ -71,11 +71,11 @@ def _check_lines(change: Change, before: VerifierConfig, after: VerifierConfig) 
 
 def _check_name(check: str, before: VerifierConfig, after: VerifierConfig) -> str:
     """Return a check with its thresholds, `image < 0.5 -> 0.6`."""
-    old, new = (score_floors(config, text_changes=True) for config in (before, after))
-    if check not in old:
-        return "consistency <= 0" if check == "consistency" else check
-    change = f" -> {new[check]:g}" if new[check] != old[check] else ""
-    return f"{check} < {old[check]:g}{change}"
+    old, new = (asked_thresholds(config, text_changes=True).get(check) for config in (before, after))
+    if True in (old, new):
+        return f"{check} <= 0"
+    change = f" -> {new:g}" if new != old else ""
+    return check if old is None else f"{check} < {old:g}{change}"
 
 
 def _lost_lines(candidates: Sequence[Candidate], before: VerifierConfig, after: VerifierConfig) -> Iterator[str]:
@@ -178,6 +178,6 @@ def _score_lines(result: Calibration, precision: float) -> Iterator[str]:
 def _title(name: str, choice: Choice) -> str:
     value = choice.thresholds[name]
     best = "" if choice.is_reached else " (misses it)"
-    if name == "consistency":
-        return f"consistency alone{best}" if value else f"accept everything{best}"
+    if isinstance(value, bool):
+        return f"{name} alone{best}" if value else f"accept everything{best}"
     return f"{name} {value} alone{best}"

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -65,7 +66,7 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
             for arm in refs
         },
         "comparisons": [
-            comparison.to_json()
+            asdict(comparison)
             for set_name, labelled in sets.items()
             for comparison in compare_arms(scored[set_name], labelled, dominant, run, set_name)
         ],

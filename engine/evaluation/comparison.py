@@ -5,33 +5,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.sample import Json
-from engine.statistics import Interval, Ratio, SourceBootstrap, paired_test
+from engine.statistics import Ratio, SourceBootstrap, paired_test
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
     """Accuracy of `arm` minus that of `against` on `n` images: positive means that `arm` is better.
 
-    `gained` images are right with `arm` alone, `lost` ones with `against` alone.
+    `set` is test or shifted, `where` is all or conflict. `gained` images are right with `arm` alone, `lost` ones with
+    `against` alone. The test is McNemar's; `low` and `high` are of a bootstrap over sources.
     """
 
     arm: str
     against: str
-    test_set: str
+    set: str
     where: str
     n: int
     gained: int
     lost: int
-    difference: Interval
+    difference: float
+    low: float
+    high: float
     p_value: float
-
-    def to_json(self) -> dict[str, Json]:
-        """Return one flat object."""
-        ends: dict[str, Json] = {"low": self.difference.low, "high": self.difference.high}
-        content = {**vars(self), "difference": self.difference.value, **ends, "set": self.test_set}
-        del content["test_set"]
-        return content
 
 
 class PairedImages:
@@ -63,14 +58,17 @@ class PairedImages:
         source = self._source[kept]
         ratio = Ratio(numerator=gain, denominator=np.ones(len(kept)), prior="difference")
         (intervals,) = self._bootstrap.intervals(source, np.zeros(len(kept), np.int64), 1, [ratio])
+        difference = intervals.interval(0)
         return Comparison(
             arm=names[0],
             against=names[1],
-            test_set=test_set,
+            set=test_set,
             where=where,
             n=len(kept),
             gained=int((gain > 0).sum()),
             lost=int((gain < 0).sum()),
-            difference=intervals.interval(0),
+            difference=difference.value,
+            low=difference.low,
+            high=difference.high,
             p_value=paired_test(np.bincount(source, gain).astype(np.float64)),
         )

@@ -3,7 +3,7 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -37,36 +37,25 @@ class LabelledPrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyCount:
-    """Number of correct predictions of `n`; `confidence` is the level of the Wilson interval."""
+    """Correct predictions of `n` images, their share (None where n is 0), and its Wilson interval."""
 
-    correct: int
     n: int
-    confidence: float = 0.95
-
-    def to_json(self) -> dict[str, Json]:
-        """Return n, correct, accuracy (null where n is 0), low and high."""
-        low, high = wilson_interval(self.correct, self.n, self.confidence)
-        return {"n": self.n, "correct": self.correct, "accuracy": self.accuracy, "low": low, "high": high}
-
-    @property
-    def accuracy(self) -> float | None:
-        """Return the share of correct predictions, None without any prediction."""
-        return self.correct / self.n if self.n else None
+    correct: int
+    accuracy: float | None
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupAccuracy:
-    """Accuracy in one group; `conflict` is None where the class has no dominant value."""
+class GroupAccuracy(AccuracyCount):
+    """Accuracy in one group: a class with one value of each attribute.
+
+    `conflict` says whether a value differs from the class's dominant one; None where the class has none.
+    """
 
     class_name: str
     values: Mapping[str, str]
-    share: AccuracyCount
     conflict: bool | None
-
-    def to_json(self) -> dict[str, Json]:
-        """Return one flat object."""
-        names: dict[str, Json] = {"class_name": self.class_name, "values": dict(self.values)}
-        return {**names, **self.share.to_json(), "conflict": self.conflict}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,20 +81,21 @@ class GroupReport:
 
     def to_json(self) -> dict[str, Json]:
         """Return the report as plain JSON."""
-        return {
-            **self.overall.to_json(),
-            "classes": [{"class_name": name, **share.to_json()} for name, share in self.classes.items()],
-            "groups": as_json(self.groups),
-            "min_n": self.min_n,
-            "worst_group_accuracy": self.worst.share.accuracy if self.worst else None,
-            "worst_group": as_json(self.worst),
-            "aligned_accuracy": self.aligned.accuracy if self.aligned else None,
-            "aligned": as_json(self.aligned),
-            "conflict_accuracy": self.conflict.accuracy if self.conflict else None,
-            "conflict": as_json(self.conflict),
-            **as_json({"adjusted_average": self.adjusted or UNDEFINED}),
-            **as_json({"calibration_error": self.calibration_error, "nll": self.nll}),
-        }
+        singled_out = {"worst_group": self.worst, "aligned": self.aligned, "conflict": self.conflict}
+        content: dict[str, Json] = as_json(
+            {
+                **vars(self.overall),
+                "classes": [{"class_name": name, **vars(share)} for name, share in self.classes.items()],
+                "groups": self.groups,
+                "min_n": self.min_n,
+                **singled_out,
+                **{f"{name}_accuracy": found and found.accuracy for name, found in singled_out.items()},
+                "adjusted_average": self.adjusted or UNDEFINED,
+                "calibration_error": self.calibration_error,
+                "nll": self.nll,
+            }
+        )
+        return content
 
 
 def dominant_values(items: Iterable[SourceItem], group_by: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -141,17 +131,32 @@ def group_report(
 
     `training` counts the images of each group in the training data.
     """
-    groups = _groups(predictions, group_by, dominant, confidence)
-    large = [group for group in groups if group.share.n >= min_n]
+    by_group: dict[GroupKey, list[LabelledPrediction]] = defaultdict(list)
+    by_conflict: dict[bool | None, list[LabelledPrediction]] = defaultdict(list)
+    for one in predictions:
+        key = _key(one.class_name, one.attributes, group_by)
+        by_group[key].append(one)
+        by_conflict[conflicts(dominant, one.class_name, dict(key[1]))].append(one)
     by_class = {name: [one for one in predictions if one.class_name == name] for name in classes}
+    over_conflicts = {conflict: _accuracy_of(members, confidence) for conflict, members in by_conflict.items()}
+    groups = [
+        GroupAccuracy(
+            class_name=name,
+            values=dict(values),
+            conflict=conflicts(dominant, name, dict(values)),
+            **vars(_accuracy_of(members, confidence)),
+        )
+        for (name, values), members in sorted(by_group.items())
+    ]
+    large = [group for group in groups if group.n >= min_n]
     return GroupReport(
-        overall=_count(predictions, confidence),
-        classes={name: _count(members, confidence) for name, members in by_class.items()},
+        overall=_accuracy_of(predictions, confidence),
+        classes={name: _accuracy_of(members, confidence) for name, members in by_class.items()},
         groups=tuple(groups),
         min_n=min_n,
-        worst=min(large, key=lambda group: (group.share.accuracy or 0.0, -group.share.n), default=None),
-        aligned=_sum([group.share for group in groups if group.conflict is False]),
-        conflict=_sum([group.share for group in groups if group.conflict is True]),
+        worst=min(large, key=lambda group: (group.accuracy or 0.0, -group.n), default=None),
+        aligned=over_conflicts.get(False),
+        conflict=over_conflicts.get(True),
         adjusted=_adjusted(groups, training),
         calibration_error=calibration_error(
             np.array([one.confidence for one in predictions], np.float64),
@@ -171,49 +176,25 @@ def _key(class_name: str, attributes: Mapping[str, str], group_by: Sequence[str]
     return class_name, tuple((name, attributes[name]) for name in group_by if name in attributes)
 
 
-def _groups(
-    predictions: Sequence[LabelledPrediction], group_by: Sequence[str], dominant: Dominant, confidence: float
-) -> list[GroupAccuracy]:
-    by_group: dict[GroupKey, list[LabelledPrediction]] = defaultdict(list)
-    for one in predictions:
-        by_group[_key(one.class_name, one.attributes, group_by)].append(one)
-    return [
-        GroupAccuracy(
-            class_name=name,
-            values=dict(values),
-            share=_count(members, confidence),
-            conflict=conflicts(dominant, name, dict(values)),
-        )
-        for (name, values), members in sorted(by_group.items())
-    ]
-
-
-def _count(predictions: Sequence[LabelledPrediction], confidence: float) -> AccuracyCount:
-    correct = sum(one.is_right for one in predictions)
-    return AccuracyCount(correct=correct, n=len(predictions), confidence=confidence)
-
-
-def _sum(counts: Sequence[AccuracyCount]) -> AccuracyCount | None:
-    """Return the sum of counts, None for none."""
-    if not counts:
-        return None
-    return replace(counts[0], correct=sum(one.correct for one in counts), n=sum(one.n for one in counts))
+def _accuracy_of(predictions: Sequence[LabelledPrediction], confidence: float) -> AccuracyCount:
+    correct, n = sum(one.is_right for one in predictions), len(predictions)
+    low, high = wilson_interval(correct, n, confidence)
+    return AccuracyCount(n=n, correct=correct, accuracy=correct / n if n else None, low=low, high=high)
 
 
 def _adjusted(groups: Sequence[GroupAccuracy], training: Mapping[GroupKey, int]) -> Interval | None:
     """Return the average of group accuracies weighted by the training data; its interval as in Zou and Donner 2008."""
-    found = {(group.class_name, tuple(group.values.items())): group.share for group in groups}
+    found = {(group.class_name, tuple(group.values.items())): group for group in groups}
     total = sum(training.values())
     if not total or not training.keys() <= found.keys():
         return None
     value = below = above = 0.0
     for key, count in training.items():
-        share, weight = found[key], count / total
-        low, high = wilson_interval(share.correct, share.n, share.confidence)
-        accuracy = share.correct / share.n
+        group, weight = found[key], count / total
+        accuracy = group.correct / group.n
         value += weight * accuracy
-        below += (weight * (accuracy - low)) ** 2
-        above += (weight * (high - accuracy)) ** 2
+        below += (weight * (accuracy - group.low)) ** 2
+        above += (weight * (group.high - accuracy)) ** 2
     return Interval(value=value, low=value - math.sqrt(below), high=value + math.sqrt(above))
 
 

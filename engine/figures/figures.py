@@ -149,11 +149,6 @@ def describe(on: dict[str, object]) -> str:
     )
 
 
-def measured_by(command: str, on: dict[str, object]) -> str:
-    """Return the lines below a table: the command that measured it and the machine, at most 120 characters each."""
-    return textwrap.fill(f"Measured by `make {command}` on {describe(on)}", 120, break_on_hyphens=False)
-
-
 def fill(text: str, folder: Path = FIGURES_FOLDER) -> str:
     """Return a Markdown text with its blocks of figures filled from the JSON files.
 
@@ -170,7 +165,8 @@ def fill(text: str, folder: Path = FIGURES_FOLDER) -> str:
             return block[0]
         figures, on = read_figures(command, folder)
         rows = crossed(figures, names) if block["form"] == "crossed" else table(_chosen(figures, command, names))
-        return f"{block[1]}{rows}\n\n{measured_by(command, on)}\n{block[5]}"
+        measured_by = f"Measured by `make {command}` on {describe(on)}"
+        return f"{block[1]}{rows}\n\n{textwrap.fill(measured_by, 120, break_on_hyphens=False)}\n{block[5]}"
 
     return BLOCK.sub(filled, text)
 

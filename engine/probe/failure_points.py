@@ -18,13 +18,13 @@ import numpy as np
 from engine.probe.pairs import Pairs
 from engine.runfile.probe import ProbeConfig
 from engine.statistics import (
+    NORMAL,
     UNDEFINED,
     Floats,
     Interval,
     Ints,
     Ratio,
     SourceBootstrap,
-    normal_quantile,
     wilson_interval,
 )
 
@@ -69,9 +69,7 @@ def failure_points(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> list[
     """
     if len(np.unique(pairs.severity)) < 2:
         return []
-    bootstrap = SourceBootstrap(
-        pairs.num_clusters, num_draws=config.num_bootstraps, confidence=config.confidence, seed=seed
-    )
+    bootstrap = pairs.bootstrap(config, seed)
     curves = []
     for kind, after, rows in _parts(pairs):
         if len(np.unique(pairs.cluster[rows])) >= config.min_sources:
@@ -91,7 +89,7 @@ def survival(
     """
     numbers, member = np.unique(cluster, return_inverse=True)
     influence = np.zeros(len(numbers))
-    alive, z, intervals = 1.0, normal_quantile(0.5 + confidence / 2), []
+    alive, z, intervals = 1.0, NORMAL.inv_cdf(0.5 + confidence / 2), []
     risks, deaths = [], []
     for at in times:
         inside, event = time >= at, (time == at) & (failed > 0)

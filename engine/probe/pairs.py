@@ -11,26 +11,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.errors import LeakError
-from engine.statistics import Floats, Ints
-
-COLUMNS = [
-    "key",
-    "source_key",
-    "split_key",
-    "role",
-    "split",
-    "label",
-    "class_name",
-    "edit_kind",
-    "edit_before",
-    "edit_after",
-    "edit_severity",
-    "edit_strategy",
-    "edit_steered",
-    "accepted",
-    "prediction",
-    "p_label",
-]
+from engine.runfile.probe import ProbeConfig
+from engine.statistics import Floats, Ints, SourceBootstrap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +50,11 @@ class Pairs:
         """Return the number of split keys with an edit."""
         return int(self.cluster.max()) + 1 if len(self.cluster) else 0
 
+    def bootstrap(self, config: ProbeConfig, seed: int) -> SourceBootstrap:
+        """Return the bootstrap over the split keys."""
+        num_draws, confidence = config.num_bootstraps, config.confidence
+        return SourceBootstrap(max(1, self.num_clusters), num_draws=num_draws, confidence=confidence, seed=seed)
+
     @property
     def has_placebos(self) -> bool:
         """Return whether any source with an edit has a placebo."""
@@ -81,7 +68,7 @@ class Pairs:
 
 def read_pairs(table: pa.Table) -> Pairs:
     """Join the predictions of a probe by source; raise LeakError where one is of the test split."""
-    rows = table.select(COLUMNS).to_pylist()
+    rows = table.to_pylist()
     leaked = next((row for row in rows if row["split"] == "test"), None)
     if leaked is not None:
         raise LeakError(

@@ -57,11 +57,8 @@ def rank_phrases(pairs: Pairs, confidence: float = 0.95) -> list[Phrase]:
     """Return every phrase that could have flipped a source, ranked."""
     strongest: dict[tuple[str, str, str], dict[int, int]] = defaultdict(dict)
     spelled: dict[tuple[str, str, str], Counter[tuple[str, str]]] = defaultdict(Counter)
-    for row, (kind, before, after) in enumerate(
-        zip(pairs.kind.tolist(), pairs.before, pairs.after.tolist(), strict=True)
-    ):
-        words = before, pairs.afters[after]
-        phrase = pairs.kinds[kind], plain_phrase(words[0]), plain_phrase(words[1])
+    for row, words in enumerate(zip(pairs.before, (pairs.afters[after] for after in pairs.after), strict=True)):
+        phrase = pairs.kinds[pairs.kind[row]], plain_phrase(words[0]), plain_phrase(words[1])
         spelled[phrase][words] += 1
         if not (pairs.right_source[row] and pairs.right_unedited[row]):
             continue
@@ -69,10 +66,23 @@ def rank_phrases(pairs: Pairs, confidence: float = 0.95) -> list[Phrase]:
         known = strongest[phrase].get(source)
         if known is None or pairs.severity[row] > pairs.severity[known]:
             strongest[phrase][source] = row
-    phrases = [
-        _phrase(pairs, phrase[0], spelled[phrase].most_common(1)[0][0], list(rows.values()), confidence)
-        for phrase, rows in strongest.items()
-    ]
+    phrases = []
+    for phrase, rows in strongest.items():
+        before, after = spelled[phrase].most_common(1)[0][0]
+        discovery = [row for row in rows.values() if pairs.in_discovery[row]]
+        flips, discovery_flips = (sum(not pairs.right_edit[row] for row in some) for some in (rows.values(), discovery))
+        phrases.append(
+            Phrase(
+                kind=phrase[0],
+                before=before,
+                after=after,
+                flips=flips,
+                occurrences=len(rows),
+                discovery_flips=discovery_flips,
+                discovery_occurrences=len(discovery),
+                confidence=confidence,
+            )
+        )
     return sorted(phrases, key=lambda phrase: (-phrase.rank, -phrase.discovery_occurrences, str(phrase)))
 
 
@@ -96,21 +106,3 @@ def _singular(word: str) -> str:
     if word.endswith("ies"):
         return f"{word[:-3]}y"
     return word[:-2] if word.endswith(("ches", "shes", "sses", "xes")) else word[:-1]
-
-
-def _phrase(pairs: Pairs, kind: str, words: tuple[str, str], rows: Sequence[int], confidence: float) -> Phrase:
-    found = [row for row in rows if pairs.in_discovery[row]]
-    return Phrase(
-        kind=kind,
-        before=words[0],
-        after=words[1],
-        flips=_flips(pairs, rows),
-        occurrences=len(rows),
-        discovery_flips=_flips(pairs, found),
-        discovery_occurrences=len(found),
-        confidence=confidence,
-    )
-
-
-def _flips(pairs: Pairs, rows: Sequence[int]) -> int:
-    return sum(not pairs.right_edit[row] for row in rows)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.canonical import as_json
+from engine.probe.measures import drop_name
 from engine.probe.pairs import Pairs
 from engine.probe.weakness import Weakness, WeaknessCell, weakness
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json
-from engine.statistics import UNDEFINED, Interval, Ratio, SourceBootstrap
+from engine.statistics import UNDEFINED, Interval, Ratio
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +66,7 @@ def transfer(first: Weakness, pairs: Pairs, other: Pairs, config: ProbeConfig, *
     table = weakness(other, config, seed=seed)
     known = {cell.key: cell for cell in table.cells}
     return Transfer(
-        drop="corrected_drop" if table.has_placebos else "accuracy_drop",
+        drop=drop_name(other),
         overall=table.overall,
         cells=tuple(known[cell.key] for cell in first.cells if cell.significant),
         shared=shared_flips(pairs, other, config, seed=seed),
@@ -80,9 +81,7 @@ def shared_flips(pairs: Pairs, other: Pairs, config: ProbeConfig, *, seed: int =
     cluster = pairs.cluster[both_right]
     if not flips.any():
         return SharedFlips(n_edits=len(flips), n_flips=0, share=UNDEFINED, expected=UNDEFINED)
-    bootstrap = SourceBootstrap(
-        pairs.num_clusters, num_draws=config.num_bootstraps, confidence=config.confidence, seed=seed
-    )
+    bootstrap = pairs.bootstrap(config, seed)
     ratios: Sequence[Ratio] = (
         Ratio(numerator=flips * others, denominator=flips, prior="share"),
         Ratio(numerator=others, denominator=np.ones(len(flips)), prior="share"),

@@ -118,9 +118,7 @@ class Weakness:
 
 def weakness(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> Weakness:
     """Return the weakness table of a classifier's predictions on sources, placebos and accepted edits."""
-    bootstrap = SourceBootstrap(
-        max(1, pairs.num_clusters), num_draws=config.num_bootstraps, confidence=config.confidence, seed=seed
-    )
+    bootstrap = pairs.bootstrap(config, seed)
     everything = np.arange(len(pairs.source))
     cells: list[WeaknessCell] = []
     skipped = 0
@@ -161,14 +159,14 @@ def _cells_of(
         return [], len(keys)
     kept, renumbered = is_large[cell], np.cumsum(is_large) - 1
     rows, cell, num_cells = rows[kept], renumbered[cell[kept]], int(is_large.sum())
-    measured = _measure(pairs, rows, cell, num_cells, bootstrap, ranked=level in LEVELS)
+    measured = _measure(pairs, rows, cell, num_cells, level, bootstrap)
     tests = p_values(pairs, rows, cell, num_cells, config.min_drop)
     cells = []
     for index, key in enumerate(keys[is_large].tolist()):
         code = dict(zip(_columns(level), key, strict=False))
         cells.append(
             replace(
-                measured.cell(index, level, bootstrap.confidence),
+                measured[index],
                 p_value=tests[index],
                 class_name=pairs.classes[code["class"]] if "class" in code else None,
                 kind=pairs.kinds[code["kind"]] if "kind" in code else None,
@@ -189,39 +187,14 @@ def _keys_of(pairs: Pairs, rows: Ints, level: Level) -> tuple[Ints, Ints]:
     return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Measured:
-    """Arrays of (num_cells,): counts and measures, and the drops of the discovery half and of all sources."""
-
-    n_sources: Ints
-    n_edits: Ints
-    n_placebo_sources: Ints
-    n_discovery_sources: Ints
-    n_tested_sources: Ints
-    measures: Mapping[str, CellIntervals]
-    discovery: CellIntervals | None
-    tested: CellIntervals
-
-    def cell(self, index: int, level: Level, confidence: float) -> WeaknessCell:
-        """Return one cell without names and tests."""
-        return WeaknessCell(
-            level=level,
-            n_sources=int(self.n_sources[index]),
-            n_edits=int(self.n_edits[index]),
-            n_placebo_sources=int(self.n_placebo_sources[index]),
-            n_discovery_sources=int(self.n_discovery_sources[index]),
-            n_tested_sources=int(self.n_tested_sources[index]),
-            measures={name: intervals.interval(index) for name, intervals in self.measures.items()},
-            discovery_drop=self.discovery.interval(index) if self.discovery else UNDEFINED,
-            tested_drop=float(self.tested.value[index]),
-            minimum_detectable_drop=minimum_detectable_effect(float(self.tested.error[index]), confidence),
-        )
-
-
 def _measure(
-    pairs: Pairs, rows: Ints, cell: Ints, num_cells: int, bootstrap: SourceBootstrap, *, ranked: bool
-) -> _Measured:
-    """Measure cells: with `ranked` the discovery half ranks and the other half scores them, else all sources score."""
+    pairs: Pairs, rows: Ints, cell: Ints, num_cells: int, level: Level, bootstrap: SourceBootstrap
+) -> list[WeaknessCell]:
+    """Return the cells of a level, without names and tests.
+
+    The discovery half ranks the cells of LEVELS and the other half scores them; all sources score the others.
+    """
+    ranked = level in LEVELS
     discovery = pairs.in_discovery[rows] & ranked
     scored = ~discovery
     measures = measure(pairs, rows[scored], cell[scored], num_cells, bootstrap)
@@ -229,19 +202,30 @@ def _measure(
     def drop(chosen: NDArray[np.bool_]) -> CellIntervals:
         return measure_drop(pairs, rows[chosen], cell[chosen], num_cells, bootstrap)
 
-    def count(chosen: NDArray[np.bool_]) -> Ints:
-        return cell_sources(pairs.source[rows][chosen], cell[chosen], num_cells)
+    def count(chosen: NDArray[np.bool_]) -> list[int]:
+        return list(map(int, cell_sources(pairs.source[rows][chosen], cell[chosen], num_cells)))
 
-    return _Measured(
-        n_sources=count(scored),
-        n_edits=np.bincount(cell[scored], minlength=num_cells).astype(np.int64),
-        n_placebo_sources=count(scored & np.isfinite(pairs.right_placebo[rows])),
-        n_discovery_sources=count(discovery),
-        n_tested_sources=count(scored | discovery),
-        measures=measures,
-        discovery=drop(discovery) if ranked else None,
-        tested=drop(scored | discovery) if ranked else measures[drop_name(pairs)],
-    )
+    every = scored | discovery
+    n_sources, n_discovery_sources, n_tested_sources = map(count, (scored, discovery, every))
+    n_placebo_sources = count(scored & np.isfinite(pairs.right_placebo[rows]))
+    n_edits = np.bincount(cell[scored], minlength=num_cells).tolist()
+    ranking = drop(discovery) if ranked else None
+    tested = drop(every) if ranked else measures[drop_name(pairs)]
+    return [
+        WeaknessCell(
+            level=level,
+            n_sources=n_sources[index],
+            n_edits=n_edits[index],
+            n_placebo_sources=n_placebo_sources[index],
+            n_discovery_sources=n_discovery_sources[index],
+            n_tested_sources=n_tested_sources[index],
+            measures={name: intervals.interval(index) for name, intervals in measures.items()},
+            discovery_drop=ranking.interval(index) if ranking else UNDEFINED,
+            tested_drop=float(tested.value[index]),
+            minimum_detectable_drop=minimum_detectable_effect(float(tested.error[index]), bootstrap.confidence),
+        )
+        for index in range(num_cells)
+    ]
 
 
 def _with_q_values(cells: Sequence[WeaknessCell], confidence: float) -> list[WeaknessCell]:

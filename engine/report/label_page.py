@@ -8,7 +8,7 @@ from itertools import zip_longest
 from engine.errors import RunDirectoryError, ShardError
 from engine.report.page import script_of, template_environment
 from engine.report.pictures import data_uri, edit_label
-from engine.report.results import picture_shards, read_samples
+from engine.report.results import picture_shards
 from engine.run.directory import RunDirectory
 from engine.sample import Sample, content_seed
 from engine.selection.labels import scores_fingerprint
@@ -36,7 +36,8 @@ def make_label_page(rundir: RunDirectory, num: int) -> LabelPage:
     markers = rundir.markers()
     if not markers:
         raise RunDirectoryError(f"{rundir.storage} has no finished shard yet: run `counterforge generate` first")
-    samples = read_samples(rundir, picture_shards(markers))
+    shards = picture_shards(markers)
+    samples = [sample for index in shards for sample in (*rundir.read_shard(index), *rundir.read_rejected(index))]
     sources = {sample.key: sample for sample in samples if sample.role == "source"}
     edits = [sample for sample in samples if sample.role == "counterfactual"]
     shown = choose_pairs([edit for edit in edits if edit.image], num, rundir.run().seed)

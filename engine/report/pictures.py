@@ -91,10 +91,10 @@ def _write_captions(draw: ImageDraw.ImageDraw, picture: Picture, corner: tuple[i
         draw.text((x, y + LINE), _fit(text, font, width), WRONG_INK, font)
     known = [(arm, picture.guesses[arm]) for arm in (BASE, CANDIDATE) if arm in picture.guesses]
     for line, (arm, guess) in enumerate(known, start=1):
-        top, ink = y + LINE * line, RIGHT_INK if guess.is_right else WRONG_INK
+        top, ink = y + LINE * line, RIGHT_INK if guess.right else WRONG_INK
         draw.text((x, top), "before" if arm == BASE else "after", SOFT_INK, font)
         # The built-in font has no tick and no cross.
-        sign = [(0, 5), (3, 8), (9, 1)] if guess.is_right else [(0, 0), (8, 8), (4, 4), (8, 0), (0, 8)]
+        sign = [(0, 5), (3, 8), (9, 1)] if guess.right else [(0, 0), (8, 8), (4, 4), (8, 0), (0, 8)]
         draw.line([(x + 42 + dx, top + 4 + dy) for dx, dy in sign], ink, 2)
         draw.text((x + 56, top), _fit(f"{guess.class_name} {guess.confidence:.2f}", font, width - 52), ink, font)
 

@@ -8,7 +8,7 @@ from engine.report.shown import PictureFile
 from engine.runfile.run import RunFile
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json, Sample
-from engine.verdicts.rule import score_floors
+from engine.verdicts.rule import asked_thresholds
 from engine.wording import score, words
 
 Facts = list[tuple[str, str]]
@@ -52,16 +52,14 @@ def _scores(sample: Sample, run: RunFile) -> dict[str, str]:
     """Return each score, with its threshold where the run's verifier has one."""
     verifiers = [stage for stage in run.stages.values() if isinstance(stage, VerifierConfig)]
     config = verifiers[-1] if verifiers else None
-    floors: dict[str, float] = {}
+    asked = {}
     if config is not None and sample.edit is not None:
-        floors = score_floors(config, text_changes=sample.edit.caption != sample.caption)
-    texts = {}
-    for name, value in sample.scores.items():
-        asked = f", at least {floors[name]:g} asked" if name in floors else ""
-        if name == "consistency" and config is not None and config.consistency and "directional" in floors:
-            asked = ", above 0 asked"
-        texts[f"score {name}"] = score(value) + asked
-    return texts
+        thresholds = asked_thresholds(config, text_changes=sample.edit.caption != sample.caption)
+        asked = {
+            name: ", above 0 asked" if threshold is True else f", at least {threshold:g} asked"
+            for name, threshold in thresholds.items()
+        }
+    return {f"score {name}": score(value) + asked.get(name, "") for name, value in sample.scores.items()}
 
 
 def _stage(name: str, made: Json) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,6 @@ from engine.run.directory import EVALUATION, PHASE_LOG, REINFORCE, WEAKNESS, Run
 from engine.run.info import RunInfo
 from engine.runfile.arms import BASE, CANDIDATE
 from engine.runfile.run import RunFile
-from engine.sample import Sample
 from engine.shards.marker import Marker
 
 PHASES = ("plan", "generate", "allocate", "probe", "reinforce", "evaluate", "report")
@@ -53,7 +52,7 @@ def read_results(rundir: RunDirectory, run: RunFile) -> Results:
         weakness=_read_weakness(rundir),
         reinforce=_read_object(rundir, REINFORCE),
         evaluation=_read_object(rundir, EVALUATION),
-        seconds={name: seconds[name] for name in sorted(seconds, key=_phase_order)},
+        seconds={name: seconds[name] for name in sorted(seconds, key=[*PHASES, *seconds].index)},
         allocations=read_allocations(rundir, run.rounds),
     )
 
@@ -65,11 +64,6 @@ def picture_shards(markers: Mapping[int, Marker], budget: int = PICTURE_BYTES) -
     count = min(len(sizes), max(int(budget / mean), 1))
     indexes = list(sizes)
     return [indexes[place * len(indexes) // count] for place in range(count)] if count else []
-
-
-def read_samples(rundir: RunDirectory, shards: Sequence[int]) -> list[Sample]:
-    """Return the samples of these shards, accepted and rejected; without image where pixels were not kept."""
-    return [sample for index in shards for sample in (*rundir.read_shard(index), *rundir.read_rejected(index))]
 
 
 def read_digests(results: Results) -> dict[str, str]:
@@ -86,13 +80,10 @@ def read_guesses(
     """Return each arm's predictions by sample key, from probe/<digest>/NNNNNN.parquet."""
     guesses: dict[str, dict[str, Guess]] = {}
     for arm, digest in digests.items():
-        paths = [f"probe/{digest}/{index:06d}.parquet" for index in shards]
-        known: dict[str, Guess] = {}
-        for path in paths:
+        for path in (f"probe/{digest}/{index:06d}.parquet" for index in shards):
             if rundir.exists(path):
-                known.update(_guesses(pq.read_table(io.BytesIO(rundir.storage.read(path))), rundir.info.classes))
-        if known:
-            guesses[arm] = known
+                table = pq.read_table(io.BytesIO(rundir.storage.read(path)))
+                guesses.setdefault(arm, {}).update(_guesses(table, rundir.info.classes))
     return guesses
 
 
@@ -102,14 +93,10 @@ def _guesses(table: pa.Table, classes: Sequence[str]) -> dict[str, Guess]:
         key: Guess(
             class_name=classes[prediction] if prediction < len(classes) else f"class {prediction}",
             confidence=confidence,
-            is_right=prediction == label,
+            right=prediction == label,
         )
         for key, prediction, confidence, label in zip(*columns, strict=True)
     }
-
-
-def _phase_order(name: str) -> int:
-    return PHASES.index(name) if name in PHASES else len(PHASES)
 
 
 def _tar_bytes(marker: Marker) -> int:

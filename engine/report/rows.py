@@ -1,7 +1,7 @@
 """The pictures of the report: rows of one source each, flips first, and accepted and rejected examples."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ class Guess:
 
     class_name: str
     confidence: float
-    is_right: bool
+    right: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Picture:
     def is_right(self, arm: str) -> bool | None:
         """Return whether an arm's prediction is correct; None without a prediction."""
         guess = self.guesses.get(arm)
-        return None if guess is None else guess.is_right
+        return None if guess is None else guess.right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +62,12 @@ def make_rows(
 
     `guesses` has the predictions by arm and sample key.
     """
-    groups: dict[str, list[Picture]] = defaultdict(list)
-    for sample in samples:
-        known = {arm: by_key[sample.key] for arm, by_key in guesses.items() if sample.key in by_key}
-        groups[sample.source_key].append(Picture(sample=sample, guesses=known))
     rows = []
-    for pictures in groups.values():
+    for members in _grouped(samples, lambda sample: sample.source_key):
+        pictures = [
+            Picture(sample=sample, guesses={arm: by[sample.key] for arm, by in guesses.items() if sample.key in by})
+            for sample in members
+        ]
         ordered = sorted(pictures, key=_row_order)
         if ordered[0].sample.role == "source" and any(map(_is_counterfactual, ordered)):
             rows.append(PictureRow(pictures=tuple(ordered[:width])))
@@ -76,22 +76,24 @@ def make_rows(
 
 def choose_rows(rows: Sequence[PictureRow], count: int) -> list[PictureRow]:
     """Return `count` rows with the most repaired flips, then the most flips, taking the classes in turn."""
-    by_class: dict[str, list[PictureRow]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (-len(row.repairs()), -len(row.flips()), row.source.sample.key)):
-        by_class[row.source.sample.class_name].append(row)
-    ranked = sorted(by_class.values(), key=lambda rows: (-len(rows[0].repairs()), -len(rows[0].flips())))
+    best = sorted(rows, key=lambda row: (-len(row.repairs()), -len(row.flips()), row.source.sample.key))
+    by_class = _grouped(best, lambda row: row.source.sample.class_name)
+    ranked = sorted(by_class, key=lambda rows: (-len(rows[0].repairs()), -len(rows[0].flips())))
     return list(_in_turn(ranked))[:count]
 
 
 def choose_examples(samples: Iterable[Sample], *, is_accepted: bool, count: int) -> list[Sample]:
     """Return `count` edits with this verdict, taking reasons (for accepted edits, kinds) in turn."""
-    by_kind: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
+
+    def kind(sample: Sample) -> str | None:
         if sample.edit is None or sample.verdict is None or sample.verdict.accepted != is_accepted:
-            continue
-        kind = sample.edit.kind if is_accepted else " ".join(sample.verdict.reasons)
-        by_kind[kind].append(sample)
-    return list(_in_turn([_spread(group) for group in by_kind.values()]))[:count]
+            return None
+        return sample.edit.kind if is_accepted else " ".join(sample.verdict.reasons)
+
+    by_kind = _grouped((sample for sample in samples if kind(sample) is not None), kind)
+    # Within a kind the classes come in turn.
+    spread = [list(_in_turn(_grouped(group, lambda sample: sample.class_name))) for group in by_kind]
+    return list(_in_turn(spread))[:count]
 
 
 def _row_order(picture: Picture) -> tuple[int, bool, str]:
@@ -102,12 +104,12 @@ def _is_counterfactual(picture: Picture) -> bool:
     return picture.sample.role == "counterfactual"
 
 
-def _spread(samples: Sequence[Sample]) -> list[Sample]:
-    """Order samples so that the classes come in turn."""
-    by_class: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        by_class[sample.class_name].append(sample)
-    return list(_in_turn(list(by_class.values())))
+def _grouped(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Return the items of each key, keys and items in their order."""
+    groups: dict[object, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return list(groups.values())
 
 
 def _in_turn(groups: Sequence[Sequence[T]]) -> Iterator[T]:

@@ -8,6 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from engine.evaluation.comparison import Comparison
+from engine.evaluation.groups import GroupAccuracy
+from engine.report.rows import Guess
+
 UnitShare = Annotated[float, Field(ge=0, le=1)]
 Whole = Annotated[int, Field(ge=0)]
 Plain = bool | int | float | str | None
@@ -39,22 +43,6 @@ class FigurePart(IntervalPart):
 
     n: Whole = Field(description="number of images")
     group: str | None = Field(None, description="class and attributes, where the accuracy is of one group")
-
-
-class ComparisonPart(Part):
-    """Two arms compared on the same images: McNemar's test, bootstrap over sources."""
-
-    arm: str
-    against: str
-    set: str = Field(description="test or shifted")
-    where: str = Field(description="all images, or those whose attributes conflict with the class")
-    n: Whole
-    gained: Whole = Field(description="images that `arm` classifies correctly and `against` does not")
-    lost: Whole
-    difference: float | None
-    low: float | None
-    high: float | None
-    p_value: float | None
 
 
 class CountsPart(Part):
@@ -113,25 +101,12 @@ class WeaknessPart(OpenPart):
     num_confirmed: Whole
 
 
-class GroupPart(Part):
-    """Accuracy in one group: a class with one value of each attribute."""
-
-    class_name: str
-    values: dict[str, str]
-    n: Whole
-    correct: Whole
-    accuracy: UnitShare | None
-    low: UnitShare | None
-    high: UnitShare | None
-    conflict: bool | None = Field(description="whether a value differs from the class's dominant one; null: none")
-
-
 class GroupsPart(Part):
     """Accuracy by group on the shifted test set, by arm."""
 
     group_by: list[str]
     dominant: dict[str, dict[str, str]]
-    arms: dict[str, list[GroupPart]]
+    arms: dict[str, list[GroupAccuracy]]
     adjusted_average: dict[str, IntervalPart] = Field(
         description="mean of group accuracies weighted by their shares of the training data"
     )
@@ -179,14 +154,6 @@ class AcceptRate(Part):
     by_score: list[ScoreMedians]
 
 
-class PredictionPart(Part):
-    """One classifier's prediction for one picture."""
-
-    class_name: str
-    confidence: float
-    right: bool
-
-
 class PairAttribution(Part):
     """Drop of p(label) from the control to the edit, and the sum of the map's cells."""
 
@@ -213,7 +180,7 @@ class Example(Part):
 class PicturePart(Example):
     """One picture of a row, with each arm's prediction."""
 
-    predictions: dict[str, PredictionPart]
+    predictions: dict[str, Guess]
     attribution: dict[str, PairAttribution]
 
 
@@ -229,13 +196,6 @@ class RowPart(Part):
     pictures: list[PicturePart]
 
 
-class Examples(Part):
-    """Examples of accepted and of rejected edits."""
-
-    accepted: list[Example]
-    rejected: list[Example]
-
-
 class SummaryFile(Part):
     """The content of summary.json: every number of the report's page."""
 
@@ -246,7 +206,7 @@ class SummaryFile(Part):
     worst_group_accuracy: ArmNumbers = Field(description="by arm, on the shifted test set")
     conflict_accuracy: ArmNumbers = Field(description="by arm, on images whose attributes conflict with the class")
     accuracy_biased: ArmNumbers = Field(description="by arm, on the test set like the training data")
-    comparisons: list[ComparisonPart]
+    comparisons: list[Comparison]
     confidence: UnitShare
     counts: CountsPart
     rates: Rates
@@ -258,7 +218,7 @@ class SummaryFile(Part):
     training: Training | None
     accept_rate: AcceptRate
     pictures: list[RowPart]
-    examples: Examples
+    examples: dict[Literal["accepted", "rejected"], list[Example]]
     plan_digest: str
     revision: str
     versions: dict[str, str]

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from engine.canonical import as_json
 from engine.probe.attribution import Attribution
-from engine.report.drawing.maps import drop_name, group_name, shown_cells
+from engine.report.drawing.maps import group_name, shown_cells
 from engine.report.pictures import edit_label
 from engine.report.results import Content, Results
 from engine.report.rows import Picture, PictureRow
@@ -89,8 +89,8 @@ def _counts(results: Results) -> Summary:
         "shards": len(results.markers),
         "planned_shards": results.info.num_shards,
         **asdict(counts),
-        "rejected": dict(sorted(counts.rejected.items(), key=lambda item: -item[1])),
-        "quarantined": dict(sorted(counts.quarantined.items(), key=lambda item: -item[1])),
+        "rejected": dict(Counter(counts.rejected).most_common()),
+        "quarantined": dict(Counter(counts.quarantined).most_common()),
     }
 
 
@@ -193,7 +193,7 @@ def _weakness(weakness: Content | None) -> Summary | None:
     """
     if weakness is None:
         return None
-    drop = drop_name(weakness)
+    drop = weakness["drop"]
     return {
         **weakness,
         "num_cells": len(weakness["cells"]),
@@ -217,13 +217,9 @@ def _row(row: PictureRow, maps: Mapping[str, Mapping[str, Attribution]]) -> Summ
 
 
 def _picture(picture: Picture, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
-    guesses = {arm: picture.guesses[arm] for arm in (BASE, CANDIDATE) if arm in picture.guesses}
     return {
         **_example(picture.sample),
-        "predictions": {
-            arm: {"class_name": guess.class_name, "confidence": guess.confidence, "right": guess.is_right}
-            for arm, guess in guesses.items()
-        },
+        "predictions": {arm: picture.guesses[arm] for arm in (BASE, CANDIDATE) if arm in picture.guesses},
         "attribution": {
             arm: _attribution(found[picture.sample.key]) for arm, found in maps.items() if picture.sample.key in found
         },

@@ -52,9 +52,8 @@ def allocate(run: RunFile, classes: Sequence[str], number: int, evidence: Eviden
     _, config = perturber_of(run)
     edits = evidence.candidates.filter(pc.equal(evidence.candidates["role"], "counterfactual"))
     cells = _cells(config, classes, _frequent_values(config, edits))
-    stats = _CellStats(cells)
-    weakness, num_probed = stats.posterior(_confidence_lost(evidence.pairs))
-    accepted, num_tried = stats.posterior(_verdicts(edits))
+    weakness, num_probed = _posterior(cells, _confidence_lost(evidence.pairs))
+    accepted, num_tried = _posterior(cells, _verdicts(edits))
     budget = sum(config.edits.values()) * len(config.severities)
     shares = np.zeros(len(cells))
     at_floor, at_cap = np.zeros((2, len(cells)), np.bool_)
@@ -95,27 +94,23 @@ def allocate(run: RunFile, classes: Sequence[str], number: int, evidence: Eviden
     )
 
 
-class _CellStats:
-    """Sums of successes and trials by cell."""
+def _posterior(cells: Sequence[_Cell], observations: Iterable[tuple[_Cell, float]]) -> tuple[BetaPosterior, Ints]:
+    """Return the Beta posterior of each cell and its own number of observations (num_cells,).
 
-    def __init__(self, cells: Sequence[_Cell]) -> None:
-        self._index = {cell: index for index, cell in enumerate(cells)}
-        self._levels = _levels(cells)
-
-    def posterior(self, observations: Iterable[tuple[_Cell, float]]) -> tuple[BetaPosterior, Ints]:
-        """Return the Beta posterior of each cell and its own number of observations (num_cells,).
-
-        An observation is a cell and a success in [0, 1]. A value without a cell falls back to the pooled cell of its
-        kind (value None); an unlisted kind or severity is ignored.
-        """
-        successes: Floats = np.zeros(len(self._index))
-        trials: Ints = np.zeros(len(self._index), np.int64)
-        for cell, success in observations:
-            index = self._index.get(cell, self._index.get(cell._replace(value=None)))
-            if index is not None:
-                successes[index] += success
-                trials[index] += 1
-        return hierarchical_posterior(successes, trials, self._levels), trials
+    An observation is a cell and a success in [0, 1]. A value without a cell falls back to the pooled cell of its kind
+    (value None); an unlisted kind or severity is ignored. Cells are shrunk towards their class and kind, then the kind.
+    """
+    index_of = {cell: index for index, cell in enumerate(cells)}
+    successes: Floats = np.zeros(len(cells))
+    trials: Ints = np.zeros(len(cells), np.int64)
+    for cell, success in observations:
+        index = index_of.get(cell, index_of.get(cell._replace(value=None)))
+        if index is not None:
+            successes[index] += success
+            trials[index] += 1
+    names = [cell.kind for cell in cells], [f"{cell.class_name}/{cell.kind}" for cell in cells]
+    levels = [np.unique(level, return_inverse=True)[1].astype(np.int64) for level in names]
+    return hierarchical_posterior(successes, trials, levels), trials
 
 
 def _confidence_lost(pairs: Pairs) -> Iterable[tuple[_Cell, float]]:
@@ -159,11 +154,3 @@ def _cells(config: PerturberConfig, classes: Sequence[str], values: Mapping[Edit
         for value in (*known, None)
         for severity in config.severities
     ]
-
-
-def _levels(cells: Sequence[_Cell]) -> list[Ints]:
-    """Return the group numbers that a cell is shrunk towards: its kind's, then its class and kind's."""
-    levels = []
-    for names in ([cell.kind for cell in cells], [f"{cell.class_name}/{cell.kind}" for cell in cells]):
-        levels.append(np.unique(names, return_inverse=True)[1].astype(np.int64))
-    return levels

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 from engine.canonical import indented_json
 from engine.errors import SourceError
@@ -99,12 +99,8 @@ def allocation_path(number: int) -> str:
 
 def read_allocation(rundir: RunDirectory, number: int) -> Allocation:
     """Read the allocation of a round; RunDirectoryError where it is missing or cannot be read."""
-
-    def parse(content: dict[str, Any]) -> Allocation:
-        return Allocation(**content | {"cells": tuple(CellShare(**cell) for cell in content["cells"])})
-
-    path, remedy = allocation_path(number), "start again with another --out"
-    return read_decision(rundir, path, parse, name="allocation", remedy=remedy)
+    remedy = "start again with another --out"
+    return read_decision(rundir, allocation_path(number), Allocation, name="allocation", remedy=remedy)
 
 
 def read_allocations(rundir: RunDirectory, config: RoundsConfig) -> dict[str, Allocation]:

@@ -1,6 +1,6 @@
 """The bandit of `rounds`: Beta posteriors by cell, Thompson sampling of each cell's budget share, floor and cap."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,36 +71,26 @@ def within_limits(shares: Floats, kinds: Ints, capped: Bools, config: RoundsConf
     The floor is for the total of a kind. `kinds` numbers the kind of each cell. `capped` marks the cells that the cap
     is for; each kind has others, which get what exceeds the cap.
     """
-    totals, at_floor = _apply_floor(np.bincount(kinds, shares).astype(np.float64), config.floor)
+    totals = np.bincount(kinds, shares).astype(np.float64)
+    totals, at_floor = _water_fill(totals, 1.0, config.floor, np.ones(len(totals), np.bool_), side=-1)
     result, at_cap = np.zeros_like(shares), np.zeros(len(shares), np.bool_)
     for kind, total in enumerate(totals):
         cells = np.flatnonzero(kinds == kind)
-        result[cells], at_cap[cells] = _apply_cap(shares[cells], float(total), capped[cells], config.cap)
+        result[cells], at_cap[cells] = _water_fill(shares[cells], float(total), config.cap, capped[cells], side=1)
     return result, at_floor[kinds], at_cap
 
 
-def _apply_floor(totals: Floats, floor: float) -> tuple[Floats, Bools]:
-    """Return totals that sum to 1, none below the floor, and which of them are at it."""
-    return _water_fill(totals, 1.0, floor, lambda scaled: scaled < floor - TOLERANCE)
-
-
-def _apply_cap(shares: Floats, total: float, capped: Bools, cap: float) -> tuple[Floats, Bools]:
-    """Return shares that sum to `total`, none that is capped above the cap, and which of them are at it."""
-    return _water_fill(shares, total, cap, lambda scaled: (scaled > cap + TOLERANCE) & capped)
-
-
-def _water_fill(
-    shares: Floats, total: float, bound: float, violates: Callable[[Floats], Bools]
-) -> tuple[Floats, Bools]:
+def _water_fill(shares: Floats, total: float, bound: float, limited: Bools, *, side: int) -> tuple[Floats, Bools]:
     """Scale shares to a sum, put those that violate the bound at it, and scale the rest again until none violates it.
 
-    Where all would be at the bound they are equal. Returns the shares and which of them are at the bound.
+    The bound is for the `limited` shares: the largest one for `side` 1, the smallest one for -1. Where all would be at
+    the bound they are equal. Returns the shares and which of them are at the bound.
     """
     bounded = np.zeros(len(shares), np.bool_)
     while not bounded.all():
         rest = shares / shares[~bounded].sum() * (total - bound * bounded.sum())
         scaled = np.where(bounded, bound, rest)
-        found = violates(scaled) & ~bounded
+        found = (side * (scaled - bound) > TOLERANCE) & limited & ~bounded
         if not found.any():
             return scaled, bounded
         bounded |= found

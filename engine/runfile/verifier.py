@@ -47,3 +47,9 @@ CHECKS = (
 )
 # The fields that decide a verdict; the others decide scores.
 THRESHOLDS = tuple(name for name in VerifierConfig.model_fields if any(check.threshold == name for check in CHECKS))
+
+
+def loosest(threshold: str) -> float | bool:
+    """Return the value of a threshold that every finite score passes: False, or the least value of its field."""
+    field = VerifierConfig.model_json_schema()["properties"][threshold]
+    return float(field["minimum"]) if "minimum" in field else False

@@ -8,13 +8,14 @@ look better than they are.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SelectionError
-from engine.runfile.verifier import VerifierConfig
+from engine.runfile.verifier import CHECKS, THRESHOLDS, VerifierConfig, loosest
 from engine.sample import content_seed
 from engine.selection.labels import Labelled
 from engine.statistics import Floats, Interval, wilson_interval
@@ -29,15 +30,8 @@ MAX_CUTS = 12
 MIN_RECALL = 0.1
 # Where no cuts reach the precision: the least recall of the cuts among which the best precision is taken.
 MIN_FALLBACK_RECALL = 0.5
-FLOORS = ("min_image", "min_text", "min_directional", "min_contrast")
-# Passes everything that is finite.
-OPEN: Mapping[str, float | bool] = {
-    "min_image": -1.0,
-    "min_text": -1.0,
-    "min_directional": -1.0,
-    "min_contrast": 0.0,
-    "consistency": False,
-}
+# The values that pass every finite score, numbers first.
+OPEN = {name: loosest(name) for name in sorted(THRESHOLDS, key=lambda name: loosest(name) is False)}
 
 Thresholds = dict[str, float | bool]
 Mask = NDArray[np.bool_]
@@ -81,8 +75,8 @@ def calibrate(rows: Sequence[Labelled], config: VerifierConfig, precision: float
     folds = deal_folds(rows)
     return Calibration(
         now=score(rows, accepts(rows, config)),
-        alone={name: _choose(rows, folds, config, precision, (name,)) for name in (*FLOORS, "consistency")},
-        together=_choose(rows, folds, config, precision, (*FLOORS, "consistency")),
+        alone={name: _choose(rows, folds, config, precision, (name,)) for name in OPEN},
+        together=_choose(rows, folds, config, precision, tuple(OPEN)),
     )
 
 
@@ -131,7 +125,8 @@ def tune(
     kept_good, kept_all = _sums(masks, weight * good, weight)
     share = np.divide(kept_good, kept_all, out=np.zeros_like(kept_good), where=kept_all > 0)
     recall = kept_good / max(float(weight[good].sum()), 1e-12)
-    changes = _num_changes([[value != getattr(config, name) for value in values] for name, values in cuts.items()])
+    changed = [np.array([value != getattr(config, name) for value in values], int) for name, values in cuts.items()]
+    changes: NDArray[np.int64] = reduce(np.add.outer, changed).ravel()
     reaches = (share >= precision - 1e-9) & (recall >= MIN_RECALL)
     if reaches.any():
         first, second, allowed = recall, share, reaches
@@ -164,7 +159,7 @@ def _cuts(name: str, rows: Sequence[Labelled], good: Mask, config: VerifierConfi
 
     Above the loosest, only cuts between a bad label and the next good one can be optimal.
     """
-    if name == "consistency":
+    if OPEN[name] is False:
         return [False, True]
     now = float(getattr(config, name))
     values = _values(name, rows)
@@ -195,17 +190,15 @@ def short_between(low: float, high: float) -> float:
 
 
 def _values(name: str, rows: Sequence[Labelled]) -> Floats:
-    """Return the score that a threshold applies to; `min_text` applies to the smaller of both text scores."""
-    scores = [row.candidate.scores for row in rows]
-    if name == "min_text":
-        return np.array([min(one["text_source"], one["text_edit"]) for one in scores])
-    return np.array([one[name.removeprefix("min_")] for one in scores])
+    """Return the score that a threshold applies to, the smallest where it applies to several."""
+    scores = [check.score for check in CHECKS if check.threshold == name]
+    return np.array([min(row.candidate.scores[score] for score in scores) for row in rows])
 
 
 def _passes(name: str, rows: Sequence[Labelled], cuts: Sequence[float | bool]) -> Mask:
     """Return a mask of the rows that pass each cut, (num_cuts, num_rows)."""
     values = _values(name, rows)
-    if name == "consistency":
+    if OPEN[name] is False:
         return np.array([(values > 0) | (not is_asked) for is_asked in cuts])
     return np.array([values >= cut for cut in cuts])
 
@@ -218,14 +211,6 @@ def _sums(masks: Sequence[Mask], good_weight: Floats, weight: Floats) -> tuple[F
     kept = [rest[:, one] @ np.stack([good_weight[one], weight[one]], axis=1) for one in masks[0]]
     both = np.concatenate(kept)
     return both[:, 0], both[:, 1]
-
-
-def _num_changes(changed: Sequence[Sequence[bool]]) -> NDArray[np.int64]:
-    """Return the number of changed thresholds for every combination of cuts, last name fastest."""
-    total = np.zeros(1, np.int64)
-    for flags in changed:
-        total = (total[:, None] + np.array(flags, np.int64)[None, :]).reshape(-1)
-    return total
 
 
 def _weighted_share(hit: Mask, weight: Floats, cluster: NDArray[np.int64]) -> Interval:

@@ -16,10 +16,10 @@ from engine.canonical import indented_json
 from engine.errors import RunDirectoryError
 from engine.rounds.decision import decision_path, read_decision
 from engine.run.directory import RunDirectory, marker_path
-from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
+from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewingEditorConfig
 from engine.selection.selection import thresholds_of
 from engine.shards.record import SCORE, mapping_of
-from engine.verdicts.early_cut import PREVIEW, Previewed, find_cut
+from engine.verdicts.early_cut import PREVIEW, FoundCut, Previewed, find_cut
 
 if TYPE_CHECKING:
     from engine.runfile.run import RunFile
@@ -29,12 +29,10 @@ FOLDER = "early"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class Cut(FoundCut):
     """The cut of round `number`, and the pilot's evidence for it.
 
-    `least` is the smallest margin at which an edit is drawn to the end; None: no edit is dropped, for the reason `why`.
-    Of the `num_previewed` edits of the `pilots`, `num_accepted` were accepted; the cut would have dropped `num_lost` of
-    these and `num_dropped` of the others. `effective` is the effective sample size of the accepted ones.
+    Of the `num_previewed` edits of the `pilots`, `num_accepted` were accepted.
     """
 
     number: int
@@ -43,12 +41,6 @@ class Cut:
     false_reject: float
     num_previewed: int
     num_accepted: int
-    effective: float
-    checks: Mapping[str, PreviewCheck]
-    least: float | None
-    num_lost: int
-    num_dropped: int
-    why: str | None
 
     @cached_property
     def data(self) -> bytes:
@@ -120,13 +112,8 @@ def cut_path(number: int) -> str:
 
 def read_cut(rundir: RunDirectory, number: int) -> Cut:
     """Read the cut of a round; RunDirectoryError where it is missing or cannot be read."""
-
-    def parse(content: dict[str, Any]) -> Cut:
-        checks = {name: PreviewCheck(**check) for name, check in content["checks"].items()}
-        return Cut(**content | {"pilots": tuple(content["pilots"]), "checks": checks})
-
     remedy = "delete it, and `counterforge generate` finds it again from the pilot"
-    return read_decision(rundir, cut_path(number), parse, name="cut", remedy=remedy)
+    return read_decision(rundir, cut_path(number), Cut, name="cut", remedy=remedy)
 
 
 def read_cuts(rundir: RunDirectory) -> dict[str, Cut]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck
 from engine.runfile.verifier import VerifierConfig
 from engine.statistics import binomial_tail
-from engine.verdicts.rule import score_floors
+from engine.verdicts.rule import asked_thresholds
 
 # Of a preview's scores, before those of the same names that the finished picture gets.
 PREVIEW = "preview_"
@@ -57,8 +57,10 @@ def find_cut(
     edits: Sequence[Previewed], early: EarlyRejection, editor: EditorConfig, verifier: VerifierConfig
 ) -> FoundCut:
     """Return the cut that a pilot's edits allow: a function of the arguments alone, in any order of the edits."""
-    floors = score_floors(verifier, text_changes=True) | ({"consistency": 0.0} if verifier.consistency else {})
-    checks = {name: PreviewCheck(floor=floor, spread=_spread(name, edits)) for name, floor in sorted(floors.items())}
+    checks = {
+        name: PreviewCheck(floor=0.0 if floor is True else floor, spread=_spread(name, edits))
+        for name, floor in sorted(asked_thresholds(verifier, text_changes=True).items())
+    }
     margins = [(margin(edit.preview, checks), edit) for edit in edits]
     accepted = sorted(value for value, edit in margins if edit.is_accepted)
     effective = effective_number([(value, edit.split_key) for value, edit in margins if edit.is_accepted])

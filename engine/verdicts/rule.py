@@ -29,21 +29,15 @@ def verdict_reasons(scores: Mapping[str, float], config: VerifierConfig, *, text
     """
     failed = []
     undefined = False
-    for check in CHECKS:
-        threshold = getattr(config, check.threshold)
-        if threshold is False or (check.of_text and not text_changes):
-            continue
-        score = scores.get(check.score, math.nan)
+    for name, threshold in asked_thresholds(config, text_changes=text_changes).items():
+        score = scores.get(name, math.nan)
         undefined |= not math.isfinite(score)
         if score <= 0 if threshold is True else score < threshold:
-            failed.append(check.score)
+            failed.append(name)
     return (*failed, NOT_FINITE) if undefined else tuple(failed)
 
 
-def score_floors(config: VerifierConfig, *, text_changes: bool) -> dict[str, float]:
-    """Return the least value that passes, by score; a check without a number has none, its score must be above 0."""
-    return {
-        check.score: float(floor)
-        for check in CHECKS
-        if not isinstance(floor := getattr(config, check.threshold), bool) and (text_changes or not check.of_text)
-    }
+def asked_thresholds(config: VerifierConfig, *, text_changes: bool) -> dict[str, float | bool]:
+    """Return the threshold of each check that an edit must pass, by score: its least value, or True for above 0."""
+    found = {check.score: getattr(config, check.threshold) for check in CHECKS if text_changes or not check.of_text}
+    return {score: threshold for score, threshold in found.items() if threshold is not False}

@@ -18,6 +18,7 @@ from engine.figures.figures import Figure, share
 from engine.run.directory import RunDirectory
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
+from engine.statistics import Interval
 
 RUN_FILE = Path("configs/wardrobe.yaml")
 SETTINGS = (
@@ -63,8 +64,9 @@ def rounds_figures(
             assert found is not None
             yield share(f"rounds.{arm}.conflict_accuracy.seed_{seed}", found.correct, found.n)
             yield Figure(name=f"rounds.{arm}.images.seed_{seed}", value=trial.num_images, unit="images")
-        yield of_interval(f"rounds.difference.seed_{seed}", compared.difference, compared.n)
-        differences.append(compared.difference.value)
+        interval = Interval(value=compared.difference, low=compared.low, high=compared.high)
+        yield of_interval(f"rounds.difference.seed_{seed}", interval, compared.n)
+        differences.append(compared.difference)
         shares.append(adaptive.num_images / uniform.num_images)
     yield mean_over_seeds("rounds.difference", differences, target=-MARGIN)
     yield Figure(name="rounds.image_share", value=fmean(shares), target=0.5, better="lower", n=len(shares))

@@ -1,6 +1,7 @@
 """Heat maps as tables: weakness by class and edit value, accuracy by class and attribute value."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,30 +29,18 @@ class HeatCell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeatRow:
-    """One row of a heat map."""
-
-    name: str
-    cells: tuple[HeatCell, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class HeatMap:
-    """One heat map; `wide` cells have room for an interval."""
+    """One heat map: classes by values, each row with its name; `wide` cells have room for an interval."""
 
     title: str
-    corner: str
-    columns: tuple[str, ...]
-    rows: tuple[HeatRow, ...]
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[HeatCell]]]
     wide: bool = False
 
 
 EMPTY = HeatCell(text="–", css="empty")
-
-
-def drop_name(weakness: Content) -> str:
-    """Return the name of the drop that ranks the table."""
-    return str(weakness["drop"])
+# Class and value; None: all of them.
+Place = tuple[str | None, str | None]
 
 
 def shown_cells(weakness: Content) -> list[Content]:
@@ -73,24 +62,16 @@ def shown_cells(weakness: Content) -> list[Content]:
 
 def weakness_maps(weakness: Content) -> tuple[list[HeatMap], float]:
     """Return one heat map for each edit kind, classes by values, and the drop at the end of the colour scale."""
-    drop, cells = drop_name(weakness), [*weakness["by_kind"], *shown_cells(weakness)]
-    found = {(cell["class_name"], cell["kind"], cell["after"]): cell for cell in cells}
+    drop, cells = weakness["drop"], [*weakness["by_kind"], *shown_cells(weakness)]
     drops = [abs(cell[drop]) for cell in cells if cell[drop] is not None]
     scale = max(math.ceil(10 * max(drops, default=0.1) - 1e-9) / 10, 0.1)
     maps = []
     for kind in dict.fromkeys(cell["kind"] for cell in cells):
-        classes = sorted({cell["class_name"] for cell in cells if cell["class_name"] and cell["kind"] == kind})
-        values = sorted({cell["after"] for cell in cells if cell["after"] and cell["kind"] == kind})
-        rows = [
-            HeatRow(
-                name=class_name or "all classes",
-                cells=tuple(_drop_cell(found.get((class_name, kind, value)), drop, scale) for value in (None, *values)),
-            )
-            for class_name in (None, *classes)
-        ]
-        maps.append(
-            HeatMap(title=f"{kind} changed to", corner="class", columns=("any", *values), rows=tuple(rows), wide=True)
-        )
+        found: dict[Place, HeatCell] = {
+            (cell["class_name"], cell["after"]): _drop_cell(cell, drop, scale) for cell in cells if cell["kind"] == kind
+        }
+        classes = sorted({class_name for class_name, _ in found if class_name})
+        maps.append(_heat_map(f"{kind} changed to", [None, *classes], found, wide=True))
     return maps, scale
 
 
@@ -104,25 +85,13 @@ def group_map(
     groups: Sequence[Content], attribute: str, *, title: str, classes: Sequence[str], dominant: Content
 ) -> HeatMap:
     """Return accuracy by class and one attribute's value, over all other attributes; dominant values are marked."""
-    values = sorted({str(group["values"][attribute]) for group in groups if attribute in group["values"]})
-    rows = [
-        HeatRow(
-            name=class_name,
-            cells=tuple(
-                _accuracy_cell(
-                    [
-                        group
-                        for group in groups
-                        if group["class_name"] == class_name and value in (None, str(group["values"].get(attribute)))
-                    ],
-                    is_usual=value is not None and dominant.get(class_name, {}).get(attribute) == value,
-                )
-                for value in (None, *values)
-            ),
-        )
-        for class_name in classes
-    ]
-    return HeatMap(title=title, corner="class", columns=("any", *values), rows=tuple(rows))
+    members: dict[Place, list[Content]] = defaultdict(list)
+    for group in groups:
+        for value in {None, group["values"].get(attribute)}:
+            members[group["class_name"], value].append(group)
+    usual = {(name, values[attribute]) for name, values in dominant.items() if attribute in values}
+    found = {place: _accuracy_cell(there, is_usual=place in usual) for place, there in members.items()}
+    return _heat_map(title, classes, found)
 
 
 def group_name(group: Content) -> str:
@@ -136,8 +105,16 @@ def shown_classes(groups: Sequence[Content]) -> list[str]:
     return sorted(list(dict.fromkeys(str(group["class_name"]) for group in ordered))[:MAX_ROWS])
 
 
-def _drop_cell(cell: Content | None, drop: str, scale: float) -> HeatCell:
-    if cell is None or cell[drop] is None:
+def _heat_map(
+    title: str, classes: Sequence[str | None], found: Mapping[Place, HeatCell], *, wide: bool = False
+) -> HeatMap:
+    values = sorted({value for _, value in found if value})
+    rows = [(name or "all classes", [found.get((name, at), EMPTY) for at in (None, *values)]) for name in classes]
+    return HeatMap(title=title, columns=["any", *values], rows=rows, wide=wide)
+
+
+def _drop_cell(cell: Content, drop: str, scale: float) -> HeatCell:
+    if cell[drop] is None:
         return EMPTY
     value, low, high = cell[drop], cell[f"{drop}_low"], cell[f"{drop}_high"]
     if abs(value) < NEUTRAL * scale:
@@ -157,8 +134,6 @@ def _drop_cell(cell: Content | None, drop: str, scale: float) -> HeatCell:
 
 def _accuracy_cell(groups: Sequence[Content], *, is_usual: bool) -> HeatCell:
     n, correct = sum(int(group["n"]) for group in groups), sum(int(group["correct"]) for group in groups)
-    if not n:
-        return EMPTY
     low, high = wilson_interval(correct, n)
     return HeatCell(
         text=("◆\u202f" if is_usual else "") + f"{100 * correct / n:.0f}",

@@ -27,16 +27,13 @@ def verdict_reasons(summary: dict[str, Any]) -> list[str]:
     """Return the reasons, most important first: the gate's own ones, then the measured changes."""
     training = summary["training"] or {}
     reasons = [_sentence(str(reason)) for reason in training.get("reasons", [])]
-    for name, words in (
-        ("conflict_accuracy", "where class and attribute disagree"),
-        ("worst_group_accuracy", "in the worst group"),
-        ("accuracy_biased", "on the test set like the training data"),
-    ):
-        change = _change_in_words(summary, name, words)
-        if change:
-            reasons.append(change)
-    weakest = weakest_cell(summary)
-    if weakest:
+    figures = {
+        "conflict_accuracy": "where class and attribute disagree",
+        "worst_group_accuracy": "in the worst group",
+        "accuracy_biased": "on the test set like the training data",
+    }
+    reasons += filter(None, (_change_in_words(summary, name, words) for name, words in figures.items()))
+    if weakest := weakest_cell(summary):
         reasons.append(f"The weakness found: {weakest}.")
     if summary["verdict"] == "none yet":
         reasons.insert(0, "The classifier has not been reinforced, so there is nothing to ship or to refuse.")

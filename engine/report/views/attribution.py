@@ -62,11 +62,6 @@ def overlay_uri(cells: Sequence[Sequence[float]], scale: float, size: tuple[int,
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def strongest(maps: Sequence[Attribution]) -> float:
-    """Return the largest absolute value of any cell, the common scale of the maps of one picture."""
-    return max((abs(value) for found in maps for row in found.cells for value in row), default=0.0)
-
-
 def evidence_view(
     summary: Mapping[str, Any], pictures: Mapping[str, Sample], maps: Mapping[str, Mapping[str, Attribution]]
 ) -> View | None:
@@ -92,26 +87,22 @@ def evidence_view(
 def _overlays(found: Mapping[str, Attribution], sample: Sample) -> list[View]:
     with Image.open(io.BytesIO(sample.image)) as opened:
         size = opened.size
-    scale = strongest(list(found.values()))
-    return [
-        {
-            "css": arm,
-            "name": ARM_WORDS[arm],
-            "uri": overlay_uri(attribution.cells, scale, size),
-            "words": describe(attribution),
-            "short": f"p {percent(attribution.p_control, 0)} → {percent(attribution.p_edit, 0)}, cells "
-            f"{points(-attribution.total, 0)} points",
-        }
-        for arm, attribution in found.items()
-    ]
-
-
-def describe(attribution: Attribution) -> str:
-    """Return the change of p(label) and the sum over cells in words."""
-    return (
-        f"probability of the true class {percent(attribution.p_control, 0)} → {percent(attribution.p_edit, 0)}; "
-        f"cells sum to {points(-attribution.total, 0)} points"
-    )
+    # One scale for all maps of a picture.
+    scale = max(abs(value) for attribution in found.values() for row in attribution.cells for value in row)
+    layers = []
+    for arm, attribution in found.items():
+        change = f"{percent(attribution.p_control, 0)} → {percent(attribution.p_edit, 0)}"
+        total = f"{points(-attribution.total, 0)} points"
+        layers.append(
+            {
+                "css": arm,
+                "name": ARM_WORDS[arm],
+                "uri": overlay_uri(attribution.cells, scale, size),
+                "words": f"probability of the true class {change}; cells sum to {total}",
+                "short": f"p {change}, cells {total}",
+            }
+        )
+    return layers
 
 
 def _colour(rgb: tuple[int, int, int]) -> str:

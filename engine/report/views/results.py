@@ -131,22 +131,17 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
     if not groups or not group_attributes(groups["arms"][BASE]):
         return None
     base = groups["arms"][BASE]
-    classes = shown_classes(base)
-    all_classes = len({group["class_name"] for group in base})
+    arms, classes, num_classes = groups["arms"], shown_classes(base), len({group["class_name"] for group in base})
+    note = f"The {len(classes)} classes with the worst groups, of {num_classes}." if len(classes) < num_classes else ""
     attributes = []
     for attribute in group_attributes(base):
         maps = [
-            group_map(
-                groups["arms"][arm], attribute, title=LOOKS[arm].name, classes=classes, dominant=groups["dominant"]
-            )
+            group_map(arms[arm], attribute, title=LOOKS[arm].name, classes=classes, dominant=groups["dominant"])
             for arm in MAP_ARMS
-            if arm in groups["arms"]
+            if arm in arms
         ]
-        note = (
-            f"The {len(classes)} classes with the worst groups, of {all_classes}." if len(classes) < all_classes else ""
-        )
         attributes.append({"name": attribute, "maps": maps, "note": note})
-    known = [arm for arm in GROUP_ARMS if arm in groups["arms"]]
+    known = [arm for arm in GROUP_ARMS if arm in arms]
     return {
         "sentence": f"On the {'shifted ' if run.data.shifted else ''}test set. ◆ marks a class's usual value in the "
         "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row."
@@ -154,7 +149,7 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
         "key": key_of("all right", "all wrong"),
         "attributes": attributes,
         "arms": [_arm(arm) for arm in known],
-        "worst": _worst_groups(groups["arms"], known),
+        "worst": _worst_groups(arms, known),
     }
 
 
@@ -166,18 +161,14 @@ def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Sequence[str]) -> list[View]:
-    found = {arm: {group_name(group): group for group in arms[arm]} for arm in known}
+    found = {arm: {group_name(group): {**group, "value": group["accuracy"]} for group in arms[arm]} for arm in known}
     large = [group for group in arms[BASE] if group["n"] >= 10]
     worst = sorted(large, key=lambda group: (group["accuracy"], -group["n"]))[:NUM_GROUPS]
     return [
         {
-            "name": group_name(group),
+            "name": name,
             "n": group["n"],
-            "arms": [
-                _estimate(arm, {**found[arm][group_name(group)], "value": found[arm][group_name(group)]["accuracy"]})
-                for arm in known
-                if group_name(group) in found[arm]
-            ],
+            "arms": [_estimate(arm, found[arm][name]) for arm in known if name in found[arm]],
         }
-        for group in worst
+        for name, group in ((group_name(group), group) for group in worst)
     ]

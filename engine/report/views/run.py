@@ -74,57 +74,28 @@ def cost_view(summary: Mapping[str, Any]) -> View:
 
 
 def _count_tables(summary: Mapping[str, Any]) -> list[View]:
-    counts, stage_total = summary["counts"], sum(summary["seconds_by_stage"].values())
-    return [
-        _table(
-            "Rejected edits, by the first check failed",
-            ["Reason", "Edits"],
-            _named(counts["rejected"]),
-            "Nothing was rejected.",
-        ),
-        _table(
-            "Could not be processed",
-            ["Reason", "Samples"],
-            _named(counts["quarantined"]),
-            "Everything could be processed.",
-        ),
-        _table(
-            "Wall-clock time by phase",
-            ["Phase", "Time"],
-            [(name, duration(seconds)) for name, seconds in summary["seconds"].items()],
-            "No phase was timed.",
-        ),
-        _table(
-            "Working time by stage, summed over actors",
-            ["Stage", "Time", "Share"],
-            [
-                (name, duration(s), percent(s / stage_total, 0))
-                for name, s in summary["seconds_by_stage"].items()
-                if stage_total
-            ],
-            "No stage was timed.",
-        ),
-        _table(
-            "Median score of the verifier",
-            ["Score", "Accepted", "Rejected"],
-            [
-                (words(line["name"]), plain(line["accepted_median"]), plain(line["rejected_median"]))
-                for line in summary["accept_rate"]["by_score"]
-            ],
-            "No scores.",
-        ),
+    stages, scores = summary["seconds_by_stage"], summary["accept_rate"]["by_score"]
+    rejected, quarantined = (
+        [(words(name), count(n)) for name, n in summary["counts"][which].items()]
+        for which in ("rejected", "quarantined")
+    )
+    phases = [(name, duration(seconds)) for name, seconds in summary["seconds"].items()]
+    total = sum(stages.values())
+    by_stage = [(name, duration(s), percent(s / total, 0)) for name, s in stages.items() if total]
+    medians = [
+        (words(each["name"]), *(plain(each[f"{of}_median"]) for of in ("accepted", "rejected"))) for each in scores
     ]
+    tables = (
+        ("Rejected edits, by the first check failed", ("Reason", "Edits"), rejected, "Nothing was rejected."),
+        ("Could not be processed", ("Reason", "Samples"), quarantined, "Everything could be processed."),
+        ("Wall-clock time by phase", ("Phase", "Time"), phases, "No phase was timed."),
+        ("Working time by stage, summed over actors", ("Stage", "Time", "Share"), by_stage, "No stage was timed."),
+        ("Median score of the verifier", ("Score", "Accepted", "Rejected"), medians, "No scores."),
+    )
+    return [{"title": title, "columns": columns, "rows": rows, "none": none} for title, columns, rows, none in tables]
 
 
 def _bar_parts(reasons: Sequence[tuple[str, int]]) -> list[tuple[str, int, str]]:
     shown = [(name, n, css) for (name, n), css in zip(reasons, BAR_COLOURS, strict=False)]
     rest = sum(n for _, n in reasons[len(BAR_COLOURS) :])
     return [*shown, ("other reasons", rest, "h1")] if rest else shown
-
-
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], none: str) -> View:
-    return {"title": title, "columns": columns, "rows": rows, "none": none}
-
-
-def _named(counts: Mapping[str, int]) -> list[tuple[str, str]]:
-    return [(words(name), count(n)) for name, n in counts.items()]

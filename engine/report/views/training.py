@@ -1,6 +1,7 @@
 """The view of the training: results, curves and the accuracy frontier for the template."""
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from markupsafe import Markup
@@ -32,10 +33,8 @@ def training_view(training: Mapping[str, Any] | None) -> View | None:
     for arm in arms:
         names_written = (name for line in arm["history"] for name in line if name != "arm")
         arm["columns"] = list(dict.fromkeys(["step", *names_written]))
-    measures = list(
-        dict.fromkeys(name for arm in arms for name in arm["columns"] if name == "loss" or "accuracy" in name)
-    )
-    charts = [_curves(arms, name) for name in measures]
+    columns = dict.fromkeys(name for arm in arms for name in arm["columns"])
+    charts = [_curves(arms, name) for name in columns if name == "loss" or "accuracy" in name]
     return {
         "sentence": _sentence(training, arms),
         "results": [_result(arm, known[arm]) for arm in ARMS if arm in known],
@@ -59,19 +58,12 @@ def _result(arm: str, result: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _curves(arms: Sequence[View], name: str) -> Markup:
-    lines = [
-        Line(
-            css=arm["css"],
-            points=[(line["step"], line[name]) for line in arm["history"] if line.get(name) is not None],
-            highlight=next(((line["step"], line[name]) for line in arm["history"] if _is_best(line, arm, name)), None),
-        )
-        for arm in arms
-    ]
+    lines = []
+    for arm in arms:
+        points = [(line["step"], line[name]) for line in arm["history"] if line.get(name) is not None]
+        kept = next((point for point in points if point[0] == arm["best"]), None)
+        lines.append(Line(css=arm["css"], points=points, highlight=kept))
     return line_chart(lines, title=f"{words(name)} by step", y_label=words(name), percent="accuracy" in name)
-
-
-def _is_best(line: Mapping[str, Any], arm: View, name: str) -> bool:
-    return bool(line["step"] == arm["best"] and line.get(name) is not None)
 
 
 def _frontier(training: Mapping[str, Any]) -> Markup:
@@ -83,10 +75,9 @@ def _frontier(training: Mapping[str, Any]) -> Markup:
         ways = known.get(arm, {}).get("frontier", [])
         if base is None or not ways:
             continue
-        places = [_place(point) for point in (*sorted(ways, key=_share), known[arm]["history"][-1])]
+        places = [_place(point) for point in (*sorted(ways, key=itemgetter("share")), known[arm]["history"][-1])]
         points = [base, *(place for place in places if place is not None)]
-        kept = _place(known[arm])
-        lines.append(Line(css=arm, points=points, highlight=kept))
+        lines.append(Line(css=arm, points=points, highlight=_place(known[arm])))
     if not lines or base is None:
         return Markup("")
     allowed = base[0] - training["settings"]["max_accuracy_loss"]
@@ -107,19 +98,9 @@ def _place(scored: Mapping[str, Any]) -> tuple[float, float] | None:
     return None if real is None or edits is None else (real, edits)
 
 
-def _share(point: Mapping[str, Any]) -> float:
-    return float(point["share"])
-
-
 def _sentence(training: Mapping[str, Any], arms: Sequence[View]) -> str:
     images = training.get("images") or {}
     used = ", ".join(f"{count(int(n))} {IMAGE_NAMES.get(name, words(name))}" for name, n in images.items())
-    return " ".join(
-        sentence
-        for sentence in (
-            "All arms start from the base classifier and take the same number of steps.",
-            f"Images to draw from: {used}." if used else "",
-            "Which weights were kept was chosen on validation data alone." if arms else "",
-        )
-        if sentence
-    )
+    drawn = f" Images to draw from: {used}." if used else ""
+    chosen = " Which weights were kept was chosen on validation data alone." if arms else ""
+    return f"All arms start from the base classifier and take the same number of steps.{drawn}{chosen}"

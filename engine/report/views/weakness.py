@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.report.drawing.charts import Line, line_chart
-from engine.report.drawing.maps import drop_name, key_of, weakness_maps
+from engine.report.drawing.maps import key_of, weakness_maps
 from engine.wording import count, interval, percent, plain, points, signed_interval
 
 View = dict[str, Any]
@@ -18,7 +18,7 @@ def weakness_view(weakness: Mapping[str, Any] | None) -> View | None:
     """Return the weakness section, None where nothing was probed."""
     if weakness is None:
         return None
-    drop, (maps, scale) = drop_name(weakness), weakness_maps(weakness)
+    drop, (maps, scale) = weakness["drop"], weakness_maps(weakness)
     cells = [cell for cell in weakness["cells"] if cell[drop] is not None]
     return {
         "sentence": _sentence(weakness, drop),
@@ -27,18 +27,7 @@ def weakness_view(weakness: Mapping[str, Any] | None) -> View | None:
         "key": key_of("helps", f"harms, up to {100 * scale:.0f} points", with_help=True),
         "maps": maps,
         "more": f"The first {NUM_CELLS} of {count(weakness['num_cells'])}." if len(cells) > NUM_CELLS else "",
-        "cells": [
-            {
-                **cell,
-                "edit": _edit(cell),
-                "drop": cell[drop],
-                "low": cell[f"{drop}_low"],
-                "high": cell[f"{drop}_high"],
-                "range": signed_interval(cell, drop),
-                "title": f"drop {points(cell[drop])} points, {signed_interval(cell, drop)}",
-            }
-            for cell in cells[:NUM_CELLS]
-        ],
+        "cells": [_cell(cell, drop) for cell in cells[:NUM_CELLS]],
         "failures": _failures(weakness["failure_points"]),
         "phrases": _phrases(weakness["phrases"]),
         "transfers": [_transfer(other, weakness) for other in weakness["transfer"]],
@@ -48,6 +37,14 @@ def weakness_view(weakness: Mapping[str, Any] | None) -> View | None:
             if (found := weakness["calibration"].get(role)) is not None
         ],
     }
+
+
+def _cell(cell: Mapping[str, Any], drop: str) -> View:
+    """Return a cell with its edit in words, and the named drop with its ends and its interval in words."""
+    low, high, between = cell[f"{drop}_low"], cell[f"{drop}_high"], signed_interval(cell, drop)
+    title = f"drop {points(cell[drop])} points, {between}"
+    drawn = {"drop": cell[drop], "low": low, "high": high, "range": between, "title": title}
+    return {**cell, **drawn, "edit": _edit(cell)}
 
 
 def _sentence(weakness: Mapping[str, Any], drop: str) -> str:
@@ -148,7 +145,6 @@ def _phrases(found: Mapping[str, Any]) -> View | None:
 def _transfer(other: Mapping[str, Any], weakness: Mapping[str, Any]) -> View:
     shared, here = other["shared_flips"], {_place(cell): cell for cell in weakness["cells"]}
     rows = [cell for cell in other["cells"] if _place(cell) in here and cell["drop"] is not None][:NUM_CELLS]
-    drop = weakness["drop"]
     sentence = "No cell is significant, so there is none to look up here."
     if other["num_cells"]:
         held = count(other["num_significant"])
@@ -163,18 +159,7 @@ def _transfer(other: Mapping[str, Any], weakness: Mapping[str, Any]) -> View:
         "name": other["classifier"],
         "sentence": sentence,
         "more": f"The first {len(rows)} of {count(other['num_cells'])}." if len(rows) < other["num_cells"] else "",
-        "rows": [
-            {
-                **cell,
-                "edit": _edit(cell),
-                "here": points(here[_place(cell)][drop]),
-                "range": signed_interval(cell, "drop"),
-                "low": cell["drop_low"],
-                "high": cell["drop_high"],
-                "title": f"drop {points(cell['drop'])} points, {signed_interval(cell, 'drop')}",
-            }
-            for cell in rows
-        ],
+        "rows": [_cell(cell, "drop") | {"here": points(here[_place(cell)][weakness["drop"]])} for cell in rows],
     }
 
 

@@ -143,8 +143,8 @@ def test_the_difference_of_two_classifiers_is_mcnemars() -> None:
     assert result is not None
     gained, lost = int((first & ~second).sum()), int((second & ~first).sum())
     assert (result.gained, result.lost) == (gained, lost)
-    assert result.difference.value == pytest.approx((gained - lost) / 300)
-    assert result.difference.low < 0.2 < result.difference.high
+    assert result.difference == pytest.approx((gained - lost) / 300)
+    assert result.low < 0.2 < result.high
     assert result.p_value == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
 
 
@@ -158,7 +158,7 @@ def test_images_of_one_subject_are_no_independent_evidence() -> None:
     for pairs in (alone, together):
         result = pairs.compare(("a", "b"), (list(right), list(wrong)), [True] * 300, test_set="test", where="all")
         assert result is not None
-        widths.append(result.difference.high - result.difference.low)
+        widths.append(result.high - result.low)
     assert widths[1] > 2 * widths[0]
 
 

@@ -413,7 +413,7 @@ def samples(key: str, label: int) -> list[Sample]:
 
 
 def guess(label: int, *, right: bool) -> Guess:
-    return Guess(class_name=CLASSES[label], confidence=0.5, is_right=right)
+    return Guess(class_name=CLASSES[label], confidence=0.5, right=right)
 
 
 def encoded(size: tuple[int, int], kind: str) -> bytes:
