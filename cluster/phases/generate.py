@@ -57,15 +57,15 @@ def generate_run(
     if not set(wanted) - set(rundir.done()):
         LOG.info("generate: all %d shards are there", len(wanted))
         return
-    steered = run if allocation is None else allocation.apply_to(run)
+    allocated = run if allocation is None else allocation.apply_to(run)
     commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
     pilots, others = split_pilot(run, wanted)
     if pilots:
-        _make_shards(as_pilot(steered), rundir, plan, pilots, commit, console)
+        _make_shards(as_pilot(allocated), rundir, plan, pilots, commit, console)
         cut = make_cut(run, rundir, pilots, others, 1 if allocation is None else allocation.number)
         LOG.info("early rejection: %s", cut.describe())
-        steered, commit = cut.apply_to(steered), partial(commit, early=cut.sha256)
-    _make_shards(steered, rundir, plan, others, commit, console)
+        allocated, commit = cut.apply_to(allocated), partial(commit, early=cut.sha256)
+    _make_shards(allocated, rundir, plan, others, commit, console)
 
 
 def _make_shards(

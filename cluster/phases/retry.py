@@ -68,11 +68,11 @@ def _retry_shards(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources:
         alike[marker.allocation, marker.early].append(index)
     done = 0
     for (allocation, early), shards in alike.items():
-        steered = run if allocation is None else allocations[allocation].apply_to(run)
-        steered = run_with_cut(steered, cuts, early)
+        allocated = run if allocation is None else allocations[allocation].apply_to(run)
+        allocated = run_with_cut(allocated, cuts, early)
         reader, commit = partial(_reader, run.data.train, plan, sources), partial(_commit, rundir, sources)
         try:
-            for marker in run_dataflow(steered, shards, reader, commit, rundir.storage):
+            for marker in run_dataflow(allocated, shards, reader, commit, rundir.storage):
                 done += 1
                 LOG.info("retry: shard %d, %d of %d shards", marker.shard, done, len(sources))
         except ray.exceptions.RayError as error:

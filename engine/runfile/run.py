@@ -120,7 +120,7 @@ class RunFile(Config):
         return self
 
     @model_validator(mode="after")
-    def _rounds_can_be_steered(self) -> "RunFile":
+    def _rounds_can_be_allocated(self) -> "RunFile":
         kinds = [kind for stage in self._perturbers() for kind, count in stage.edits.items() if count]
         problems = {
             "a perturber among stages, which is what a round steers": not kinds,
