@@ -9,8 +9,6 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import ray.exceptions
-
 from cluster.dataflow.dataflow import run_dataflow
 from cluster.dataflow.shard_row import ShardRow
 from cluster.dataflow.stage_watch import dataflow_activity
@@ -19,7 +17,6 @@ from cluster.monitor.progress import MarkerFollower, Progress
 from cluster.monitor.watchdog import Watchdog
 from cluster.session.placement import generate_needs
 from cluster.session.session import cluster_resources
-from cluster.session.worker import explain
 from engine.errors import DiskFullError, RunError
 from engine.plan.estimate import describe_missing
 from engine.plan.plan import Plan, PlannedItem
@@ -88,11 +85,8 @@ def _make_shards(
         try:
             for marker in run_dataflow(run, pending, reader, commit, rundir.storage):
                 follower.add(marker)
-        except ray.exceptions.RayError as error:
-            found = explain(error)
-            if isinstance(found, DiskFullError):
-                raise DiskFullError(f"{found}. {describe_missing(run, plan, rundir.markers())}") from error
-            raise found from error
+        except DiskFullError as error:
+            raise DiskFullError(f"{error}. {describe_missing(run, plan, rundir.markers())}") from error
         except KeyboardInterrupt:
             if progress.ended is None:
                 raise

@@ -39,11 +39,13 @@ from cluster.phases.generate import read_planned
 from cluster.phases.probe import questions
 from cluster.phases.reinforce import reinforce_run
 from engine.audit.files import verify_run
-from engine.errors import RunError, RunFileError
+from engine.errors import EngineError, RunError, RunFileError
 from engine.run.directory import WEAKNESS, RunDirectory
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import RunFile
+from engine.training.result import TrainOutput
+from engine.training.settings import TrainSettings
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = {"num_steps": 64, "eval_every": 16}
@@ -349,7 +351,13 @@ def fits_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have the loop of a worker run in this process, alone and without Ray Train."""
     from actors.finetune.worker import train_loop
 
-    monkeypatch.setattr(reinforce, "_fit", lambda task, _: train_loop({"task": task}))
+    def fit(settings: TrainSettings, _: RunDirectory) -> TrainOutput:
+        output = train_loop({"settings": settings})
+        if isinstance(output, EngineError):
+            raise output
+        return output
+
+    monkeypatch.setattr(reinforce, "_fit", fit)
     monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     yield
@@ -361,7 +369,7 @@ def test_settings_that_deepspeed_refuses_are_the_user_s_mistake(
 ) -> None:
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setattr("deepspeed.init_distributed", lambda **_: None)
-    monkeypatch.setattr("actors.finetune.worker.set_up_process", lambda _: None)
+    monkeypatch.setattr("actors.finetune.start.set_up_process", lambda _: None)
     run, rundir = make(folder, "refused", deepspeed={"zero_optimization": {"stage": 9}})
     with pytest.raises(RunFileError, match="DeepSpeed refuses the settings"):
         reinforce_run(run, rundir)
@@ -378,7 +386,7 @@ def test_a_worker_that_dies_once_too_often_is_a_run_that_failed() -> None:
 def test_without_accepted_edits_only_the_patient_is_scored(
     folder: Path, fits_here: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.finetune.worker._start", lambda _: Place(rank=0, size=1))
+    monkeypatch.setattr("actors.finetune.worker.start_worker", lambda _: Place(rank=0, size=1))
     run = run_file(folder / "images", folder / "patient")
     result = reinforce_run(run, committed_run(folder / "bare", run, edits=0))
     assert list(result["arms"]) == ["patient"]
