@@ -43,8 +43,8 @@ class StreamedEdit:
 class Counterfactuals:
     """The accepted counterfactuals of train sources that one worker trains on, streamed from finished shards.
 
-    Workers share the shards where there is one for each, else the samples. Each round is shuffled anew, and repeats an
-    edit as often as `draws` says of its cell: 0 times, where its phrase is held out.
+    Steered ones are left out. Workers share the shards where there is one for each, else the samples. Each round is
+    shuffled anew, and repeats an edit as often as `draws` says of its cell: 0 times, where its phrase is held out.
     """
 
     def __init__(
@@ -100,7 +100,12 @@ class Counterfactuals:
                 if sample["role"] == "source":
                     source = entry.image
                 accepted = sample["role"] == "counterfactual" and sample["verdict"] != "rejected"
-                if accepted and sample["split"] == "train" and is_of_share(entry.key, self._edit_share):
+                if (
+                    accepted
+                    and not sample["edit_steered"]
+                    and sample["split"] == "train"
+                    and is_of_share(entry.key, self._edit_share)
+                ):
                     assert source is not None  # it stands before its edits in the tar
                     edit = StreamedEdit(key=entry.key, label=entry.label, image=entry.image, source=source)
                     cell = (sample["class_name"], sample["edit_kind"], sample["edit_after"])
@@ -113,7 +118,15 @@ class Counterfactuals:
 
 
 def read_validation_edits(rundir: RunDirectory, contents: Sequence[ShardContents]) -> list[tuple[Sample, Image]]:
-    """Return the accepted counterfactuals of validation sources, in shard order, each with how to get its image."""
+    """Return the accepted counterfactuals of validation sources, in shard order, each with how to get its image.
+
+    Steered ones are left out, as they are of training.
+    """
     walks = (rundir.walk_shard(shard.shard) for shard in contents if shard.validation)
     found = ((entry.sample(), entry.image) for walk in walks for entry in walk)
-    return [each for each in found if (each[0].role, each[0].split) == ("counterfactual", "validation")]
+    return [
+        (sample, image)
+        for sample, image in found
+        if (sample.role, sample.split) == ("counterfactual", "validation")
+        if not (sample.edit and sample.edit.steered)
+    ]

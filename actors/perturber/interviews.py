@@ -7,7 +7,7 @@ import numpy as np
 
 from actors.language.answers import BadReply
 from actors.perturber.replies import Reply, count_phrase, parse_reply, plain
-from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
+from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig, WantedEdit
 from engine.sample import EditKind, Sample, content_seed
 
 MAX_DETAIL = 2000  # characters of a bad reply that are kept
@@ -32,7 +32,7 @@ def make_requests(source: Sample, config: PerturberConfig, seed: int) -> list[Re
 
     Keys are {source}_cf00, _cf01, ... counted through the requests and their severities.
     """
-    if isinstance(config, SteeredPerturberConfig):
+    if isinstance(config, AllocatedPerturberConfig):
         budget = sum(config.edits.values()) * len(config.severities)
         drawn = draw_edits(
             config.wanted[source.class_name], budget, source.caption, content_seed(seed, f"{source.key}/edits")

@@ -12,7 +12,7 @@ from actors.perturber.chat import ChatModel, LoadedChat, ServedChat
 from actors.perturber.interviews import Interview, Request, make_requests
 from actors.perturber.prompts import system_prompt, user_prompt
 from actors.perturber.replies import Reply
-from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig
+from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig
 from engine.sample import PLACEBO_INSTRUCTION, Edit, EditKind, Json, Rejection, Sample, content_seed
 
 # One caption of 10,000 characters makes every row of its batch as long: the demo's model took 216 s for 21 sources.
@@ -23,8 +23,8 @@ class Perturber:
     """Follow each source with its placebo and its edits, still without images.
 
     Keys: {source}_placebo, then {source}_cf00, _cf01, ... counted through the kinds in the order of the run file, the
-    edits of a kind, and the severities; where a round steers, through what it drew. An edit that could not be had keeps
-    its number, as a Rejection.
+    edits of a kind, and the severities; where a round has an allocation, through what it drew. An edit that could not
+    be had keeps its number, as a Rejection.
     """
 
     def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
@@ -115,7 +115,7 @@ class Perturber:
             yield replace(source, key=key, role="counterfactual", image=b"", edit=edit, provenance=provenance)
 
     def _provenance(self, request: Request) -> dict[str, Json]:
-        if not isinstance(self.config, SteeredPerturberConfig):
+        if not isinstance(self.config, AllocatedPerturberConfig):
             return self.provenance
         return {**self.provenance, "allocation": self.config.allocation, "wanted": request.wanted}
 

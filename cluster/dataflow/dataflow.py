@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import ray.data
+import ray.exceptions
 from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
@@ -13,6 +14,7 @@ from cluster.dataflow.shard_row import ShardRow
 from cluster.dataflow.stage_group import TRANSIENT_ERRORS, StageGroup
 from cluster.dataflow.stage_watch import StageWatch
 from cluster.session.placement import IO_CPUS, group_placement
+from cluster.session.worker import explain
 from engine.runfile.run import RunFile
 from engine.shards.marker import Marker
 from engine.storage.storage import Storage
@@ -61,7 +63,7 @@ def run_dataflow(
 ) -> Iterator[Marker]:
     """Stream shards through the stages; yield the marker of each that `commit` returns. Read and commit run in tasks.
 
-    The actors record in `storage` which shard they are working on.
+    The actors record in `storage` which shard they are working on. Raises the EngineError of a stage, or RunError.
     """
     context = data_context()
     _scale_pools(context)
@@ -71,13 +73,21 @@ def run_dataflow(
         )
         for group in run.stage_groups():
             placement = group_placement(run, group)
+            low, high = placement.replicas
             dataset = dataset.map_batches(
                 # Ray names the operator after its class; StageWatch reads the stages from that name.
                 type("+".join(group), (StageGroup,), {}),
                 fn_constructor_kwargs={"run": run, "group": tuple(group), "storage": storage},
                 batch_size=1,
                 batch_format="pandas",
-                compute=_actor_pool(*placement.replicas),
+                compute=ray.data.ActorPoolStrategy(
+                    min_size=low,
+                    max_size=high,
+                    max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
+                    # Ray then fetches and hands over in threads; the stages are still called one at a time, always by
+                    # one thread.
+                    max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
+                ),
                 num_cpus=placement.num_cpus,
                 num_gpus=placement.num_gpus or None,
             )
@@ -89,8 +99,11 @@ def run_dataflow(
             compute=ray.data.TaskPoolStrategy(),
             num_cpus=IO_CPUS,
         )
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):
-            yield from (Marker.from_json(data, "of a commit") for data in batch["marker"])
+        try:
+            for batch in dataset.iter_batches(batch_size=None, batch_format="pandas", prefetch_batches=0):
+                yield from (Marker.from_json(data, "of a commit") for data in batch["marker"])
+        except ray.exceptions.RayError as error:
+            raise explain(error) from error
 
 
 def data_context() -> ray.data.DataContext:
@@ -118,14 +131,4 @@ def _scale_pools(context: ray.data.DataContext) -> None:
         scaling,
         actor_pool_util_upscaling_threshold=scaling.actor_pool_util_upscaling_threshold / SHARDS_IN_FLIGHT,
         actor_pool_util_downscaling_threshold=scaling.actor_pool_util_downscaling_threshold / SHARDS_IN_FLIGHT,
-    )
-
-
-def _actor_pool(low: int, high: int) -> ray.data.ActorPoolStrategy:
-    return ray.data.ActorPoolStrategy(
-        min_size=low,
-        max_size=high,
-        max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
-        # Ray then fetches and hands over in threads; the stages are still called one at a time, always by one thread.
-        max_concurrent_calls_per_actor=SHARDS_IN_FLIGHT,
     )

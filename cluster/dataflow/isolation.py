@@ -26,8 +26,8 @@ class ShardBisector:
     apply: Apply
     where: str
     sample_s: float
+    attempts: Attempts
     note: Note = field(default_factory=Note)
-    attempts: Attempts | None = None
     # Results so far, the rejections of earlier stages first.
     samples: list[Sample] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
@@ -106,8 +106,7 @@ class ShardBisector:
 
     def _attempt(self, name: str, unit: Sequence[Sample]) -> ShardRow | Exception:
         """Return the unit after the stages, or their error; an EngineError, which concerns the whole run, is raised."""
-        if self.attempts is not None:
-            self.note = self.attempts.narrow(self.row.shard, self.note, name)
+        self.note = self.attempts.narrow(self.row.shard, self.note, name)
         try:
             return self.apply(replace(self.row, samples=list(unit), rejections=[]))
         except EngineError:
@@ -116,8 +115,7 @@ class ShardBisector:
             self.error = error
             return error
         finally:
-            if self.attempts is not None:
-                self.note = self.attempts.narrow(self.row.shard, self.note, None)
+            self.note = self.attempts.narrow(self.row.shard, self.note, None)
 
     def _rejection(self, sample: Sample, reason: str, detail: str) -> Rejection:
         return Rejection(key=sample.key, source_key=sample.source_key, stage=self.where, reason=reason, detail=detail)

@@ -37,11 +37,11 @@ WHOLE_ATTEMPTS = 2
 class StageGroup:
     """Apply the stages that share one actor to whole shards; rejections are passed through unchanged.
 
-    With a `storage` it records which shard it is working on, so that a sample that kills the actor is found and
+    It records in `storage` which shard it is working on, so that a sample that kills the actor is found and
     quarantined.
     """
 
-    def __init__(self, run: RunFile, group: Sequence[str], storage: Storage | None = None) -> None:
+    def __init__(self, run: RunFile, group: Sequence[str], storage: Storage) -> None:
         # Not at the top: the driver and the tasks that read and commit shards have no need of torch.
         from actors.build import build_stage
 
@@ -49,7 +49,7 @@ class StageGroup:
         placement = group_placement(run, group)
         configs = {name: run.stages[name].model_copy(update={"placement": placement}) for name in group}
         self.name = "+".join(group)
-        self.attempts = None if storage is None else Attempts(storage=storage, where=self.name)
+        self.attempts = Attempts(storage=storage, where=self.name)
         self.meter = StageMeter(run.name, self.name)
         self.sample_s = run.limits.sample_s
         self.stages: dict[str, Stage] = {}
@@ -68,7 +68,7 @@ class StageGroup:
         if self.failure is not None:
             raise self.failure
         row = from_block(block)
-        note = Note() if self.attempts is None else self.attempts.begin(row.shard)
+        note = self.attempts.begin(row.shard)
         self.meter.record_begin(note.begun)
         is_whole = note.begun <= WHOLE_ATTEMPTS
         try:
@@ -79,8 +79,7 @@ class StageGroup:
             if is_whole and any(text in str(error) for text in TRANSIENT_ERRORS):
                 raise
             done = self._bisect(row, note)
-        if self.attempts is not None:
-            self.attempts.end(row.shard)
+        self.attempts.end(row.shard)
         return to_block(replace(done, machines=row.machines | {self.machine}))
 
     def _apply(self, row: ShardRow) -> ShardRow:
@@ -91,8 +90,6 @@ class StageGroup:
         return row
 
     def _with_limit(self, stage: Stage, row: ShardRow) -> Stage:
-        if self.attempts is None:
-            return stage
         limit_s, stack_dump = self.sample_s * max(len(row.samples), 1), self.attempts.last_words(row.shard)
         return lambda batch: watched(stage(batch), limit_s, stack_dump)
 

@@ -36,7 +36,8 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
     plan = rundir.plan()
     sets = test_sets(run, plan)
     name = _evaluation_name(run, rundir, digests, sets)
-    done = _finished(rundir, name)
+    earlier: Any = rundir.read_json(EVALUATION) if rundir.exists(EVALUATION) else {}
+    done: dict[str, Json] | None = earlier if earlier.get("name") == name else None
     answers = _ask_arms(refs, digests, rundir, {} if done else sets)
     if done is not None:
         LOG.info("evaluate: done already")
@@ -81,14 +82,9 @@ def arm_refs(run: RunFile, rundir: RunDirectory) -> dict[str, ClassifierRef]:
     """Return the base classifier and the arms that reinforce.json names, in that order."""
     classes = rundir.info.classes
     refs = {BASE: ClassifierRef(config=run.probe, classes=classes, offline=run.offline)}
-    reinforced = rundir.read_json(REINFORCE) if rundir.exists(REINFORCE) else None
-    arms = reinforced.get("arms") if isinstance(reinforced, dict) else None
-    for arm, content in arms.items() if isinstance(arms, dict) else ():
-        folder = content.get("model") if isinstance(content, dict) else None
-        if arm == BASE or not isinstance(folder, str):
-            continue
-        refs[arm] = trained_ref(run, rundir, folder)
-    return refs
+    reinforced: Any = rundir.read_json(REINFORCE) if rundir.exists(REINFORCE) else {"arms": {}}
+    folders = {arm: content["model"] for arm, content in reinforced["arms"].items() if "model" in content}
+    return refs | {arm: trained_ref(run, rundir, folder) for arm, folder in folders.items()}
 
 
 def trained_ref(run: RunFile, rundir: RunDirectory, folder: str) -> ClassifierRef:
@@ -100,15 +96,13 @@ def trained_ref(run: RunFile, rundir: RunDirectory, folder: str) -> ClassifierRe
 
 def test_sets(run: RunFile, plan: Plan) -> dict[str, LabelledSet]:
     """Return the in-distribution set `test`, and `shifted` where the run file names one; SourceError without images."""
-    test = LabelledSet(source=run.data.train, items=[item for item, _ in plan.of_split("test")])
-    if run.data.test is not None:
-        test = LabelledSet(source=run.data.test, items=list(open_source(run.data.test).items()))
-    if not test.items:
+    sets = {"test": LabelledSet(source=run.data.train, items=[item for item, _ in plan.of_split("test")])}
+    for name, source in (("test", run.data.test), ("shifted", run.data.shifted)):
+        if source is not None:
+            sets[name] = LabelledSet(source=source, items=list(open_source(source).items()))
+    if not sets["test"].items:
         raise SourceError("there is no test image: set data.test, or raise data.splits.test")
-    if run.data.shifted is None:
-        return {"test": test}
-    shifted = LabelledSet(source=run.data.shifted, items=list(open_source(run.data.shifted).items()))
-    return {"test": test, "shifted": shifted}
+    return sets
 
 
 def _ask_arms(
@@ -180,8 +174,3 @@ def _evaluation_name(
         "probe": run.probe.model_dump(mode="json", exclude={"placement", "transfer"}),
     }
     return json_digest(made_of)
-
-
-def _finished(rundir: RunDirectory, name: str) -> dict[str, Json] | None:
-    content = rundir.read_json(EVALUATION) if rundir.exists(EVALUATION) else None
-    return content if isinstance(content, dict) and content.get("name") == name else None

@@ -57,7 +57,9 @@ def _wait_for_the_first(run: RunFile, rundir: RunDirectory, plan: Plan) -> None:
     num_done, since = -1, 0.0
     while True:
         done = rundir.done()
-        if len(done) == plan.num_shards or any(_can_train(rundir, plan, index) for index in done):
+        if len(done) == plan.num_shards or any(
+            index < plan.num_train_shards and rundir.marker(index).counts.accepted > 0 for index in done
+        ):
             return
         if len(done) != num_done:
             LOG.info("reinforce: waits for a shard to train on, %d of %d are done", len(done), plan.num_shards)
@@ -65,7 +67,3 @@ def _wait_for_the_first(run: RunFile, rundir: RunDirectory, plan: Plan) -> None:
         if monotonic() - since > run.reinforce.follow_timeout_s:
             raise RunError(nothing_came(run.reinforce.follow_timeout_s, len(done), plan.num_shards))
         sleep(POLL_S)
-
-
-def _can_train(rundir: RunDirectory, plan: Plan, index: int) -> bool:
-    return index < plan.num_train_shards and rundir.marker(index).counts.accepted > 0

@@ -9,8 +9,6 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import ray.exceptions
-
 from cluster.dataflow.dataflow import run_dataflow
 from cluster.dataflow.shard_row import ShardRow
 from cluster.dataflow.stage_watch import dataflow_activity
@@ -19,7 +17,6 @@ from cluster.monitor.progress import MarkerFollower, Progress
 from cluster.monitor.watchdog import Watchdog
 from cluster.session.placement import generate_needs
 from cluster.session.session import cluster_resources
-from cluster.session.worker import explain
 from engine.errors import DiskFullError, RunError
 from engine.plan.estimate import describe_missing
 from engine.plan.plan import Plan, PlannedItem
@@ -57,15 +54,15 @@ def generate_run(
     if not set(wanted) - set(rundir.done()):
         LOG.info("generate: all %d shards are there", len(wanted))
         return
-    steered = run if allocation is None else allocation.apply_to(run)
+    allocated = run if allocation is None else allocation.apply_to(run)
     commit = partial(commit_row, rundir, allocation=None if allocation is None else allocation.sha256)
     pilots, others = split_pilot(run, wanted)
     if pilots:
-        _make_shards(as_pilot(steered), rundir, plan, pilots, commit, console)
+        _make_shards(as_pilot(allocated), rundir, plan, pilots, commit, console)
         cut = make_cut(run, rundir, pilots, others, 1 if allocation is None else allocation.number)
         LOG.info("early rejection: %s", cut.describe())
-        steered, commit = cut.apply_to(steered), partial(commit, early=cut.sha256)
-    _make_shards(steered, rundir, plan, others, commit, console)
+        allocated, commit = cut.apply_to(allocated), partial(commit, early=cut.sha256)
+    _make_shards(allocated, rundir, plan, others, commit, console)
 
 
 def _make_shards(
@@ -88,11 +85,8 @@ def _make_shards(
         try:
             for marker in run_dataflow(run, pending, reader, commit, rundir.storage):
                 follower.add(marker)
-        except ray.exceptions.RayError as error:
-            found = explain(error)
-            if isinstance(found, DiskFullError):
-                raise DiskFullError(f"{found}. {describe_missing(run, plan, rundir.markers())}") from error
-            raise found from error
+        except DiskFullError as error:
+            raise DiskFullError(f"{error}. {describe_missing(run, plan, rundir.markers())}") from error
         except KeyboardInterrupt:
             if progress.ended is None:
                 raise

@@ -26,8 +26,8 @@ class Phase:
     name: str
     needs: Sequence[Sequence[Need]]
     is_there: Callable[[], bool]
-    digest: Callable[[], str | None]
     run: Callable[[], object]
+    digest: Callable[[], str | None] = lambda: None
 
     @property
     def lease(self) -> str:
@@ -40,21 +40,20 @@ class PhaseLog:
 
     def __init__(self, rundir: RunDirectory) -> None:
         self._rundir = rundir
-        self._seconds, self._digests = self._read()
 
     def is_done(self, phase: Phase) -> bool:
         """Return whether the phase's result exists and was made from these inputs."""
         digest = phase.digest()
-        return phase.is_there() and (digest is None or self._digests.get(phase.name) == digest)
+        return phase.is_there() and (digest is None or self._read()["digests"].get(phase.name) == digest)
 
-    def add(self, name: str, seconds: float, digest: str | None = None) -> None:
-        """Add seconds to a phase, and its digest once it is done."""
-        self._save(name, self._seconds.get(name, 0.0) + seconds, digest)
+    def add(self, name: str, seconds: float) -> None:
+        """Add seconds to a phase."""
+        self._save(name, self._read()["seconds"].get(name, 0.0) + seconds)
 
     @contextmanager
     def timed(self, phase: Phase) -> Iterator[None]:
         """Time a phase, also if it fails, is interrupted or killed; write its digest if it succeeds."""
-        start, before, digest = monotonic(), self._seconds.get(phase.name, 0.0), None
+        start, before, digest = monotonic(), self._read()["seconds"].get(phase.name, 0.0), None
         stop, has_failed = Event(), True
 
         def save_periodically() -> None:
@@ -76,12 +75,12 @@ class PhaseLog:
 
     def _save(self, name: str, seconds: float, digest: str | None = None) -> None:
         # Read again: another process may have written the times of another phase.
-        self._seconds, self._digests = self._read()
-        self._seconds[name] = round(seconds, 3)
+        log = self._read()
+        log["seconds"][name] = round(seconds, 3)
         if digest is not None:
-            self._digests[name] = digest
-        self._rundir.write_json(PHASE_LOG, {"seconds": dict(self._seconds), "digests": dict(self._digests)})
+            log["digests"][name] = digest
+        self._rundir.write_json(PHASE_LOG, {**log})
 
-    def _read(self) -> tuple[dict[str, float], dict[str, str]]:
+    def _read(self) -> dict[str, dict[str, Any]]:
         content: Any = self._rundir.read_json(PHASE_LOG) if self._rundir.exists(PHASE_LOG) else {}
-        return dict(content.get("seconds") or {}), dict(content.get("digests") or {})
+        return {part: dict(content.get(part) or {}) for part in ("seconds", "digests")}

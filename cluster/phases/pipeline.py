@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -81,11 +82,19 @@ def run_phases(
     with held(rundir.storage, [phase.lease for phase in phases[start:]], take_over=take_over) as leases:
         rundir = rundir.with_lease(leases.get("generate"))
         pending = [phase for phase in all_phases(run, rundir, plan, console) if phase.name in names][start:]
-        if not needs:
-            return _run_all(pending, log, again)
-        LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
-        with ray_session(needs, session):
-            return _run_all(pending, log, again)
+        if needs:
+            LOG.info("starting Ray%s", f" on {session.address}" if session and session.address else "")
+        changed = again
+        with ray_session(needs, session) if needs else nullcontext():
+            for phase in pending:
+                # A damaged shard gets its old bytes again, so results that were made from it stay valid.
+                if not changed and log.is_done(phase):
+                    LOG.info("%s: nothing to do, its result is there", phase.name)
+                    continue
+                LOG.info("%s: started", phase.name)
+                with log.timed(phase):
+                    phase.run()
+                changed = changed or phase.name != "generate"
 
 
 def all_phases(
@@ -140,14 +149,12 @@ def _round_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Cons
                 name="allocate",
                 needs=[probe_needs(run.probe), reinforce_needs(run.reinforce)],
                 is_there=partial(_is_allocated, rundir, number, shards),
-                digest=lambda: None,
                 run=partial(allocate_round, run, rundir, plan, number),
             )
         yield Phase(
             name="generate",
             needs=[generate_needs(run)],
             is_there=partial(_are_made, rundir, shards),
-            digest=lambda: None,
             run=partial(generate_round, run, rundir, plan, number, console),
         )
 
@@ -179,19 +186,6 @@ def check_test_sets(run: RunFile, plan: Plan) -> None:
 def digest_of(*inputs: object) -> str:
     """Return a short digest of JSON values."""
     return hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _run_all(phases: Sequence[Phase], log: PhaseLog, again: bool) -> None:
-    changed = again
-    for phase in phases:
-        # A damaged shard gets its old bytes again, so results that were made from it stay valid.
-        if not changed and log.is_done(phase):
-            LOG.info("%s: nothing to do, its result is there", phase.name)
-            continue
-        LOG.info("%s: started", phase.name)
-        with log.timed(phase):
-            phase.run()
-        changed = changed or phase.name != "generate"
 
 
 def _probe(run: RunFile, rundir: RunDirectory) -> None:

@@ -11,6 +11,8 @@ from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from engine.errors import LeakError, RunError, ShardError
 from engine.probe.findings import ClassifierPredictions, findings
@@ -22,8 +24,6 @@ from engine.shards.rows import edit_columns, read_candidates
 from engine.storage.parquet import parquet_bytes
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from actors.classifier.classifier import Classifier
 
 LOG = logging.getLogger(__name__)
@@ -79,10 +79,8 @@ def questions(
     ]
 
 
-def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | None = None) -> "pa.Table":
+def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | None = None) -> pa.Table:
     """Return the predictions of one classifier on every finished shard (or on some), with their split keys."""
-    import pyarrow as pa
-
     paths = [predictions_path(digest, index) for index in (rundir.done() if shards is None else shards)]
     table = pa.concat_tables([read_candidates(rundir.storage.read(path)) for path in paths])
     keys = rundir.plan().split_keys()
@@ -94,10 +92,8 @@ def predictions_path(digest: str, index: int) -> str:
     return f"{FOLDER}/{digest}/{index:06d}.parquet"
 
 
-def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> "pa.Table":
+def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> pa.Table:
     """Return one row for each sample, with its prediction."""
-    import pyarrow as pa
-
     probabilities = classifier.predict([sample.image for sample in samples])
     prediction = probabilities.argmax(axis=1)
     rows = [
@@ -110,24 +106,20 @@ def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> "pa.
 
 def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], classifier: "Classifier") -> None:
     """Write the predictions of some shards. Runs in the actor of the classifier."""
+    from actors.images.codec import UnreadableImageError
+
     for index in indexes:
         samples = rundir.read_shard(index)
         leaked = next((sample for sample in samples if sample.split == "test"), None)
         if leaked is not None:
             raise LeakError(f"shard {index} holds {leaked.key!r} of the test split: make the run again in a new folder")
-        table = _predict_shard(classifier, samples, index)
+        try:
+            table = predict_samples(classifier, samples)
+        except UnreadableImageError as error:
+            raise ShardError(
+                f"shard {index} holds an image that cannot be read ({error}): check it with `counterforge verify`"
+            ) from error
         rundir.storage.write(predictions_path(digest, index), parquet_bytes(table))
-
-
-def _predict_shard(classifier: "Classifier", samples: Sequence[Sample], index: int) -> "pa.Table":
-    from actors.images.codec import UnreadableImageError
-
-    try:
-        return predict_samples(classifier, samples)
-    except UnreadableImageError as error:
-        raise ShardError(
-            f"shard {index} holds an image that cannot be read ({error}): check it with `counterforge verify`"
-        ) from error
 
 
 def _describe(sample: Sample) -> dict[str, Any]:
@@ -144,9 +136,7 @@ def _describe(sample: Sample) -> dict[str, Any]:
     }
 
 
-def _schema() -> "pa.Schema":
-    import pyarrow as pa
-
+def _schema() -> pa.Schema:
     of_edits = ("edit_kind", "edit_before", "edit_after", "edit_strategy")
     text = ("key", "source_key", "role", "split", "class_name", *of_edits, "attributes")
     numbers = {

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from cluster.monitor.training_log import logged_history
+from cluster.session.worker import last_line
 from engine.errors import EngineError, RunError
 from engine.run.directory import REINFORCE, WEAKNESS, RunDirectory
 from engine.runfile.arms import ARMS
@@ -135,13 +136,11 @@ def _run_config(settings: TrainSettings, rundir: RunDirectory) -> "RunConfig":
 
 def _explain(error: Exception) -> EngineError:
     """Return what a worker said about the run, or a RunError that says what happened."""
-    failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
-    causes = dict(sorted(failures.items()))
+    causes: Mapping[int, BaseException] = dict(sorted(getattr(error, "worker_failures", {}).items()))
     for cause in causes.values():
         if isinstance(cause, EngineError):
             return cause
     rank, cause = next(iter(causes.items()), (None, error))
-    text = str(cause).strip().splitlines()
     where = "" if rank is None else f" in worker {rank}"
-    said = f"{type(cause).__name__}: {text[-1] if text else 'no message'}"
+    said = f"{type(cause).__name__}: {last_line(str(cause))}"
     return RunError(f"fine-tuning failed{where}: {said}. The same command goes on from the last checkpoint")

@@ -4,9 +4,6 @@ import logging
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
-
-import ray.exceptions
 
 from cluster.dataflow.blocks import Read
 from cluster.dataflow.dataflow import run_dataflow
@@ -14,19 +11,16 @@ from cluster.dataflow.shard_row import ShardRow
 from cluster.phases.generate import read_planned
 from cluster.session.placement import generate_needs
 from cluster.session.session import SessionConfig, ray_session
-from cluster.session.worker import explain
+from engine.plan.plan import Plan
 from engine.rounds.allocation import read_allocations
+from engine.run.directory import RunDirectory
 from engine.run.lease import held
 from engine.run.retry import Retry, commit_retried, note_retry
+from engine.runfile.data import AnySource
+from engine.runfile.run import RunFile
 from engine.sample import Rejection, Sample
 from engine.selection.early import read_cuts, run_with_cut
-
-if TYPE_CHECKING:
-    from engine.plan.plan import Plan
-    from engine.run.directory import RunDirectory
-    from engine.runfile.data import AnySource
-    from engine.runfile.run import RunFile
-    from engine.shards.marker import Marker
+from engine.shards.marker import Marker
 
 LOG = logging.getLogger(__name__)
 # The phases that write or read shards: no other process may be in one.
@@ -34,8 +28,8 @@ LEASES = ("generate", "probe", "reinforce")
 
 
 def retry_run(
-    run: "RunFile",
-    rundir: "RunDirectory",
+    run: RunFile,
+    rundir: RunDirectory,
     reasons: Collection[str] = (),
     session: SessionConfig | None = None,
     take_over: bool = False,
@@ -59,7 +53,7 @@ def retry_run(
     return before, after
 
 
-def _retry_shards(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources: Mapping[int, Collection[str]]) -> None:
+def _retry_shards(run: RunFile, rundir: RunDirectory, plan: Plan, sources: Mapping[int, Collection[str]]) -> None:
     """Send the sources through the stages, with the allocation and the early-stop thresholds of their shard."""
     allocations, cuts = read_allocations(rundir, run.rounds), read_cuts(rundir)
     alike: dict[tuple[str | None, str | None], list[int]] = defaultdict(list)
@@ -68,23 +62,20 @@ def _retry_shards(run: "RunFile", rundir: "RunDirectory", plan: "Plan", sources:
         alike[marker.allocation, marker.early].append(index)
     done = 0
     for (allocation, early), shards in alike.items():
-        steered = run if allocation is None else allocations[allocation].apply_to(run)
-        steered = run_with_cut(steered, cuts, early)
+        allocated = run if allocation is None else allocations[allocation].apply_to(run)
+        allocated = run_with_cut(allocated, cuts, early)
         reader, commit = partial(_reader, run.data.train, plan, sources), partial(_commit, rundir, sources)
-        try:
-            for marker in run_dataflow(steered, shards, reader, commit, rundir.storage):
-                done += 1
-                LOG.info("retry: shard %d, %d of %d shards", marker.shard, done, len(sources))
-        except ray.exceptions.RayError as error:
-            raise explain(error) from error
+        for marker in run_dataflow(allocated, shards, reader, commit, rundir.storage):
+            done += 1
+            LOG.info("retry: shard %d, %d of %d shards", marker.shard, done, len(sources))
 
 
-def _reader(source: "AnySource", plan: "Plan", keys: Mapping[int, Collection[str]], index: int) -> Read:
+def _reader(source: AnySource, plan: Plan, keys: Mapping[int, Collection[str]], index: int) -> Read:
     items = [planned for planned in plan.shard(index) if planned.item.key in keys[index]]
     return partial(read_planned, source, index, items)
 
 
-def _commit(rundir: "RunDirectory", sources: Mapping[int, Collection[str]], row: ShardRow) -> "Marker":
+def _commit(rundir: RunDirectory, sources: Mapping[int, Collection[str]], row: ShardRow) -> Marker:
     """Merge one shard. Runs in a task."""
     results: list[Sample | Rejection] = [*row.samples, *row.rejections]
     return commit_retried(rundir, row.shard, sources[row.shard], results, row.seconds, row.machines)

@@ -10,6 +10,7 @@ from cluster.phases.classifiers import ClassifierRef
 from cluster.phases.probe import probe_run, probe_shards, read_predictions
 from cluster.phases.reinforce import reinforce_run
 from engine.errors import RunError
+from engine.plan.plan import Plan
 from engine.probe.pairs import read_pairs
 from engine.rounds.allocate import Evidence, allocate
 from engine.rounds.allocation import FOLDER, allocation_path, read_allocation, shards_by_round
@@ -20,13 +21,11 @@ from engine.runfile.run import RunFile
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from engine.plan.plan import Plan
-
 LOG = logging.getLogger(__name__)
 
 
 def generate_round(
-    run: RunFile, rundir: RunDirectory, plan: "Plan", number: int, console: "Console | None" = None
+    run: RunFile, rundir: RunDirectory, plan: Plan, number: int, console: "Console | None" = None
 ) -> None:
     """Generate the shards of round `number` (from 1); from round 2 on only if its allocation exists."""
     # Not at the top: it imports Ray.
@@ -41,7 +40,7 @@ def generate_round(
     return generate_run(run, rundir, plan, console, shards, read_allocation(rundir, number))
 
 
-def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int) -> None:
+def allocate_round(run: RunFile, rundir: RunDirectory, plan: Plan, number: int) -> None:
     """Fine-tune on the rounds before `number`, probe the result on validation edits, and write the round's allocation.
 
     An existing allocation is never changed: shards were made by it. Needs a Ray session.
@@ -53,7 +52,8 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int
         return
     probe_run(run, rundir)
     # The classifier of a round is only asked where it is weak: the arms are compared after the last round.
-    result: Any = reinforce_run(_one_arm(run), rundir, f"{FOLDER}/{number - 1:03d}_training.json")
+    one_arm = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"arms": (CANDIDATE,)})})
+    result: Any = reinforce_run(one_arm, rundir, f"{FOLDER}/{number - 1:03d}_training.json")
     arm = result["arms"].get(CANDIDATE)
     ref = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
     if arm is not None:
@@ -69,7 +69,8 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: "Plan", number: int
     )
     allocation = allocate(run, plan.classes, number, evidence)
     rundir.storage.create(allocation_path(number), allocation.data)
-    LOG.info("allocate: round %d spends %s", number, _in_words(allocation.by_kind()))
+    shares = ", ".join(f"{100 * share:.0f} % on {kind}" for kind, share in allocation.by_kind())
+    LOG.info("allocate: round %d spends %s", number, shares)
 
 
 def _needs_allocation(rundir: RunDirectory, number: int, rounds: Sequence[Sequence[int]]) -> bool:
@@ -96,11 +97,3 @@ def check_rounds_done(run: RunFile, rundir: RunDirectory) -> None:
             f"{len(pending)} shards of {run.rounds.count} rounds are missing, and the test images are used once, after "
             "the last round: go on with `counterforge run`"
         )
-
-
-def _one_arm(run: RunFile) -> RunFile:
-    return run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"arms": (CANDIDATE,)})})
-
-
-def _in_words(shares: Sequence[tuple[str, float]]) -> str:
-    return ", ".join(f"{100 * share:.0f} % on {kind}" for kind, share in shares)

@@ -162,16 +162,6 @@ def cluster_resources() -> Resources:
     )
 
 
-def machine_capacity(count_gpus: bool) -> Capacity:
-    """Return what this machine has; counting GPUs imports torch, so it is done only where one is asked for."""
-    gpus = 0
-    if count_gpus:
-        import torch
-
-        gpus = torch.cuda.device_count()
-    return Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=gpus),), local=True)
-
-
 def num_cores() -> int:
     """Return the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -180,10 +170,12 @@ def num_cores() -> int:
 def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> None:
     import ray
 
-    wants_gpu = any(need.num_gpus for needs in phases for need in needs)
-    capacity = machine_capacity(wants_gpu and config.num_gpus is None)
-    if config.num_gpus is not None:
-        capacity = Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=config.num_gpus),), local=True)
+    num_gpus = config.num_gpus or 0
+    if config.num_gpus is None and any(need.num_gpus for needs in phases for need in needs):
+        import torch  # only where a GPU is asked for: it takes seconds
+
+        num_gpus = torch.cuda.device_count()
+    capacity = Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=num_gpus),), local=True)
     check_placement(phases, capacity)
     metrics: dict[str, Any] = {}
     if config.metrics_port is not None:
@@ -195,7 +187,7 @@ def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> Non
                 ray.init(
                     address="local",
                     num_cpus=local_cpus(phases, num_cores()),
-                    num_gpus=int(capacity.num_gpus),
+                    num_gpus=num_gpus,
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,

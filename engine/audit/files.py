@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from engine.errors import RunError, ShardError
 from engine.run.directory import RunDirectory, marker_path
 from engine.run.lease import held
-from engine.shards.marker import FileRecord, Marker, describe_change
+from engine.shards.marker import FileRecord, describe_change
 from engine.storage.storage import Storage
 
 
@@ -37,9 +37,11 @@ def verify_shard(rundir: RunDirectory, index: int) -> Iterator[Difference]:
         yield Difference(shard=index, path=marker_path(index), what=str(error))
         return
     if index != marker.shard or index >= rundir.info.num_shards:
-        what = f"is the marker of shard {marker.shard}; the plan has the shards 0 to {rundir.info.num_shards - 1}"
-        yield Difference(shard=index, path=marker_path(index), what=what)
-    yield from _verify_files(rundir.storage, marker)
+        wrong = f"is the marker of shard {marker.shard}; the plan has the shards 0 to {rundir.info.num_shards - 1}"
+        yield Difference(shard=index, path=marker_path(index), what=wrong)
+    for path, record in sorted(marker.files.items()):
+        if what := _difference(rundir.storage, path, record):
+            yield Difference(shard=marker.shard, path=path, what=what)
 
 
 def describe_makers(rundir: RunDirectory) -> list[str]:
@@ -59,13 +61,6 @@ def forget_shards(rundir: RunDirectory, shards: Iterable[int], *, take_over: boo
     with held(rundir.storage, ("generate",), take_over=take_over):
         for index in shards:
             rundir.storage.delete(marker_path(index))
-
-
-def _verify_files(storage: Storage, marker: Marker) -> Iterator[Difference]:
-    for path, record in sorted(marker.files.items()):
-        what = _difference(storage, path, record)
-        if what:
-            yield Difference(shard=marker.shard, path=path, what=what)
 
 
 def _difference(storage: Storage, path: str, record: FileRecord) -> str | None:

@@ -12,18 +12,15 @@ Neither is data.oracle, whose arm is no candidate to ship.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from engine.plan.hash_store import HashStore
-from engine.plan.image_hash import Hashes, Rows, near_pairs
+from engine.plan.hash_store import HashStore, Looks
+from engine.plan.image_hash import Rows, near_pairs
 from engine.plan.listing import Listing
-from engine.runfile.data import AnySource, WardrobeSource
+from engine.runfile.data import WardrobeSource
 from engine.runfile.run import RunFile
-from engine.sample import Json
 from engine.sources import SourceItem, open_source
 
 NUM_EXAMPLES = 20
@@ -51,16 +48,6 @@ class NearDuplicates:
     examples: tuple[Pair, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     left_out_examples: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Json]:
-        """Return the findings as JSON content."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> "NearDuplicates":
-        """Return the findings that `to_json` wrote, tuples restored."""
-        examples = {name: _pairs(pairs) for name, pairs in record["left_out_examples"].items()}
-        return cls(**{**record, "examples": _pairs(record["examples"]), "left_out_examples": examples})
 
     def describe(self) -> list[str]:
         """Return lines for people: numbers of joined and left-out sources, and examples."""
@@ -95,7 +82,7 @@ def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing,
     data = run.data
     if data.near_duplicates == "off" or isinstance(data.train, WardrobeSource):
         return listing, None
-    looks = _look(store, data.train, _items(listing))
+    looks = store.looks(data.train, _items(listing))
     num_images, num_without = len(looks.there), int((~looks.there).sum())
     locators = listing.texts["locator"].to_pylist()
     left_out: dict[str, int] = {}
@@ -105,7 +92,7 @@ def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing,
         if config is None or isinstance(config, WardrobeSource):
             continue
         items = list(open_source(config).items())
-        theirs = _look(store, config, items)
+        theirs = store.looks(config, items)
         num_images, num_without = num_images + len(items), num_without + int((~theirs.there).sum())
         like = _like(looks, theirs)
         found = np.flatnonzero(like < len(items))
@@ -115,33 +102,17 @@ def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing,
             pairs = sorted((locators[row], items[like[row]].locator) for row in found.tolist())
             examples[name] = tuple(pairs[:NUM_EXAMPLES])
     kept = listing.keep(np.flatnonzero(~gone)) if gone.any() else listing
-    joined, groups = _join(kept, looks.keep(~gone), run)
+    joined, groups = _join(kept, Looks(hashes=looks.hashes[~gone], there=looks.there[~gone]), run)
     return joined, replace(
         groups, num_images=num_images, num_without=num_without, left_out=left_out, left_out_examples=examples
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Looks:
-    """Hashes (n, 4) of some images, and a mask (n,) of those that have one."""
-
-    hashes: Hashes
-    there: npt.NDArray[np.bool_]
-
-    def keep(self, chosen: npt.NDArray[np.bool_]) -> "_Looks":
-        return _Looks(hashes=self.hashes[chosen], there=self.there[chosen])
-
-
-def _look(store: HashStore, config: AnySource, items: Sequence[SourceItem]) -> _Looks:
-    hashes, there = store.hashes(config, items)
-    return _Looks(hashes=hashes, there=there)
-
-
-def _like(ours: _Looks, theirs: _Looks) -> Rows:
+def _like(ours: Looks, theirs: Looks) -> Rows:
     """Return for each of ours the first near-duplicate of theirs; len(theirs) where there is none."""
     none = len(theirs.there)
     rows, number, pairs = _distinct(
-        _Looks(hashes=np.concatenate([ours.hashes, theirs.hashes]), there=np.concatenate([ours.there, theirs.there]))
+        Looks(hashes=np.concatenate([ours.hashes, theirs.hashes]), there=np.concatenate([ours.there, theirs.there]))
     )
     first = np.full(number.max(initial=-1) + 1, none)
     is_theirs = rows >= len(ours.there)
@@ -155,7 +126,7 @@ def _like(ours: _Looks, theirs: _Looks) -> Rows:
     return result
 
 
-def _join(listing: Listing, looks: _Looks, run: RunFile) -> tuple[Listing, NearDuplicates]:
+def _join(listing: Listing, looks: Looks, run: RunFile) -> tuple[Listing, NearDuplicates]:
     """Give near-duplicate sources one split key, the smallest of theirs; return the new listing and the findings."""
     keys, locators = (listing.texts[name].to_pylist() for name in ("split_key", "locator"))
     pairs = _near_duplicates(looks)
@@ -169,12 +140,12 @@ def _join(listing: Listing, looks: _Looks, run: RunFile) -> tuple[Listing, NearD
         num_groups=len(groups),
         num_joined=sum(sizes.values()),
         largest=max(sizes.values(), default=0),
-        examples=_pairs(examples[:NUM_EXAMPLES]),
+        examples=tuple((one, other) for one, other in examples[:NUM_EXAMPLES]),
     )
     return (listing.with_split_keys(joined, run.data.splits, run.seed) if groups else listing), found
 
 
-def _near_duplicates(looks: _Looks) -> set[tuple[int, int]]:
+def _near_duplicates(looks: Looks) -> set[tuple[int, int]]:
     """Return pairs of rows whose hashes are equal or near, enough to connect each group of near-duplicates."""
     rows, number, near = _distinct(looks)
     first = np.zeros(number.max(initial=-1) + 1, np.int64)
@@ -184,7 +155,7 @@ def _near_duplicates(looks: _Looks) -> set[tuple[int, int]]:
     return pairs - {(row, row) for row in rows.tolist()}
 
 
-def _distinct(looks: _Looks) -> tuple[Rows, Rows, list[tuple[Rows, Rows]]]:
+def _distinct(looks: Looks) -> tuple[Rows, Rows, list[tuple[Rows, Rows]]]:
     """Return the rows with a hash, the number of each one's distinct hash, and pairs of numbers of near hashes."""
     rows = np.flatnonzero(looks.there)
     hashes, number = np.unique(looks.hashes[rows], axis=0, return_inverse=True)
@@ -214,10 +185,6 @@ def _items(listing: Listing) -> list[SourceItem]:
         SourceItem(key=key, split_key="", label=0, class_name="", locator=locator)
         for key, locator in zip(keys, locators, strict=True)
     ]
-
-
-def _pairs(pairs: Iterable[Sequence[str]]) -> tuple[Pair, ...]:
-    return tuple((one, other) for one, other in pairs)
 
 
 def _name_pairs(pairs: Sequence[Pair]) -> str:

@@ -101,18 +101,19 @@ def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> 
     num_sources = plan.num_edited
     edits = placebos = 0
     stages: list[StageEstimate] = []
-    for name, config in run.stages.items():
-        if isinstance(config, PerturberConfig):
-            edits = num_sources * sum(config.edits.values()) * len(config.severities)
-            placebos = num_sources * config.placebo
-        samples = (
-            num_sources if isinstance(config, CaptionerConfig | PerturberConfig) else edits + placebos or num_sources
-        )
-        stages.append(_stage(name, config, _placement(run, name), samples, measured))
-    wall = max(
-        sum(stage.seconds or 0 for stage in stages if stage.name in group) / _placement(run, group[0]).replicas[1]
-        for group in run.stage_groups()
-    )
+    wall = 0.0
+    for group in run.stage_groups():
+        placement = run.stages[group[0]].placement
+        for name in group:
+            config, samples = run.stages[name], edits + placebos or num_sources
+            if isinstance(config, PerturberConfig):
+                edits = num_sources * sum(config.edits.values()) * len(config.severities)
+                placebos = num_sources * config.placebo
+            if isinstance(config, CaptionerConfig | PerturberConfig):
+                samples = num_sources
+            stages.append(_stage(name, config, placement, samples, measured))
+        seconds = sum(stage.seconds or 0 for stage in stages[-len(group) :])
+        wall = max(wall, seconds / placement.replicas[1])
     gpu_hours = sum((stage.seconds or 0) * stage.num_gpus for stage in stages) / 3600
     price = run.report.gpu_price_per_hour
     bytes_per_image = measured.bytes_per_image if measured else _bytes_per_image(run)
@@ -181,9 +182,8 @@ def describe(estimate: Estimate) -> list[str]:
 def _stage(
     name: str, config: AnyStageConfig, placement: Placement, num_samples: int, measured: Measured | None
 ) -> StageEstimate:
-    each = None if measured is None else measured.seconds.get(name)
     basis: Basis = "measured"
-    if each is None:
+    if measured is None or (each := measured.seconds.get(name)) is None:
         each = _guess_seconds(config, placement)
         basis = "unknown" if each is None else "guess"
     return StageEstimate(
@@ -255,9 +255,3 @@ def _bytes_per_image(run: RunFile) -> float:
     if editor is not None:
         edge = editor.size or _family(editor.model.name)[1]
     return edge * edge * BYTES_PER_PIXEL + BYTES_PER_RECORD
-
-
-def _placement(run: RunFile, name: str) -> Placement:
-    """Return the placement of a stage: that of the first stage of its group."""
-    first = next(group[0] for group in run.stage_groups() if name in group)
-    return run.stages[first].placement

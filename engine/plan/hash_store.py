@@ -5,6 +5,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 
@@ -27,6 +28,14 @@ Known = dict[str, bytes | None]
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """Hashes (n, 4) of some images, and a mask (n,) of those that have one."""
+
+    hashes: Hashes
+    there: npt.NDArray[np.bool_]
+
+
 class HashStore:
     """Perceptual hashes of images: read from the run directory where an earlier plan stored them, else computed.
 
@@ -35,23 +44,25 @@ class HashStore:
 
     def __init__(self, storage: Storage | None = None) -> None:
         self._sets: dict[str, Known] = _read(storage.read(HASHES)) if storage and storage.exists(HASHES) else {}
-        self._saved = self._size()
+        self._is_saved = True
         self.seconds = 0.0
 
-    def hashes(self, config: AnySource, items: Sequence[SourceItem]) -> tuple[Hashes, npt.NDArray[np.bool_]]:
-        """Return the hashes (n, 4) of a source's items, and a mask (n,) of the items that have one."""
+    def looks(self, config: AnySource, items: Sequence[SourceItem]) -> Looks:
+        """Return the hashes of a source's items."""
         known = self._sets.setdefault(_name(config), {})
         missing = [item for item in items if item.key not in known]
         start = monotonic()
         known.update(_hash_all(config, missing))
+        self._is_saved = self._is_saved and not missing
         self.seconds += monotonic() - start
         found = [known[item.key] for item in items]
         whole = b"".join(value or bytes(HASH_BYTES) for value in found)
-        return np.frombuffer(whole, np.uint64).reshape(-1, 4), np.array([value is not None for value in found], bool)
+        there = np.array([value is not None for value in found], bool)
+        return Looks(hashes=np.frombuffer(whole, np.uint64).reshape(-1, 4), there=there)
 
     def save(self, storage: Storage) -> None:
         """Write the hashes to a run directory if there are new ones."""
-        if self._size() == self._saved:
+        if self._is_saved:
             return
         import pyarrow as pa
 
@@ -61,10 +72,7 @@ class HashStore:
             {"source": pa.array(names), "key": pa.array(keys), "hash": pa.array(values, pa.binary(HASH_BYTES))}
         )
         storage.write(HASHES, parquet_bytes(table))
-        self._saved = self._size()
-
-    def _size(self) -> int:
-        return sum(map(len, self._sets.values()))
+        self._is_saved = True
 
 
 def _hash_all(config: AnySource, items: Sequence[SourceItem]) -> Iterator[tuple[str, bytes | None]]:

@@ -5,12 +5,12 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
-from pydantic import JsonValue
+from pydantic import JsonValue, TypeAdapter
 
 from engine.errors import LeakError, RunDirectoryError, SourceError
 from engine.plan.assignment import NO_SHARD, Integers, assign
@@ -107,7 +107,7 @@ class Plan:
     def to_bytes(self) -> bytes:
         """Return the plan as a parquet file."""
         header = {"digest": self.digest, "classes": self.classes, "num_shards": self.num_shards, "format": FORMAT}
-        header |= {"near_duplicates": self.near_duplicates and self.near_duplicates.to_json()}
+        header |= {"near_duplicates": self.near_duplicates and asdict(self.near_duplicates)}
         return parquet_bytes(self.table.replace_schema_metadata({"counterforge": json.dumps(header)}))
 
     @classmethod
@@ -130,7 +130,8 @@ class Plan:
             digest=header["digest"],
             classes=tuple(header["classes"]),
             num_shards=header["num_shards"],
-            near_duplicates=NearDuplicates.from_json(found) if (found := header.get("near_duplicates")) else None,
+            # Tuples again, which JSON has as lists.
+            near_duplicates=TypeAdapter(NearDuplicates | None).validate_python(header.get("near_duplicates")),
             table=table.replace_schema_metadata(None).combine_chunks(),
         )
 
@@ -146,16 +147,10 @@ class Plan:
     def _items(self, table: "pa.Table") -> Iterator[PlannedItem]:
         for batch in table.to_batches(max_chunksize=ROWS_HASHED_AT_ONCE):
             for row in batch.to_pylist():
-                item = SourceItem(
-                    key=row["key"],
-                    split_key=row["split_key"],
-                    label=row["label"],
-                    class_name=self.classes[row["label"]],
-                    locator=row["locator"],
-                    caption=row["caption"],
-                    attributes=json.loads(row["attributes"]) if row["attributes"] else {},
-                )
-                yield PlannedItem(item, row["split"])
+                del row["shard"]
+                split, attributes = row.pop("split"), json.loads(row.pop("attributes") or "{}")
+                item = SourceItem(**row, class_name=self.classes[row["label"]], attributes=attributes)
+                yield PlannedItem(item, split)
 
 
 def make_plan(run: RunFile, store: HashStore | None = None) -> Plan:

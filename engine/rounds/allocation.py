@@ -11,7 +11,7 @@ from engine.errors import SourceError
 from engine.plan.plan import Plan
 from engine.rounds.decision import decision_path, read_decision
 from engine.run.directory import RunDirectory
-from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
+from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig, WantedEdit
 from engine.runfile.rounds import RoundsConfig
 from engine.runfile.run import RunFile
 from engine.sample import EditKind
@@ -86,7 +86,7 @@ class Allocation:
             edit = WantedEdit(kind=cell.kind, value=cell.value, severity=cell.severity, share=cell.share)
             wanted.setdefault(cell.class_name, []).append(edit)
         name, config = perturber_of(run)
-        allocated = SteeredPerturberConfig.model_validate(
+        allocated = AllocatedPerturberConfig.model_validate(
             config.model_dump() | {"allocation": self.sha256, "wanted": wanted}
         )
         return run.model_copy(update={"stages": {**run.stages, name: allocated}})

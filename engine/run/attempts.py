@@ -57,17 +57,14 @@ class Attempts:
     def begin(self, shard: int) -> Note:
         """Note that a shard is begun; return what earlier attempts left, counting this one."""
         words = self.last_words(shard)
-        note = self._read(shard).after_a_death(words.read_text() if words.exists() else "")
+        earlier = _read(self.storage, self._path(shard))
+        note = earlier.after_a_death(words.read_text() if words.exists() else "")
         words.unlink(missing_ok=True)
-        note = replace(note, begun=note.begun + 1, since=time.time())
-        self._write(shard, note)
-        return note
+        return self._write(shard, replace(note, begun=note.begun + 1, since=time.time()))
 
     def narrow(self, shard: int, note: Note, unit: str | None) -> Note:
         """Note that one unit of the shard is at work alone, or none any more."""
-        note = replace(note, unit=unit, since=time.time())
-        self._write(shard, note)
-        return note
+        return self._write(shard, replace(note, unit=unit, since=time.time()))
 
     def end(self, shard: int) -> None:
         """Take the note away: the stages have answered for the whole shard."""
@@ -87,12 +84,10 @@ class Attempts:
     def _path(self, shard: int) -> str:
         return f"{FOLDER}/{shard:06d}-{self.where}.json"
 
-    def _read(self, shard: int) -> Note:
-        return _read(self.storage, self._path(shard))
-
-    def _write(self, shard: int, note: Note) -> None:
+    def _write(self, shard: int, note: Note) -> Note:
         # Not synced: a note tells of workers that died, and costs a GPU two waits for the disk a shard if it is.
         self.storage.write(self._path(shard), json.dumps(asdict(note), sort_keys=True).encode(), synced=False)
+        return note
 
 
 @dataclass(frozen=True, kw_only=True)

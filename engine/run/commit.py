@@ -51,7 +51,10 @@ class Outcome:
             rejected_placebos=len(self.rejected) - len(rejected),
             candidates=roles["counterfactual"] + len(rejected) + given_up,
             accepted=roles["counterfactual"],
-            rejected=_count(_first_reason(sample) for sample in rejected),
+            rejected=_count(
+                sample.verdict.reasons[0] if sample.verdict and sample.verdict.reasons else "unnamed"
+                for sample in rejected
+            ),
             quarantined=_count(rejection.reason for rejection in self.quarantined),
             quarantined_candidates=given_up,
         )
@@ -220,10 +223,6 @@ def _reject(sample: Sample, reason: str, detail: str) -> Rejection:
 
 def _is_accepted(sample: Sample) -> bool:
     return sample.role == "source" or sample.verdict is None or sample.verdict.accepted
-
-
-def _first_reason(sample: Sample) -> str:
-    return sample.verdict.reasons[0] if sample.verdict and sample.verdict.reasons else "unnamed"
 
 
 def _count(reasons: Iterable[str]) -> dict[str, int]:

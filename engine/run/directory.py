@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.canonical import indented_json
-from engine.errors import RunDirectoryError, RunFileError, ShardError
+from engine.errors import EngineError, RunDirectoryError, RunFileError, ShardError
 from engine.plan.plan import Plan
 from engine.run.attempts import FOLDER as ATTEMPTS
 from engine.run.attempts import clear_attempts
@@ -138,12 +138,9 @@ class RunDirectory:
     def marker(self, index: int) -> Marker:
         """Return the marker of one shard; ShardError where it is not done or was made for another plan."""
         path = marker_path(index)
-        try:
+        not_done = f"shard {index} of {self.storage} is not done: run `counterforge generate` first"
+        with _missing_is(ShardError(not_done)):
             marker = Marker.from_json(self.storage.read(path), self.storage.name(path))
-        except FileNotFoundError as error:
-            raise ShardError(
-                f"shard {index} of {self.storage} is not done: run `counterforge generate` first"
-            ) from error
         if marker.plan != self.info.digest:
             raise ShardError(
                 f"{self.storage.name(path)} was made for plan {marker.plan[:12]}, this run has plan "
@@ -173,7 +170,7 @@ class RunDirectory:
         """Yield what `read_shard` returns, the images still unread where they lie on a local disk."""
         path = shard_path(index)
         if path in self.marker(index).files:
-            with self._missing_is_damage(index, path):
+            with _missing_is(self._damage(index, path)):
                 yield from Shard(self.storage, path).entries()
 
     def read_rejected(self, index: int) -> list[Sample]:
@@ -199,10 +196,9 @@ class RunDirectory:
 
     def read_json(self, name: str) -> Json:
         """Return the content of a result file such as weakness.json; RunDirectoryError where it is not there yet."""
-        try:
+        not_yet = f"{self.storage} has no {name} yet: run the phase that writes it first"
+        with _missing_is(RunDirectoryError(not_yet)):
             content: Json = json.loads(self.storage.read(name))
-        except FileNotFoundError as error:
-            raise RunDirectoryError(f"{self.storage} has no {name} yet: run the phase that writes it first") from error
         return content
 
     def write_json(self, name: str, content: Json) -> None:
@@ -231,29 +227,22 @@ class RunDirectory:
         return decode_shard(data, self.storage.name(path)) if data else []
 
     def _read_own(self, name: str) -> bytes:
-        try:
+        lost = f"{self.storage} has lost its {name}: `counterforge run` with the same run file writes it again"
+        with _missing_is(RunDirectoryError(lost)):
             return self.storage.read(name)
-        except FileNotFoundError as error:
-            raise RunDirectoryError(
-                f"{self.storage} has lost its {name}: `counterforge run` with the same run file writes it again"
-            ) from error
 
     def _read(self, index: int, path: str) -> bytes:
         """Return a file of a shard that is done, nothing where its marker names no such file."""
         if path not in self.marker(index).files:
             return b""
-        with self._missing_is_damage(index, path):
+        with _missing_is(self._damage(index, path)):
             return self.storage.read(path)
 
-    @contextmanager
-    def _missing_is_damage(self, index: int, path: str) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise ShardError(
-                f"{self.storage.name(path)} is missing though its marker is there: delete {marker_path(index)}, "
-                "then `counterforge generate` makes the shard again"
-            ) from error
+    def _damage(self, index: int, path: str) -> ShardError:
+        return ShardError(
+            f"{self.storage.name(path)} is missing though its marker is there: delete {marker_path(index)}, "
+            "then `counterforge generate` makes the shard again"
+        )
 
 
 def shard_path(index: int) -> str:
@@ -279,6 +268,15 @@ def quarantine_path(index: int) -> str:
 def marker_path(index: int) -> str:
     """Return where the marker of a shard lies."""
     return f"{DONE}/{index:06d}.json"
+
+
+@contextmanager
+def _missing_is(error: EngineError) -> Iterator[None]:
+    """Raise this error where a file that is read in the body is missing."""
+    try:
+        yield
+    except FileNotFoundError as missing:
+        raise error from missing
 
 
 def _refuse_other_contents(storage: Storage) -> None:

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engine.canonical import indented_json
 from engine.errors import EngineError, RunDirectoryError
 from engine.interrupt import interruptible
 from engine.storage.storage import Storage
@@ -95,7 +96,7 @@ class Lease:
 
     def write(self, holder: Holder) -> None:
         """Write a sign of life, or that the lease is given back."""
-        self.storage.write(_path(self.phase, self.number), _dump(holder))
+        self.storage.write(_path(self.phase, self.number), indented_json(asdict(holder)))
 
 
 def acquire(storage: Storage, phase: str, *, take_over: bool = False) -> tuple[Lease, Holder]:
@@ -116,7 +117,8 @@ def acquire(storage: Storage, phase: str, *, take_over: bool = False) -> tuple[L
         lease, holder = Lease(storage=storage, phase=phase, number=last + 1), Holder.here()
         # Only one of two that come at once makes the file; the other looks again and finds it held.
         # An object store may make it, lose its answer, and say at the second try that it is there: then it is ours.
-        if storage.create(_path(phase, lease.number), _dump(holder)) or _read(storage, phase, lease.number) == holder:
+        is_new = storage.create(_path(phase, lease.number), indented_json(asdict(holder)))
+        if is_new or _read(storage, phase, lease.number) == holder:
             return lease, holder
 
 
@@ -192,10 +194,6 @@ def _read(storage: Storage, phase: str, number: int) -> Holder:
         raise RunDirectoryError(
             f"{storage.name(path)} cannot be read ({error}): if no other process works on this run, delete it"
         ) from error
-
-
-def _dump(holder: Holder) -> bytes:
-    return (json.dumps(asdict(holder), indent=1, sort_keys=True) + "\n").encode()
 
 
 def _path(phase: str, number: int) -> str:

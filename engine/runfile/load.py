@@ -131,52 +131,40 @@ def _near(path: Path) -> str:
 
 def _apply(tree: dict[str, Any], change: Override) -> None:
     here: Any = tree  # any YAML value
-    for depth, part in enumerate(change.path[:-1]):
-        before = ".".join(change.path[: depth + 1])
+    for depth, part in enumerate(change.path, 1):
+        before = ".".join(change.path[:depth])
+        place: int | str = part
         if isinstance(here, list):
-            here = here[_index(here, part, change, before)]
-            continue
-        if here.get(part) is None:
-            if change.path[0] == "stages" and depth == 1:
+            if not part.isdecimal() or int(part) >= len(here):
+                raise RunFileError(f"--set {change.text}: {before}: expected an index below {len(here)}, got {part!r}")
+            place = int(part)
+        if depth == len(change.path):
+            here[place] = change.value
+            return
+        if isinstance(here, dict) and here.get(part) is None:
+            if change.path[0] == "stages" and depth == 2:
                 raise RunFileError(f"--set {change.text}: there is no stage {part!r}; the stages are {', '.join(here)}")
             here[part] = {}
-        here = here[part]
+        here = here[place]
         if not isinstance(here, dict | list):
             raise RunFileError(f"--set {change.text}: {before} is {here!r}, which has no fields; set {before} itself")
-    if isinstance(here, list):
-        here[_index(here, change.path[-1], change, ".".join(change.path))] = change.value
-    else:
-        here[change.path[-1]] = change.value
 
 
-def _index(items: list[Any], part: str, change: Override, before: str) -> int:
-    if not part.isdecimal() or int(part) >= len(items):
-        raise RunFileError(f"--set {change.text}: {before}: expected an index below {len(items)}, got {part!r}")
-    return int(part)
-
-
-def _resolved(config: Config, at: tuple[str, ...], base: Callable[[tuple[str, ...]], Path]) -> Any:  # noqa: ANN401 its type
-    """Return the settings with absolute paths; `base` gives the file that the path of a field is relative to."""
-    changes = {}
-    for name, value in config:
-        here = (*at, name)
-        is_path = PATH in type(config).model_fields[name].metadata
-        if isinstance(value, str) and (is_path or (isinstance(config, ModelConfig) and name == "name")):
-            resolved = resolve_path(os.path.expanduser(value), base(here))
-            changes[name] = resolved if is_path or _is_local_model(value, resolved) else value
-        else:
-            changes[name] = _resolved_inside(value, here, base)
-    return config.model_copy(update=changes)
-
-
-def _resolved_inside(value: Any, at: tuple[str, ...], base: Callable[[tuple[str, ...]], Path]) -> Any:  # noqa: ANN401 any field
+def _resolved(value: Any, at: tuple[str, ...], base: Callable[[tuple[str, ...]], Path]) -> Any:  # noqa: ANN401 its type
+    """Return settings with absolute paths; `base` gives the file that the path of a field is relative to."""
     match value:
         case Config():
-            return _resolved(value, at, base)
+            changes = {name: _resolved(each, (*at, name), base) for name, each in value}
+            for name, each in value:
+                is_path = PATH in type(value).model_fields[name].metadata
+                if isinstance(each, str) and (is_path or (isinstance(value, ModelConfig) and name == "name")):
+                    resolved = resolve_path(os.path.expanduser(each), base((*at, name)))
+                    changes[name] = resolved if is_path or _is_local_model(each, resolved) else each
+            return value.model_copy(update=changes)
         case dict():
-            return {name: _resolved_inside(each, (*at, str(name)), base) for name, each in value.items()}
+            return {name: _resolved(each, (*at, str(name)), base) for name, each in value.items()}
         case tuple():
-            return tuple(_resolved_inside(each, (*at, str(place)), base) for place, each in enumerate(value))
+            return tuple(_resolved(each, (*at, str(place)), base) for place, each in enumerate(value))
         case _:
             return value
 

@@ -71,7 +71,7 @@ class WantedEdit(Config):
     share: float
 
 
-class SteeredPerturberConfig(PerturberConfig):
+class AllocatedPerturberConfig(PerturberConfig):
     """Spend the same number of edits by an allocation, named by its hash. No run file says so: a round does."""
 
     allocation: str

@@ -2,11 +2,9 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
-from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from engine.runfile.run import RunFile
@@ -57,8 +55,7 @@ def _describe(problem: ErrorDetails) -> str:
             known = [] if model is None else list(model.model_fields)
             return f"unknown field{_suggest(str(problem['loc'][-1]), known)}"
         case "missing":
-            field = _field_at(problem["loc"])
-            purpose = _purpose(field) if field else None
+            purpose = _purpose(problem["loc"])
             return f"is missing{f'; expected {purpose}' if purpose else ''}"
         case "union_tag_invalid":
             known = [name.strip(" '") for name in context["expected_tags"].split(",")]
@@ -76,9 +73,7 @@ def _describe(problem: ErrorDetails) -> str:
             remedy = _mapping_for(seen, _model_at(problem["loc"]))
             return f"{EXPECTED}{fields}, got {_show(seen)}{remedy}"
         case "string_pattern_mismatch":
-            field = _field_at(problem["loc"])
-            purpose = field.description if field and field.description else context["pattern"]
-            return f"{EXPECTED}{purpose}, got {_show(seen)}"
+            return f"{EXPECTED}{_purpose(problem['loc']) or context['pattern']}, got {_show(seen)}"
         case _:
             return _describe_value(problem["msg"], seen)
 
@@ -169,25 +164,17 @@ def _kinds_at(location: Location) -> str:
 
 def _annotation_at(annotation: object, location: Location) -> object:
     """Return the type at a location, following the schema; None where the schema has no such field."""
-    if not location:
-        return annotation
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _annotation_at(arguments[0], location)
-    if origin is dict:
-        return _annotation_at(arguments[1], location[1:])
-    if origin in (tuple, list):
-        return _annotation_at(arguments[0], location[1:])
-    if origin in (Union, UnionType):
+    for part in location:
         models = list(_models(annotation))
-        tagged = [model for model in models if _kind(model) == location[0]]
-        if tagged:
-            return _annotation_at(tagged[0], location[1:])
-        return _annotation_at(models[0], location) if len(models) == 1 else None
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        field = annotation.model_fields.get(str(location[0]))
-        return None if field is None else _annotation_at(field.annotation, location[1:])
-    return None
+        if (origin := get_origin(annotation)) in (dict, tuple, list):
+            annotation = get_args(annotation)[1 if origin is dict else 0]
+        elif tagged := [model for model in models if len(models) > 1 and _kind(model) == part]:
+            annotation = tagged[0]
+        elif len(models) == 1 and (field := models[0].model_fields.get(str(part))):
+            annotation = field.annotation
+        else:
+            return None
+    return annotation
 
 
 def _models(annotation: object) -> Iterator[type[BaseModel]]:
@@ -198,15 +185,15 @@ def _models(annotation: object) -> Iterator[type[BaseModel]]:
         yield from _models(argument)
 
 
-def _field_at(location: Location) -> FieldInfo | None:
+def _purpose(location: Location) -> str | None:
+    """Return the description of the field at a location, or what the section that it holds is for."""
     model = _model_at(location[:-1])
-    return None if model is None else model.model_fields.get(str(location[-1]))
-
-
-def _purpose(field: FieldInfo) -> str | None:
-    if field.description is None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-        return f"fields that {(field.annotation.__doc__ or '').partition('.')[0].lower()}"
-    return field.description
+    field = None if model is None else model.model_fields.get(str(location[-1]))
+    if field is None or field.description is not None:
+        return field and field.description
+    section = field.annotation
+    is_section = isinstance(section, type) and issubclass(section, BaseModel)
+    return f"fields that {(section.__doc__ or '').partition('.')[0].lower()}" if is_section else None
 
 
 def _kind(model: type[BaseModel]) -> object:

@@ -120,8 +120,9 @@ class RunFile(Config):
         return self
 
     @model_validator(mode="after")
-    def _rounds_can_be_steered(self) -> "RunFile":
-        kinds = [kind for stage in self._perturbers() for kind, count in stage.edits.items() if count]
+    def _rounds_can_be_allocated(self) -> "RunFile":
+        perturbers = [stage for stage in self.stages.values() if isinstance(stage, PerturberConfig)]
+        kinds = [kind for stage in perturbers for kind, count in stage.edits.items() if count]
         problems = {
             "a perturber among stages, which is what a round steers": not kinds,
             "probe.model: a black box is not trained, so no round would differ": self.probe.model is None,
@@ -145,9 +146,6 @@ class RunFile(Config):
         if bounds and self.data.oracle is None:
             raise ValueError(f"reinforce.arms names {bounds[0]}: set data.oracle to images without the weakness")
         return self
-
-    def _perturbers(self) -> list[PerturberConfig]:
-        return [stage for stage in self.stages.values() if isinstance(stage, PerturberConfig)]
 
     def stage_groups(self) -> list[list[str]]:
         """Return the stage names in order, those that share an actor together."""

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from engine.errors import ShardError
 
@@ -80,10 +81,7 @@ class Marker:
 
     def to_json(self) -> bytes:
         """Return the marker as indented JSON with sorted names."""
-        record = asdict(self)
-        for name in ("allocation", "early"):
-            if record[name] is None:
-                del record[name]
+        record = {name: value for name, value in asdict(self).items() if value is not None or name == "keys"}
         return (json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -178,18 +176,9 @@ def _shared(versions: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
 
 
 def _sum(every: Sequence[Counts]) -> Counts:
-    return Counts(
-        sources=sum(counts.sources for counts in every),
-        placebos=sum(counts.placebos for counts in every),
-        rejected_placebos=sum(counts.rejected_placebos for counts in every),
-        candidates=sum(counts.candidates for counts in every),
-        accepted=sum(counts.accepted for counts in every),
-        rejected=_add([counts.rejected for counts in every]),
-        quarantined=_add([counts.quarantined for counts in every]),
-        quarantined_candidates=sum(counts.quarantined_candidates for counts in every),
-    )
-
-
-def _add(tables: list[Mapping[str, int]]) -> dict[str, int]:
-    reasons = sorted({reason for table in tables for reason in table})
-    return {reason: sum(table.get(reason, 0) for table in tables) for reason in reasons}
+    totals: dict[str, Any] = {}
+    for name in (each.name for each in fields(Counts)):
+        values = [getattr(counts, name) for counts in every]
+        by_reason = name in ("rejected", "quarantined")
+        totals[name] = dict(sorted(sum(map(Counter, values), Counter[str]()).items())) if by_reason else sum(values)
+    return Counts(**totals)

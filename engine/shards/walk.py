@@ -68,7 +68,13 @@ class Shard:
                     file = _OpenFile(self._path)
                     yield from self._entries_on_disk(file.descriptor)
             else:
-                yield from self._entries(self._part_here, len(self._content), self._image_here)
+                content = self._content
+                # Each image is a copy: it outlives the others, which are then let go.
+                yield from self._entries(
+                    lambda offset, size_bytes: content[offset : offset + size_bytes],
+                    len(content),
+                    lambda offset, size_bytes: partial(bytes, content[offset : offset + size_bytes]),
+                )
         except ValueError as error:
             raise _damaged(self._name, str(error)) from error
 
@@ -104,13 +110,6 @@ class Shard:
         rest = read(offset, size_bytes - offset)
         if size_bytes % RECORD_BYTES or len(rest) < 2 * BLOCK_BYTES or any(rest):
             raise ValueError("the end is missing")
-
-    def _image_here(self, offset: int, size_bytes: int) -> Image:
-        # A copy: it outlives the other images, which are then let go.
-        return partial(bytes, self._part_here(offset, size_bytes))
-
-    def _part_here(self, offset: int, size_bytes: int) -> bytes:
-        return self._content[offset : offset + size_bytes]
 
 
 def _member_size(header: bytes, start: int, name: bytes) -> int:

@@ -102,31 +102,25 @@ def encode_png(image: Image.Image) -> bytes:
 @contextmanager
 def _opened(data: ImageBytes) -> Iterator[Image.Image]:
     """Open an image; errors of opening, and of decoding in the body, become UnreadableItemErrors."""
+    what = "damaged"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes and metadata: the limits are checked here
-        image = _open(data)
         try:
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            what = f"damaged {image.format}"
+            width, height = image.size
+            if width * height > MAX_PIXELS or max(width, height) > MAX_EDGE:
+                limit = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_EDGE} a side"
+                raise UnreadableItemError("too_large", f"{width} x {height} pixels, allowed are {limit}")
+            if not width or not height:
+                raise UnreadableItemError("unreadable_image", f"{width} x {height} pixels")
             yield image
+        except UnidentifiedImageError as error:
+            raise UnreadableItemError("unreadable_image", not_an_image(data)) from error
+        except Image.DecompressionBombError as error:
+            raise UnreadableItemError("too_large", str(error)) from error
         except DAMAGE as error:
-            raise UnreadableItemError("unreadable_image", f"damaged {image.format}: {error}") from error
-
-
-def _open(data: ImageBytes) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise UnreadableItemError("unreadable_image", not_an_image(data)) from error
-    except Image.DecompressionBombError as error:
-        raise UnreadableItemError("too_large", str(error)) from error
-    except DAMAGE as error:
-        raise UnreadableItemError("unreadable_image", f"damaged: {error}") from error
-    width, height = image.size
-    if width * height > MAX_PIXELS or max(width, height) > MAX_EDGE:
-        limit = f"at most {MAX_PIXELS // 1_000_000} megapixels and {MAX_EDGE} a side"
-        raise UnreadableItemError("too_large", f"{width} x {height} pixels, allowed are {limit}")
-    if not width or not height:
-        raise UnreadableItemError("unreadable_image", f"{width} x {height} pixels")
-    return image
+            raise UnreadableItemError("unreadable_image", f"{what}: {error}") from error
 
 
 def _is_plain(image: Image.Image) -> bool:

@@ -7,14 +7,7 @@ from typing import Any
 
 from engine.errors import SourceError
 from engine.runfile.data import HuggingFaceSource
-from engine.sources.item import (
-    SourceItem,
-    UnreadableItemError,
-    check_size,
-    local_folder,
-    make_key,
-    sort_classes,
-)
+from engine.sources.item import SourceItem, UnreadableItemError, check_size, local_folder, make_key, sort_classes
 from engine.wording import name_some
 
 ROWS_READ_AT_ONCE = 10_000
@@ -26,6 +19,8 @@ class HuggingFaceImages:
     def __init__(self, config: HuggingFaceSource) -> None:
         self.root = local_folder(config.path)
         self.config = config
+        optional = (config.caption_column, config.group_column)
+        self._described_by = [config.label_column, *filter(None, optional), *config.attributes]
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -47,9 +42,7 @@ class HuggingFaceImages:
         config = self.config
         labels = {name: label for label, name in enumerate(self.classes)}
         feature = self._rows.features[config.label_column]
-        optional = (config.caption_column, config.group_column)
-        wanted = [config.label_column, *(name for name in optional if name), *config.attributes]
-        rows = self._rows.select_columns(wanted)
+        rows = self._rows.select_columns(self._described_by)
         for start in range(0, len(rows), ROWS_READ_AT_ONCE):
             batch = rows[start : start + ROWS_READ_AT_ONCE]
             for place, value in enumerate(batch[config.label_column]):
@@ -97,13 +90,7 @@ class HuggingFaceImages:
             if config.split not in found:
                 raise SourceError(f"{self.root} holds {name_some([*found])}: name one in `split`, got {config.split!r}")
             found = found[config.split]
-        optional = (config.caption_column, config.group_column)
-        for name in (
-            config.image_column,
-            config.label_column,
-            *(name for name in optional if name),
-            *config.attributes,
-        ):
+        for name in (config.image_column, *self._described_by):
             if name not in found.column_names:
                 raise SourceError(
                     f"{self.root} has no column {name!r}; its columns are {name_some(found.column_names)}"

@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
 
 from engine.errors import SourceError
 from engine.runfile.data import TarSource
@@ -26,15 +26,6 @@ TEXTS = frozenset(("cls", "json", "txt"))
 MAX_TEXT_BYTES = 2**20
 
 
-class _Entry(NamedTuple):
-    path: str
-    locator: str
-    label: str
-    caption: str
-    group: str
-    attributes: Mapping[str, str]
-
-
 class TarImages:
     """Read {key}.jpg (or another image) with {key}.cls, {key}.json and {key}.txt of one tar or a folder of tars."""
 
@@ -50,25 +41,15 @@ class TarImages:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Return `classes` of the configuration, else every label that occurs."""
-        return self.names or sort_classes({entry.label for entry in self._entries})
+        return self.names or sort_classes({item.class_name for item in self._unlabelled})
 
     def items(self) -> Iterator[SourceItem]:
         """Yield one item a sample; raise SourceError for an unknown label or a class without samples."""
         labels = {name: label for label, name in enumerate(self.classes)}
         used: set[str] = set()
-        for entry in self._entries:
-            class_name = name_class(entry.label, self.names, f"{self.root}/{entry.path}")
-            used.add(class_name)
-            key = make_key(entry.path)
-            yield SourceItem(
-                key=key,
-                split_key=f"group:{entry.group}" if entry.group else key,
-                label=labels[class_name],
-                class_name=class_name,
-                locator=entry.locator,
-                caption=entry.caption,
-                attributes=entry.attributes,
-            )
+        for item in self._unlabelled:
+            used.add(item.class_name)
+            yield replace(item, label=labels[item.class_name])
         empty = [name for name in self.classes if name not in used]
         if empty:
             raise SourceError(
@@ -92,18 +73,19 @@ class TarImages:
         return check_size(data, item.locator)
 
     @cached_property
-    def _entries(self) -> list[_Entry]:
+    def _unlabelled(self) -> list[SourceItem]:
+        """Return the items with label -1: a label is known once all classes are."""
         names = [self.only] if self.only else sorted(name for name in os.listdir(self.root) if name.endswith(".tar"))
         if not names:
             raise SourceError(
                 f"no .tar in {self.root}; expected WebDataset tars (compressed ones must be unpacked to .tar)"
             )
-        entries = [entry for name in names for entry in self._entries_of(name)]
-        if not entries:
+        items = [item for name in names for item in self._items_of(name)]
+        if not items:
             raise SourceError(f"no sample in {name_some(names)}: expected {{key}}.jpg with {{key}}.cls or {{key}}.json")
-        return entries
+        return items
 
-    def _entries_of(self, name: str) -> Iterator[_Entry]:
+    def _items_of(self, name: str) -> Iterator[SourceItem]:
         key, span, texts = "", "", dict[str, str]()
         with open(os.path.join(self.root, name), "rb", buffering=0) as file:
             for member in members(file, f"{self.root}/{name}"):
@@ -112,7 +94,7 @@ class TarImages:
                     continue
                 if parts[0] != key:
                     if key:
-                        yield self._entry(name, key, span, texts)
+                        yield self._item(name, key, span, texts)
                     key, span, texts = parts[0], "", {}
                 if parts[1] in TEXTS and member.size <= MAX_TEXT_BYTES:
                     data = os.pread(file.fileno(), member.size, member.offset)
@@ -122,9 +104,9 @@ class TarImages:
                         raise SourceError(f"{self.root}/{name}: sample {key} has two images; expected one a sample")
                     span = f"{member.offset}:{member.size}"
         if key:
-            yield self._entry(name, key, span, texts)
+            yield self._item(name, key, span, texts)
 
-    def _entry(self, name: str, key: str, span: str, texts: Mapping[str, str]) -> _Entry:
+    def _item(self, name: str, key: str, span: str, texts: Mapping[str, str]) -> SourceItem:
         where = f"{self.root}/{name}: sample {key}"
         if not span:
             raise SourceError(f"{where} has no image; expected {key}.jpg, .png, .webp or another image")
@@ -140,12 +122,15 @@ class TarImages:
         missing = [name for name in self.attributes if record.get(name) is None]
         if missing:
             raise SourceError(f"{where}: no {name_some(missing)} in its .json, which `attributes` asks for")
-        return _Entry(
-            path=f"{name.removesuffix('.tar')}/{key}",
+        path = f"{name.removesuffix('.tar')}/{key}"
+        item_key = make_key(path)
+        return SourceItem(
+            key=item_key,
+            split_key=f"group:{record['group']}" if record.get("group") not in (None, "") else item_key,
+            label=-1,
+            class_name=name_class(str(label).strip(), self.names, f"{self.root}/{path}"),
             locator=f"{name}#{span}",
-            label=str(label).strip(),
             caption=str(texts.get("txt") or record.get("caption") or "").strip(),
-            group="" if record.get("group") is None else str(record["group"]),
             attributes={name: str(record[name]) for name in self.attributes},
         )
 

@@ -9,7 +9,7 @@ import configparser
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,22 +114,17 @@ def object_size(root: str, path: str) -> int | None:
     """Return the size of an object in bytes, None where it is missing; OSError where the request fails."""
     import obstore
 
-    try:
-        with _failures():
-            return int(obstore.head(_open_store(root), path)["size"])
-    except FileNotFoundError:
-        return None
+    with suppress(FileNotFoundError), _failures():
+        return int(obstore.head(_open_store(root), path)["size"])
+    return None
 
 
 def delete_object(root: str, path: str) -> None:
     """Delete an object if it is there; OSError where it cannot be."""
     import obstore
 
-    try:
-        with _failures():
-            obstore.delete(_open_store(root), path)
-    except FileNotFoundError:
-        return
+    with suppress(FileNotFoundError), _failures():
+        obstore.delete(_open_store(root), path)
 
 
 @contextmanager

@@ -73,10 +73,14 @@ class Storage:
         """
         pieces = [data] if isinstance(data, bytes) else data
         with self._failures(path, "write"):
-            if self._remote is not None:
-                return self._upload(path, pieces)
-            with self._temporary(path, pieces, synced=synced) as (temporary, final, stored):
-                os.replace(temporary, final)
+            if self._remote is None:
+                with self._temporary(path, pieces, synced=synced) as (temporary, final, stored):
+                    os.replace(temporary, final)
+                return stored
+            # No `with`: leaving one by an exception would complete the upload of a torn file (apache/arrow#40502).
+            stream = self._remote.open_output_stream(f"{self._base}/{path}")
+            stored = send(pieces, stream.write)
+            stream.close()
             return stored
 
     def create(self, path: str, data: bytes) -> bool:
@@ -127,9 +131,11 @@ class Storage:
 
         `everyone`: also those of living processes and of other machines; only for folders without writers.
         """
+        import psutil
+
         for name in self.unfinished(folder):
             match = TEMPORARY.match(name)
-            is_dead = match and match["host"] == socket.gethostname() and not _is_alive(int(match["pid"]))
+            is_dead = match and match["host"] == socket.gethostname() and not psutil.pid_exists(int(match["pid"]))
             if everyone or is_dead:
                 (self.local_path(folder) / name).unlink(missing_ok=True)
 
@@ -148,14 +154,6 @@ class Storage:
 
         selector = pyarrow.fs.FileSelector(f"{self._base}/{folder}".rstrip("/"), allow_not_found=True)
         yield from (info.base_name for info in self._remote.get_file_info(selector))
-
-    def _upload(self, path: str, pieces: Iterable[bytes | memoryview]) -> StoredFile:
-        assert self._remote is not None
-        # No `with`: leaving one by an exception would complete the upload of a torn file (apache/arrow#40502).
-        stream = self._remote.open_output_stream(f"{self._base}/{path}")
-        stored = send(pieces, stream.write)
-        stream.close()
-        return stored
 
     @contextmanager
     def _temporary(
@@ -221,16 +219,6 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _remedy(number: int | None) -> str:

@@ -77,6 +77,7 @@ def inspect_shard(
 ) -> ShardContents:
     """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
 
+    Steered edits are left out: chosen with the classifier's answers, they are no fair sample to train and be scored on.
     `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
     """
     cells: Counter[EditCell] = Counter()
@@ -84,7 +85,7 @@ def inspect_shard(
     validation = 0
     for sample in samples:
         refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
-        if sample.edit is None or sample.role != "counterfactual":
+        if sample.edit is None or sample.edit.steered or sample.role != "counterfactual":
             continue
         if sample.verdict is not None and not sample.verdict.accepted:
             continue

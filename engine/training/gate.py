@@ -120,8 +120,6 @@ class Gate:
         reinforced = arms.get(CANDIDATE)
         if reinforced is None:
             return Decision(verdict="do not ship", reasons=(f"there is no {CANDIDATE} arm",))
-        good: list[str] = []
-        bad: list[str] = []
         loss, error = self.accuracy_loss(reinforced)
         known = f"standard error {100 * error:.1f}" if math.isfinite(error) else "one split key: no error is known"
         words = (
@@ -130,23 +128,18 @@ class Gate:
             f"{'a loss' if loss > 0 else 'a gain'} of {100 * abs(loss):.1f} points ({known}), "
             f"a loss of {100 * self.config.max_accuracy_loss:.1f} with its error is allowed"
         )
-        (good if self.is_within_guard(reinforced) else bad).append(words)
-        if reinforced.edits_accuracy is None:
-            bad.append(
-                "no accepted edit of a validation source: nothing shows that it improved; raise "
-                "data.num_validation_sources"
-            )
-        else:
-            for holds, sentence in self._compare_edits(reinforced, arms):
-                (good if holds else bad).append(sentence)
-        last: list[str] = []
-        if self.config.held_out_phrases:
-            holds, sentence = _compare_held_out(reinforced, self.base, arms)
-            (last if holds else bad).append(sentence)
-        return Decision(verdict="do not ship" if bad else "ship", reasons=(*(bad or good), *last))
+        checks = [(self.is_within_guard(reinforced), words), *self._compare_edits(reinforced, arms)]
+        held_out = [_compare_held_out(reinforced, self.base, arms)] if self.config.held_out_phrases else []
+        bad = [sentence for holds, sentence in (*checks, *held_out) if not holds]
+        reasons = bad or [sentence for _, sentence in checks]
+        reasons += [sentence for holds, sentence in held_out if holds]
+        return Decision(verdict="do not ship" if bad else "ship", reasons=tuple(reasons))
 
     def _compare_edits(self, reinforced: Score, arms: Mapping[str, Score]) -> list[tuple[bool, str]]:
-        after, before = reinforced.edits_accuracy or 0.0, self.base.edits_accuracy or 0.0
+        after, before = reinforced.edits_accuracy, self.base.edits_accuracy or 0.0
+        if after is None:
+            missing = "no accepted edit of a validation source: nothing shows that it improved"
+            return [(False, f"{missing}; raise data.num_validation_sources")]
         up, down = _changed_groups(reinforced.edits, self.base.edits, self.edit_groups)
         p_value = sign_test(up, down)
         words = (

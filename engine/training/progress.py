@@ -79,21 +79,12 @@ class ArmRecord:
 
     def add(self, entry: Entry, score: Score, rank: Rank) -> "ArmRecord":
         """Return the record with one more line; the score becomes the best where it ranks higher, not where equal."""
-        record = replace(self, history=(*self.history, entry))
-        if not self._is_better(score, rank):
-            return record
-        return replace(record, best_step=entry.step, best_share=1.0, best=score)
+        return _with_candidate(self.add_line(entry), 1.0, score, rank)
 
     def add_point(self, share: float, score: Score, rank: Rank) -> "ArmRecord":
         """Return the record with one more point of the frontier, whose score becomes the best where it ranks higher."""
         point = Point(share=share, validation_accuracy=score.accuracy, validation_edits_accuracy=score.edits_accuracy)
-        record = replace(self, frontier=(*self.frontier, point))
-        if not self._is_better(score, rank):
-            return record
-        return replace(record, best_step=self.step, best_share=share, best=score)
-
-    def _is_better(self, score: Score, rank: Rank) -> bool:
-        return self.best is None or rank(score) > rank(self.best)
+        return _with_candidate(replace(self, frontier=(*self.frontier, point)), share, score, rank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +112,9 @@ class Progress:
     def from_json(cls, record: Mapping[str, Json]) -> "Progress":
         """Read the progress from a checkpoint."""
         return TypeAdapter(cls).validate_python({"base": record[BASE], "arms": record["arms"]})
+
+
+def _with_candidate(record: ArmRecord, share: float, score: Score, rank: Rank) -> ArmRecord:
+    if record.best is not None and rank(score) <= rank(record.best):
+        return record
+    return replace(record, best_step=record.step, best_share=share, best=score)

@@ -1,10 +1,9 @@
 """The settings of a training: resolved once from the run file, and all that its workers get of it."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from engine.canonical import json_digest
 from engine.errors import RunFileError
 from engine.run.directory import RunDirectory, shard_path
 from engine.runfile.arms import ArmName
@@ -55,7 +54,13 @@ def resolve_settings(run: RunFile, rundir: RunDirectory, model_digest: str, *, f
     No arm is left where no edit was accepted. Raises LeakError where a shard holds test data, RunFileError for settings
     that cannot work.
     """
-    config, plan = run.reinforce, rundir.plan()
+    config = run.reinforce
+    contents: tuple[ShardContents, ...] = ()
+    if follow:
+        arms = followed_first(config.arms)
+    else:
+        contents = inspect_shards(rundir, config, source_splits(rundir.plan(), run.data.splits, run.seed))
+        arms = config.arms if any(shard.train for shard in contents) else ()
     settings = TrainSettings(
         name="",
         rundir=rundir.storage.root,
@@ -66,17 +71,11 @@ def resolve_settings(run: RunFile, rundir: RunDirectory, model_digest: str, *, f
         data=run.data,
         config=config,
         deepspeed=deepspeed_settings(config),
-        arms=config.arms,
-        contents=(),
-        draws={},
+        arms=arms,
+        contents=contents,
+        draws={} if follow else edit_draws(rundir, config, contents),
         follow=follow,
     )
-    if follow:
-        settings = replace(settings, arms=followed_first(config.arms))
-    else:
-        contents = inspect_shards(rundir, config, source_splits(plan, run.data.splits, run.seed))
-        arms = config.arms if any(shard.train for shard in contents) else ()
-        settings = replace(settings, arms=arms, contents=contents, draws=edit_draws(rundir, config, contents))
     return replace(settings, name=_digest(settings, rundir, model_digest))
 
 
@@ -109,4 +108,4 @@ def _digest(settings: TrainSettings, rundir: RunDirectory, model_digest: str) ->
         "oracle": None if oracle is None else oracle.model_dump(mode="json"),
         "placement": [placement.device, placement.num_gpus > 0, placement.num_threads],
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return json_digest(parts)

@@ -121,12 +121,14 @@ def test_an_actor_of_plugins_without_torch_imports_none(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(dump_run_file(run))
     script = (
         "import sys; from cluster.dataflow.stage_group import StageGroup; "
-        "from engine.runfile.load import load_run_file; "
-        "group = StageGroup(load_run_file(sys.argv[1]), ['tint', 'judge']); "
+        "from engine.runfile.load import load_run_file; from engine.storage.storage import Storage; "
+        "group = StageGroup(load_run_file(sys.argv[1]), ['tint', 'judge'], Storage(sys.argv[2])); "
         "assert group.failure is None and not {'torch', 'transformers'} & sys.modules.keys()"
     )
     environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
-    subprocess.run([sys.executable, "-c", script, str(tmp_path / "run.yaml")], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "run.yaml"), str(tmp_path)], env=environment, check=True
+    )
 
 
 @pytest.mark.usefixtures("plugin")

@@ -74,8 +74,8 @@ def early_figures(folder: Path) -> Iterator[Figure]:
     run, found = _calibrated(run, pilot)
     least = thresholds_of(run).min_directional
     assert found.least is not None, found.why
-    steered = as_pilot(run)
-    editor = steered.stages["editor"].model_copy(update={"checks": found.checks, "least": found.least, "cut": NAME})
+    pilot = as_pilot(run)
+    editor = pilot.stages["editor"].model_copy(update={"checks": found.checks, "least": found.least, "cut": NAME})
     arms = Arms(
         early=build_stage(editor, name="editor", seed=0, offline=True),
         whole=build_stage(run.stages["editor"], name="editor", seed=0, offline=True),

@@ -6,13 +6,14 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from finetune_run import CLASSES, SIZE, committed_run, run_file, save_images, save_resnet, save_vit
+from finetune_run import CLASSES, SIZE, committed_run, edited, plant, run_file, save_images, save_resnet, save_vit
 from PIL import Image
 
 from actors.finetune.batches import DecodedImages, Loading, RealImages, TrainingImages
@@ -26,7 +27,7 @@ from actors.finetune.model import (
     parameter_groups,
     prepare_batch_norm,
 )
-from actors.finetune.stream import Counterfactuals, Place, StreamedEdit
+from actors.finetune.stream import Counterfactuals, Place, StreamedEdit, read_validation_edits
 from actors.images.codec import decode_rgb
 from actors.images.preprocessing import Preprocessing
 from actors.models.batching import ahead
@@ -123,6 +124,26 @@ def test_a_round_streams_every_accepted_train_counterfactual_once(
     assert sorted(first) == sorted(second) == sorted(wanted)
     assert first != second
     assert stream.round_length == len(wanted)
+
+
+def test_steered_edits_are_neither_counted_nor_trained_nor_scored_on(tmp_path: Path, run: RunFile) -> None:
+    fair = committed_run(tmp_path / "run", run, edits=1)
+    before = inspect(run, fair)
+    scored = [sample.key for sample, _ in read_validation_edits(fair, before)]
+    for index in fair.done():
+        source = fair.read_shard(index)[-2]
+        edit = edited(source, 1)
+        assert edit.edit is not None
+        plant(fair, index, replace(edit, edit=replace(edit.edit, steered=True)))
+    contents = inspect(run, fair)
+    assert contents == before
+    stream = Counterfactuals(
+        fair, contents, once(contents), source_splits(fair.plan(), run.data.splits, run.seed), ALONE, seed=0
+    )
+    drawn = keys(stream.round(0))
+    assert len(drawn) == stream.round_length
+    assert not [key for key in drawn if key.endswith("-cf1")]
+    assert [sample.key for sample, _ in read_validation_edits(fair, contents)] == scored
 
 
 def test_a_share_of_the_edits_is_counted_and_drawn_alike_and_holds_every_smaller_share(

@@ -1,4 +1,4 @@
-"""What a perturber asks for in a round that is steered, and which reply goes to which request."""
+"""What a perturber asks for in a round with an allocation, and which reply goes to which request."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from actors.language.answers import BadReply
 from actors.perturber.interviews import Answers, Interview, Request, draw_edits, make_requests
 from actors.perturber.replies import Reply
 from engine.runfile.fields import ModelConfig
-from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
+from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig, WantedEdit
 from engine.sample import Sample
 
 CAPTION = "a photo of a red sneaker on grass"
@@ -38,9 +38,9 @@ def reply(after: str) -> Reply:
     return Reply(before="grass", after=after, caption=f"a photo of a red sneaker on {after}", instruction="go")
 
 
-def steered(*cells: WantedEdit, **settings: object) -> SteeredPerturberConfig:
+def allocated(*cells: WantedEdit, **settings: object) -> AllocatedPerturberConfig:
     base = PerturberConfig(model=ModelConfig(name="zoo/perturber"), **settings)
-    return SteeredPerturberConfig.model_validate(
+    return AllocatedPerturberConfig.model_validate(
         base.model_dump() | {"allocation": "abc", "wanted": {"sneaker": cells}}
     )
 
@@ -58,7 +58,7 @@ def test_without_an_allocation_the_settings_say_what_is_asked_for() -> None:
 
 
 def test_a_source_spends_its_whole_budget_and_keys_are_counted_through() -> None:
-    config = steered(cell("snow", 0.7), cell(None, 0.3), edits={"background": 2, "colour": 2})
+    config = allocated(cell("snow", 0.7), cell(None, 0.3), edits={"background": 2, "colour": 2})
     for number in range(20):
         asked = make_requests(source(f"s{number}"), config, seed=0)
         keys = [key for item in asked for key in item.keys]

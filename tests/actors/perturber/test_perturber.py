@@ -13,7 +13,7 @@ from actors.perturber.chat import render_chat
 from actors.perturber.perturber import Perturber
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
-from engine.runfile.perturber import PerturberConfig, SteeredPerturberConfig, WantedEdit
+from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig, WantedEdit
 from engine.sample import Rejection, Sample
 
 CPU = torch.device("cpu")
@@ -188,13 +188,13 @@ def test_a_model_without_a_chat_template_is_refused(tmp_path: Path) -> None:
         perturber(save_language_model(tmp_path, None))
 
 
-def test_a_steered_source_gets_the_wanted_values_and_says_so(folder: Path, scripted: Callable) -> None:
+def test_a_source_with_an_allocation_gets_the_wanted_values_and_says_so(folder: Path, scripted: Callable) -> None:
     wanted = [
         WantedEdit(kind="background", value=value, severity=1.0, share=share)
         for value, share in (("snow", 0.6), ("sand", 0.3), ("grass", 0.1))
     ]
     base = PerturberConfig(model=ModelConfig(name=str(folder)), batch_size=4, edits={"background": 2}, retries=2)
-    config = SteeredPerturberConfig.model_validate(
+    config = AllocatedPerturberConfig.model_validate(
         base.model_dump() | {"allocation": "abc", "wanted": {"sneaker": wanted}}
     )
     asked = scripted([answer("wood"), answer("sand"), answer("snow")])

@@ -155,7 +155,9 @@ def test_the_zoo_makes_the_same_bytes_with_one_worker_and_two(generation_ray: No
 
 def test_a_shard_s_calls_are_those_made_for_it_alone(tmp_path: Path) -> None:
     stages = {"count": {"kind": "plugin", "target": "tiny_stages:Counting"}}
-    group = StageGroup(tint_run(tmp_path, stages=stages), ["count"])
+    from engine.storage.storage import Storage
+
+    group = StageGroup(tint_run(tmp_path, stages=stages), ["count"], Storage(str(tmp_path)))
     row = replace(tiny_row(), calls={"before.asked": 7})
     for _ in range(2):
         assert from_block(group(to_block(row))).calls == {"before.asked": 7, "count.asked": len(row.samples)}

@@ -91,21 +91,26 @@ def test_samples_that_end_their_worker_are_found_and_cost_no_other(
     assert rundir.storage.list(FOLDER) == []
 
 
+@pytest.fixture
+def attempts(tmp_path: Path) -> Attempts:
+    return Attempts(storage=Storage(str(tmp_path)), where="poison")
+
+
 def row(calm: dict[str, Sample], num_groups: int) -> ShardRow:
     sources = sorted({sample.source_key for sample in calm.values()})[:num_groups]
     members = [sample for key in sources for sample in calm.values() if sample.source_key == key]
     return ShardRow(shard=0, planned=sources, samples=members)
 
 
-def test_what_every_part_raises_is_of_the_stage_and_is_raised(calm: dict[str, Sample]) -> None:
+def test_what_every_part_raises_is_of_the_stage_and_is_raised(calm: dict[str, Sample], attempts: Attempts) -> None:
     def broken(row: ShardRow) -> ShardRow:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):
-        ShardBisector(row=row(calm, 3), apply=broken, where="poison", sample_s=1).run()
+        ShardBisector(row=row(calm, 3), apply=broken, where="poison", sample_s=1, attempts=attempts).run()
 
 
-def test_what_is_wrong_with_the_run_is_raised_at_once(calm: dict[str, Sample]) -> None:
+def test_what_is_wrong_with_the_run_is_raised_at_once(calm: dict[str, Sample], attempts: Attempts) -> None:
     calls = []
 
     def gone(row: ShardRow) -> ShardRow:
@@ -113,18 +118,20 @@ def test_what_is_wrong_with_the_run_is_raised_at_once(calm: dict[str, Sample]) -
         raise ModelError("model 'x' is no folder")
 
     with pytest.raises(ModelError):
-        ShardBisector(row=row(calm, 3), apply=gone, where="poison", sample_s=1).run()
+        ShardBisector(row=row(calm, 3), apply=gone, where="poison", sample_s=1, attempts=attempts).run()
     assert len(calls) == 1
 
 
-def test_parts_give_what_the_whole_gives(calm: dict[str, Sample]) -> None:
+def test_parts_give_what_the_whole_gives(calm: dict[str, Sample], attempts: Attempts) -> None:
     whole = row(calm, 3)
     earlier = Rejection(key="k", source_key="k", stage="source", reason="empty_file", detail="0 bytes")
     whole = replace(whole, rejections=[earlier])
-    assert ShardBisector(row=whole, apply=lambda part: part, where="poison", sample_s=1).run() == whole
+    assert (
+        ShardBisector(row=whole, apply=lambda part: part, where="poison", sample_s=1, attempts=attempts).run() == whole
+    )
 
 
-def test_what_is_suspect_comes_second_early_and_to_a_warm_worker(calm: dict[str, Sample]) -> None:
+def test_what_is_suspect_comes_second_early_and_to_a_warm_worker(calm: dict[str, Sample], attempts: Attempts) -> None:
     whole, seen = row(calm, 4), list[str]()
 
     def watch(part: ShardRow) -> ShardRow:
@@ -133,7 +140,7 @@ def test_what_is_suspect_comes_second_early_and_to_a_warm_worker(calm: dict[str,
 
     suspect = [sample.key for sample in whole.samples if sample.source_key == whole.planned[2]]
     note = Note(begun=3, strikes={f"sample {suspect[3]}": 1})
-    found = ShardBisector(row=whole, apply=watch, where="poison", sample_s=1, note=note).run()
+    found = ShardBisector(row=whole, apply=watch, where="poison", sample_s=1, attempts=attempts, note=note).run()
     keys = [sample.source_key for sample in found.samples]
     assert list(dict.fromkeys(keys)) == [whole.planned[place] for place in (0, 2, 1, 3)]
     assert sorted(found.samples, key=lambda sample: sample.key) == sorted(whole.samples, key=lambda sample: sample.key)

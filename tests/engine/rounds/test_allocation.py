@@ -24,7 +24,7 @@ from engine.probe.pairs import Pairs, read_pairs
 from engine.rounds.allocate import Evidence, allocate
 from engine.rounds.allocation import allocation_path, perturber_of, read_allocation, read_allocations, shards_by_round
 from engine.run.directory import RunDirectory, marker_path
-from engine.runfile.perturber import SteeredPerturberConfig
+from engine.runfile.perturber import AllocatedPerturberConfig
 from engine.runfile.rounds import RoundsConfig
 from engine.runfile.run import RunFile
 from engine.shards.marker import Counts, Marker
@@ -89,7 +89,7 @@ def test_a_number_stands_for_that_many_rounds() -> None:
         ({"stages": {"editor": {"kind": "plugin", "target": "a:B"}}, "groups": []}, "a perturber among stages"),
     ],
 )
-def test_rounds_that_cannot_be_steered_are_refused(changes: dict[str, object], said: str) -> None:
+def test_rounds_that_cannot_be_allocated_are_refused(changes: dict[str, object], said: str) -> None:
     content = rounds_run(2).model_dump() | changes
     with pytest.raises(ValidationError, match=said):
         RunFile.model_validate(content)
@@ -192,16 +192,16 @@ def test_an_allocation_is_read_back_with_the_same_hash(tmp_path: Path) -> None:
         read_allocation(rundir, 2)
 
 
-def test_a_steered_run_differs_in_its_perturber_alone() -> None:
+def test_an_allocated_run_differs_in_its_perturber_alone() -> None:
     run = small_run()
     allocation = allocate(run, CLASSES, 2, evidence(rows(HARM)))
-    steered = allocation.apply_to(run)
-    name, config = perturber_of(steered)
-    assert isinstance(config, SteeredPerturberConfig)
+    allocated = allocation.apply_to(run)
+    name, config = perturber_of(allocated)
+    assert isinstance(config, AllocatedPerturberConfig)
     assert config.allocation == allocation.sha256
     assert config.edits == perturber_of(run)[1].edits
     assert set(config.wanted) == set(CLASSES)
-    assert {key: stage for key, stage in steered.stages.items() if key != name} == {
+    assert {key: stage for key, stage in allocated.stages.items() if key != name} == {
         key: stage for key, stage in run.stages.items() if key != name
     }
 
@@ -300,10 +300,10 @@ def check_rounds(rundir: RunDirectory) -> None:
         0: None, 1: None, 2: name, 3: name, 4: None, 5: None
     }  # fmt: skip
     for index in (2, 3):
-        steered = rundir.read_rows(index).filter(pc.equal(rundir.read_rows(index)["role"], "counterfactual"))
-        made_by = {json.loads(row)["perturber"]["allocation"] for row in steered["provenance"].to_pylist()}
+        edits = rundir.read_rows(index).filter(pc.equal(rundir.read_rows(index)["role"], "counterfactual"))
+        made_by = {json.loads(row)["perturber"]["allocation"] for row in edits["provenance"].to_pylist()}
         assert made_by == {name}
-        candidates = Counter(steered["source_key"].to_pylist())
+        candidates = Counter(edits["source_key"].to_pylist())
         assert max(candidates.values()) == 2
     assert list(rundir.read_json("reinforce.json")["arms"]) == ["patient", "reinforced"]
     summary = json.loads(rundir.storage.read("report/summary.json"))

@@ -81,7 +81,7 @@ def test_a_pilot_is_the_first_shards_of_the_plan_in_any_order(tmp_path: Path) ->
     assert split_pilot(load_run_file(DEMO), [1, 0]) == ([], [0, 1])
 
 
-def test_a_run_is_steered_in_its_editor_alone(tmp_path: Path) -> None:
+def test_a_pilot_differs_in_its_editor_alone(tmp_path: Path) -> None:
     run = early_run_file(tmp_path)
     pilot = as_pilot(run)
     editor = pilot.stages["editor"]
@@ -106,8 +106,8 @@ def test_a_cut_follows_from_the_pilot_and_is_read_back_with_the_same_hash(tmp_pa
     assert 0.005 < cut.checks["image"].spread < 0.06
     assert read_cut(rundir, 1) == cut
     assert read_cuts(rundir) == {cut.sha256: cut}
-    steered = cut.apply_to(rundir.run()).stages["editor"]
-    assert (steered.least, steered.cut, steered.checks) == (cut.least, cut.sha256, cut.checks)
+    editor = cut.apply_to(rundir.run()).stages["editor"]
+    assert (editor.least, editor.cut, editor.checks) == (cut.least, cut.sha256, cut.checks)
     # Who lost the file finds the same one again.
     rundir.storage.delete(cut_path(1))
     assert make_cut(rundir.run(), rundir, [0, 1], [2, 3], 1) == cut
