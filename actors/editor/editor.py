@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 import torch
@@ -70,7 +71,7 @@ class Editor:
             for job, pixels in self.drawing.edits(jobs)
         ]
         for job, image in begun:
-            results[job.sample.key] = self._dropped(job) if image is None else self._finished(job, image.result())
+            results[job.sample.key] = self._result(job, image)
         for sample in batch:
             yield results.get(sample.key, sample)
 
@@ -97,7 +98,8 @@ class Editor:
             elif self.masks and mask is not None and (problem := self.masks.problem(mask, sample.class_name)):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=problem)
             elif sample.edit is not None:
-                yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
+                seed = content_seed(self.seed, sample.source_key)
+                yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=seed, mask=mask)
 
     def _framed(self, source: Sample) -> tuple[str, Frame | str]:
         try:
@@ -135,22 +137,23 @@ class Editor:
         if reason is None and isinstance(self.strategy, SlotStrategy):
             models: PreviewModels | None = None
             if isinstance(self.config, PreviewingEditorConfig):
-                models = PreviewModels.load(self.config, self.device, offline=offline)
+                models = PreviewModels(self.config, self.device, offline=offline)
             return SlotDrawing(self.pipeline, self.strategy, self.config, self.size, files.provenance, models)
         LOG.info("stage %r: drawn in whole batches, not in slots: %s", self.name, reason)
         return PipelineDrawing(self.pipeline, self.strategy, self.config)
 
     def _mixed(self, job: EditJob, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the picture (3, size, size) with the detail and the unmasked part of its source put back."""
-        if not self.config.keep_detail and job.mask is None:
-            return edited
-        image = to_tensor([job.frame], edited.device)
         if self.config.keep_detail:
             lossy = upload(reconstructed[job.sample.source_key], edited.device)
-            edited = with_detail(edited[None], image, lossy[None])[0]
-        return edited if job.mask is None else torch.where(upload(job.mask, edited.device) > 0, edited, image[0])
+            edited = with_detail(edited[None], to_tensor([job.frame], edited.device), lossy[None])[0]
+        return job.masked(edited)
 
-    def _finished(self, job: EditJob, image: bytes | None) -> Sample | Rejection:
+    def _result(self, job: EditJob, encoded: Future[bytes | None] | None) -> Sample | Rejection:
+        provenance = {**job.sample.provenance, self.name: self._record(job)}
+        if encoded is None:
+            return replace(job.sample, verdict=Verdict(accepted=False, reasons=(EARLY,)), provenance=provenance)
+        image = encoded.result()
         if image is None:
             return Rejection.of(
                 job.sample,
@@ -158,15 +161,7 @@ class Editor:
                 reason="not_finite",
                 detail="the pipeline returned NaN or infinite pixels: try bfloat16 or float32",
             )
-        return replace(job.sample, image=image, provenance=self._provenance_of(job))
-
-    def _dropped(self, job: EditJob) -> Sample:
-        return replace(
-            job.sample, verdict=Verdict(accepted=False, reasons=(EARLY,)), provenance=self._provenance_of(job)
-        )
-
-    def _provenance_of(self, job: EditJob) -> dict[str, Json]:
-        return {**job.sample.provenance, self.name: self._record(job)}
+        return replace(job.sample, image=image, provenance=provenance)
 
     def _record(self, job: EditJob) -> Json:
         """Return the provenance that edits of a source share: one object, which is pickled and written as JSON once."""
@@ -175,9 +170,6 @@ class Editor:
             settings = self.strategy.settings(job.edit.severity)
             self._records[of] = {**self.provenance, **settings, "seed": job.seed}
         return self._records[of]
-
-    def _row_seed(self, sample: Sample) -> int:
-        return content_seed(self.seed, sample.source_key)
 
     def _provenance(self, files: ModelFiles) -> dict[str, Json]:
         import diffusers
