@@ -80,18 +80,16 @@ class Editor:
         wanted = [sample for sample in batch if sample.edit is not None and not sample.image]
         needed = {sample.source_key for sample in wanted}
         sources = [sample for sample in batch if sample.role == "source" and sample.key in needed]
-        frames: dict[str, Frame] = {}
-        why: dict[str, str] = {}
+        framed: dict[str, Frame | str] = {}
         readers = num_readers(self.config.placement)
         for part in prepared_batches(sources, self.config.batch_size, self._framed, readers):
-            frames.update((key, found) for key, found in part if isinstance(found, Frame))
-            why.update((key, found) for key, found in part if isinstance(found, str))
-        masks = self._masks(sources, frames)
+            framed.update(part)
+        masks = self._masks(sources, {key: found for key, found in framed.items() if isinstance(found, Frame)})
         for sample in wanted:
-            frame, mask = frames.get(sample.source_key), masks.get(sample.source_key)
-            if frame is None:
-                detail = why.get(sample.source_key, "its source did not come along")
-                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=detail)
+            frame = framed.get(sample.source_key, "its source did not come along")
+            mask = masks.get(sample.source_key)
+            if isinstance(frame, str):
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=frame)
             elif sample.edit is not None and sample.edit.severity < 1 and not self.supports_severity:
                 detail = f"{self.provenance['pipeline']} has no milder edit at guidance_scale 1: raise guidance_scale"
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_severity", detail=detail)

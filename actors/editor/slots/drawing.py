@@ -108,35 +108,44 @@ class SlotDrawing:
 
     def edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor | None]]:
         """Yield each job with its picture, and with the scores of its preview if it had one, in the order of ending."""
+        by_key = {job.sample.key: job for job in jobs}
+        ended: list[tuple[EditJob, torch.Tensor]] = []
         try:
-            yield from self._edits(jobs)
+            starts, queue = self._queue(jobs)
+            for result in self._batcher.run(queue):
+                if result.latents is None:
+                    yield self._scored(by_key[result.job.key]), None
+                elif result.job.key in starts:
+                    # Edits start while other sources are still being inverted, so that few rows are unused.
+                    queue.extend(self._longest_first(starts[result.job.key], result.latents))
+                else:
+                    ended.append((self._scored(by_key[result.job.key]), result.latents))
+                if len(ended) == self._vae.batch_size:
+                    yield from self._decoded(ended)
+                    ended = []
+            yield from self._decoded(ended)
         finally:
             self._prompts.clear()
             self._sources.clear()
 
-    def _edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor | None]]:
-        by_key = {job.sample.key: job for job in jobs}
+    def _queue(self, jobs: Sequence[EditJob]) -> tuple[dict[str, list[EditJob]], deque[DenoiseJob]]:
+        """Return the edits that start from each inversion, by its key, and what is drawn first: inversions or edits."""
         with torch.inference_mode(), precision(self._config.model, self._device):
             self._encode(jobs)
             self._prompts.add(text for job in jobs for text in self._denoise_jobs.texts(job))
         if self._previews is not None:
             self._previews.start(jobs)
-        starts = self._inversions(jobs)
-        queue = deque(inversion for inversion, _ in starts.values()) if starts else self._longest_first(jobs)
-        ended: list[tuple[EditJob, torch.Tensor]] = []
-        for result in self._batcher.run(queue):
-            if result.latents is None:
-                yield self._scored(by_key[result.job.key]), None
-                continue
-            if result.job.key in starts:
-                # Edits start while other sources are still being inverted, so that few rows are unused.
-                queue.extend(self._longest_first(starts[result.job.key][1], result.latents))
-                continue
-            ended.append((self._scored(by_key[result.job.key]), result.latents))
-            if len(ended) == self._vae.batch_size:
-                yield from self._decoded(ended)
-                ended = []
-        yield from self._decoded(ended)
+        if not self._config.inversion:
+            return {}, self._longest_first(jobs)
+        # One inversion for all edits of a source and a number of steps.
+        alike: dict[tuple[str, int], list[EditJob]] = {}
+        for job in jobs:
+            alike.setdefault((job.sample.source_key, self._denoise_jobs.skipped(job)), []).append(job)
+        inversions = [
+            self._denoise_jobs.inversion(members[0], self._sources[source]) for (source, _), members in alike.items()
+        ]
+        self.calls["inversions"] += len(alike)
+        return dict(zip((each.key for each in inversions), alike.values(), strict=True)), deque(inversions)
 
     def _longest_first(self, jobs: Sequence[EditJob], inverted: torch.Tensor | None = None) -> deque[DenoiseJob]:
         """Return the denoise jobs of edits, the longest first."""
@@ -151,19 +160,6 @@ class SlotDrawing:
         seen = self._previews.scores.get(job.sample.key, {}) if self._previews is not None else {}
         scores = {**job.sample.scores, **{PREVIEW + name: value for name, value in seen.items()}}
         return replace(job, sample=replace(job.sample, scores=scores))
-
-    def _inversions(self, jobs: Sequence[EditJob]) -> dict[str, tuple[DenoiseJob, list[EditJob]]]:
-        """Return by key the inversions, one for a source and a number of steps, with the edits that start from them."""
-        if not self._config.inversion:
-            return {}
-        alike: dict[tuple[str, int], list[EditJob]] = {}
-        for job in jobs:
-            alike.setdefault((job.sample.source_key, self._denoise_jobs.skipped(job)), []).append(job)
-        self.calls["inversions"] += len(alike)
-        inversions = [
-            self._denoise_jobs.inversion(members[0], self._sources[source]) for (source, _), members in alike.items()
-        ]
-        return {start.key: (start, members) for start, members in zip(inversions, alike.values(), strict=True)}
 
     def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
         """Return each source through the autoencoder."""

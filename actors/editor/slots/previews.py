@@ -114,14 +114,13 @@ class Previews:
         whole = {job.sample.key: (job, one) for job, one in zip(jobs, decoded, strict=True) if one.isfinite().all()}
         seen = self._see([_picture(job.masked(picture), job.frame) for job, picture in whole.values()])
         for (job, _), own in zip(whole.values(), seen, strict=True):
-            scores = edit_scores(self._models.signals, job.sample, own, self._sources[job.sample.source_key])
+            found = edit_scores(self._models.signals, job.sample, own, self._sources[job.sample.source_key])
             unasked = () if job.edit.caption != job.sample.caption else OF_TEXT_CHANGES
-            self.scores[job.sample.key] = {name: value for name, value in scores.items() if name not in unasked}
-        return [self._goes_on(each.key) for each in denoise_jobs]
-
-    def _goes_on(self, key: str) -> bool:
-        least, scores = self._config.least, self.scores.get(key)
-        return least is None or scores is None or margin(scores, self._config.checks) >= least
+            self.scores[job.sample.key] = {name: value for name, value in found.items() if name not in unasked}
+        least, scores, checks = self._config.least, self.scores, self._config.checks
+        if least is None:
+            return [True] * len(denoise_jobs)
+        return [each.key not in scores or margin(scores[each.key], checks) >= least for each in denoise_jobs]
 
     def _leap(self, denoise_jobs: Sequence[DenoiseJob], states: torch.Tensor) -> list[torch.Tensor]:
         """Return the predicted clean latents of edits."""

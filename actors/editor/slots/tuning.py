@@ -48,7 +48,14 @@ def tune(
         return call_seconds(denoise, example_rows(pipeline, size, num_rows, prompt), pipeline.device)
 
     about = {**about, **benchmark_key(pipeline.device), "layout": layout, "size": size, "dtype": config.model.dtype}
-    kernel = _attention(pipeline, config, lambda: seconds(most_rows), {**about, "rows": most_rows})
+    wanted = config.attention
+    if wanted == "fastest":
+        known = {**about, "rows": most_rows, "compile": config.compile}
+        found = remembered(
+            cache_folder(), "attention", known, lambda: _fastest(pipeline, config, lambda: seconds(most_rows))
+        )
+        wanted = cast(AttentionKernel, found)
+    kernel = set_attention(pipeline.unet, wanted, pipeline.device)
     num_rows = most_rows
     if config.unet_rows == "auto":
         known = {**about, "attention": kernel, "most_rows": most_rows}
@@ -102,18 +109,6 @@ def benchmark_key(device: torch.device) -> dict[str, Json]:
         "cuda": torch.version.cuda,
         "xformers": _version("xformers"),
     }
-
-
-def _attention(
-    pipeline: Pipeline, config: EditorConfig, seconds: Callable[[], float], about: Mapping[str, Json]
-) -> str:
-    """Set the configured attention kernel, for "fastest" the cached or newly benchmarked one; return its name."""
-    kernel = config.attention
-    if kernel == "fastest":
-        known = {**about, "compile": config.compile}
-        found = remembered(cache_folder(), "attention", known, lambda: _fastest(pipeline, config, seconds))
-        kernel = cast(AttentionKernel, found)
-    return set_attention(pipeline.unet, kernel, pipeline.device)
 
 
 def _fastest(pipeline: Pipeline, config: EditorConfig, seconds: Callable[[], float]) -> AttentionKernel:
