@@ -46,7 +46,11 @@ class Verifier:
         for sample in batch:
             own, source = seen.get(sample.key), seen.get(sample.source_key)
             if sample.role == "source":
-                yield self._scored(sample, self._source_scores(sample, own) if own is not None else {})
+                scores: Scores = {}
+                if own is not None:
+                    for signal, part in zip(self.signals, own, strict=True):
+                        scores |= signal.source_scores(sample, part)
+                yield self._scored(sample, scores)
             elif own is None:
                 detail = broken.get(sample.key, "no stage has made an image for this edit")
                 yield Rejection.of(
@@ -82,12 +86,6 @@ class Verifier:
         except UnreadableImageError as error:
             return sample.key, str(error)
         return sample.key, tuple(signal.prepare(image) for signal in self.signals)
-
-    def _source_scores(self, source: Sample, seen: Seen) -> Scores:
-        scores: Scores = {}
-        for signal, own in zip(self.signals, seen, strict=True):
-            scores.update(signal.source_scores(source, own))
-        return scores
 
     def _scored(self, sample: Sample, scores: Scores) -> Sample:
         return replace(

@@ -156,7 +156,10 @@ def test_a_function_that_returns_no_probabilities_is_refused(
     ("target", "message"),
     [
         ("no_such_module_anywhere:f", "cannot import 'no_such_module_anywhere'"),
-        ("actors.models.batching:f", r"has no function 'f', it has \['ahead', 'padded_batches', 'prepared_batches'\]"),
+        (
+            "actors.models.batching:f",
+            r"has no function 'f', it has \['ahead', 'padded_batches', 'padded_tokens', 'prepared_batches'\]",
+        ),
     ],
 )
 def test_a_function_that_is_not_there_is_named(target: str, message: str) -> None:
