@@ -94,9 +94,7 @@ class Captioner:
                 provenance = {**sample.provenance, self.name: self.model.provenance}
                 return replace(sample, caption=caption, provenance=provenance)
             answer = EMPTY
-        return Rejection(
-            key=sample.key, source_key=sample.source_key, stage=self.name, reason=answer.reason, detail=answer.detail
-        )
+        return Rejection.of(sample, stage=self.name, reason=answer.reason, detail=answer.detail)
 
 
 class LoadedCaptions:

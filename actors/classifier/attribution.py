@@ -1,13 +1,10 @@
 """Ask a classifier about a pair with patches exchanged: where on the picture the edit moved its answer."""
 
-import io
-
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from actors.classifier.classifier import Classifier
-from actors.images.codec import decode_rgb
+from actors.images.codec import decode_rgb, encode_png
 from engine.probe.attribution import Attribution, attribute, patched_pictures
 from engine.sample import Sample
 
@@ -26,11 +23,5 @@ def attribute_pair(edit: Sample, control: Sample, classifier: Classifier) -> Att
     if other.size != shown.size:
         other = other.resize(shown.size, Image.Resampling.LANCZOS)
     pictures = patched_pictures(np.asarray(shown), np.asarray(other))
-    answers = classifier.predict([_encode_png(picture) for picture in pictures])
+    answers = classifier.predict([encode_png(picture) for picture in pictures])
     return attribute(answers[:, edit.label].tolist(), control.key)
-
-
-def _encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

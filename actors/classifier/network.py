@@ -67,10 +67,12 @@ class Network:
 
     def _head(self) -> nn.Linear:
         num_classes = len(self.module.config.id2label)
-        heads = [
-            part for part in self.module.modules() if isinstance(part, nn.Linear) and part.out_features == num_classes
-        ]
-        if not heads:
-            kind: Any = type(self.module).__name__
-            raise ModelError(f"model {self.config.name!r} is a {kind}, which has no linear layer of {num_classes} rows")
-        return heads[-1]
+        if heads := linear_layers(self.module, num_classes):
+            return heads[-1]
+        kind = type(self.module).__name__
+        raise ModelError(f"model {self.config.name!r} is a {kind}, which has no linear layer of {num_classes} rows")
+
+
+def linear_layers(module: nn.Module, num_rows: int) -> list[nn.Linear]:
+    """Return the linear layers with so many rows, in the order of the module."""
+    return [part for part in module.modules() if isinstance(part, nn.Linear) and part.out_features == num_rows]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 
 import torch
@@ -70,7 +71,7 @@ class Editor:
             for job, pixels in self.drawing.edits(jobs)
         ]
         for job, image in begun:
-            results[job.sample.key] = self._dropped(job) if image is None else self._finished(job, image.result())
+            results[job.sample.key] = self._result(job, image)
         for sample in batch:
             yield results.get(sample.key, sample)
 
@@ -79,25 +80,24 @@ class Editor:
         wanted = [sample for sample in batch if sample.edit is not None and not sample.image]
         needed = {sample.source_key for sample in wanted}
         sources = [sample for sample in batch if sample.role == "source" and sample.key in needed]
-        frames: dict[str, Frame] = {}
-        why: dict[str, str] = {}
+        framed: dict[str, Frame | str] = {}
         readers = num_readers(self.config.placement)
         for part in prepared_batches(sources, self.config.batch_size, self._framed, readers):
-            frames.update((key, found) for key, found in part if isinstance(found, Frame))
-            why.update((key, found) for key, found in part if isinstance(found, str))
-        masks = self._masks(sources, frames)
+            framed.update(part)
+        masks = self._masks(sources, {key: found for key, found in framed.items() if isinstance(found, Frame)})
         for sample in wanted:
-            frame, mask = frames.get(sample.source_key), masks.get(sample.source_key)
-            if frame is None:
-                detail = why.get(sample.source_key, "its source did not come along")
-                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=detail)
+            frame = framed.get(sample.source_key, "its source did not come along")
+            mask = masks.get(sample.source_key)
+            if isinstance(frame, str):
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=frame)
             elif sample.edit is not None and sample.edit.severity < 1 and not self.supports_severity:
                 detail = f"{self.provenance['pipeline']} has no milder edit at guidance_scale 1: raise guidance_scale"
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_severity", detail=detail)
             elif self.masks and mask is not None and (problem := self.masks.problem(mask, sample.class_name)):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=problem)
             elif sample.edit is not None:
-                yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=self._row_seed(sample), mask=mask)
+                seed = content_seed(self.seed, sample.source_key)
+                yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=seed, mask=mask)
 
     def _framed(self, source: Sample) -> tuple[str, Frame | str]:
         try:
@@ -135,22 +135,23 @@ class Editor:
         if reason is None and isinstance(self.strategy, SlotStrategy):
             models: PreviewModels | None = None
             if isinstance(self.config, PreviewingEditorConfig):
-                models = PreviewModels.load(self.config, self.device, offline=offline)
+                models = PreviewModels(self.config, self.device, offline=offline)
             return SlotDrawing(self.pipeline, self.strategy, self.config, self.size, files.provenance, models)
         LOG.info("stage %r: drawn in whole batches, not in slots: %s", self.name, reason)
         return PipelineDrawing(self.pipeline, self.strategy, self.config)
 
     def _mixed(self, job: EditJob, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the picture (3, size, size) with the detail and the unmasked part of its source put back."""
-        if not self.config.keep_detail and job.mask is None:
-            return edited
-        image = to_tensor([job.frame], edited.device)
         if self.config.keep_detail:
             lossy = upload(reconstructed[job.sample.source_key], edited.device)
-            edited = with_detail(edited[None], image, lossy[None])[0]
-        return edited if job.mask is None else torch.where(upload(job.mask, edited.device) > 0, edited, image[0])
+            edited = with_detail(edited[None], to_tensor([job.frame], edited.device), lossy[None])[0]
+        return job.masked(edited)
 
-    def _finished(self, job: EditJob, image: bytes | None) -> Sample | Rejection:
+    def _result(self, job: EditJob, encoded: Future[bytes | None] | None) -> Sample | Rejection:
+        provenance = {**job.sample.provenance, self.name: self._record(job)}
+        if encoded is None:
+            return replace(job.sample, verdict=Verdict(accepted=False, reasons=(EARLY,)), provenance=provenance)
+        image = encoded.result()
         if image is None:
             return Rejection.of(
                 job.sample,
@@ -158,15 +159,7 @@ class Editor:
                 reason="not_finite",
                 detail="the pipeline returned NaN or infinite pixels: try bfloat16 or float32",
             )
-        return replace(job.sample, image=image, provenance=self._provenance_of(job))
-
-    def _dropped(self, job: EditJob) -> Sample:
-        return replace(
-            job.sample, verdict=Verdict(accepted=False, reasons=(EARLY,)), provenance=self._provenance_of(job)
-        )
-
-    def _provenance_of(self, job: EditJob) -> dict[str, Json]:
-        return {**job.sample.provenance, self.name: self._record(job)}
+        return replace(job.sample, image=image, provenance=provenance)
 
     def _record(self, job: EditJob) -> Json:
         """Return the provenance that edits of a source share: one object, which is pickled and written as JSON once."""
@@ -175,9 +168,6 @@ class Editor:
             settings = self.strategy.settings(job.edit.severity)
             self._records[of] = {**self.provenance, **settings, "seed": job.seed}
         return self._records[of]
-
-    def _row_seed(self, sample: Sample) -> int:
-        return content_seed(self.seed, sample.source_key)
 
     def _provenance(self, files: ModelFiles) -> dict[str, Json]:
         import diffusers

@@ -110,10 +110,12 @@ class ArmRun:
         rank = self._rank()
         self.record = replace(self.record, frontier=())
         model = self._worker.base.model()
-        start, end = copy.deepcopy(model.state_dict()), _shared(self._trainer.weights())
+        start, end = copy.deepcopy(model.state_dict()), [self._trainer.weights()]
+        # The first worker alone has them.
+        torch.distributed.broadcast_object_list(end)
         model = model.eval().to(self._trainer.device)
         for share in self._config.interpolation:
-            weights = interpolated(start, end, share)
+            weights = interpolated(start, end[0], share)
             model.load_state_dict(weights)
             score = self._worker.images.score(partial(self._worker.mark, model))
             self.record = self.record.add_point(share, score, rank)
@@ -171,10 +173,3 @@ class ArmRun:
         self.progress = replace(self.progress, base=base)
         gate = Gate(base=base, config=self._config, real_groups=images.real_groups, edit_groups=images.edit_groups)
         return partial(gate.rank, arm=self._arm)
-
-
-def _shared(weights: Weights) -> Weights:
-    """Return the first worker's weights to all of them."""
-    box = [weights]
-    torch.distributed.broadcast_object_list(box)
-    return box[0]

@@ -51,14 +51,6 @@ class Batch:
     pairs: NDArray[np.int64]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loading:
-    """How a worker loads images: number of threads, and whether into pinned memory."""
-
-    num_threads: int = 1
-    is_pinned: bool = False
-
-
 class DecodedImages:
     """The decoded image of each index, cached in memory up to a limit; None where it cannot be read. Thread-safe."""
 
@@ -125,7 +117,10 @@ class RealImages:
 
 
 class TrainingImages:
-    """The batches of one arm: real images and counterfactuals in their shares."""
+    """The batches of one arm, real images and counterfactuals in their shares, loaded in threads.
+
+    `is_pinned`: into memory from which a GPU copies by itself.
+    """
 
     def __init__(
         self,
@@ -135,14 +130,15 @@ class TrainingImages:
         seed: int,
         *,
         augmented: bool = False,
-        loading: Loading = Loading(),
+        num_threads: int = 1,
+        is_pinned: bool = False,
     ) -> None:
         self._real = real
         self._counterfactuals = counterfactuals
         self._preprocessing = preprocessing
         self._seed = seed
         self._augmented = augmented
-        self._loading = loading
+        self._num_threads, self._is_pinned = num_threads, is_pinned
         self._shape: tuple[int, int, int] | None = None
 
     def batches(self, share: Share, place: Place, first: int) -> Iterator[Batch]:
@@ -150,10 +146,10 @@ class TrainingImages:
         edits = np.arange(share.real, share.real + share.paired)
         pairs = np.stack([edits - share.paired, edits], axis=1)
         waiting: deque[tuple[Batch, list[Future[None]]]] = deque()
-        with ThreadPoolExecutor(self._loading.num_threads, thread_name_prefix="images") as pool:
+        with ThreadPoolExecutor(self._num_threads, thread_name_prefix="images") as pool:
             for rows in self._rows(share, place, first):
                 batch = self._empty(rows, share.real, pairs)
-                parts = range(self._loading.num_threads)
+                parts = range(self._num_threads)
                 waiting.append((batch, [pool.submit(self._fill, batch, rows, part) for part in parts]))
                 if len(waiting) == BATCHES_UNDER_WAY:
                     batch, filled = waiting.popleft()
@@ -178,18 +174,14 @@ class TrainingImages:
         if self._shape is None:
             channels, height, width = rows[0]()[0].shape
             self._shape = (height, width, channels)
-        shape, is_bytes = (len(rows), *self._shape), self._preprocessing.keeps_uint8
-        if self._loading.is_pinned:
-            dtype = torch.uint8 if is_bytes else torch.float32
-            pixels = torch.empty(shape, dtype=dtype, pin_memory=True).numpy()
-        else:
-            pixels = np.empty(shape, np.uint8 if is_bytes else np.float32)
+        dtype = torch.uint8 if self._preprocessing.keeps_uint8 else torch.float32
+        pixels = torch.empty((len(rows), *self._shape), dtype=dtype, pin_memory=self._is_pinned).numpy()
         labels = np.empty(len(rows), np.int64)
         return Batch(pixels=pixels.transpose(0, 3, 1, 2), labels=labels, num_real=num_real, pairs=pairs)
 
     def _fill(self, batch: Batch, rows: Sequence[Row], part: int) -> None:
         """Decode every so-many-th row into its place in the batch, beginning with number `part`."""
-        for row in range(part, len(rows), self._loading.num_threads):
+        for row in range(part, len(rows), self._num_threads):
             batch.pixels[row], batch.labels[row] = rows[row]()
 
     def _draw(self, position: int) -> tuple[Pixels, int]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from actors.finetune.batches import DecodedImages, Loading, RealImages, TrainingImages
+from actors.finetune.batches import DecodedImages, RealImages, TrainingImages
 from actors.finetune.model import BaseClassifier
 from actors.finetune.score import Mark, ValidationImages
 from actors.finetune.stream import Counterfactuals, Place, read_validation_edits
@@ -48,8 +48,7 @@ class RunImages:
                 "does more than rescale and normalise them: leave the arm out"
             )
         # Decoding gives the same pixels in any number of threads.
-        placement = settings.config.placement
-        self._loading = Loading(num_threads=num_readers(placement), is_pinned=resolve_device(placement).type == "cuda")
+        self._num_threads = num_readers(settings.config.placement)
         by_split = self._items()
         held = by_split["validation"][:MAX_VALIDATION_IMAGES]
         source = open_source(settings.data.train)
@@ -104,12 +103,12 @@ class RunImages:
         )
 
     def _to_score(self, real: RealImages) -> ValidationImages:
-        return ValidationImages(images=real.image, labels=real.labels, num_threads=self._loading.num_threads)
+        return ValidationImages(images=real.image, labels=real.labels, num_threads=self._num_threads)
 
     def _validation(self, edits: Sequence[tuple[Sample, Image]]) -> ValidationImages:
         images = DecodedImages(lambda index: edits[index][1](), self._preprocessing)
         labels = np.array([sample.label for sample, _ in edits], np.int64)
-        return ValidationImages(images=images, labels=labels, num_threads=self._loading.num_threads)
+        return ValidationImages(images=images, labels=labels, num_threads=self._num_threads)
 
     def of_arm(self, arm: Arm, mark_base: Mark) -> TrainingImages:
         """Return the training images of an arm; `mark_base` says which images the base classifier gets right."""
@@ -120,13 +119,18 @@ class RunImages:
             marks = mark_base(self._to_score(real))
             upweight = self._settings.config.upweight
             real = real.repeated(np.array([upweight if mark == "0" else 1 for mark in marks]))
-        augmented = arm.augmentation == "randaugment"
-        return TrainingImages(real, edits, self._preprocessing, seed, augmented=augmented, loading=self._loading)
+        return TrainingImages(
+            real,
+            edits,
+            self._preprocessing,
+            seed,
+            augmented=arm.augmentation == "randaugment",
+            num_threads=self._num_threads,
+            is_pinned=resolve_device(self._settings.config.placement).type == "cuda",
+        )
 
     def _counterfactuals(self, arm: Arm, seed: int) -> Counterfactuals:
-        draws = self.draws
-        if arm.edits == "uniform":
-            draws = {cell: min(1, times) for cell, times in draws.items()}
+        draws = {cell: min(1, n) for cell, n in self.draws.items()} if arm.edits == "uniform" else self.draws
         share = self._settings.config.edit_share
         return Counterfactuals(self._rundir, self.contents, draws, self.splits, self._place, seed, share)
 

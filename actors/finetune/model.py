@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.classifier.classes import match_classes
+from actors.classifier.network import linear_layers
 from actors.images.preprocessing import Preprocessing
 from actors.models.loading import load_image_processor, load_weights, resolve_model
 from actors.models.untyped import Model
@@ -51,10 +52,10 @@ class BaseClassifier:
         with tempfile.TemporaryDirectory() as place:
             model.save_pretrained(place)  # type: ignore[operator]
             self.preprocessing.processor.save_pretrained(place)
-            names = sorted(path.name for path in Path(place).iterdir())
+            names = [path.name for path in Path(place).iterdir()]
             if storage.exists(f"{folder}/{CONFIG}"):
                 storage.delete(f"{folder}/{CONFIG}")
-            for name in sorted(names, key=lambda name: name == CONFIG):
+            for name in sorted(names, key=lambda name: (name == CONFIG, name)):
                 storage.write(f"{folder}/{name}", Path(place, name).read_bytes())
 
 
@@ -70,13 +71,12 @@ def prepare_batch_norm(model: nn.Module, precision: str) -> None:
 
 def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
     """Return the last linear layer with a row for each class; raise ModelError where there is none."""
-    heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear) and layer.out_features == num_classes]
-    if not heads:
-        raise ModelError(
-            f"reinforce.trained is {trained}, but a {type(model).__name__} has no linear layer of {num_classes} rows: "
-            "set it to all"
-        )
-    return heads[-1]
+    if heads := linear_layers(model, num_classes):
+        return heads[-1]
+    raise ModelError(
+        f"reinforce.trained is {trained}, but a {type(model).__name__} has no linear layer of {num_classes} rows: "
+        "set it to all"
+    )
 
 
 def adapted(base: BaseClassifier, settings: LoraSettings) -> nn.Module:
@@ -114,8 +114,6 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 def synchronise_buffers(model: nn.Module) -> None:
     """Set floating buffers (batch norm's statistics) to their mean over the workers: one model is scored and saved."""
-    if torch.distributed.get_world_size() == 1:
-        return
     for buffer in model.buffers():
         if buffer.is_floating_point():
             torch.distributed.all_reduce(buffer)
@@ -185,17 +183,13 @@ def _fit_head(model: Model, classes: Sequence[str], name: str) -> None:
     """Cut and reorder the rows of the classification head to the run's classes."""
     rows = match_classes({int(index): label for index, label in model.config.id2label.items()}, classes, name)
     if rows != list(range(model.config.num_labels)):
-        heads = [
-            (path, layer)
-            for path, layer in model.named_modules()
-            if isinstance(layer, nn.Linear) and layer.out_features == model.config.num_labels
-        ]
+        heads = linear_layers(model, model.config.num_labels)
         if not heads:
             raise ModelError(
                 f"model {name!r} has no linear head of {model.config.num_labels} rows that could be cut to the run's "
                 f"{len(classes)} classes: give the run all classes of the model, in its order"
             )
-        for _, layer in heads:
+        for layer in heads:
             layer.weight = nn.Parameter(layer.weight.detach()[rows].clone())
             if layer.bias is not None:
                 layer.bias = nn.Parameter(layer.bias.detach()[rows].clone())

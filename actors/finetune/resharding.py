@@ -24,11 +24,6 @@ from actors.models.untyped import Model
 NAME = "universal"
 
 
-def num_writers(state: Path) -> int | None:
-    """Return how many workers wrote a checkpoint, None where its state is not cut (ZeRO 0)."""
-    return len(list(state.glob("*_optim_states.pt"))) or None
-
-
 def load_resized(engine: Model, state: Path) -> None:
     """Load a checkpoint of another number of workers; all workers must call it."""
     box: list[Any] = [uuid.uuid4().hex]

@@ -24,18 +24,17 @@ from actors.finetune.model import (
     prepare_batch_norm,
     synchronise_buffers,
 )
-from actors.finetune.resharding import load_resized, num_writers
+from actors.finetune.resharding import load_resized
 from actors.finetune.safe_load import read_as_data
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.stream import Place
-from actors.models.device import upload
+from actors.models.device import DTYPES, upload
 from engine.runfile.arms import Arm
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
 from engine.training.recipe import learning_rate, precision_name
 
 TAG = "state"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Trainer:
@@ -121,9 +120,10 @@ class Trainer:
 
         Raises RunDirectoryError where it holds code.
         """
-        writers = num_writers(Path(folder, TAG))
+        # None where the state is not cut (ZeRO 0).
+        num_writers = len(list(Path(folder, TAG).glob("*_optim_states.pt"))) or None
         with read_as_data():
-            if writers in (None, torch.distributed.get_world_size()):
+            if num_writers in (None, torch.distributed.get_world_size()):
                 self._engine.load_checkpoint(folder, tag=TAG)
             else:
                 load_resized(self._engine, Path(folder, TAG))

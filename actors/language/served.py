@@ -35,10 +35,9 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Hold a text, and the numbers of tokens that the server counted in prompt and text."""
+    """Hold a text, and the number of tokens that the server counted in prompt and text together."""
 
     text: str
-    num_prompt_tokens: int
     num_tokens: int
 
 
@@ -143,7 +142,7 @@ class ServedTexts:
             if isinstance(answer, BadReply):
                 yield ask, answer
             else:
-                tokens = answer.num_prompt_tokens + answer.num_tokens
+                tokens = answer.num_tokens
                 self.calls += Counter(texts=1, prompts=1, tokens=tokens, useful_tokens=tokens)
                 yield ask, answer.text
 
@@ -164,8 +163,7 @@ def _answer(body: Any) -> Answer:  # noqa: ANN401 JSON from outside
     return Answer(
         # None where a model has thought until its tokens were used up.
         text=str(body["choices"][0]["message"]["content"] or ""),
-        num_prompt_tokens=int(usage.get("prompt_tokens", 0)),
-        num_tokens=int(usage.get("completion_tokens", 0)),
+        num_tokens=int(usage.get("prompt_tokens", 0)) + int(usage.get("completion_tokens", 0)),
     )
 
 

@@ -1,7 +1,8 @@
 """The attention kernel of a model: set by the call that its class understands, and checked to have taken effect."""
 
+from collections.abc import Callable
 from importlib.util import find_spec
-from typing import assert_never
+from typing import Literal, assert_never
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -9,6 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from actors.models.untyped import Model
 from engine.errors import ModelError
 from engine.runfile.fields import AttentionKernel
+
+Kernel = Literal["sdpa", "flash", "xformers"]
 
 
 def set_attention(model: Model, kernel: AttentionKernel, device: torch.device) -> str:
@@ -21,14 +24,25 @@ def set_attention(model: Model, kernel: AttentionKernel, device: torch.device) -
 
     if kernel == "xformers":
         _require_xformers(device)
+    install: Callable[[Model, Kernel, torch.device], str]
+    names: Callable[[Model], str]
     if isinstance(model, PreTrainedModel):
-        return _set_transformers(model, kernel)
-    # Not before: an actor of a captioner or a perturber alone has no use for diffusers, which takes a second to import.
-    from diffusers import UNet2DConditionModel
+        install, names = _set_implementation, _implementation_names
+    else:
+        # Not before: an actor of a captioner or a perturber alone has no use for diffusers, a second to import.
+        from diffusers import UNet2DConditionModel
 
-    if isinstance(model, UNet2DConditionModel):
-        return _set_unet(model, kernel, device)
-    return _set_diffusion_transformer(model, kernel, device)
+        is_unet = isinstance(model, UNet2DConditionModel)
+        install, names = (_set_processors, _processor_names) if is_unet else (_set_backend, _backend_names)
+    if kernel == "default":
+        return names(model)
+    try:
+        wanted = install(model, kernel, device)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise ModelError(f"attention {kernel} cannot be had for {type(model).__name__}: {error}") from error
+    if (seen := names(model)) != wanted:
+        raise ModelError(f"attention {kernel} did not take effect: {type(model).__name__} has {seen}: use default")
+    return wanted
 
 
 def _require_xformers(device: torch.device) -> None:
@@ -41,29 +55,22 @@ def _require_xformers(device: torch.device) -> None:
         raise ModelError("attention xformers needs the package xformers: pip install 'counterforge[gpu]', or use sdpa")
 
 
-def _set_unet(unet: Model, kernel: AttentionKernel, device: torch.device) -> str:
+def _set_processors(unet: Model, kernel: Kernel, device: torch.device) -> str:
     from diffusers.models.attention_processor import AttnProcessor2_0, XFormersAttnProcessor
 
-    wanted: type
     match kernel:
-        case "default":
-            return _processor_names(unet)
         case "sdpa":
-            wanted = AttnProcessor2_0
-            unet.set_attn_processor(AttnProcessor2_0())
+            processor = AttnProcessor2_0()
         case "flash":
             _probe_flash(unet, device)
-            wanted = _flash_processor()
-            unet.set_attn_processor(wanted())
+            processor = _flash_processor()()
         case "xformers":
-            wanted = XFormersAttnProcessor
             unet.enable_xformers_memory_efficient_attention()
+            return str(XFormersAttnProcessor.__name__)
         case _:
             assert_never(kernel)
-    others = {type(item).__name__ for item in unet.attn_processors.values() if type(item) is not wanted}
-    if others:
-        raise ModelError(f"attention {kernel} did not take effect: the UNet still has {sorted(others)}: use default")
-    return _processor_names(unet)
+    unet.set_attn_processor(processor)
+    return type(processor).__name__
 
 
 def _processor_names(unet: Model) -> str:
@@ -101,10 +108,8 @@ def _probe_flash(model: Model, device: torch.device) -> None:
             ) from error
 
 
-def _set_diffusion_transformer(model: Model, kernel: AttentionKernel, device: torch.device) -> str:
+def _set_backend(model: Model, kernel: Kernel, device: torch.device) -> str:
     match kernel:
-        case "default":
-            return _backend_names(model)
         case "sdpa":
             backend = "native"
         case "flash":
@@ -115,12 +120,7 @@ def _set_diffusion_transformer(model: Model, kernel: AttentionKernel, device: to
             backend = "xformers"
         case _:
             assert_never(kernel)
-    try:
-        model.set_attention_backend(backend)
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"attention {kernel} cannot be had for {type(model).__name__}: {error}") from error
-    if (seen := _backend_names(model)) != backend:
-        raise ModelError(f"attention {kernel} did not take effect: {type(model).__name__} has {seen}: use default")
+    model.set_attention_backend(backend)
     return backend
 
 
@@ -130,10 +130,8 @@ def _backend_names(model: Model) -> str:
     return "+".join(sorted(getattr(item, "value", None) or "native" for item in backends)) or "native"
 
 
-def _set_transformers(model: Model, kernel: AttentionKernel) -> str:
+def _set_implementation(model: Model, kernel: Kernel, _: torch.device) -> str:
     match kernel:
-        case "default":
-            return _implementation_names(model)
         case "sdpa":
             implementation = "sdpa"
         case "flash":
@@ -144,12 +142,7 @@ def _set_transformers(model: Model, kernel: AttentionKernel) -> str:
             raise ModelError(f"attention xformers is not for {type(model).__name__}: use sdpa or flash")
         case _:
             assert_never(kernel)
-    try:
-        model.set_attn_implementation(implementation)
-    except (ImportError, ValueError) as error:
-        raise ModelError(f"attention {kernel} cannot be had for {type(model).__name__}: {error}") from error
-    if (seen := _implementation_names(model)) != implementation:
-        raise ModelError(f"attention {kernel} did not take effect: {type(model).__name__} has {seen}: use default")
+    model.set_attn_implementation(implementation)
     return implementation
 
 

@@ -11,6 +11,7 @@ from engine.runfile.fields import ModelConfig, Placement
 # Of mallopt(3): what to set, and the largest threshold that every glibc takes on 64 bits.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MMAP_THRESHOLD_MAX = 32 << 20
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolve_device(placement: Placement) -> torch.device:
@@ -43,17 +44,13 @@ def fix_threads(num_threads: int) -> None:
 
 
 def set_up_process(num_threads: int) -> None:
-    """Set the process of an actor or a training to what it keeps to its end: its threads, and the memory it frees."""
-    fix_threads(num_threads)
-    keep_freed_memory()
-
-
-def keep_freed_memory() -> None:
-    """Have this process keep the memory that it frees, for what it asks for next; elsewhere than on glibc do nothing.
+    """Set the process of an actor or a training to what it keeps to its end: its threads, and the memory it frees.
 
     On a CPU each call of a network makes the same tensors again. Glibc gives the large ones back to Linux, which then
-    clears every page anew: 6,000 pages a call of the demo's UNet, an eighth of the time of a training step.
+    clears every page anew: 6,000 pages a call of the demo's UNet, an eighth of the time of a training step. Here it
+    keeps them; elsewhere than on glibc nothing changes.
     """
+    fix_threads(num_threads)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_MAX)
@@ -77,7 +74,7 @@ def weights_dtype(model: ModelConfig, device: torch.device) -> torch.dtype:
                 f"model {model.name!r}: float16 is not for a CPU: use bfloat16 or float32, or give it a GPU"
             )
         return torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[model.dtype]
+    return DTYPES[model.dtype]
 
 
 def precision(model: ModelConfig, device: torch.device) -> AbstractContextManager[object]:

@@ -131,13 +131,6 @@ def _refuse_kernels(path: Path, name: str) -> None:
 
 def _fetch(name: str, revision: str | None, offline: bool) -> str:
     from huggingface_hub import HfApi, errors, snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
 
     at = f" at revision {revision}" if revision else ""
     try:
@@ -146,18 +139,18 @@ def _fetch(name: str, revision: str | None, offline: bool) -> str:
         listing = HfApi().list_repo_files(name, revision=revision)
         patterns = _wanted_patterns(listing)
         return str(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=UNREAD_PATTERNS))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise ModelError(
             f"model {name!r}{at} is not in this machine's hub cache, and the run is offline: fetch it once with "
             f"`hf download {name}{' --revision ' + revision if revision else ''}`, or name a local folder"
         ) from error
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise ModelError(
             f"model {name!r} is gated: accept its licence on the hub and log in with `hf auth login`"
         ) from error
-    except RevisionNotFoundError as error:
+    except errors.RevisionNotFoundError as error:
         raise ModelError(f"model {name!r} has no revision {revision!r}: name a commit, tag or branch of it") from error
-    except RepositoryNotFoundError as error:
+    except errors.RepositoryNotFoundError as error:
         raise ModelError(f"model {name!r} is not on the hub, or is private: check the name, or log in") from error
     # The error of whatever client the package uses: a refused connection is no OSError.
     except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]

@@ -1,11 +1,13 @@
 """Language models that one can talk to: loaded here, or served elsewhere."""
 
+from contextlib import suppress
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from actors.language.generation import Ask, Writer
-from actors.language.served import ChatServer, ServedTexts
+from actors.language.served import ChatServer, ServedTexts, chat
 from actors.language.slots import make_writer
 from actors.models.attention import set_attention
 from actors.models.loading import load_tokenizer, load_weights, resolve_model
@@ -78,17 +80,11 @@ def render_chat(tokenizer: Tokenizer, model_name: str, system: str, user: str) -
     """Return the prompt text; a template that knows no system message gets it at the head of the user's."""
     from jinja2 import TemplateError
 
-    def render(messages: list[dict[str, str]]) -> str:
-        # Templates of models that can think aloud read enable_thinking; the others ignore it.
-        return str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, enable_thinking=False)
-        )
-
+    # Templates of models that can think aloud read enable_thinking; the others ignore it.
+    render = partial(tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    with suppress(TemplateError):
+        return str(render(chat(system, user)))
     try:
-        return render([{"role": "system", "content": system}, {"role": "user", "content": user}])
-    except TemplateError:
-        pass
-    try:
-        return render([{"role": "user", "content": f"{system}\n\n{user}"}])
+        return str(render(chat("", f"{system}\n\n{user}")))
     except TemplateError as error:
         raise ModelError(f"the chat template of model {model_name!r} takes no single user message: {error}") from error

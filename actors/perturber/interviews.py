@@ -142,10 +142,12 @@ class Interview:
             return False
         for item in self.asked:
             match self._heard[item.keys]:
-                case BadReply() as reply:
-                    self._answers.add(item, reply, "none")
+                case BadReply() as refusal:
+                    self._answers.add(item, refusal, "none")
                 case text:
-                    self._answers.add(item, _read(item, text), text)
+                    source = item.source
+                    reply = parse_reply(text, caption=source.caption, class_name=source.class_name, kind=item.kind)
+                    self._answers.add(item, reply, text)
         self.attempt += 1
         self._heard = {}
         self.asked = self._answers.open_requests() if self.attempt < self._num_attempts else []
@@ -154,11 +156,6 @@ class Interview:
     def settled(self) -> Mapping[tuple[str, ...], Reply | BadReply]:
         """Return the answers by keys, once no more are to come."""
         return self._answers.settled()
-
-
-def _read(request: Request, text: str) -> Reply | BadReply:
-    source = request.source
-    return parse_reply(text, caption=source.caption, class_name=source.class_name, kind=request.kind)
 
 
 def _mark(request: Request, value: str) -> tuple[str, EditKind, str]:

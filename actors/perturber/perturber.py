@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import torch
 
@@ -99,18 +99,10 @@ class Perturber:
             answer = _unasked(source)
         for key, severity in zip(request.keys, request.severities, strict=True):
             if isinstance(answer, BadReply):
-                yield Rejection(
-                    key=key, source_key=source.key, stage=self.name, reason=answer.reason, detail=answer.detail
-                )
+                numbered = replace(source, key=key)
+                yield Rejection.of(numbered, stage=self.name, reason=answer.reason, detail=answer.detail)
                 continue
-            edit = Edit(
-                kind=request.kind,
-                before=answer.before,
-                after=answer.after,
-                instruction=answer.instruction,
-                caption=answer.caption,
-                severity=severity,
-            )
+            edit = Edit(kind=request.kind, severity=severity, **asdict(answer))
             provenance = {**source.provenance, self.name: self._provenance(request)}
             yield replace(source, key=key, role="counterfactual", image=b"", edit=edit, provenance=provenance)
 

@@ -12,19 +12,16 @@ from actors.models.device import num_readers
 from actors.verifier.signals.clip import Clip
 from actors.verifier.signals.clip_similarity import ClipSimilarity
 from actors.verifier.signals.contrast import Contrast
-from actors.verifier.signals.signal import Scores, Signal
+from actors.verifier.signals.signal import Scores, Seen, Signal, edit_scores, see_images
+from engine.runfile.fields import ModelConfig
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json, Rejection, Sample
 from engine.verdicts.rule import verdict_of
 
-# What each signal sees of one image, in the order of the signals.
-Seen = tuple[Any, ...]
 
-
-def make_signals(config: VerifierConfig, device: torch.device, *, offline: bool) -> tuple[Signal, ...]:
-    """Return the signals of a verifier, their models loaded."""
-    clip = Clip(config.model, device, batch_size=config.batch_size, offline=offline)
-    return ClipSimilarity(clip), Contrast()
+def make_signals(model: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> tuple[Signal, ...]:
+    """Return the signals of a verifier whose CLIP is `model`, loaded."""
+    return ClipSimilarity(Clip(model, device, batch_size=batch_size, offline=offline)), Contrast()
 
 
 class Verifier:
@@ -35,7 +32,7 @@ class Verifier:
 
     def __init__(self, config: VerifierConfig, device: torch.device, *, name: str, offline: bool) -> None:
         self.config, self.name = config, name
-        self.signals = make_signals(config, device, offline=offline)
+        self.signals = make_signals(config.model, device, batch_size=config.batch_size, offline=offline)
         self._record: dict[str, Json] = {}
         for signal in self.signals:
             self._record.update(signal.provenance)
@@ -49,7 +46,11 @@ class Verifier:
         for sample in batch:
             own, source = seen.get(sample.key), seen.get(sample.source_key)
             if sample.role == "source":
-                yield self._scored(sample, self._source_scores(sample, own) if own is not None else {})
+                scores: Scores = {}
+                if own is not None:
+                    for signal, part in zip(self.signals, own, strict=True):
+                        scores |= signal.source_scores(sample, part)
+                yield self._scored(sample, scores)
             elif own is None:
                 detail = broken.get(sample.key, "no stage has made an image for this edit")
                 yield Rejection.of(
@@ -63,7 +64,7 @@ class Verifier:
                     detail="its source did not come along, or is unreadable",
                 )
             else:
-                scores = self._edit_scores(sample, own, source)
+                scores = edit_scores(self.signals, sample, own, source)
                 text_changes = sample.edit.caption != sample.caption
                 verdict = verdict_of(scores, self.config, text_changes=text_changes)
                 yield replace(self._scored(sample, scores), verdict=verdict)
@@ -75,10 +76,7 @@ class Verifier:
         for batch in prepared_batches(samples, self.config.batch_size, self._prepared, self._num_readers):
             broken.update((key, prepared) for key, prepared in batch if isinstance(prepared, str))
             good = {key: prepared for key, prepared in batch if not isinstance(prepared, str)}
-            by_signal = [
-                signal.see([prepared[place] for prepared in good.values()]) for place, signal in enumerate(self.signals)
-            ]
-            found.update(zip(good, zip(*by_signal, strict=True), strict=True))
+            found.update(zip(good, see_images(self.signals, list(good.values())), strict=True))
         return found, broken
 
     def _prepared(self, sample: Sample) -> tuple[str, tuple[Any, ...] | str]:
@@ -88,18 +86,6 @@ class Verifier:
         except UnreadableImageError as error:
             return sample.key, str(error)
         return sample.key, tuple(signal.prepare(image) for signal in self.signals)
-
-    def _source_scores(self, source: Sample, seen: Seen) -> Scores:
-        scores: Scores = {}
-        for signal, own in zip(self.signals, seen, strict=True):
-            scores.update(signal.source_scores(source, own))
-        return scores
-
-    def _edit_scores(self, edit: Sample, seen: Seen, source_seen: Seen) -> Scores:
-        scores: Scores = {}
-        for signal, own, source in zip(self.signals, seen, source_seen, strict=True):
-            scores.update(signal.edit_scores(edit, own, source))
-        return scores
 
     def _scored(self, sample: Sample, scores: Scores) -> Sample:
         return replace(

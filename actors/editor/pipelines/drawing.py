@@ -60,27 +60,23 @@ class PipelineDrawing:
         return found
 
     def _run(self, jobs: Sequence[EditJob]) -> torch.Tensor:
+        """Return the edited images, (num_rows, 3, size, size), float32 on the CPU, in [0, 1] where finite."""
         masks = [job.mask for job in jobs if job.mask is not None]
         batch = EditBatch(
             images=to_tensor([job.frame for job in jobs]),
             texts=[self._strategy.text(job.edit) for job in jobs],
-            generators=[torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
             severity=jobs[0].edit.severity,
             masks=torch.stack(masks) if masks else None,
         )
-        self.calls.update(encoded=len(jobs), decoded=len(jobs))
-        with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
-            return self._call(batch)
-
-    def _call(self, batch: EditBatch) -> torch.Tensor:
-        """Return the edited images, (num_rows, 3, size, size), float32 on the CPU, in [0, 1] where finite."""
         arguments: dict[str, Any] = {
             "prompt": batch.prompts,
-            "generator": batch.generators,
+            "generator": [torch.Generator("cpu").manual_seed(job.seed) for job in jobs],
             "num_inference_steps": self._config.num_inference_steps,
             # Masks and images are tensors: through PIL a batch costs 9-12 ms an image at 512 px.
             "output_type": "pt",
             **self._strategy.settings(batch.severity),
-            **self._strategy.arguments(self._pipeline, batch),
         }
-        return torch.as_tensor(self._pipeline(**arguments).images).float().cpu()
+        self.calls.update(encoded=len(jobs), decoded=len(jobs))
+        with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
+            arguments |= self._strategy.arguments(self._pipeline, batch)
+            return torch.as_tensor(self._pipeline(**arguments).images).float().cpu()

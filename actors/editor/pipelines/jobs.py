@@ -7,7 +7,8 @@ from typing import Protocol
 
 import torch
 
-from actors.images.frame import Frame
+from actors.images.frame import Frame, to_tensor
+from actors.models.device import upload
 from engine.sample import Edit, Json, Sample
 
 
@@ -23,6 +24,13 @@ class EditJob:
     frame: Frame
     seed: int
     mask: torch.Tensor | None = None
+
+    def masked(self, square: torch.Tensor) -> torch.Tensor:
+        """Return a picture (3, size, size) of this edit with the source where the mask is 0."""
+        if self.mask is None:
+            return square
+        source = to_tensor([self.frame], square.device)[0]
+        return torch.where(upload(self.mask, square.device) > 0, square, source)
 
 
 class Drawing(Protocol):

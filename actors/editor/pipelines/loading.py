@@ -30,7 +30,8 @@ def load_pipeline(config: EditorConfig, files: ModelFiles, device: torch.device)
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
-            **_without_safety_checker(index),
+            # The safety checker turns pictures black, which reads as an edit.
+            **({"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}),
         )
     if config.scheduler is not None:
         pipeline.scheduler = _scheduler(pipeline, config.scheduler, files.name)
@@ -61,11 +62,6 @@ def _index(files: ModelFiles) -> dict[str, Any]:
             "its own, which is never run: name a model that is a pipeline of diffusers"
         )
     return index
-
-
-def _without_safety_checker(index: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments that leave the safety checker out: it turns pictures black, which reads as an edit."""
-    return {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}
 
 
 def denoiser(pipeline: Pipeline) -> Model:

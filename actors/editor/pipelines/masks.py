@@ -15,7 +15,6 @@ from engine.sample import Json
 THRESHOLD = 0.5  # of the probability that a pixel belongs to the object
 MARGIN_SHARE = 1 / 32  # of the edge: CLIPSeg works on patches and misses thin parts of the object
 
-
 Region = Literal["background", "object"]
 
 

@@ -27,8 +27,12 @@ class Autoencoder:
         if self._vae.dtype == torch.float16 and getattr(config, "force_upcast", False):
             self._vae.to(torch.float32)
         self._scale = float(config.scaling_factor)
-        self._mean = self._column(getattr(config, "latents_mean", None))
-        self._deviation = self._column(getattr(config, "latents_std", None))
+        self._mean, self._deviation = (
+            default
+            if (values := getattr(config, name, None)) is None
+            else torch.tensor(values, device=self._device)[:, None, None]
+            for name, default in (("latents_mean", 0.0), ("latents_std", 1.0))
+        )
         edge = size // int(pipeline.vae_scale_factor)
         shape = batch_size, int(config.latent_channels), edge, edge
         example = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self._device, self._vae.dtype)
@@ -43,13 +47,10 @@ class Autoencoder:
             pixels = upload(2 * torch.stack(batch) - 1, self._device).to(self._vae.dtype)
             output = self._vae.encode(pixels)
             # Tiny autoencoders give latents, the others a distribution of them.
-            if hasattr(output, "latents"):
-                found += [LatentDistribution(mean=mean.float(), deviation=None) for mean in output.latents[:count]]
-            else:
-                means, deviations = output.latent_dist.mean[:count].float(), output.latent_dist.std[:count].float()
-                found += [
-                    LatentDistribution(mean=one, deviation=two) for one, two in zip(means, deviations, strict=True)
-                ]
+            is_tiny = hasattr(output, "latents")
+            means = (output.latents if is_tiny else output.latent_dist.mean)[:count].float()
+            deviations = [None] * count if is_tiny else output.latent_dist.std[:count].float()
+            found += [LatentDistribution(mean=one, deviation=two) for one, two in zip(means, deviations, strict=True)]
             self.calls["encoded"] += count
         return found
 
@@ -62,18 +63,11 @@ class Autoencoder:
 
     def scaled(self, latents: torch.Tensor) -> torch.Tensor:
         """Return latents of the autoencoder as those of the UNet."""
-        if self._mean is not None and self._deviation is not None:
-            return (latents - self._mean) * self._scale / self._deviation
-        return latents * self._scale
+        return (latents - self._mean) * self._scale / self._deviation
 
     def unscaled(self, latents: torch.Tensor) -> torch.Tensor:
         """Return latents of the UNet as those of the autoencoder."""
-        if self._mean is not None and self._deviation is not None:
-            return latents * self._deviation / self._scale + self._mean
-        return latents / self._scale
+        return latents * self._deviation / self._scale + self._mean
 
     def _run_decoder(self, latents: torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(self._vae.decode(latents, return_dict=False)[0])
-
-    def _column(self, values: Sequence[float] | None) -> torch.Tensor | None:
-        return None if values is None else torch.tensor(values, device=self._device)[:, None, None]

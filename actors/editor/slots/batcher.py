@@ -3,12 +3,11 @@
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 
 from actors.editor.slots.steps import DenoiseJob, Slot, make_step, num_rows, unet_inputs
-from actors.editor.slots.unet import DeepFeatures, Prompt
+from actors.editor.slots.unet import DeepFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,21 +19,9 @@ class Result:
     num_steps: int
 
 
-class Denoise(Protocol):
-    """Run the UNet once; `deep`, one for each row, comes from a batcher that caches deep features."""
-
-    def __call__(
-        self,
-        latents: torch.Tensor,
-        times: torch.Tensor,
-        prompts: Sequence[Prompt],
-        deep: Sequence[DeepFeatures] = (),
-        /,
-    ) -> torch.Tensor:
-        """Return the outputs (num_rows, channels, height, width), float32, for latents with their conditions."""
-        ...
-
-
+# A UNet, or rows fitted into its calls: latents with their conditions, times, prompts and, from a batcher that caches
+# them, deep features of each row, to outputs (num_rows, channels, height, width), float32.
+Denoise = Callable[..., torch.Tensor]
 # From jobs and their states, (num_jobs, NUM_KEPT, channels, height, width), to which jobs go on.
 Judge = Callable[[Sequence[DenoiseJob], torch.Tensor], Sequence[bool]]
 

@@ -1,6 +1,7 @@
 """From an edit to its denoise job: start, trajectory and guidance terms."""
 
 from collections.abc import Iterator
+from functools import cache, partial
 
 import torch
 
@@ -8,7 +9,7 @@ from actors.editor.pipelines.jobs import EditJob
 from actors.editor.slots.autoencoder import Autoencoder
 from actors.editor.slots.steps import DenoiseJob, GuidanceTerm, MaskedBlend
 from actors.editor.slots.texts import PromptCache
-from actors.editor.slots.trajectory import Trajectory, invert_ddim, make_trajectory, steps_of_strength
+from actors.editor.slots.trajectory import invert_ddim, make_trajectory, steps_of_strength
 from actors.editor.strategies.latents import SourceLatents
 from actors.editor.strategies.strategy import SlotStrategy
 from actors.models.device import upload
@@ -27,7 +28,7 @@ class DenoiseJobs:
     ) -> None:
         self._scheduler, self._strategy, self._config = pipeline.scheduler, strategy, config
         self._prompts, self._vae = prompts, vae
-        self._trajectories: dict[tuple[int, bool], Trajectory] = {}
+        self._trajectory = cache(partial(make_trajectory, pipeline.scheduler, config.num_inference_steps))
         self.extra_channels = pipeline.unet.config.in_channels - pipeline.unet.config.out_channels
 
     def texts(self, edit_job: EditJob) -> Iterator[str | None]:
@@ -59,7 +60,7 @@ class DenoiseJobs:
         """Return the denoise job of an edit; it starts from `inverted` latents if there are some."""
         generator = torch.Generator().manual_seed(edit_job.seed)
         skipped, pure_noise = self.skipped(edit_job), self._strategy.starts_from_noise(edit_job.edit.severity)
-        trajectory = self._trajectory(skipped, pure_noise=pure_noise)
+        trajectory = self._trajectory(skipped=skipped, pure_noise=pure_noise)
         mask = None if self.extra_channels else source.mask
         clean = torch.zeros_like(source.picture.mean)
         if not pure_noise or mask is not None:
@@ -101,11 +102,3 @@ class DenoiseJobs:
             if term.weight
         )
         return guided, (GuidanceTerm(weight=1.0, prompt=prompt, condition=condition),)
-
-    def _trajectory(self, skipped: int, *, pure_noise: bool) -> Trajectory:
-        key = skipped, pure_noise
-        if key not in self._trajectories:
-            self._trajectories[key] = make_trajectory(
-                self._scheduler, self._config.num_inference_steps, skipped=skipped, pure_noise=pure_noise
-            )
-        return self._trajectories[key]

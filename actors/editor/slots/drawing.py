@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -48,14 +48,6 @@ def why_no_slots(pipeline: Pipeline) -> str | None:
     return why_not(pipeline.scheduler)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """The inversion of a source, and the edits that start from its result."""
-
-    inversion: DenoiseJob
-    jobs: Sequence[EditJob]
-
-
 class SlotDrawing:
     """Draw edits in the slot batcher, as the pipelines of diffusers would draw each alone.
 
@@ -80,7 +72,7 @@ class SlotDrawing:
         num_terms = len(strategy.guidance(severity=1.0))
         with torch.inference_mode(), precision(config.model, self._device):
             prompt = self._prompts.example()
-        self.tuned = tune(
+        self.denoise, tuned = tune(
             pipeline,
             UNet(pipeline, config.model, caches_features=config.deep_cache_interval > 1),
             config,
@@ -96,16 +88,16 @@ class SlotDrawing:
         self._denoise_jobs = DenoiseJobs(pipeline, strategy, config, self._prompts, self._vae)
         self.record: dict[str, Json] = {
             "batching": "slots",
-            **self.tuned.record,
+            **tuned,
             "decode_batch_size": self._vae.batch_size,
         }
-        denoise, num_rows = self.tuned.denoise, max(self.tuned.denoise.num_rows, num_terms)
+        num_rows = max(self.denoise.num_rows, num_terms)
         self._previews: Previews | None = None
         if preview_models is not None:
-            self._previews = Previews(preview_models, self._vae, denoise, num_rows=num_rows, calls=self.calls)
+            self._previews = Previews(preview_models, self._vae, self.denoise, num_rows=num_rows, calls=self.calls)
             self.record["previews"] = self._previews.record
         self._batcher = SlotBatcher(
-            denoise=denoise,
+            denoise=self.denoise,
             num_rows=num_rows,
             judge=self._previews,
             judge_batch=num_rows // num_terms if self._previews is not None else 1,
@@ -116,35 +108,44 @@ class SlotDrawing:
 
     def edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor | None]]:
         """Yield each job with its picture, and with the scores of its preview if it had one, in the order of ending."""
+        by_key = {job.sample.key: job for job in jobs}
+        ended: list[tuple[EditJob, torch.Tensor]] = []
         try:
-            yield from self._edits(jobs)
+            starts, queue = self._queue(jobs)
+            for result in self._batcher.run(queue):
+                if result.latents is None:
+                    yield self._scored(by_key[result.job.key]), None
+                elif result.job.key in starts:
+                    # Edits start while other sources are still being inverted, so that few rows are unused.
+                    queue.extend(self._longest_first(starts[result.job.key], result.latents))
+                else:
+                    ended.append((self._scored(by_key[result.job.key]), result.latents))
+                if len(ended) == self._vae.batch_size:
+                    yield from self._decoded(ended)
+                    ended = []
+            yield from self._decoded(ended)
         finally:
             self._prompts.clear()
             self._sources.clear()
 
-    def _edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor | None]]:
-        by_key = {job.sample.key: job for job in jobs}
+    def _queue(self, jobs: Sequence[EditJob]) -> tuple[dict[str, list[EditJob]], deque[DenoiseJob]]:
+        """Return the edits that start from each inversion, by its key, and what is drawn first: inversions or edits."""
         with torch.inference_mode(), precision(self._config.model, self._device):
             self._encode(jobs)
             self._prompts.add(text for job in jobs for text in self._denoise_jobs.texts(job))
         if self._previews is not None:
             self._previews.start(jobs)
-        starts = self._inversions(jobs)
-        queue = deque(start.inversion for start in starts.values()) if starts else self._longest_first(jobs)
-        ended: list[tuple[EditJob, torch.Tensor]] = []
-        for result in self._batcher.run(queue):
-            if result.latents is None:
-                yield self._scored(by_key[result.job.key]), None
-                continue
-            if result.job.key in starts:
-                # Edits start while other sources are still being inverted, so that few rows are unused.
-                queue.extend(self._longest_first(starts[result.job.key].jobs, result.latents))
-                continue
-            ended.append((self._scored(by_key[result.job.key]), result.latents))
-            if len(ended) == self._vae.batch_size:
-                yield from self._decoded(ended)
-                ended = []
-        yield from self._decoded(ended)
+        if not self._config.inversion:
+            return {}, self._longest_first(jobs)
+        # One inversion for all edits of a source and a number of steps.
+        alike: dict[tuple[str, int], list[EditJob]] = {}
+        for job in jobs:
+            alike.setdefault((job.sample.source_key, self._denoise_jobs.skipped(job)), []).append(job)
+        inversions = [
+            self._denoise_jobs.inversion(members[0], self._sources[source]) for (source, _), members in alike.items()
+        ]
+        self.calls["inversions"] += len(alike)
+        return dict(zip((each.key for each in inversions), alike.values(), strict=True)), deque(inversions)
 
     def _longest_first(self, jobs: Sequence[EditJob], inverted: torch.Tensor | None = None) -> deque[DenoiseJob]:
         """Return the denoise jobs of edits, the longest first."""
@@ -159,20 +160,6 @@ class SlotDrawing:
         seen = self._previews.scores.get(job.sample.key, {}) if self._previews is not None else {}
         scores = {**job.sample.scores, **{PREVIEW + name: value for name, value in seen.items()}}
         return replace(job, sample=replace(job.sample, scores=scores))
-
-    def _inversions(self, jobs: Sequence[EditJob]) -> dict[str, Start]:
-        """Return the inversions that edits start from, by key: one for all of a source and a number of steps."""
-        if not self._config.inversion:
-            return {}
-        alike: dict[tuple[str, int], list[EditJob]] = {}
-        for job in jobs:
-            alike.setdefault((job.sample.source_key, self._denoise_jobs.skipped(job)), []).append(job)
-        self.calls["inversions"] += len(alike)
-        starts = [
-            Start(inversion=self._denoise_jobs.inversion(members[0], self._sources[source]), jobs=members)
-            for (source, _), members in alike.items()
-        ]
-        return {start.inversion.key: start for start in starts}
 
     def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
         """Return each source through the autoencoder."""

@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,21 +16,18 @@ from actors.editor.slots.steps import DATA, DenoiseJob
 from actors.editor.slots.trajectory import Trajectory
 from actors.images.frame import Frame, to_tensor
 from actors.models.batching import padded_batches
-from actors.models.device import precision, upload, weights_dtype
+from actors.models.device import precision, weights_dtype
 from actors.models.loading import model_errors, resolve_model
 from actors.models.untyped import Model
-from actors.verifier.signals.clip import Clip
-from actors.verifier.signals.clip_similarity import Embedding, Texts, clip_scores
-from actors.verifier.signals.contrast import contrast
-from engine.runfile.editor import EarlyRejection, PreviewingEditorConfig
+from actors.verifier.signals.signal import Seen, edit_scores, see_images
+from actors.verifier.verifier import make_signals
+from engine.runfile.editor import PreviewingEditorConfig
 from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 from engine.verdicts.early_cut import margin, steps_before
 
 # Scores that are undefined for an edit whose text does not change.
 OF_TEXT_CHANGES = ("directional", "consistency")
-# The embedding of a picture, and its contrast.
-Seen = tuple[Embedding, float]
 
 
 class TinyDecoder:
@@ -57,25 +54,15 @@ class TinyDecoder:
             yield from (pixels[:count].float() + 1) / 2
 
 
-@dataclass(frozen=True, kw_only=True)
 class PreviewModels:
-    """The models of previews: a CLIP, and a tiny decoder if the settings name one."""
+    """The models of previews: the verifier's signals with a CLIP, and a tiny decoder if the settings name one."""
 
-    config: PreviewingEditorConfig
-    clip: Clip
-    decoder: TinyDecoder | None
-
-    @classmethod
-    def load(cls, config: PreviewingEditorConfig, device: torch.device, *, offline: bool) -> "PreviewModels":
-        """Load the models of an editor's settings. Raises ModelError."""
-        early, batch_size = early_rejection(config), config.decode_batch_size
-        return cls(
-            config=config,
-            clip=Clip(config.clip, device, batch_size=batch_size, offline=offline),
-            decoder=TinyDecoder(early.decoder, device, batch_size=batch_size, offline=offline)
-            if early.decoder
-            else None,
-        )
+    def __init__(self, config: PreviewingEditorConfig, device: torch.device, *, offline: bool) -> None:
+        assert config.early_rejection is not None  # a run that writes such settings has it
+        self.config, self.early = config, config.early_rejection
+        batch_size, decoder = config.decode_batch_size, self.early.decoder
+        self.signals = make_signals(config.clip, device, batch_size=batch_size, offline=offline)
+        self.decoder = TinyDecoder(decoder, device, batch_size=batch_size, offline=offline) if decoder else None
 
 
 class Previews:
@@ -88,15 +75,13 @@ class Previews:
     def __init__(
         self, models: PreviewModels, vae: Autoencoder, denoise: Denoise, *, num_rows: int, calls: Counter[str]
     ) -> None:
-        self._config, self._models, self._vae = models.config, models, vae
-        self._early = early_rejection(self._config)
+        self._config, self._early, self._models, self._vae = models.config, models.early, models, vae
         self._batcher = SlotBatcher(denoise=denoise, num_rows=num_rows, calls=calls)
         self._jobs: dict[str, EditJob] = {}
         self._sources: dict[str, Seen] = {}
-        self._texts = Texts(models.clip, [])
         self.scores: dict[str, dict[str, float]] = {}
         self.record: dict[str, Json] = {
-            "clip": models.clip.provenance,
+            "clip": models.signals[0].provenance["model"],
             "decoder": models.decoder.provenance if models.decoder else None,
             "after": self._early.after,
             "ahead": self._early.ahead,
@@ -107,11 +92,10 @@ class Previews:
         """Embed the sources and the texts of jobs, in place of the former ones."""
         self._jobs = {job.sample.key: job for job in jobs if job.sample.role == "counterfactual"}
         frames = {job.sample.source_key: job.frame for job in self._jobs.values()}
-        looks = self._looks(
-            [_picture(torch.from_numpy(frame.pixels).permute(2, 0, 1) / 255, frame) for frame in frames.values()]
-        )
-        self._sources = dict(zip(frames, looks, strict=True))
-        self._texts = Texts(self._models.clip, [job.sample for job in self._jobs.values()])
+        pictures = [_picture(to_tensor([frame])[0], frame) for frame in frames.values()]
+        self._sources = dict(zip(frames, self._see(pictures), strict=True))
+        for signal in self._models.signals:
+            signal.begin([job.sample for job in self._jobs.values()])
         self.scores = {}
 
     def after(self, denoise_job: DenoiseJob) -> int | None:
@@ -128,14 +112,15 @@ class Previews:
         jobs = [self._jobs[each.key] for each in denoise_jobs]
         # Latents that are not finite go on: the editor rejects the picture at the end.
         whole = {job.sample.key: (job, one) for job, one in zip(jobs, decoded, strict=True) if one.isfinite().all()}
-        looks = self._looks([_picture(_masked(picture, job), job.frame) for job, picture in whole.values()])
-        for (job, _), look in zip(whole.values(), looks, strict=True):
-            self.scores[job.sample.key] = self._score(job, look)
-        return [self._goes_on(each.key) for each in denoise_jobs]
-
-    def _goes_on(self, key: str) -> bool:
-        least, scores = self._config.least, self.scores.get(key)
-        return least is None or scores is None or margin(scores, self._config.checks) >= least
+        seen = self._see([_picture(job.masked(picture), job.frame) for job, picture in whole.values()])
+        for (job, _), own in zip(whole.values(), seen, strict=True):
+            found = edit_scores(self._models.signals, job.sample, own, self._sources[job.sample.source_key])
+            unasked = () if job.edit.caption != job.sample.caption else OF_TEXT_CHANGES
+            self.scores[job.sample.key] = {name: value for name, value in found.items() if name not in unasked}
+        least, scores, checks = self._config.least, self.scores, self._config.checks
+        if least is None:
+            return [True] * len(denoise_jobs)
+        return [each.key not in scores or margin(scores[each.key], checks) >= least for each in denoise_jobs]
 
     def _leap(self, denoise_jobs: Sequence[DenoiseJob], states: torch.Tensor) -> list[torch.Tensor]:
         """Return the predicted clean latents of edits."""
@@ -151,22 +136,9 @@ class Previews:
             return self._models.decoder.decode(latents)
         return self._vae.decode([self._vae.unscaled(each) for each in latents])
 
-    def _looks(self, pictures: Sequence[Image.Image]) -> list[Seen]:
-        embeddings = self._models.clip.images(self._models.clip.pixels(list(pictures)))
-        return list(zip(embeddings, map(contrast, pictures), strict=True))
-
-    def _score(self, job: EditJob, look: Seen) -> dict[str, float]:
-        caption, edit = job.sample.caption, job.edit
-        source, _ = self._sources[job.sample.source_key]
-        scores = clip_scores(caption, edit, look[0], source, self._texts) | {"contrast": look[1]}
-        unasked = () if edit.caption != caption else OF_TEXT_CHANGES
-        return {name: value for name, value in scores.items() if name not in unasked}
-
-
-def early_rejection(config: PreviewingEditorConfig) -> EarlyRejection:
-    """Return the settings of previews, which a PreviewingEditorConfig always has."""
-    assert config.early_rejection is not None
-    return config.early_rejection
+    def _see(self, pictures: Sequence[Image.Image]) -> Iterator[Seen]:
+        signals = self._models.signals
+        return see_images(signals, [tuple(signal.prepare(picture) for signal in signals) for picture in pictures])
 
 
 def leap_of(job: DenoiseJob, state: torch.Tensor, num_steps: int) -> DenoiseJob:
@@ -221,13 +193,6 @@ def _leaps(own: Trajectory, after: int, places: Sequence[int]) -> Trajectory:
         levels=np.array([*own.levels[places], (1.0, 0.0)]),
         start=(levels[1].alpha, levels[1].sigma),
     )
-
-
-def _masked(square: torch.Tensor, job: EditJob) -> torch.Tensor:
-    """Return a preview with the unmasked part of its source, which inpainting keeps."""
-    if job.mask is None:
-        return square
-    return torch.where(upload(job.mask, square.device) > 0, square, to_tensor([job.frame], square.device)[0])
 
 
 def _picture(square: torch.Tensor, frame: Frame) -> Image.Image:

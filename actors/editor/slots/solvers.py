@@ -38,16 +38,9 @@ class Level:
             return float(np.log(self.alpha) - np.log(self.sigma))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """The coefficients of one step, each (6,) in the order of NAMES.
-
-    `latents` are the next ones, `data` the clean latents that this step predicts, `last` what the next step corrects.
-    """
-
-    latents: Vector
-    data: Vector
-    last: Vector
+# The coefficients of one step, each in the order of NAMES: of the next latents, of the clean latents that this step
+# predicts, and of what the next step corrects.
+Step = tuple[Vector, Vector, Vector]
 
 
 def predicted_data(prediction: Prediction, level: Level) -> Vector:
@@ -81,11 +74,7 @@ def predicted_noise(prediction: Prediction, level: Level) -> Vector:
 def ddim(prediction: Prediction, now: Level, after: Level) -> Step:
     """Return a step of DDIM with eta 0 (Song et al. 2021, eq. 12). Towards more noise it is DDIM inversion."""
     data = predicted_data(prediction, now)
-    return Step(
-        latents=after.alpha * data + after.sigma * predicted_noise(prediction, now),
-        data=data,
-        last=LATENTS,
-    )
+    return after.alpha * data + after.sigma * predicted_noise(prediction, now), data, LATENTS
 
 
 # The weights of an output and of those before it (Adams and Bashforth), of the first steps and of all later ones.
@@ -109,18 +98,15 @@ def plms(prediction: Prediction, place: int, now: Level, after: Level) -> Step:
     )
     latents = LAST if place == 1 else LATENTS
     noise = output if prediction == "epsilon" else now.alpha * output + now.sigma * latents
-    return Step(
-        latents=after.alpha / now.alpha * (latents - now.sigma * noise) + after.sigma * noise,
-        data=DATA_1 if place == 1 else OUTPUT,
-        last=LATENTS if place == 0 else DATA_2,
-    )
+    latents = after.alpha / now.alpha * (latents - now.sigma * noise) + after.sigma * noise
+    return latents, DATA_1 if place == 1 else OUTPUT, LATENTS if place == 0 else DATA_2
 
 
 def euler(prediction: Prediction, now: Level, after: Level) -> Step:
     """Return an Euler step of the probability flow (Karras et al. 2022, algorithm 1)."""
     data = predicted_data(prediction, now)
     slope = (LATENTS - data) / now.sigma
-    return Step(latents=LATENTS + (after.sigma - now.sigma) * slope, data=data, last=LATENTS)
+    return LATENTS + (after.sigma - now.sigma) * slope, data, LATENTS
 
 
 def euler_ancestral(prediction: Prediction, now: Level, after: Level) -> Step:
@@ -129,7 +115,7 @@ def euler_ancestral(prediction: Prediction, now: Level, after: Level) -> Step:
     up = after.sigma * np.sqrt(max(now.sigma**2 - after.sigma**2, 0.0)) / now.sigma
     down = np.sqrt(max(after.sigma**2 - up**2, 0.0))
     slope = (LATENTS - data) / now.sigma
-    return Step(latents=LATENTS + (down - now.sigma) * slope + up * NOISE, data=data, last=LATENTS)
+    return LATENTS + (down - now.sigma) * slope + up * NOISE, data, LATENTS
 
 
 def dpm_solver_pp(
@@ -142,21 +128,18 @@ def dpm_solver_pp(
     data = predicted_data(prediction, now)
     with np.errstate(over="ignore", invalid="ignore"):
         step = after.half_log_snr - now.half_log_snr
+        scaled = 2 * step if sde else step
         keep = after.sigma / now.sigma * (np.exp(-step) if sde else 1.0)
-        gain = -after.alpha * np.expm1(-2 * step if sde else -step)
+        gain = -after.alpha * np.expm1(-scaled)
         latents = keep * LATENTS + gain * data
         if sde:
             latents = latents + after.sigma * np.sqrt(-np.expm1(-2 * step)) * NOISE
         if before is not None:
             ratio = (now.half_log_snr - before.half_log_snr) / step
             slope = (data - DATA_1) / ratio
-            latents = latents + (_heun_weight(after, step, sde=sde) if heun else gain / 2) * slope
-    return Step(latents=latents, data=data, last=LATENTS)
-
-
-def _heun_weight(after: Level, step: float, *, sde: bool) -> float:
-    scaled = 2 * step if sde else step
-    return float(after.alpha * (np.expm1(-scaled) / scaled + 1.0))
+            weight = after.alpha * (np.expm1(-scaled) / scaled + 1.0) if heun else gain / 2
+            latents = latents + weight * slope
+    return latents, data, LATENTS
 
 
 def unipc(
@@ -172,8 +155,8 @@ def unipc(
     if corrected:
         history = [DATA_1, DATA_2][:corrected]
         latents = _unified(levels, now - 1, LAST, history, arrived=data, is_bh1=is_bh1)
-    latents_after = _unified(levels, now, latents, [data, DATA_1][:order], arrived=None, is_bh1=is_bh1)
-    return Step(latents=latents_after, data=data, last=latents)
+    after = _unified(levels, now, latents, [data, DATA_1][:order], arrived=None, is_bh1=is_bh1)
+    return after, data, latents
 
 
 def _unified(

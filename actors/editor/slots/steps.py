@@ -166,7 +166,7 @@ def _noise(slots: Sequence[Slot], states: torch.Tensor) -> torch.Tensor | None:
 
     None if no slot needs any.
     """
-    needed = [bool(slot.job.trajectory.needs_noise[slot.step]) for slot in slots]
+    needed = [slot.job.trajectory.needs_noise(slot.step) for slot in slots]
     if not any(needed):
         return None
     shape = states.shape[2:]

@@ -63,15 +63,12 @@ class PromptCache:
     def _embed(self, texts: list[str]) -> list[Prompt]:
         device = self._pipeline.device
         if not self._is_xl:
-            return [Prompt(embedding=embedding) for embedding in self._embed_with_one(texts, device)]
+            tokenizer, encoder = self._pipeline.tokenizer, self._pipeline.text_encoder
+            tokens = padded_tokens(tokenizer, texts, tokenizer.model_max_length).to(device)
+            mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
+            return [Prompt(embedding=embedding) for embedding in encoder(tokens.input_ids, attention_mask=mask)[0]]
         embeddings, _, pooled, _ = self._pipeline.encode_prompt(
             prompt=texts, device=device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
         times = torch.tensor(self._time_ids, dtype=embeddings.dtype, device=device)
         return [Prompt(embedding=one, pooled=two, time_ids=times) for one, two in zip(embeddings, pooled, strict=True)]
-
-    def _embed_with_one(self, texts: list[str], device: torch.device) -> torch.Tensor:
-        tokenizer, encoder = self._pipeline.tokenizer, self._pipeline.text_encoder
-        tokens = padded_tokens(tokenizer, texts, tokenizer.model_max_length).to(device)
-        mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
-        return torch.as_tensor(encoder(tokens.input_ids, attention_mask=mask)[0])

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +30,13 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 VARIANCE_EXPLODING = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler")
+# What a model predicts, by the name of its scheduler's setting.
+PREDICTIONS: dict[str, Prediction] = {
+    "epsilon": "epsilon",
+    "v_prediction": "v_prediction",
+    "sample": "sample",
+    "original_sample": "sample",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,7 @@ class Trajectory:
     `times` (num_steps,) go to the UNet with the latents times `input_scales` (num_steps,). `table` (num_steps, 3, 6)
     has the coefficients of the next latents, the predicted clean latents and the corrected latents over solvers.NAMES.
     It begins at `start` = (share of clean latents, share of noise); `levels` (num_steps + 1, 2) are these shares before
-    each step and after the last. `needs_noise` says of each step whether it draws fresh noise.
+    each step and after the last.
     """
 
     times: NDArray[np.float64]
@@ -54,10 +60,9 @@ class Trajectory:
         """Return the number of steps."""
         return len(self.times)
 
-    @property
-    def needs_noise(self) -> NDArray[np.bool_]:
-        """Return (num_steps,): whether a step draws fresh noise."""
-        return cast(NDArray[np.bool_], self.table[:, 0, NAMES.index("noise")] != 0)
+    def needs_noise(self, step: int) -> bool:
+        """Return whether a step draws fresh noise."""
+        return bool(self.table[step, 0, NAMES.index("noise")])
 
 
 def table_sums(table: torch.Tensor, terms: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
@@ -86,6 +91,8 @@ def why_not(scheduler: Model) -> str | None:
             return f"{name} with {setting}"
     if config.get("solver_order", 1) > 2:
         return f"{name} of order {config.solver_order}"
+    if config.prediction_type not in PREDICTIONS:
+        return f"{name} with prediction_type {config.prediction_type}"
     if name == "PNDMScheduler" and not config.skip_prk_steps:
         return f"{name} with Runge-Kutta steps: skip_prk_steps is false"
     if name == "DPMSolverMultistepScheduler" and config.algorithm_type not in ("dpmsolver++", "sde-dpmsolver++"):
@@ -112,7 +119,7 @@ def make_trajectory(scheduler: Model, num_steps: int, *, skipped: int = 0, pure_
     return Trajectory(
         times=own.timesteps.double().numpy()[skipped:],
         input_scales=np.array([1 / np.hypot(1, level.sigma) if exploding else 1.0 for level in here[:-1]]),
-        table=np.array([(step.latents, step.data, step.last) for step in steps]),
+        table=np.array(steps),
         levels=np.array([(level.alpha, level.sigma) for level in here]),
         start=(0.0, float(own.init_noise_sigma)) if pure_noise else (here[0].alpha, here[0].sigma),
     )
@@ -134,12 +141,12 @@ def invert_ddim(scheduler: Model, num_steps: int, *, skipped: int = 0) -> Trajec
     squares = [inverse.alphas_cumprod[time] if time >= 0 else inverse.initial_alpha_cumprod for time in befores]
     now = [_preserving(float(square)) for square in squares]
     after = [_preserving(float(inverse.alphas_cumprod[time])) for time in times]
-    prediction = cast(Prediction, inverse.config.prediction_type)
+    prediction = PREDICTIONS[inverse.config.prediction_type]
     steps = [ddim(prediction, one, other) for one, other in zip(now, after, strict=True)]
     return Trajectory(
         times=np.array(times, np.float64),
         input_scales=np.ones(len(times)),
-        table=np.array([(step.latents, step.data, step.last) for step in steps]),
+        table=np.array(steps),
         levels=np.array([(level.alpha, level.sigma) for level in (*now, after[-1])]),
         start=(1.0, 0.0),
     )
@@ -150,28 +157,23 @@ def steps_of_strength(num_steps: int, strength: float) -> int:
     return max(num_steps - min(int(num_steps * strength), num_steps), 0)
 
 
-def _levels(scheduler: Any) -> list[Level]:  # noqa: ANN401 a scheduler of diffusers, which is untyped
+def _levels(scheduler: Model) -> list[Level]:
     """Return the noise level before each step, and after the last."""
-    match type(scheduler).__name__:
-        case "DDIMScheduler" | "PNDMScheduler":
-            times = [int(time) for time in scheduler.timesteps]
-            return [_level_at(scheduler, time) for time in (*times, times[-1] - _gap(scheduler))]
-        case "EulerDiscreteScheduler" | "EulerAncestralDiscreteScheduler":
-            return [Level(alpha=1.0, sigma=float(sigma)) for sigma in scheduler.sigmas]
-        case _:
-            alphas = [1 / np.hypot(1, float(sigma)) for sigma in scheduler.sigmas]
-            return [
-                Level(alpha=float(alpha), sigma=float(sigma) * float(alpha))
-                for alpha, sigma in zip(alphas, scheduler.sigmas, strict=True)
-            ]
+    name = type(scheduler).__name__
+    if name in ("DDIMScheduler", "PNDMScheduler"):
+        times = [int(time) for time in scheduler.timesteps]
+        return [_level_at(scheduler, time) for time in (*times, times[-1] - _gap(scheduler))]
+    sigmas = [float(sigma) for sigma in scheduler.sigmas]
+    alphas = [1.0 if name in VARIANCE_EXPLODING else float(1 / np.hypot(1, sigma)) for sigma in sigmas]
+    return [Level(alpha=alpha, sigma=sigma * alpha) for alpha, sigma in zip(alphas, sigmas, strict=True)]
 
 
-def _gap(scheduler: Any) -> int:  # noqa: ANN401 see _levels
+def _gap(scheduler: Model) -> int:
     """Return by how much of its time a step of DDIM or PLMS leads on."""
     return int(scheduler.config.num_train_timesteps // scheduler.num_inference_steps)
 
 
-def _level_at(scheduler: Any, time: int) -> Level:  # noqa: ANN401 see _levels
+def _level_at(scheduler: Model, time: int) -> Level:
     """Return the noise level at a time of a DDIM's or PNDM's scheduler; below 0 all noise is gone, or nearly."""
     return _preserving(float(scheduler.alphas_cumprod[time] if time >= 0 else scheduler.final_alpha_cumprod))
 
@@ -180,9 +182,9 @@ def _preserving(square: float) -> Level:
     return Level(alpha=square**0.5, sigma=(1 - square) ** 0.5)
 
 
-def _step(scheduler: Any, levels: Sequence[Level], index: int, first: int) -> Step:  # noqa: ANN401 see _levels
+def _step(scheduler: Model, levels: Sequence[Level], index: int, first: int) -> Step:
     config = scheduler.config
-    prediction = _prediction(config.prediction_type)
+    prediction = PREDICTIONS[config.prediction_type]
     now, after = levels[index], levels[index + 1]
     match type(scheduler).__name__:
         case "DDIMScheduler":
@@ -191,18 +193,17 @@ def _step(scheduler: Any, levels: Sequence[Level], index: int, first: int) -> St
         case "PNDMScheduler":
             # Step 1 stands at the end of step 0, which it makes again.
             start = int(scheduler.timesteps[index]) + (_gap(scheduler) if index == first + 1 else 0)
-            return plms(
-                prediction,
-                index - first,
-                _level_at(scheduler, start),
-                _level_at(scheduler, start - _gap(scheduler)),
-            )
+            ends = _level_at(scheduler, start), _level_at(scheduler, start - _gap(scheduler))
+            return plms(prediction, index - first, *ends)
         case "EulerDiscreteScheduler":
             return euler(prediction, now, after)
         case "EulerAncestralDiscreteScheduler":
             return euler_ancestral(prediction, now, after)
         case "DPMSolverMultistepScheduler":
-            first_order = config.solver_order == 1 or index == first or _is_final(config, index, len(levels) - 1)
+            num_steps = len(levels) - 1
+            lowered = config.lower_order_final and num_steps < 15
+            lowers_last = config.euler_at_final or lowered or config.final_sigmas_type == "zero"
+            first_order = config.solver_order == 1 or index == first or (lowers_last and index == num_steps - 1)
             return dpm_solver_pp(
                 prediction,
                 None if first_order else levels[index - 1],
@@ -215,13 +216,7 @@ def _step(scheduler: Any, levels: Sequence[Level], index: int, first: int) -> St
             return _unipc_step(config, prediction, levels, index, first)
 
 
-def _is_final(config: Any, index: int, num_steps: int) -> bool:  # noqa: ANN401 see _levels
-    """Return whether DPM-Solver++ takes its last step, of first order, as diffusers does."""
-    lowered = config.lower_order_final and num_steps < 15
-    return index == num_steps - 1 and bool(config.euler_at_final or lowered or config.final_sigmas_type == "zero")
-
-
-def _unipc_step(config: Any, prediction: Prediction, levels: Sequence[Level], index: int, first: int) -> Step:  # noqa: ANN401 see _levels
+def _unipc_step(config: Model, prediction: Prediction, levels: Sequence[Level], index: int, first: int) -> Step:
     num_steps = len(levels) - 1
 
     def order(place: int) -> int:
@@ -237,15 +232,3 @@ def _unipc_step(config: Any, prediction: Prediction, levels: Sequence[Level], in
         corrected=order(index - 1) if corrects else 0,
         is_bh1=config.solver_type == "bh1",
     )
-
-
-def _prediction(name: str) -> Prediction:
-    match name:
-        case "epsilon":
-            return "epsilon"
-        case "v_prediction":
-            return "v_prediction"
-        case "sample" | "original_sample":
-            return "sample"
-        case _:
-            raise ValueError(f"a scheduler predicts {name!r}: right is epsilon, v_prediction or sample")

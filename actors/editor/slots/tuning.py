@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 from typing import cast, get_args
@@ -27,14 +26,6 @@ NUM_TIMED = 5
 KERNEL_GAIN = 1.03
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tuned:
-    """Hold a tuned denoiser, and the choices made for it, which go into the provenance of every edit."""
-
-    denoise: Fitted
-    record: dict[str, Json]
-
-
 def tune(
     pipeline: Pipeline,
     denoise: UNet,
@@ -44,9 +35,10 @@ def tune(
     most_rows: int,
     prompt: Prompt,
     about: Mapping[str, Json],
-) -> Tuned:
+) -> tuple[Fitted, dict[str, Json]]:
     """Set layout, attention kernel and rows of a call of a pipeline with a UNet, and compile it if asked.
 
+    Returns the tuned denoiser, and the choices made for it, which go into the provenance of every edit.
     A call has at most `most_rows` rows. `prompt` is an example, `about` names the model. Choices that the configuration
     leaves to measurement are benchmarked once for each kind of machine and cached, so that all workers on one agree.
     """
@@ -56,7 +48,14 @@ def tune(
         return call_seconds(denoise, example_rows(pipeline, size, num_rows, prompt), pipeline.device)
 
     about = {**about, **benchmark_key(pipeline.device), "layout": layout, "size": size, "dtype": config.model.dtype}
-    kernel = _attention(pipeline, config, lambda: seconds(most_rows), {**about, "rows": most_rows})
+    wanted = config.attention
+    if wanted == "fastest":
+        known = {**about, "rows": most_rows, "compile": config.compile}
+        found = remembered(
+            cache_folder(), "attention", known, lambda: _fastest(pipeline, config, lambda: seconds(most_rows))
+        )
+        wanted = cast(AttentionKernel, found)
+    kernel = set_attention(pipeline.unet, wanted, pipeline.device)
     num_rows = most_rows
     if config.unet_rows == "auto":
         known = {**about, "attention": kernel, "most_rows": most_rows}
@@ -69,14 +68,13 @@ def tune(
         rows = example_rows(pipeline, size, num_rows, prompt)
         deep = [[DeepFeatures() for _ in range(num_rows)]] if config.deep_cache_interval > 1 else []
         fitted = Fitted(denoise, (*rows, *deep), name=f"UNet of {config.model.name}")
-    record: dict[str, Json] = {
+    return fitted, {
         "attention": kernel,
         "layout": layout,
         "compile": config.compile,
         "unet_rows": fitted.num_rows,
         "deep_cache_interval": config.deep_cache_interval,
     }
-    return Tuned(denoise=fitted, record=record)
 
 
 def example_rows(
@@ -89,21 +87,16 @@ def example_rows(
     return latents.to(pipeline.device), times.to(pipeline.device), [prompt] * num_rows
 
 
-def call_seconds(
-    run: Callable[..., torch.Tensor],
-    arguments: tuple[object, ...],
-    device: torch.device,
-    clock: Callable[[], float] = perf_counter,
-) -> float:
+def call_seconds(run: Callable[..., torch.Tensor], arguments: tuple[object, ...], device: torch.device) -> float:
     """Return the seconds of the fastest of NUM_TIMED calls, after one call to warm up."""
     found = []
     with torch.inference_mode():
         for _ in range(1 + NUM_TIMED):
-            start = clock()
+            start = perf_counter()
             run(*arguments)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            found.append(clock() - start)
+            found.append(perf_counter() - start)
     return min(found[1:])
 
 
@@ -116,18 +109,6 @@ def benchmark_key(device: torch.device) -> dict[str, Json]:
         "cuda": torch.version.cuda,
         "xformers": _version("xformers"),
     }
-
-
-def _attention(
-    pipeline: Pipeline, config: EditorConfig, seconds: Callable[[], float], about: Mapping[str, Json]
-) -> str:
-    """Set the configured attention kernel, for "fastest" the cached or newly benchmarked one; return its name."""
-    kernel = config.attention
-    if kernel == "fastest":
-        known = {**about, "compile": config.compile}
-        found = remembered(cache_folder(), "attention", known, lambda: _fastest(pipeline, config, seconds))
-        kernel = cast(AttentionKernel, found)
-    return set_attention(pipeline.unet, kernel, pipeline.device)
 
 
 def _fastest(pipeline: Pipeline, config: EditorConfig, seconds: Callable[[], float]) -> AttentionKernel:

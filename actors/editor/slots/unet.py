@@ -74,26 +74,15 @@ class UNet:
                 output = self._unet(
                     inputs, times, encoder_hidden_states=embeddings, added_cond_kwargs=added, return_dict=False
                 )[0]
+            elif deep[0].is_new:
+                output, features = self.network(inputs, times, embeddings, added)
+                for row, made in zip(deep, features, strict=True):
+                    # A copy: a view would keep the features of the whole call in memory.
+                    row.features = made.clone()
             else:
-                output = self._with_deep(inputs, times, embeddings, added, deep)
+                kept = torch.stack([row.features for row in deep if row.features is not None])
+                output = self.network(inputs, times, embeddings, added, kept)[0]
         return torch.as_tensor(output).float()
-
-    def _with_deep(
-        self,
-        inputs: torch.Tensor,
-        times: torch.Tensor,
-        embeddings: torch.Tensor,
-        added: dict[str, torch.Tensor] | None,
-        deep: Sequence[DeepFeatures],
-    ) -> torch.Tensor:
-        if not deep[0].is_new:
-            kept = torch.stack([row.features for row in deep if row.features is not None])
-            return torch.as_tensor(self.network(inputs, times, embeddings, added, kept)[0])
-        output, features = self.network(inputs, times, embeddings, added)
-        for row, made in zip(deep, features, strict=True):
-            # A copy: a view would keep the features of the whole call in memory.
-            row.features = made.clone()
-        return torch.as_tensor(output)
 
 
 class DeepUNet(nn.Module):

@@ -1,4 +1,4 @@
-"""img2img: follow a caption from the noised latents of the source (SDEdit, Meng et al. 2022)."""
+"""img2img (SDEdit, Meng et al. 2022) and inpainting: follow a caption from the noised latents of the source."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -20,14 +20,22 @@ from engine.sample import Edit
 
 @dataclass(frozen=True, kw_only=True)
 class Img2Img:
-    """Follow Edit.caption; severity scales the strength, which is the share of the steps that an edit takes."""
+    """Follow Edit.caption; severity scales the strength, which is the share of the steps that an edit takes.
 
-    loader: ClassVar[str] = "AutoPipelineForImage2Image"
+    With `inpaints` only what the mask covers is redrawn, by a UNet with channels for the mask or by blending latents.
+    """
+
     is_batched: ClassVar[bool] = True
     guidance_scale: float
     negative_prompt: str | None
     strength: float
     num_inference_steps: int
+    inpaints: bool = False
+
+    @property
+    def loader(self) -> str:
+        """Return the name of the diffusers class that loads the pipeline."""
+        return "AutoPipelineForInpainting" if self.inpaints else "AutoPipelineForImage2Image"
 
     def text(self, edit: Edit) -> EditText:
         """Return the caption."""
@@ -44,17 +52,20 @@ class Img2Img:
         return True
 
     def arguments(self, pipeline: Pipeline, batch: EditBatch) -> dict[str, Any]:
-        """Return the sources and negative prompts."""
-        return {"image": batch.images, **negative_prompts(self.negative_prompt, len(batch.texts))}
+        """Return sources and negative prompts, for inpainting masks and size as well."""
+        masked = {**batch.shape, "mask_image": batch.masks} if self.inpaints else {}
+        return {"image": batch.images, **negative_prompts(self.negative_prompt, len(batch.texts)), **masked}
 
     def guidance(self, severity: float) -> tuple[GuidanceWeight, ...]:
         """Return the weights of classifier-free guidance."""
         return text_guidance(self.guidance_scale)
 
     def starts_from_noise(self, severity: float) -> bool:
-        """Return False: the source shows through the noise."""
-        return False
+        """Return whether inpainting has strength 1, where the pipelines of diffusers start from noise alone."""
+        return self.inpaints and self.settings(severity)["strength"] == 1.0
 
     def condition(self, source: SourceLatents, scaled: Scale, generator: torch.Generator) -> torch.Tensor | None:
-        """Return None: the UNet has no further channels."""
-        return None
+        """Return the mask and the latents of what lies outside of it; None for a UNet without channels for them."""
+        if source.outside is None or source.mask is None:
+            return None
+        return torch.cat([source.mask, scaled(source.outside.draw(generator))])

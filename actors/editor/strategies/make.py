@@ -1,18 +1,17 @@
 """From an editor's configuration and its pipeline to the strategy: the one place that knows all of them."""
 
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any
 
-from actors.editor.strategies.flux import Klein, Kontext
+from actors.editor.strategies.flux import KLEIN, KONTEXT, Flux
 from actors.editor.strategies.img2img import Img2Img
-from actors.editor.strategies.inpaint import Inpaint
 from actors.editor.strategies.instruct import InstructPix2Pix
 from actors.editor.strategies.strategy import Strategy
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
 
 PIX2PIX = ("StableDiffusionInstructPix2PixPipeline", "StableDiffusionXLInstructPix2PixPipeline")
-FOLLOW_INSTRUCTIONS = (*PIX2PIX, Kontext.loader, Klein.loader)
+FOLLOW_INSTRUCTIONS = (*PIX2PIX, KONTEXT, KLEIN)
 
 
 def make_strategy(config: EditorConfig, index: Mapping[str, Any]) -> Strategy:
@@ -20,25 +19,14 @@ def make_strategy(config: EditorConfig, index: Mapping[str, Any]) -> Strategy:
     name, class_name = config.model.name, index["_class_name"]
     if config.method != "instruct" and class_name in FOLLOW_INSTRUCTIONS:
         raise ModelError(f"model {name!r} is a {class_name}, which follows instructions: use method instruct")
-    img2img = Img2Img(
-        guidance_scale=config.guidance_scale,
-        negative_prompt=config.negative_prompt,
-        strength=config.strength,
-        num_inference_steps=config.num_inference_steps,
-    )
-    match config.method:
-        case "instruct":
-            return _instruct(config, index)
-        case "img2img":
-            return img2img
-        case "inpaint":
-            return Inpaint(img2img=img2img)
-        case _:
-            assert_never(config.method)
-
-
-def _instruct(config: EditorConfig, index: Mapping[str, Any]) -> Strategy:
-    name, class_name = config.model.name, index["_class_name"]
+    if config.method != "instruct":
+        return Img2Img(
+            guidance_scale=config.guidance_scale,
+            negative_prompt=config.negative_prompt,
+            strength=config.strength,
+            num_inference_steps=config.num_inference_steps,
+            inpaints=config.method == "inpaint",
+        )
     if class_name in PIX2PIX:
         return InstructPix2Pix(
             loader=class_name,
@@ -54,6 +42,4 @@ def _instruct(config: EditorConfig, index: Mapping[str, Any]) -> Strategy:
         )
     if config.negative_prompt is not None:
         raise ModelError(f"model {name!r} takes no negative prompt: leave negative_prompt out")
-    if class_name == Kontext.loader:
-        return Kontext(guidance_scale=config.guidance_scale)
-    return Klein(guidance_scale=config.guidance_scale)
+    return Flux(loader=class_name, guidance_scale=config.guidance_scale)

@@ -31,7 +31,6 @@ class EditBatch:
 
     images: torch.Tensor
     texts: list[EditText]
-    generators: list[torch.Generator]
     severity: float
     masks: torch.Tensor | None = None
 

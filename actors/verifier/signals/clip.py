@@ -36,9 +36,9 @@ class Clip:
         self.tokenizer = load_tokenizer(files)
         self.provenance: dict[str, Json] = files.provenance
 
-    def pixels(self, images: list[Image.Image]) -> list[torch.Tensor]:
-        """Return what the model sees of each image (3, height, width). Threads may call it; many at once cost less."""
-        return list(self.image_processor(images=images, return_tensors="pt")["pixel_values"]) if images else []
+    def pixels(self, image: Image.Image) -> torch.Tensor:
+        """Return what the model sees of an image (3, height, width). Several threads may call it at once."""
+        return torch.as_tensor(self.image_processor(images=[image], return_tensors="pt")["pixel_values"][0])
 
     def images(self, images: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
         """Return one embedding for each image, given as `pixels` has it."""

@@ -10,7 +10,7 @@ from PIL import Image
 
 from actors.verifier.signals.clip import Clip
 from actors.verifier.signals.signal import Scores
-from engine.sample import Edit, Json, Sample
+from engine.sample import Json, Sample
 
 # An embedding of length 1, (dim,).
 Embedding = NDArray[np.float32]
@@ -25,15 +25,19 @@ class ClipSimilarity:
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
         self.provenance: Mapping[str, Json] = {"model": clip.provenance}
-        self._texts = Texts(clip, [])
+        # A text that is empty has the embedding NaN.
+        self._texts = {"": np.full(1, np.nan, dtype=np.float32)}
 
     def begin(self, samples: Sequence[Sample]) -> None:
         """Embed every text of the samples once."""
-        self._texts = Texts(self._clip, samples)
+        edits = [sample.edit for sample in samples if sample.edit is not None]
+        wanted = {sample.caption for sample in samples}
+        wanted.update(text for edit in edits for text in (edit.caption, edit.before, edit.after))
+        self._texts = {"": self._texts[""], **self._clip.texts(sorted(wanted - {""}))}
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """Return the model's input (3, height, width)."""
-        return self._clip.pixels([image])[0]
+        return self._clip.pixels(image)
 
     def see(self, prepared: Sequence[torch.Tensor]) -> list[Embedding]:
         """Return the embedding of each image."""
@@ -44,37 +48,18 @@ class ClipSimilarity:
         return {"text_source": cosine(seen, self._texts[source.caption])}
 
     def edit_scores(self, edit: Sample, seen: Embedding, source_seen: Embedding) -> Scores:
-        """Return the scores of an edit."""
+        """Return the scores of an edit beside its source; NaN where one is undefined."""
         assert edit.edit is not None  # the verifier asks for edits
-        return clip_scores(edit.caption, edit.edit, seen, source_seen, self._texts)
-
-
-class Texts:
-    """Embed every text of some samples once; a text that is empty has the embedding NaN."""
-
-    def __init__(self, clip: Clip, samples: Sequence[Sample]) -> None:
-        edits = [sample.edit for sample in samples if sample.edit is not None]
-        wanted = {sample.caption for sample in samples}
-        wanted.update(text for edit in edits for text in (edit.caption, edit.before, edit.after))
-        self._embeddings = clip.texts(sorted(wanted - {""}))
-
-    def __getitem__(self, text: str) -> Embedding:
-        """Return the embedding of one of the texts."""
-        return self._embeddings[text] if text else np.full(1, np.nan, dtype=np.float32)
-
-
-def clip_scores(caption: str, edit: Edit, seen: Embedding, source_seen: Embedding, texts: Texts) -> Scores:
-    """Return the scores of an edit beside its source, whose caption is given; NaN where one is undefined."""
-    old, new = texts[caption], texts[edit.caption]
-    text_changes = edit.caption != caption
-    towards = cosine(seen, texts[edit.after]) - cosine(seen, texts[edit.before])
-    return {
-        "image": cosine(source_seen, seen),
-        "text_source": cosine(source_seen, old),
-        "text_edit": cosine(seen, new),
-        "directional": directional(source_seen, seen, old, new) if text_changes else math.nan,
-        "consistency": towards if text_changes else math.nan,
-    }
+        old, new = self._texts[edit.caption], self._texts[edit.edit.caption]
+        text_changes = edit.edit.caption != edit.caption
+        towards = cosine(seen, self._texts[edit.edit.after]) - cosine(seen, self._texts[edit.edit.before])
+        return {
+            "image": cosine(source_seen, seen),
+            "text_source": cosine(source_seen, old),
+            "text_edit": cosine(seen, new),
+            "directional": directional(source_seen, seen, old, new) if text_changes else math.nan,
+            "consistency": towards if text_changes else math.nan,
+        }
 
 
 def cosine(left: Embedding, right: Embedding) -> float:

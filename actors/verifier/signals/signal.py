@@ -1,12 +1,14 @@
 """The interface of a signal: what it sees of an image, and its scores of an edit beside its source."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from PIL import Image
 
 from engine.sample import Json, Sample
 
+# What each signal sees of one image, in the order of the signals.
+Seen = tuple[Any, ...]
 # Scores by name: finite numbers, or NaN where one is undefined.
 Scores = dict[str, float]
 
@@ -39,3 +41,17 @@ class Signal(Protocol):
     def edit_scores(self, edit: Sample, seen: Any, source_seen: Any) -> Scores:  # noqa: ANN401 the signal's own
         """Return the scores of an edit beside its source."""
         ...
+
+
+def see_images(signals: Sequence[Signal], prepared: Sequence[tuple[Any, ...]]) -> Iterator[Seen]:
+    """Yield what the signals see of each image of a batch, of which each has prepared its part."""
+    by_signal = [signal.see([image[place] for image in prepared]) for place, signal in enumerate(signals)]
+    yield from zip(*by_signal, strict=True)
+
+
+def edit_scores(signals: Sequence[Signal], edit: Sample, seen: Seen, source_seen: Seen) -> Scores:
+    """Return the scores of all signals of an edit beside its source."""
+    scores: Scores = {}
+    for signal, own, source in zip(signals, seen, source_seen, strict=True):
+        scores |= signal.edit_scores(edit, own, source)
+    return scores

@@ -281,7 +281,7 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
         least=0.0,
     )
     pipeline, strategy = load_pipeline(config, resolve_model(config.model, offline=True), CPU)
-    drawing = SlotDrawing(pipeline, strategy, config, 32, None, PreviewModels.load(config, CPU, offline=True))
+    drawing = SlotDrawing(pipeline, strategy, config, 32, None, PreviewModels(config, CPU, offline=True))
     jobs = [job(seed, 0, 1.0, masked=inpaints) for seed in (1, 2, 3)]
     results = list(drawing.edits(jobs))
     # No cosine reaches 2, so all are dropped, each with its preview's scores.

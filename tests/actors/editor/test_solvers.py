@@ -62,7 +62,7 @@ def follow(trajectory: Trajectory, latents: torch.Tensor, generator: torch.Gener
     for step, line in enumerate(trajectory.table.astype(np.float32)):
         inputs = seen["latents"] * float(trajectory.input_scales[step])
         seen["output"] = model(inputs, trajectory.times[step])
-        if trajectory.needs_noise[step]:
+        if trajectory.needs_noise(step):
             seen["noise"] = torch.randn(latents.shape, generator=generator)
         after, data, last = (
             sum((float(c) * seen[name] for c, name in zip(row, NAMES, strict=True)), torch.zeros(())) for row in line

@@ -16,7 +16,7 @@ import torch
 from finetune_run import CLASSES, SIZE, committed_run, edited, plant, run_file, save_images, save_resnet, save_vit
 from PIL import Image
 
-from actors.finetune.batches import DecodedImages, Loading, RealImages, TrainingImages
+from actors.finetune.batches import DecodedImages, RealImages, TrainingImages
 from actors.finetune.model import (
     BaseClassifier,
     adapted,
@@ -251,9 +251,9 @@ def test_batches_are_the_same_in_any_number_of_threads(
     num_threads: int,
 ) -> None:
     share, walks = Share(real=7, counterfactual=6, paired=2), []
-    for loading in (Loading(), Loading(num_threads=num_threads)):
+    for count in (1, num_threads):
         edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
-        images = TrainingImages(real, edits, preprocessing, 0, augmented=True, loading=loading)
+        images = TrainingImages(real, edits, preprocessing, 0, augmented=True, num_threads=count)
         walks.append(list(itertools.islice(images.batches(share, ALONE, 0), 20)))
     for one, many in zip(*walks, strict=True):
         assert one.pixels.tobytes() == many.pixels.tobytes()
@@ -271,7 +271,7 @@ def test_batches_for_a_gpu_lie_where_it_copies_them_from(
     edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
     plain, pinned = (
         next(
-            TrainingImages(real, edits, preprocessing, 0, loading=Loading(is_pinned=is_pinned)).batches(
+            TrainingImages(real, edits, preprocessing, 0, is_pinned=is_pinned).batches(
                 Share(real=3, counterfactual=5), ALONE, 0
             )
         )

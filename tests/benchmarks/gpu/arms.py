@@ -151,7 +151,7 @@ class BareLoop:
         drawing, config = engine.editor.drawing, engine.editor.config
         self._calls, self._config, self._device = calls, config, engine.editor.device
         assert isinstance(drawing, SlotDrawing)
-        self._denoise, self._vae = drawing.tuned.denoise, engine.editor.pipeline.vae
+        self._denoise, self._vae = drawing.denoise, engine.editor.pipeline.vae
         batch, edge = config.decode_batch_size, self._denoise.example[0].shape[-1]
         self._latents = torch.zeros(batch, self._vae.config.latent_channels, edge, edge, device=self._device)
         self._pictures = torch.zeros(batch, 3, engine.editor.size, engine.editor.size, device=self._device)
