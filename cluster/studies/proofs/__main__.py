@@ -60,13 +60,13 @@ def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
     seeds = range(options.seeds)
     match part:
         case "probe":
-            return probe_figures(options.runs, num_planted=options.patients, num_clean=options.patients)
+            return probe_figures(options.runs, options.patients)
         case "reinforce":
-            return reinforce_figures(options.runs, seeds=seeds)
+            return reinforce_figures(options.runs, seeds)
         case "curve":
-            return curve_figures(options.runs, seeds=seeds)
+            return curve_figures(options.runs, seeds)
         case _:
-            return rounds_figures(options.runs, seeds=seeds)
+            return rounds_figures(options.runs, seeds)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ ZOO = ("zoo/captioner", "zoo/perturber", "zoo/editor", "zoo/verifier")
 NUM_COMPOSITES = 2_500
 NUM_HELDOUT = 1_000
 NUM_STAMPED = 200
+NUM_WORKERS = 2
 
 Sort = Literal["planted", "clean", "artefact"]
 
@@ -66,17 +67,17 @@ class Outcome:
     corrected_drop: Interval
 
 
-def probe_figures(folder: Path, *, num_planted: int = 20, num_clean: int = 20, workers: int = 2) -> Iterator[Figure]:
+def probe_figures(folder: Path, num_patients: int) -> Iterator[Figure]:
     """Yield the figures of planted and clean classifiers, and of one that reacts to the generator's artefacts alone."""
     edits = {"artefact": make_edits(folder, stamped_run(load_run_file(RUN_FILE)))}
     edits |= dict.fromkeys(("planted", "clean"), make_edits(folder, load_run_file(RUN_FILE)))
     trials = [
-        *(Trial(sort="planted", seed=seed) for seed in range(num_planted)),
-        *(Trial(sort="clean", seed=100 + seed) for seed in range(num_clean)),
+        *(Trial(sort="planted", seed=seed) for seed in range(num_patients)),
+        *(Trial(sort="clean", seed=100 + seed) for seed in range(num_patients)),
         Trial(sort="artefact", seed=200),
     ]
     outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn")) as pool:
         roots = [edits[trial.sort].storage.root for trial in trials]
         for outcome in pool.map(partial(examine, folder), roots, trials):
             print(_describe(outcome), flush=True)

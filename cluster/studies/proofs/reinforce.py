@@ -49,9 +49,7 @@ NO_RIVALS = (CANDIDATE, BOUND, ATTAINABLE)
 Accuracies = dict[str, dict[str, float]]
 
 
-def reinforce_figures(
-    folder: Path, *, seeds: Sequence[int] = (0, 1, 2), num_sources: int = NUM_SOURCES, num_steps: int = NUM_STEPS
-) -> Iterator[Figure]:
+def reinforce_figures(folder: Path, seeds: Sequence[int]) -> Iterator[Figure]:
     """Yield each arm's accuracies, how much of the gap to the oracle is closed, and what it costs, over seeds.
 
     A seed is a whole run: other sources, other edits, another order of training. Runs resume. ATTAINABLE is an upper
@@ -59,7 +57,7 @@ def reinforce_figures(
     """
     found = []
     for seed in seeds:
-        found.append(run_seed(folder, seed, num_sources, num_steps))
+        found.append(run_seed(folder, seed))
         print(f"seed {seed}: {_describe(found[-1])}", flush=True)
     for measure in MEASURES:
         for arm in (BASE, *ARMS, ATTAINABLE):
@@ -77,17 +75,17 @@ def reinforce_figures(
 
 
 def open_seed(
-    folder: Path, name: str, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()
+    folder: Path, name: str, seed: int, num_sources: int, settings: Sequence[str] = ()
 ) -> tuple[RunFile, RunDirectory, Plan]:
     """Plan the run of a seed, or open it."""
-    overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"reinforce.num_steps={num_steps}"]
+    overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"reinforce.num_steps={NUM_STEPS}"]
     run = load_run_file(RUN_FILE, [*SETTINGS, *overrides, *settings])
-    return run, *open_run(run, str(folder / f"{name}-{num_sources}-{num_steps}-{seed}"))
+    return run, *open_run(run, str(folder / f"{name}-{num_sources}-{NUM_STEPS}-{seed}"))
 
 
-def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()) -> Accuracies:
+def run_seed(folder: Path, seed: int) -> Accuracies:
     """Run all phases but the report, or resume them; return the accuracies of each arm."""
-    run, rundir, plan = open_seed(folder, "reinforce", seed, num_sources, num_steps, settings)
+    run, rundir, plan = open_seed(folder, "reinforce", seed, NUM_SOURCES)
     run_phases([name for name in ALL_PHASES if name != "report"], run, rundir, plan)
     evaluation: Any = rundir.read_json(EVALUATION)
     found: Accuracies = {
