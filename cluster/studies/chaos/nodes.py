@@ -46,30 +46,22 @@ class Nodes:
         self._handler = signal.getsignal(signal.SIGTERM)
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **BARE})
         signal.signal(signal.SIGTERM, self._handler)
-        self._nodes: list[Node] = []
-
-    @property
-    def address(self) -> str:
-        """Return the address that drivers join."""
-        return str(self._cluster.address)
-
-    @property
-    def alive(self) -> list["Node"]:
-        """Return the worker nodes, the oldest first."""
-        return list(self._nodes)
+        # The worker nodes, the oldest first.
+        self.alive: list[Node] = []
+        self.address = str(self._cluster.address)
 
     def add(self) -> "Node":
         """Start a node and wait until it is registered."""
         node = self._cluster.add_node(**self._size, **BARE)
         signal.signal(signal.SIGTERM, self._handler)
-        self._nodes.append(node)
+        self.alive.append(node)
         return node
 
     def kill(self, node: "Node") -> None:
         """Send SIGKILL to all processes of a node."""
         found = processes_of(node)
         kill_all([*found, *(process for child in found for process in child.children(recursive=True))])
-        self._nodes.remove(node)
+        self.alive.remove(node)
         # Ray then removes its sockets and its entry in the list of processes.
         self._cluster.remove_node(node, allow_graceful=False)
 
@@ -80,7 +72,7 @@ class Nodes:
 
     def stop(self) -> None:
         """End every process of the cluster."""
-        for node in self.alive:
+        for node in list(self.alive):
             self.kill(node)
         self._cluster.shutdown()
 
