@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
@@ -50,21 +51,30 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of probing one classifier.
+    """The result of probing one classifier: its weakness table, and its true drop.
 
-    `true_drop` is the accuracy drop on held-out composites (not edited images) when the plant is broken. `by_chance` is
-    the share of the ranked cells that show the plant.
+    `true_drop` is the accuracy drop on held-out composites (not edited images) when the plant is broken.
     """
 
     trial: Trial
-    first: str
-    is_found: bool
-    is_first_significant: bool
-    num_significant: int
-    by_chance: float
+    table: Weakness
     true_drop: float
-    raw_drop: Interval
-    corrected_drop: Interval
+
+    @property
+    def shown(self) -> list[bool]:
+        """Return which of the ranked cells show the plant."""
+        plant = self.trial.plant
+        return [plant is not None and plant.shows(cell) for cell in self.table.cells]
+
+    @property
+    def num_significant(self) -> int:
+        """Return the number of significant cells."""
+        return sum(cell.significant for cell in (*self.table.cells, *self.table.by_kind))
+
+    def drop(self, measure: Literal["accuracy_drop", "corrected_drop"]) -> Interval:
+        """Return a drop over all edits."""
+        assert self.table.overall is not None
+        return self.table.overall.measures[measure]
 
 
 def probe_figures(folder: Path, num_patients: int) -> Iterator[Figure]:
@@ -121,7 +131,7 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     digest = probe_shards(ref, rundir)
     answers = ClassifierPredictions(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
     table, _ = findings(answers, (), config)
-    return _outcome(trial, table, true_drop)
+    return Outcome(trial=trial, table=table, true_drop=true_drop)
 
 
 def _train(trial: Trial) -> tuple[torch.nn.Module, float]:
@@ -149,50 +159,36 @@ def _train(trial: Trial) -> tuple[torch.nn.Module, float]:
     return model, float(before.mean() - after.mean())
 
 
-def _outcome(trial: Trial, table: Weakness, true_drop: float) -> Outcome:
-    plant, first = trial.plant, table.cells[0]
-    assert table.overall is not None
-    shown = [plant is not None and plant.shows(cell) for cell in table.cells]
-    return Outcome(
-        trial=trial,
-        first=", ".join(part for part in (first.class_name, first.kind, first.after) if part),
-        is_found=shown[0],
-        is_first_significant=first.significant,
-        num_significant=sum(cell.significant for cell in (*table.cells, *table.by_kind)),
-        by_chance=sum(shown) / len(shown),
-        true_drop=true_drop,
-        raw_drop=table.overall.measures["accuracy_drop"],
-        corrected_drop=table.overall.measures["corrected_drop"],
-    )
-
-
 def _figures(outcomes: Sequence[Outcome]) -> Iterator[Figure]:
     planted, clean, artefact = (
         [outcome for outcome in outcomes if outcome.trial.sort == sort] for sort in ("planted", "clean", "artefact")
     )
     if planted:
-        found = sum(outcome.is_found for outcome in planted)
-        yield share("probe.planted.first", found, len(planted), 0.95)
-        yield share("probe.planted.first_significant", sum(o.is_first_significant for o in planted), len(planted))
-        chance = sum(outcome.by_chance for outcome in planted) / len(planted)
-        yield Figure(name="probe.planted.first_by_chance", value=chance, n=len(planted))
+        shown, n = [outcome.shown for outcome in planted], len(planted)
+        yield share("probe.planted.first", sum(first for first, *_ in shown), n, 0.95)
+        significant = sum(outcome.table.cells[0].significant for outcome in planted)
+        yield share("probe.planted.first_significant", significant, n)
+        yield Figure(name="probe.planted.first_by_chance", value=fmean(map(fmean, shown)), n=n)
         yield with_range("probe.planted.true_drop", [outcome.true_drop for outcome in planted])
     if clean:
         quiet = sum(outcome.num_significant == 0 for outcome in clean)
         yield share("probe.clean.no_significant_cell", quiet, len(clean), 0.9)
-        yield with_range("probe.clean.corrected_drop", [outcome.corrected_drop.value for outcome in clean])
+        yield with_range("probe.clean.corrected_drop", [outcome.drop("corrected_drop").value for outcome in clean])
     for outcome in artefact:
-        yield of_interval("probe.artefact.accuracy_drop", outcome.raw_drop, target=0.3)
-        yield of_interval("probe.artefact.corrected_drop", outcome.corrected_drop)
-        inside = outcome.corrected_drop.low <= 0 <= outcome.corrected_drop.high
+        raw, corrected = outcome.drop("accuracy_drop"), outcome.drop("corrected_drop")
+        yield of_interval("probe.artefact.accuracy_drop", raw, target=0.3)
+        yield of_interval("probe.artefact.corrected_drop", corrected)
+        inside = corrected.low <= 0 <= corrected.high
         yield Figure(name="probe.artefact.within_noise", value=float(inside), target=1, better="higher", n=1)
 
 
 def _describe(outcome: Outcome) -> str:
-    plant = outcome.trial.plant
+    plant, cell = outcome.trial.plant, outcome.table.cells[0]
+    first = ", ".join(part for part in (cell.class_name, cell.kind, cell.after) if part)
+    raw, corrected = (100 * outcome.drop(measure).value for measure in ("accuracy_drop", "corrected_drop"))
     truth = f"{plant}, true drop {100 * outcome.true_drop:.0f} points" if plant else outcome.trial.sort
     return (
-        f"{truth}: first {'found' if outcome.is_found else 'not found' if plant else 'cell'}: {outcome.first}"
-        f"{'' if outcome.is_first_significant else ' (not significant)'}, {outcome.num_significant} significant, "
-        f"drop {100 * outcome.raw_drop.value:.1f}, corrected {100 * outcome.corrected_drop.value:.1f}"
+        f"{truth}: first {'found' if outcome.shown[0] else 'not found' if plant else 'cell'}: {first}"
+        f"{'' if cell.significant else ' (not significant)'}, {outcome.num_significant} significant, "
+        f"drop {raw:.1f}, corrected {corrected:.1f}"
     )
