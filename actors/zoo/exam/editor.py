@@ -25,9 +25,11 @@ from engine.wardrobe.scene import Scene, caption
 # A run has no edits that replace the garment: its `object` is another thing in the picture, never the main object.
 ExamKind: TypeAlias = EditKind | Literal["garment"]
 SEVERITIES = (0.25, 0.5, 0.75, 1.0)
-STEPS = (2, 5, 8, 15, 30)
-DDIM_STEPS = (5, 30)
-GUIDANCES = (1.0, 2.0)
+CURVE_POINTS: dict[str, dict[str, float | str]] = {
+    **{f"steps_{steps}": {"num_inference_steps": steps} for steps in (2, 5, 8, 15, 30)},
+    **{f"ddim_{steps}": {"num_inference_steps": steps, "scheduler": "DDIMScheduler"} for steps in (5, 30)},
+    **{f"guidance_{scale:g}": {"guidance_scale": scale} for scale in (1.0, 2.0)},
+}
 SHEET_ROWS = 100
 # The judge's stage whose features are compared: the last tells things apart, the first how rough a ground is.
 TEXTURE = "realism.texture"
@@ -101,12 +103,8 @@ class EditorExam:
 
     def curve_figures(self) -> Iterator[Figure]:
         """Yield the shares of right edits by number of steps (UniPC and DDIM) and by guidance scale."""
-        for steps in STEPS:
-            yield from self._curve_point(f"steps_{steps}", {"num_inference_steps": steps})
-        for steps in DDIM_STEPS:
-            yield from self._curve_point(f"ddim_{steps}", {"num_inference_steps": steps, "scheduler": "DDIMScheduler"})
-        for guidance in GUIDANCES:
-            yield from self._curve_point(f"guidance_{guidance:g}", {"guidance_scale": guidance})
+        for name, settings in CURVE_POINTS.items():
+            yield from self._curve_point(name, settings)
 
     def sheet(self) -> bytes:
         """Return a PNG of random rows of (source, placebo, edit of any kind), two side by side; nothing is picked."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from actors.images.codec import encode_jpeg
 from actors.verifier.verifier import Verifier
 from actors.zoo.exam.editor import Edited, batch_of, targets
-from actors.zoo.exam.scenes import CPU, JPEG_QUALITY, Bools, Exam, Floats, bootstrapped, picture
+from actors.zoo.exam.scenes import CPU, JPEG_QUALITY, Bools, Exam, Floats, picture, ratio
 from engine.figures.figures import Figure, share
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import EditKind, ImageBytes, Sample
@@ -26,8 +26,8 @@ def verifier_figures(exam: Exam, config: VerifierConfig, edited: Edited, roc: Pa
     """Yield precision and recall of refusals where one edit in ten is a wrong image; write the ROC to `roc`."""
     kinds, refused, margin = _marked(exam, config)
     wrong, n = kinds != "", len(kinds)
-    yield _ratio("verifier.precision", wrong, refused, 0.90)
-    yield _ratio("verifier.recall", refused, wrong, 0.85)
+    yield ratio("verifier.precision", wrong & refused, refused, 0.90)
+    yield ratio("verifier.recall", wrong & refused, wrong, 0.85)
     for kind in WRONG:
         yield from _share_of(f"verifier.recall.{kind}", refused, kinds == kind)
     yield from _share_of("verifier.false_refusals", refused, ~wrong)
@@ -119,12 +119,3 @@ def _share_of(name: str, found: Bools, among: Bools) -> Iterator[Figure]:
     """Yield the share of `among` that was found; nothing where there is none, as with few scenes."""
     if among.any():
         yield share(name, int((found & among).sum()), int(among.sum()))
-
-
-def _ratio(name: str, found: Bools, among: Bools, target: float) -> Figure:
-    """Return the share of `among` that was found, with a bootstrapped interval."""
-
-    def ratio(rows: NDArray[np.intp]) -> float:
-        return float((found & among)[rows].sum()) / max(float(among[rows].sum()), 1e-9)
-
-    return bootstrapped(name, ratio, len(found), target)

@@ -116,13 +116,12 @@ def attribute_scenes(garments: Garments, name: str, count: int) -> list[Scene]:
 
 def attributes(scenes: Sequence[Scene]) -> dict[str, Tensor]:
     """Return the true value of each attribute as an index, (num_scenes,)."""
-    words = {
-        "class": [scene.class_name for scene in scenes],
-        "colour": [scene.colour for scene in scenes],
-        "background": [scene.background for scene in scenes],
-        "light": [scene.light for scene in scenes],
+    return {
+        name: torch.tensor(
+            [values.index(scene.class_name if name == "class" else getattr(scene, name)) for scene in scenes]
+        )
+        for name, values in ATTRIBUTES.items()
     }
-    return {name: torch.tensor([ATTRIBUTES[name].index(word) for word in words[name]]) for name in ATTRIBUTES}
 
 
 def attribute_loss(

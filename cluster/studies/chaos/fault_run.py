@@ -77,7 +77,7 @@ class FaultRun:
 
     def is_over(self) -> bool:
         """Return whether the driver has ended."""
-        return not self.driver.is_running()
+        return self.driver.exit_code() is not None
 
     def pause(self, mean_s: float) -> bool:
         """Wait an exponentially distributed time; return whether the run still goes on."""

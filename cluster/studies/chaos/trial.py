@@ -75,8 +75,8 @@ def run_trial(fault: Fault, case: Case, folder: Path, num_kills: int, rng: rando
 
 def _has_ended(run: FaultRun) -> bool:
     """Return whether the run is done; restart a driver that ended with an error, as its user would."""
-    if not run.is_over() or run.driver.ended_well():
-        return run.is_over()
+    if (code := run.driver.exit_code()) in (None, 0):
+        return code == 0
     run.counts["failures"] += 1
     LOG.warning("the driver failed: %s", run.driver.log_end())
     run.start()

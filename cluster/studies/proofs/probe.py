@@ -7,7 +7,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from engine.runfile.run import RunFile
 from engine.statistics import Interval
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import Scene, make_scenes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 RUN_FILE = Path("configs/proofs.yaml")
 ZOO = ("zoo/captioner", "zoo/perturber", "zoo/editor", "zoo/verifier")
@@ -116,16 +119,17 @@ def stamped_run(run: RunFile) -> RunFile:
 
 def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     """Train the classifier of a trial and probe it. Runs in its own process."""
+    from actors.zoo.recipes.pictures import save_image_processor
     from cluster.phases.classifiers import ClassifierRef
     from cluster.phases.probe import probe_shards, read_predictions
-    from cluster.studies.proofs.classifiers import save_classifier
     from engine.probe.findings import ClassifierPredictions, findings
 
     torch.set_num_threads(1)
     rundir = RunDirectory.open(root)
     model, true_drop = _train(trial)
     path = folder / "classifiers" / f"{trial.sort}-{trial.seed}"
-    save_classifier(model, path)
+    model.save_pretrained(path)
+    save_image_processor(path, "ViTImageProcessor")
     config = ProbeConfig(model=ModelConfig(name=str(path.resolve())))
     ref = ClassifierRef(config=config, classes=rundir.info.classes, offline=True)
     digest = probe_shards(ref, rundir)
@@ -134,7 +138,7 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     return Outcome(trial=trial, table=table, true_drop=true_drop)
 
 
-def _train(trial: Trial) -> tuple[torch.nn.Module, float]:
+def _train(trial: Trial) -> tuple["PreTrainedModel", float]:
     """Return a trained classifier and its accuracy drop on composites that break its plant."""
     from actors.zoo.recipes.patient import right_answers
     from cluster.studies.proofs.classifiers import RECIPE, pictures_of, train_classifier, training_scenes

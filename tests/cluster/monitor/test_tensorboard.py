@@ -57,7 +57,7 @@ def test_lines_that_come_later_are_added_and_none_is_written_twice(rundir: RunDi
 def test_a_training_that_is_followed_is_logged_while_it_runs(rundir: RunDirectory) -> None:
     run = rundir.run()
     lines = [{**line, "validation_edits_accuracy": None, "images_per_second": 5.0, "of_shards": None} for line in LINES]
-    task: Any = SimpleNamespace(name="training", run=run, history_path="checkpoints/training/history.json")
+    task: Any = SimpleNamespace(name="training", config=run.reinforce, history_path="checkpoints/training/history.json")
     # Two lines are of the training that was killed.
     rundir.write_json(task.history_path, cast(Any, lines[:2]))
     with logged_history(rundir, task):
