@@ -1,6 +1,7 @@
 """The command `evaluate`: score any classifier on any labelled images."""
 
 import argparse
+import csv
 import json
 import re
 from contextlib import suppress
@@ -172,8 +173,6 @@ def _table_attributes(path: Path) -> tuple[str, ...]:
         first = file.readline().strip()
     columns: list[str] = []
     if path.suffix.lower() == ".csv":
-        import csv
-
         columns = next(csv.reader([first]), [])
     else:
         with suppress(json.JSONDecodeError):

@@ -76,8 +76,7 @@ def load_backbone(context: TrainContext) -> ResNetModel:
     averaged(RECIPE, model, context)
     backbone = model.backbone.eval().requires_grad_(False).to(context.device)
     give_tokens(backbone)
-    if not isinstance(backbone, ResNetModel):
-        raise TypeError(f"the backbone is a {type(backbone).__name__}")
+    assert isinstance(backbone, ResNetModel)
     return backbone
 
 
@@ -156,10 +155,11 @@ def attribute_loss(
     return loss
 
 
-@torch.no_grad()
 def seen(model: AttributeClassifier, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.intp]]:
     """Return the index of the predicted value of each attribute, (n,), for pictures (n, 64, 64, 3) uint8."""
-    model.eval()
-    device = next(model.parameters()).device
-    parts = [model(to_tensor(pictures[start : start + 250], device)) for start in range(0, len(pictures), 250)]
-    return {name: torch.cat([part[name] for part in parts]).argmax(1).cpu().numpy() for name in ATTRIBUTES}
+
+    def indexes(images: Tensor) -> Tensor:
+        return torch.stack([logits.argmax(1) for logits in model.eval()(images).values()], 1)
+
+    found = in_parts(indexes, pictures, next(model.parameters()).device)
+    return dict(zip(ATTRIBUTES, found.T, strict=True))

@@ -35,13 +35,10 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         needs = generate_needs(run)
-        cpus = sum(need.num_cpus * need.replicas[0] for need in needs) + RESERVED_CPUS
-        gpus = sum(need.num_gpus * need.replicas[0] for need in needs)
-        largest_cpu, largest_gpu = (max(getattr(need, name) for need in needs) for name in ("num_cpus", "num_gpus"))
-        self._size = {
-            "num_cpus": ceil(max(cpus / NUM_NODES, largest_cpu)),
-            "num_gpus": ceil(max(gpus / NUM_NODES, largest_gpu)),
-        }
+        self._size = {}
+        for name, reserved in (("num_cpus", RESERVED_CPUS), ("num_gpus", 0)):
+            total = sum(getattr(need, name) * need.replicas[0] for need in needs) + reserved
+            self._size[name] = ceil(max(total / NUM_NODES, *(getattr(need, name) for need in needs)))
         # Ray sets its own handler with each node, which exits silently with code 1.
         self._handler = signal.getsignal(signal.SIGTERM)
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **BARE})

@@ -71,7 +71,9 @@ def reinforce_figures(folder: Path, seeds: Sequence[int]) -> Iterator[Figure]:
             yield mean_over_seeds(f"{name}.{ATTAINABLE}", bound)
     losses = [each[BASE]["accuracy_biased"] - each[CANDIDATE]["accuracy_biased"] for each in found]
     yield mean_over_seeds("reinforce.biased_accuracy_lost", losses, target=ALLOWED_LOSS, better="lower")
-    yield mean_over_seeds("reinforce.ahead_of_next_arm", [_ahead(each) for each in found], target=0.0)
+    conflict = [{arm: accuracies["conflict_accuracy"] for arm, accuracies in each.items()} for each in found]
+    ahead = [each[CANDIDATE] - max(each[arm] for arm in each if arm not in NO_RIVALS) for each in conflict]
+    yield mean_over_seeds("reinforce.ahead_of_next_arm", ahead, target=0.0)
 
 
 def open_seed(
@@ -99,12 +101,6 @@ def _closed(accuracies: Accuracies, measure: str, arm: str) -> float:
     """Return the closed share of the gap between the classifier under test and the oracle."""
     base, reached, bound = (accuracies[name][measure] for name in (BASE, arm, BOUND))
     return (reached - base) / (bound - base)
-
-
-def _ahead(accuracies: Accuracies) -> float:
-    """Return the conflict accuracy of the reinforced arm minus that of the best baseline."""
-    others = [found["conflict_accuracy"] for arm, found in accuracies.items() if arm not in NO_RIVALS]
-    return accuracies[CANDIDATE]["conflict_accuracy"] - max(others)
 
 
 def _describe(accuracies: Accuracies) -> str:
