@@ -8,13 +8,10 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cluster.session.session import missing_for_metrics, num_cores
 from engine.wording import size
-
-if TYPE_CHECKING:
-    from torch.nn.attention import SDPBackend
 
 # Without these there is no run; the others are extras.
 REQUIRED = ("torch", "ray", "diffusers", "transformers", "deepspeed", "webdataset", "pyarrow", "datasets")
@@ -94,47 +91,39 @@ def _gpus() -> Iterator[Check]:
 def _attention() -> Iterator[Check]:
     """Run each kernel on a tiny tensor: some can be imported and do not run here."""
     import torch
-    from torch.nn.attention import SDPBackend
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    on_gpu = torch.cuda.is_available()
+    device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    query = torch.ones(1, 16, 16, 64, device=device, dtype=dtype)
+
+    def sdpa(*backends: SDPBackend) -> None:
+        with sdpa_kernel(list(backends)):
+            torch.nn.functional.scaled_dot_product_attention(query, query, query)
+
+    def xformers() -> None:
+        from xformers.ops import memory_efficient_attention
+
+        memory_efficient_attention(query, query, query)
+
     fallback = "use attention: sdpa"
-    yield _try("sdpa", lambda: _run_sdpa(SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH), fallback)
-    if not on_gpu:
+    yield _try("sdpa", lambda: sdpa(SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH), device, fallback)
+    if device == "cpu":
         yield _finding("attention: flash", False, "needs a GPU")
         yield _finding("attention: xformers", False, "needs a GPU and the extra `counterforge[gpu]`")
         return
-    yield _try("flash", lambda: _run_sdpa(SDPBackend.FLASH_ATTENTION), fallback)
-    yield _try("xformers", _run_xformers, "pip install 'counterforge[gpu]' with the torch that it was built for")
+    yield _try("flash", lambda: sdpa(SDPBackend.FLASH_ATTENTION), device, fallback)
+    yield _try("xformers", xformers, device, "pip install 'counterforge[gpu]' with the torch that it was built for")
 
 
-def _try(kernel: str, run: Callable[[], str], remedy: str) -> Check:
+def _try(kernel: str, run: Callable[[], None], device: str, remedy: str) -> Check:
     name = f"attention: {kernel}"
     try:
-        return _finding(name, True, f"runs on {run()}")
+        run()
     except ImportError as error:
         return _finding(name, False, f"not installed: {error}", remedy=remedy)
     except (RuntimeError, NotImplementedError) as error:
         return _finding(name, False, f"does not run here: {str(error).splitlines()[0]}", remedy=remedy)
-
-
-def _run_sdpa(*backends: "SDPBackend") -> str:
-    import torch
-    from torch.nn.attention import sdpa_kernel
-
-    device, dtype = ("cuda", torch.float16) if torch.cuda.is_available() else ("cpu", torch.float32)
-    query = torch.ones(1, 2, 16, 64, device=device, dtype=dtype)
-    with sdpa_kernel(list(backends)):
-        torch.nn.functional.scaled_dot_product_attention(query, query, query)
-    return device
-
-
-def _run_xformers() -> str:
-    import torch
-    from xformers.ops import memory_efficient_attention
-
-    query = torch.ones(1, 16, 2, 64, device="cuda", dtype=torch.float16)
-    memory_efficient_attention(query, query, query)
-    return "cuda"
+    return _finding(name, True, f"runs on {device}")
 
 
 def _deepspeed() -> Iterator[Check]:

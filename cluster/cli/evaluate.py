@@ -1,6 +1,7 @@
 """The command `evaluate`: score any classifier on any labelled images."""
 
 import argparse
+import csv
 import json
 import re
 from contextlib import suppress
@@ -80,12 +81,11 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.train_data:
         items = list(open_source(parse_source(options.train_data)).items())
         dominant = dominant_values(items, attribute_names(items, group_by))
-    result = evaluate_model(config, source, group_by=group_by, dominant=dominant, offline=options.offline)
+    result = evaluate_model(config, source, group_by=group_by, dominant=dominant, offline=options.offline).to_json()
     if options.json:
-        print_json(result.to_json())
-        return 0
-    for line in result_lines(result.to_json()):
-        print(line)
+        print_json(result)
+    else:
+        print(*result_lines(result), sep="\n")
     return 0
 
 
@@ -173,8 +173,6 @@ def _table_attributes(path: Path) -> tuple[str, ...]:
         first = file.readline().strip()
     columns: list[str] = []
     if path.suffix.lower() == ".csv":
-        import csv
-
         columns = next(csv.reader([first]), [])
     else:
         with suppress(json.JSONDecodeError):

@@ -198,14 +198,10 @@ def schema(options: argparse.Namespace) -> int:
     then begin a run file with
       # yaml-language-server: $schema=run.schema.json
     """
-    if options.of == "summary":
-        from engine.report.schema import summary_schema
-
-        print_json(summary_schema())
-        return 0
+    from engine.report.schema import summary_schema
     from engine.runfile.run import RunFile
 
-    print_json(RunFile.model_json_schema())
+    print_json(summary_schema() if options.of == "summary" else RunFile.model_json_schema())
     return 0
 
 

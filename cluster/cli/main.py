@@ -86,11 +86,7 @@ def start_logging(verbose: bool) -> None:
     for name in ("engine", "actors", "cluster"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     # SIGTERM, as schedulers send it, gets the same clean stop as Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 class _StderrHandler(logging.Handler):

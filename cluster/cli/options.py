@@ -53,16 +53,13 @@ def add_run_file(parser: argparse.ArgumentParser, out: bool = True) -> None:
         parser.add_argument("--out", metavar="DIR", help="run directory or s3://, gs:// URI (default: runs/<name>)")
 
 
-def add_overrides(parser: argparse.ArgumentParser) -> None:
+def add_overrides(
+    parser: argparse.ArgumentParser,
+    metavar: str = "a.b=c",
+    help: str = "change one field of the run file, value as YAML; repeatable",
+) -> None:
     """Add --set, which changes fields of the run file."""
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="a.b=c",
-        dest="overrides",
-        help="change one field of the run file, value as YAML; repeatable",
-    )
+    parser.add_argument("--set", action="append", default=[], metavar=metavar, dest="overrides", help=help)
 
 
 def add_cluster(parser: argparse.ArgumentParser) -> None:

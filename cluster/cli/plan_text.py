@@ -74,13 +74,10 @@ def _splits(plan: Plan) -> list[str]:
     width = max(map(len, (*classes, "all classes")))
     heads = [f"{split:>12}{'edited':>9}" for split in every]
     lines = [f"{'class':<{width}}{''.join(heads)}"]
-    for name in (*classes, None):
-        cells = [
-            f"{(sum(every[split].values()) if name is None else every[split][name]):>12,}"
-            f"{(sum(edited[split].values()) if name is None else edited[split][name]):>9,}"
-            for split in every
-        ]
-        lines.append(f"{name or 'all classes':<{width}}{''.join(cells)}")
+    for title, names in (*((name, (name,)) for name in classes), ("all classes", plan.classes)):
+        numbers = [(sum(found[split][name] for name in names) for found in (every, edited)) for split in every]
+        cells = [f"{num:>12,}{num_edited:>9,}" for num, num_edited in numbers]
+        lines.append(f"{title:<{width}}{''.join(cells)}")
     if len(plan.classes) > MAX_CLASSES:
         lines.insert(-1, f"... and {len(plan.classes) - MAX_CLASSES} more classes")
     return lines

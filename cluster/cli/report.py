@@ -52,8 +52,7 @@ def report(options: argparse.Namespace) -> int:
     run_phases(("report",), rundir.run(), rundir, rundir.plan(), None, live_console(), again=True)
     if options.out is not None:
         write_file(options.out, rundir.storage.read(PAGE))
-    for line in report_lines(rundir):
-        print(line)
+    print(*report_lines(rundir), sep="\n")
     return 0
 
 

@@ -1,6 +1,7 @@
 """The commands that compute: run, plan, generate, retry, probe, reinforce."""
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cluster.cli.options import (
@@ -59,13 +60,9 @@ def run_all(options: argparse.Namespace) -> int:
       counterforge run mine.yaml --out /data/runs/first --set stages.editor.num_inference_steps=30
       counterforge run mine.yaml --address auto --out s3://bucket/runs/first
     """
-    from cluster.phases.pipeline import ALL_PHASES, open_run, run_phases
+    from cluster.phases.pipeline import ALL_PHASES
 
-    run = load(options)
-    rundir, planned = open_run(run, out_of(options, run))
-    run_phases(ALL_PHASES, run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
-    for line in report_lines(rundir):
-        print(line)
+    print(*report_lines(_run_file(options, ALL_PHASES)), sep="\n")
     return 0
 
 
@@ -82,8 +79,7 @@ def plan(options: argparse.Namespace) -> int:
     from cluster.cli.plan_text import plan_lines
 
     run = load(options)
-    for line in plan_lines(run, out_of(options, run)):
-        print(line)
+    print(*plan_lines(run, out_of(options, run)), sep="\n")
     return 0
 
 
@@ -99,12 +95,9 @@ def generate(options: argparse.Namespace) -> int:
       counterforge generate mine.yaml --set stages.editor.placement.replicas=[2,8] --address auto
     """
     from cluster.monitor.progress import describe, snapshot
-    from cluster.phases.pipeline import open_run, run_phases
 
-    run = load(options)
-    rundir, planned = open_run(run, out_of(options, run))
-    run_phases(("generate",), run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
-    print(describe(snapshot(rundir.read_markers(rundir.done()), planned.num_shards, planned.num_edited)))
+    rundir = _run_file(options, ("generate",))
+    print(describe(snapshot(rundir.read_markers(rundir.done()), rundir.info.num_shards, rundir.plan().num_edited)))
     return 0
 
 
@@ -142,8 +135,13 @@ def probe(options: argparse.Namespace) -> int:
       counterforge probe runs/wardrobe
       counterforge probe runs/wardrobe --set probe.min_drop=0.1
     """
-    for line in weakness_lines(_run_phase("probe", options)):
-        print(line)
+    from engine.report.views.advice import weakest_cell
+    from engine.run.directory import WEAKNESS
+
+    rundir = _run_phase("probe", options)
+    weakest = weakest_cell({"weakness": rundir.read_json(WEAKNESS)})
+    print(weakest or "no edit clearly costs more accuracy than probe.min_drop")
+    print(f"table: {rundir.storage.name(WEAKNESS)}")
     return 0
 
 
@@ -158,9 +156,25 @@ def reinforce(options: argparse.Namespace) -> int:
       counterforge reinforce runs/wardrobe
       counterforge reinforce runs/wardrobe --set reinforce.trained=lora
     """
-    for line in verdict_lines(_run_phase("reinforce", options)):
-        print(line)
+    from engine.run.directory import EVALUATION, REINFORCE
+
+    rundir = _run_phase("reinforce", options)
+    if rundir.exists(REINFORCE):
+        result: Any = rundir.read_json(REINFORCE)
+        print(result["verdict"], *(f"  {reason}" for reason in result["reasons"]), sep="\n")
+    else:
+        print(f"scored, not trained: {rundir.storage.name(EVALUATION)}")
     return 0
+
+
+def _run_file(options: argparse.Namespace, phases: Sequence[str]) -> "RunDirectory":
+    """Run phases of a run file in its run directory, a new one or an older."""
+    from cluster.phases.pipeline import open_run, run_phases
+
+    run = load(options)
+    rundir, planned = open_run(run, out_of(options, run))
+    run_phases(phases, run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
+    return rundir
 
 
 def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
@@ -175,25 +189,3 @@ def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
     else:
         run_phases((name,), run, rundir, planned, session, live_console(), again=True, take_over=take_over)
     return rundir
-
-
-def weakness_lines(rundir: "RunDirectory") -> list[str]:
-    """Return the weakest cell in words, and the path of the weakness table."""
-    from engine.report.views.advice import weakest_cell
-    from engine.run.directory import WEAKNESS
-
-    weakest = weakest_cell({"weakness": rundir.read_json(WEAKNESS)})
-    return [
-        weakest or "no edit clearly costs more accuracy than probe.min_drop",
-        f"table: {rundir.storage.name(WEAKNESS)}",
-    ]
-
-
-def verdict_lines(rundir: "RunDirectory") -> list[str]:
-    """Return the verdict of the fine-tuning with its reasons."""
-    from engine.run.directory import EVALUATION, REINFORCE
-
-    if not rundir.exists(REINFORCE):
-        return [f"scored, not trained: {rundir.storage.name(EVALUATION)}"]
-    result: Any = rundir.read_json(REINFORCE)
-    return [result["verdict"], *(f"  {reason}" for reason in result["reasons"])]

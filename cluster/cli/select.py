@@ -6,7 +6,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cluster.cli.options import Commands, absolute, add_command, add_run_directory, open_directory
+from cluster.cli.options import Commands, absolute, add_command, add_overrides, add_run_directory, open_directory
 
 if TYPE_CHECKING:
     from engine.run.directory import RunDirectory
@@ -20,14 +20,7 @@ def add_commands(commands: Commands) -> None:
     """Add the command of this module."""
     parser = add_command(commands, "select", select)
     add_run_directory(parser)
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="THRESHOLD=VALUE",
-        dest="settings",
-        help="a threshold of the verifier, such as min_image=0.6; repeatable",
-    )
+    add_overrides(parser, "THRESHOLD=VALUE", "a threshold of the verifier, such as min_image=0.6; repeatable")
     parser.add_argument("--out", metavar="DIR", help="new run directory or s3://, gs:// URI for the result")
     parser.add_argument("--dry-run", action="store_true", help="only show what would change")
     parser.add_argument("--calibrate", metavar="CSV", type=Path, help="propose thresholds from labels good and bad")
@@ -67,7 +60,7 @@ def select(options: argparse.Namespace) -> int:
     _check_options(options)
     rundir = open_directory(options.run)
     before = thresholds_of(rundir.run())
-    run = change_thresholds(rundir, options.settings)
+    run = change_thresholds(rundir, options.overrides)
     after = thresholds_of(run)
     candidates = read_scored(rundir)
     check_verdicts(candidates, before)
@@ -77,8 +70,7 @@ def select(options: argparse.Namespace) -> int:
             print(line)
         return 0
     print(f"{rundir.info.name} in {rundir.storage}: {len(rundir.done())} of {rundir.info.num_shards} shards are done")
-    for line in change_lines(candidates, before, after):
-        print(line)
+    print(*change_lines(candidates, before, after), sep="\n")
     if options.out is not None and not options.dry_run:
         for line in _write_selection(rundir, run, options.out):
             print(line, flush=True)
@@ -116,7 +108,7 @@ def _check_options(options: argparse.Namespace) -> None:
     from engine.errors import SelectionError
 
     if options.calibrate is not None:
-        if options.settings or options.out:
+        if options.overrides or options.out:
             raise SelectionError(
                 "--calibrate proposes thresholds and writes nothing: leave out --set and --out, then run the command "
                 "that it prints"
@@ -125,10 +117,10 @@ def _check_options(options: argparse.Namespace) -> None:
             raise SelectionError(f"--precision {options.precision:g}: expected a share between 0 and 1, such as 0.95")
     elif options.precision is not None:
         raise SelectionError("--precision goes with --calibrate labels.csv: give both or neither")
-    elif options.settings and not options.out and not options.dry_run:
+    elif options.overrides and not options.out and not options.dry_run:
         raise SelectionError(
             "where should the result go? Give --out with a new run directory (RUN stays as it is), or --dry-run to "
             "only see what would change"
         )
-    elif options.out and not options.settings:
+    elif options.out and not options.overrides:
         raise SelectionError("--out needs thresholds to write: give --set, such as --set min_image=0.6")

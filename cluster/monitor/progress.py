@@ -131,14 +131,13 @@ class MarkerFollower:
                 self.meter.record_commit(marker)
         self._read_some()
         done, elapsed = self._num_before + self._new.num_markers, monotonic() - self._start
-        state = _snapshot(self._all, self._num_shards, self._num_sources)
-        state = replace(state, done=done, num_uncounted=len(self._unread))
-        if not self._new.num_markers:
-            return state
+        num_new, num_left = self._new.num_markers, self._num_shards - done
         return replace(
-            state,
-            rate=self._new.counts.candidates / elapsed,
-            seconds_left=elapsed / self._new.num_markers * (self._num_shards - done),
+            _snapshot(self._all, self._num_shards, self._num_sources),
+            done=done,
+            num_uncounted=len(self._unread),
+            rate=self._new.counts.candidates / elapsed if num_new else None,
+            seconds_left=elapsed / num_new * num_left if num_new else None,
         )
 
     def _read_some(self) -> None:

@@ -26,16 +26,6 @@ class Diagnosis:
     cause: Literal["work", "start", "nodes", "stall"]
     text: str
 
-    def limit_s(self, limits: LimitsConfig) -> float | None:
-        """Return the time without a finished shard after which the run ends, None for never."""
-        match self.cause:
-            case "work" | "start":
-                return None
-            case "nodes":
-                return limits.nodes_s
-            case "stall":
-                return limits.stalled_s if limits.on_stall == "stop" else None
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -56,7 +46,10 @@ class Watchdog:
         activity: Callable[[], Activity],
         resources: Callable[[], Resources],
     ) -> None:
-        self._limits, self._needs, self._storage = limits, needs, storage
+        self._needs, self._storage = needs, storage
+        # The time that each cause may last before the run ends for it.
+        stalled_s = limits.stalled_s if limits.on_stall == "stop" else None
+        self._limits_s = {"work": None, "start": None, "nodes": limits.nodes_s, "stall": stalled_s}
         self._activity, self._resources = activity, resources
         self._every_s = min(LOOK_S, limits.stalled_s / 3, (limits.nodes_s or LOOK_S) / 3)
         self._finding: Finding | None = None
@@ -98,7 +91,7 @@ class Watchdog:
         diagnosis = self.diagnose()
         if diagnosis.cause != self._cause:
             self._cause, self._began_s = diagnosis.cause, idle_s
-        limit_s, lasted_s = diagnosis.limit_s(self._limits), idle_s - self._began_s
+        limit_s, lasted_s = self._limits_s[diagnosis.cause], idle_s - self._began_s
         text = f"no shard was finished for {duration(idle_s)}: {diagnosis.text}"
         if limit_s is None:
             return Finding(text=text, ends=False)

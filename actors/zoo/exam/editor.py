@@ -1,7 +1,7 @@
 """Examine the editor: it should make the change of the instruction and keep everything else."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
@@ -12,6 +12,7 @@ from PIL import Image
 from actors.editor.editor import Editor
 from actors.images.codec import decode_rgb
 from actors.zoo.exam.scenes import CPU, Bools, Exam, bootstrapped, captioned, kept, kernel_figure, picture
+from actors.zoo.recipes.backbone import ATTRIBUTES
 from actors.zoo.recipes.edit_pairs import FIELDS
 from actors.zoo.recipes.language import edit_instructions
 from engine.errors import RunError
@@ -19,29 +20,31 @@ from engine.figures.figures import Figure, share
 from engine.runfile.editor import EditorConfig
 from engine.sample import Edit, EditKind, ImageBytes, Sample
 from engine.wardrobe.garments import CLASSES, load_garments
-from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption
+from engine.wardrobe.scene import Scene, caption
 
 # A run has no edits that replace the garment: its `object` is another thing in the picture, never the main object.
 ExamKind: TypeAlias = EditKind | Literal["garment"]
 SEVERITIES = (0.25, 0.5, 0.75, 1.0)
-STEPS = (2, 5, 8, 15, 30)
-DDIM_STEPS = (5, 30)
-GUIDANCES = (1.0, 2.0)
+CURVE_POINTS: dict[str, dict[str, float | str]] = {
+    **{f"steps_{steps}": {"num_inference_steps": steps} for steps in (2, 5, 8, 15, 30)},
+    **{f"ddim_{steps}": {"num_inference_steps": steps, "scheduler": "DDIMScheduler"} for steps in (5, 30)},
+    **{f"guidance_{scale:g}": {"guidance_scale": scale} for scale in (1.0, 2.0)},
+}
 SHEET_ROWS = 100
 # The judge's stage whose features are compared: the last tells things apart, the first how rough a ground is.
 TEXTURE = "realism.texture"
 REALISM = {"realism": -1, TEXTURE: 0}
 # Verdicts that change are rare: 3 % of a thousand pictures is known to a point only, of every held-out garment to half.
 PLACEBO_TIMES = 4
-# What is asked of each kind: shares of the judge's ceiling for garments, shares of all edits for the others.
+# The attribute that each kind changes, and the targets by attribute: shares of the judge's ceiling for the class,
+# shares of all edits for the others.
+ATTRIBUTE_OF = {**FIELDS, "garment": "class"}
 REQUIRED: dict[ExamKind, dict[str, float]] = {
-    "background": {"new": 0.95, "garment": 0.95, "colour": 0.90},
-    "colour": {"new": 0.95, "garment": 0.95, "background": 0.90},
-    "garment": {"new": 0.95, "colour": 0.90, "background": 0.90},
+    "background": {"background": 0.95, "class": 0.95, "colour": 0.90},
+    "colour": {"colour": 0.95, "class": 0.95, "background": 0.90},
+    "garment": {"class": 0.95, "colour": 0.90, "background": 0.90},
     "lighting": {},
 }
-ATTRIBUTE_OF = {**FIELDS, "garment": "class"}
-VALUES: dict[str, tuple[str, ...]] = {"background": BACKGROUNDS, "colour": tuple(COLOURS), "lighting": tuple(LIGHTS)}
 CURVE_KINDS: tuple[ExamKind, ...] = ("background", "colour", "garment")
 
 
@@ -70,7 +73,7 @@ class EditorExam:
         """Yield the figures of each kind of edit at the run file's settings."""
         exam = self.exam
         for kind, edited in self.edits.items():
-            yield from self._right_figures(f"editor.{kind}", kind, edited, **REQUIRED[kind])
+            yield from self._right_figures(f"editor.{kind}", kind, edited, REQUIRED[kind])
             if kind != "garment":
                 yield from self._distance_figures(kind, edited.images, exam.masks)
                 true = [picture(scene) for scene in edited.scenes]
@@ -100,12 +103,8 @@ class EditorExam:
 
     def curve_figures(self) -> Iterator[Figure]:
         """Yield the shares of right edits by number of steps (UniPC and DDIM) and by guidance scale."""
-        for steps in STEPS:
-            yield from self._curve_point(f"steps_{steps}", {"num_inference_steps": steps})
-        for steps in DDIM_STEPS:
-            yield from self._curve_point(f"ddim_{steps}", {"num_inference_steps": steps, "scheduler": "DDIMScheduler"})
-        for guidance in GUIDANCES:
-            yield from self._curve_point(f"guidance_{guidance:g}", {"guidance_scale": guidance})
+        for name, settings in CURVE_POINTS.items():
+            yield from self._curve_point(name, settings)
 
     def sheet(self) -> bytes:
         """Return a PNG of random rows of (source, placebo, edit of any kind), two side by side; nothing is picked."""
@@ -127,46 +126,25 @@ class EditorExam:
         stage: Editor | None = None,
         exam: Exam | None = None,
     ) -> Edited:
-        exam = exam or self.exam
-        sources = captioned(exam.samples, exam.scenes)[: len(goals)]
-        edits = [
-            replace(
-                sample,
-                key=f"{sample.key}_cf",
-                role="counterfactual",
-                image=b"",
-                edit=edit_of(kind, scene, goal, severity),
-            )
-            for sample, scene, goal in zip(sources, exam.scenes, goals, strict=False)
-        ]
-        made = list((stage or self.stage)([*sources, *edits]))[len(sources) :]
+        batch = batch_of(exam or self.exam, kind, goals, [b""] * len(goals), severity)
+        made = list((stage or self.stage)(batch))[len(goals) :]
         images = [item.image for item in made if isinstance(item, Sample)]
         if len(images) != len(goals):
             raise RunError(f"the editor gave up {len(goals) - len(images)} of {len(goals)} edits: {made[-1]}")
         return Edited(scenes=goals, images=images)
 
     def _right_figures(
-        self,
-        name: str,
-        kind: ExamKind,
-        edited: Edited,
-        *,
-        new: float | None = None,
-        garment: float | None = None,
-        colour: float | None = None,
-        background: float | None = None,
+        self, name: str, kind: ExamKind, edited: Edited, targets: Mapping[str, float]
     ) -> Iterator[Figure]:
-        """Yield how often the judge sees what the edit put in, and what it was to keep; the rest are targets."""
-        right, n = self.exam.right(edited.images, edited.scenes), len(edited.images)
-        attribute = ATTRIBUTE_OF[kind]
-        if kind == "garment":
-            yield kept(f"{name}.new_garment", right["class"], self.exam.sees["class"], new)
-        else:
-            yield share(f"{name}.new_{attribute}", int(right[attribute].sum()), n, new)
-            yield kept(f"{name}.garment_kept", right["class"], self.exam.sees["class"], garment)
-        for other, target in (("colour", colour), ("background", background)):
-            if other != attribute:
-                yield share(f"{name}.{other}_kept", int(right[other].sum()), n, target)
+        """Yield how often the judge sees what the edit put in, and what it was to keep."""
+        right, changed = self.exam.right(edited.images, edited.scenes), ATTRIBUTE_OF[kind]
+        for attribute in dict.fromkeys((changed, "class", "colour", "background")):
+            word, found = "garment" if attribute == "class" else attribute, right[attribute]
+            title = f"{name}.new_{word}" if attribute == changed else f"{name}.{word}_kept"
+            if attribute == "class":
+                yield kept(title, found, self.exam.sees["class"], targets.get(attribute))
+            else:
+                yield share(title, int(found.sum()), len(found), targets.get(attribute))
 
     def _distance_figures(self, kind: str, images: Sequence[ImageBytes], masks: np.ndarray) -> Iterator[Figure]:
         """Yield the perceptual distance to the source inside and outside the garment's mask."""
@@ -183,7 +161,7 @@ class EditorExam:
             edited = self.edits[kind]
             if stage is not None:
                 edited = self._edited(kind, edited.scenes, stage=stage)
-            yield from self._right_figures(f"editor.curve.{kind}.{name}", kind, edited)
+            yield from self._right_figures(f"editor.curve.{kind}.{name}", kind, edited, {})
             if kind == "background":
                 yield self._realism(f"{TEXTURE}.curve.{name}", edited.images, REALISM[TEXTURE])
 
@@ -214,11 +192,30 @@ def targets(scenes: Sequence[Scene], kind: ExamKind) -> list[Scene]:
         if kind == "garment":
             label = (scene.label + 1 + index // len(CLASSES) % (len(CLASSES) - 1)) % len(CLASSES)
             changes = {"label": label, "garment": int(load_garments("heldout").of_class(label)[0])}
-        elif kind in VALUES:
-            others = [value for value in VALUES[kind] if value != getattr(scene, FIELDS[kind])]
-            changes = {FIELDS[kind]: others[index % len(others)]}
+        elif kind in FIELDS:
+            field = FIELDS[kind]
+            others = [value for value in ATTRIBUTES[field] if value != getattr(scene, field)]
+            changes = {field: others[index % len(others)]}
         goals.append(replace(scene, **changes))
     return goals
+
+
+def batch_of(
+    exam: Exam, kind: ExamKind, goals: Sequence[Scene], images: Sequence[ImageBytes], severity: float = 1.0
+) -> list[Sample]:
+    """Return the first composites as captioned sources, then an edit of each with its image."""
+    sources = captioned(exam.samples, exam.scenes)[: len(goals)]
+    edits = [
+        replace(
+            sample,
+            key=f"{sample.key}_cf",
+            role="counterfactual",
+            image=image,
+            edit=edit_of(kind, scene, goal, severity),
+        )
+        for sample, scene, goal, image in zip(sources, exam.scenes, goals, images, strict=False)
+    ]
+    return [*sources, *edits]
 
 
 def edit_of(kind: ExamKind, scene: Scene, goal: Scene, severity: float = 1.0) -> Edit:

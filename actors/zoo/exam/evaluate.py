@@ -6,6 +6,8 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,30 +94,27 @@ def _measured(exam: Exam, run: RunFile, parts: tuple[str, ...], out: Path) -> li
 
 
 def _figures(exam: Exam, run: RunFile, parts: tuple[str, ...], out: Path) -> Iterator[Figure]:
-    editor = (
-        EditorExam(exam, stage_of(run, EditorConfig)) if {*parts} - {"patients", "captioner", "perturber"} else None
-    )
-    if "patients" in parts:
-        for name in CLASSIFIERS:
-            yield from classifier_figures(name, MODELS_FOLDER / name)
-    if "captioner" in parts:
-        yield from captioner_figures(exam, stage_of(run, CaptionerConfig))
-    if "perturber" in parts:
-        yield from perturber_figures(exam, stage_of(run, PerturberConfig))
-    if editor is None:
-        return
-    (out / SHEET).write_bytes(editor.sheet())
+    @cache
+    def editor() -> EditorExam:
+        made = EditorExam(exam, stage_of(run, EditorConfig))
+        (out / SHEET).write_bytes(made.sheet())
+        return made
+
+    def verifier() -> Iterator[Figure]:
+        return verifier_figures(exam, stage_of(run, VerifierConfig), editor().edits["background"], out / ROC)
+
     examine: dict[str, Callable[[], Iterator[Figure]]] = {
-        "editor": editor.figures,
-        "verifier": lambda: verifier_figures(
-            exam, stage_of(run, VerifierConfig), editor.edits["background"], out / ROC
-        ),
-        "severity": editor.severity_figures,
-        "curve": editor.curve_figures,
+        "patients": lambda: chain(*(classifier_figures(name, MODELS_FOLDER / name) for name in CLASSIFIERS)),
+        "captioner": lambda: captioner_figures(exam, stage_of(run, CaptionerConfig)),
+        "perturber": lambda: perturber_figures(exam, stage_of(run, PerturberConfig)),
+        "editor": lambda: editor().figures(),
+        "verifier": verifier,
+        "severity": lambda: editor().severity_figures(),
+        "curve": lambda: editor().curve_figures(),
     }
-    for part, figures in examine.items():
+    for part in PARTS:
         if part in parts:
-            yield from figures()
+            yield from examine[part]()
 
 
 def stage_of(run: RunFile, kind: type[Config]) -> Config:

@@ -148,13 +148,16 @@ def _with_interval(
 
 def kept(name: str, after: Bools, before: Bools, target: float | None = None) -> Figure:
     """Return the judge's accuracy on edits as a share of its accuracy on the same composites unedited."""
-    return bootstrapped(
-        name,
-        lambda rows: float(after[rows].mean() / max(before[rows].mean(), 1e-9)),
-        len(after),
-        target,
-        unit="of ceiling",
-    )
+    return ratio(name, after, before, target, unit="of ceiling")
+
+
+def ratio(name: str, top: Bools, bottom: Bools, target: float | None = None, *, unit: str = "share") -> Figure:
+    """Return the number of rows of `top` as a share of those of `bottom`, with a bootstrapped interval."""
+
+    def of_rows(rows: NDArray[np.intp]) -> float:
+        return float(top[rows].mean() / max(bottom[rows].mean(), 1e-9))
+
+    return bootstrapped(name, of_rows, len(top), target, unit=unit)
 
 
 def kernel_distance(left: Floats, right: Floats) -> float:

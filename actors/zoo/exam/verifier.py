@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.images.codec import encode_jpeg
 from actors.verifier.verifier import Verifier
-from actors.zoo.exam.editor import Edited, edit_of, targets
-from actors.zoo.exam.scenes import CPU, JPEG_QUALITY, Bools, Exam, Floats, bootstrapped, captioned, picture
+from actors.zoo.exam.editor import Edited, batch_of, targets
+from actors.zoo.exam.scenes import CPU, JPEG_QUALITY, Bools, Exam, Floats, picture, ratio
 from engine.figures.figures import Figure, share
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import EditKind, ImageBytes, Sample
@@ -19,40 +20,18 @@ from engine.wardrobe.scene import Scene
 
 WRONG = ("other_garment", "unchanged_source", "noise", "blank")
 ONE_IN = 10
-CHECKS = ("image", "text_edit", "directional", "contrast")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Marked:
-    """One row for each edit: what replaced its picture ("" for nothing), whether it was rejected, and the margin.
-
-    `margin` is how far the nearest score is above its floor; negative where a check fails.
-    """
-
-    wrong: list[str]
-    refused: Bools
-    margin: Floats
-
-    @property
-    def is_wrong(self) -> Bools:
-        """Return which images were replaced."""
-        return np.array([bool(kind) for kind in self.wrong])
 
 
 def verifier_figures(exam: Exam, config: VerifierConfig, edited: Edited, roc: Path) -> Iterator[Figure]:
     """Yield precision and recall of refusals where one edit in ten is a wrong image; write the ROC to `roc`."""
-    marked = _marked(exam, config)
-    wrong, refused, n = marked.is_wrong, marked.refused, len(marked.wrong)
-    yield bootstrapped(
-        "verifier.precision", lambda rows: _ratio((refused & wrong)[rows].sum(), refused[rows].sum()), n, 0.90
-    )
-    yield bootstrapped(
-        "verifier.recall", lambda rows: _ratio((refused & wrong)[rows].sum(), wrong[rows].sum()), n, 0.85
-    )
+    kinds, refused, margin = _marked(exam, config)
+    wrong, n = kinds != "", len(kinds)
+    yield ratio("verifier.precision", wrong & refused, refused, 0.90)
+    yield ratio("verifier.recall", wrong & refused, wrong, 0.85)
     for kind in WRONG:
-        yield from _share_of(f"verifier.recall.{kind}", refused, np.array([name == kind for name in marked.wrong]))
+        yield from _share_of(f"verifier.recall.{kind}", refused, kinds == kind)
     yield from _share_of("verifier.false_refusals", refused, ~wrong)
-    false_rate, true_rate = roc_curve(-marked.margin, wrong)
+    false_rate, true_rate = roc_curve(-margin, wrong)
     roc.write_text(json.dumps({"false_refusal_rate": false_rate.tolist(), "recall": true_rate.tolist()}) + "\n")
     yield Figure(name="verifier.roc_area", value=float(np.trapezoid(true_rate, false_rate)), n=n)
     for rate in (0.005, 0.01, 0.02, 0.05, 0.1):
@@ -70,23 +49,24 @@ def roc_curve(score: Floats, positive: Bools) -> tuple[Floats, Floats]:
     return np.append(0.0, false), np.append(0.0, true)
 
 
-def _marked(exam: Exam, config: VerifierConfig) -> Marked:
-    """Judge true counterfactuals of two kinds, one in ten of them replaced."""
+def _marked(exam: Exam, config: VerifierConfig) -> tuple[NDArray[np.str_], Bools, Floats]:
+    """Judge true counterfactuals of two kinds, one in ten of them replaced.
+
+    Returns for each edit what replaced its picture ("" for nothing), whether it was rejected, and its margin.
+    """
     kinds: tuple[EditKind, ...] = ("background", "colour")
     rng = np.random.default_rng(0)
-    parts: list[Marked] = []
+    names, rejections, margins = [], [], []
     for kind in kinds:
         goals = targets(exam.scenes, kind)
         wrong = [WRONG[index // ONE_IN % len(WRONG)] if index % ONE_IN == 0 else "" for index in range(len(goals))]
         rng.shuffle(wrong)
         images = [_image(rng, name, scene, goal) for name, scene, goal in zip(wrong, exam.scenes, goals, strict=True)]
         refused, margin = _judged(exam, config, kind, goals, images)
-        parts.append(Marked(wrong=wrong, refused=refused, margin=margin))
-    return Marked(
-        wrong=[name for part in parts for name in part.wrong],
-        refused=np.concatenate([part.refused for part in parts]),
-        margin=np.concatenate([part.margin for part in parts]),
-    )
+        names += wrong
+        rejections.append(refused)
+        margins.append(margin)
+    return np.array(names), np.concatenate(rejections), np.concatenate(margins)
 
 
 def _image(rng: np.random.Generator, wrong: str, scene: Scene, goal: Scene) -> bytes:
@@ -110,28 +90,20 @@ def _image(rng: np.random.Generator, wrong: str, scene: Scene, goal: Scene) -> b
 def _judged(
     exam: Exam, config: VerifierConfig, kind: EditKind, goals: Sequence[Scene], images: Sequence[ImageBytes]
 ) -> tuple[Bools, Floats]:
+    """Return which edits the verifier rejects, and by how much the score nearest to its floor is above it."""
     stage = Verifier(config, CPU, name="verifier", offline=True)
-    sources = captioned(exam.samples, exam.scenes)
-    edits = [
-        replace(sample, key=f"{sample.key}_cf", role="counterfactual", image=image, edit=edit_of(kind, scene, goal))
-        for sample, scene, goal, image in zip(sources, exam.scenes, goals, images, strict=True)
-    ]
-    judged = [item for item in stage([*sources, *edits]) if isinstance(item, Sample) and item.role != "source"]
+    results = stage(batch_of(exam, kind, goals, images))
+    judged = [item for item in results if isinstance(item, Sample) and item.role != "source"]
     floors = {
         "image": config.min_image,
         "text_edit": config.min_text,
         "directional": config.min_directional,
         "contrast": config.min_contrast,
+        "consistency": 0.0,
     }
     refused = np.array([item.verdict is None or not item.verdict.accepted for item in judged])
-    margins = [
-        min(
-            np.nan_to_num(np.array([item.scores[name] - floors[name] for name in CHECKS]), nan=-2.0).min(),
-            item.scores["consistency"],
-        )
-        for item in judged
-    ]
-    return refused, np.array(margins)
+    above = np.array([[item.scores[name] - floor for name, floor in floors.items()] for item in judged])
+    return refused, np.nan_to_num(above, nan=-2.0).min(1)
 
 
 def _on_edits(exam: Exam, config: VerifierConfig, edited: Edited) -> Iterator[Figure]:
@@ -147,7 +119,3 @@ def _share_of(name: str, found: Bools, among: Bools) -> Iterator[Figure]:
     """Yield the share of `among` that was found; nothing where there is none, as with few scenes."""
     if among.any():
         yield share(name, int((found & among).sum()), int(among.sum()))
-
-
-def _ratio(top: int, bottom: int) -> float:
-    return float(top) / max(float(bottom), 1e-9)

@@ -1,26 +1,26 @@
 """Examine the models that read and write: the captioner and the perturber."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from actors.captioner.captioner import Captioner
 from actors.perturber.perturber import Perturber
 from actors.zoo.exam.scenes import CAPTION, CPU, Exam, captioned
+from actors.zoo.recipes.backbone import ATTRIBUTES
 from actors.zoo.recipes.edit_pairs import FIELDS
 from engine.figures.figures import Figure, share
 from engine.runfile.captioner import CaptionerConfig
 from engine.runfile.perturber import PerturberConfig
 from engine.sample import Edit, Rejection, Sample
 from engine.wardrobe.garments import CLASSES
-from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption
+from engine.wardrobe.scene import Scene, caption
 
 # What each kind of edit may put in: the perturber's own words for it to the value of the scene.
-VALUES: dict[str, tuple[str, ...]] = {
-    "background": BACKGROUNDS,
-    "colour": tuple(COLOURS),
-    "lighting": tuple(light for light in LIGHTS if light != "plain"),
+VALUES = {
+    kind: [value for value in ATTRIBUTES[FIELDS[kind]] if value != "plain"]
+    for kind in ("background", "colour", "lighting")
 }
 
 
@@ -29,25 +29,16 @@ def captioner_figures(exam: Exam, config: CaptionerConfig) -> Iterator[Figure]:
     stage = Captioner(config, CPU, name="captioner", offline=True)
     texts = [item.caption if isinstance(item, Sample) else "" for item in stage(exam.samples)]
     found = [CAPTION.fullmatch(text) for text in texts]
-    truth = [CAPTION.fullmatch(caption(scene)) for scene in exam.scenes]
-    n = len(texts)
-    for name, part, target in (
-        ("garment", "class", 0.85),
-        ("colour", "colour", 0.97),
-        ("background", "background", 0.99),
-    ):
-        right = sum(
-            said is not None and true is not None and said[part] == true[part]
-            for said, true in zip(found, truth, strict=True)
-        )
+    n, parts = len(texts), {"garment": ("class", 0.85), "colour": ("colour", 0.97), "background": ("background", 0.99)}
+    for name, (part, target) in parts.items():
+        true = [getattr(scene, FIELDS[name]) for scene in exam.scenes]
+        right = sum(said is not None and said[part] == word for said, word in zip(found, true, strict=True))
         yield share(f"captioner.{name}", right, n, target)
-    yield share(
-        "captioner.whole_caption", sum(text == caption(s) for text, s in zip(texts, exam.scenes, strict=True)), n
-    )
+    whole = sum(text == caption(scene) for text, scene in zip(texts, exam.scenes, strict=True))
+    yield share("captioner.whole_caption", whole, n)
     yield share("captioner.in_form", sum(said is not None for said in found), n)
-    for name in ("class", "colour", "background"):
-        label = "garment" if name == "class" else name
-        yield share(f"judge.{label}", int(exam.sees[name].sum()), n)
+    for name, (part, _) in parts.items():
+        yield share(f"judge.{name}", int(exam.sees[part].sum()), n)
 
 
 def perturber_figures(exam: Exam, config: PerturberConfig) -> Iterator[Figure]:
@@ -100,18 +91,8 @@ def value_of(edit: Edit) -> str:
 
 
 def _spread(kind: str, chosen: Counter[str]) -> Iterator[Figure]:
-    values: Sequence[str] = VALUES[kind]
-    n = chosen.total()
-    covered = sum(chosen[value] > 0 for value in values)
-    yield Figure(
-        name=f"perturber.{kind}.values",
-        value=covered,
-        target=len(values),
-        better="higher",
-        n=n,
-        unit=f"of {len(values)}",
-    )
-    most = max((chosen[value] for value in values), default=0) * len(values) / max(n, 1)
-    yield Figure(
-        name=f"perturber.{kind}.largest_share", value=most, target=2.0, better="lower", n=n, unit="x an even share"
-    )
+    counts, n = [chosen[value] for value in VALUES[kind]], chosen.total()
+    num, covered, most = len(counts), sum(count > 0 for count in counts), max(counts) * len(counts) / max(n, 1)
+    name, unit = f"perturber.{kind}", "x an even share"
+    yield Figure(name=f"{name}.values", value=covered, target=num, better="higher", n=n, unit=f"of {num}")
+    yield Figure(name=f"{name}.largest_share", value=most, target=2.0, better="lower", n=n, unit=unit)

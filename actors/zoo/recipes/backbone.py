@@ -13,7 +13,7 @@ from transformers import ResNetConfig, ResNetModel
 from actors.finetune.augment import gaussian_blurred
 from actors.models.token_encoder import give_tokens
 from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged, drawn_rows
-from actors.zoo.recipes.pictures import garments_of, made_once, rendered, to_tensor
+from actors.zoo.recipes.pictures import garments_of, in_parts, made_once, rendered, to_tensor
 from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, make_scenes
 
@@ -48,13 +48,20 @@ class AttributeClassifier(nn.Module):
 
 def make_backbone(size: int = 1) -> AttributeClassifier:
     """Return the untrained backbone with its heads."""
+    model = ResNetModel(resnet_config(size))
+    # Encoder-decoders and dual encoders ask for it by this name.
+    model.config.hidden_size = size * WIDTH
+    return AttributeClassifier(model, size * WIDTH)
+
+
+def resnet_config(size: int = 1, **labels: object) -> ResNetConfig:
+    """Return the layers of backbone, judge and the first classifier, with `size` times their width."""
     # Convolutions learn shapes at once, with batch norm fastest: a plain vision transformer of this size named one
     # garment in five after 2,400 steps, a Swin .43 after 3,400, a ConvNeXt .43 after 700, this one .56 after 700.
     widths = [size * width for width in (32, 64, 128, WIDTH)]
-    config = ResNetConfig(embedding_size=32 * size, hidden_sizes=widths, depths=[1, 2, 2, 1], layer_type="basic")
-    # Encoder-decoders and dual encoders ask for it by this name.
-    config.hidden_size = size * WIDTH
-    return AttributeClassifier(ResNetModel(config), size * WIDTH)
+    return ResNetConfig(
+        embedding_size=32 * size, hidden_sizes=widths, depths=[1, 2, 2, 1], layer_type="basic", **labels
+    )
 
 
 def start_backbone(context: TrainContext) -> tuple[nn.Module, Loss]:
@@ -69,8 +76,7 @@ def load_backbone(context: TrainContext) -> ResNetModel:
     averaged(RECIPE, model, context)
     backbone = model.backbone.eval().requires_grad_(False).to(context.device)
     give_tokens(backbone)
-    if not isinstance(backbone, ResNetModel):
-        raise TypeError(f"the backbone is a {type(backbone).__name__}")
+    assert isinstance(backbone, ResNetModel)
     return backbone
 
 
@@ -90,14 +96,8 @@ def backbone_features(context: TrainContext) -> NDArray[np.float16]:
     """Return the tokens that the backbone makes of its pictures, (NUM_PICTURES, num_tokens, WIDTH), made once."""
 
     def make() -> NDArray[np.float16]:
-        _, pictures = backbone_pictures(context)
-        backbone = load_backbone(context)
-        with torch.no_grad():
-            parts = [
-                backbone(to_tensor(pictures[start : start + 500], context.device)).last_hidden_state.half().cpu()
-                for start in range(0, len(pictures), 500)
-            ]
-        return torch.cat(parts).numpy()
+        backbone, (_, pictures) = load_backbone(context), backbone_pictures(context)
+        return in_parts(lambda images: backbone(images).last_hidden_state.half(), pictures, context.device)
 
     return made_once(context.folder / "backbone_features.npy", make)
 
@@ -115,13 +115,12 @@ def attribute_scenes(garments: Garments, name: str, count: int) -> list[Scene]:
 
 def attributes(scenes: Sequence[Scene]) -> dict[str, Tensor]:
     """Return the true value of each attribute as an index, (num_scenes,)."""
-    words = {
-        "class": [scene.class_name for scene in scenes],
-        "colour": [scene.colour for scene in scenes],
-        "background": [scene.background for scene in scenes],
-        "light": [scene.light for scene in scenes],
+    return {
+        name: torch.tensor(
+            [values.index(scene.class_name if name == "class" else getattr(scene, name)) for scene in scenes]
+        )
+        for name, values in ATTRIBUTES.items()
     }
-    return {name: torch.tensor([ATTRIBUTES[name].index(word) for word in words[name]]) for name in ATTRIBUTES}
 
 
 def attribute_loss(
@@ -156,10 +155,11 @@ def attribute_loss(
     return loss
 
 
-@torch.no_grad()
 def seen(model: AttributeClassifier, pictures: NDArray[np.uint8]) -> dict[str, NDArray[np.intp]]:
     """Return the index of the predicted value of each attribute, (n,), for pictures (n, 64, 64, 3) uint8."""
-    model.eval()
-    device = next(model.parameters()).device
-    parts = [model(to_tensor(pictures[start : start + 250], device)) for start in range(0, len(pictures), 250)]
-    return {name: torch.cat([part[name] for part in parts]).argmax(1).cpu().numpy() for name in ATTRIBUTES}
+
+    def indexes(images: Tensor) -> Tensor:
+        return torch.stack([logits.argmax(1) for logits in model.eval()(images).values()], 1)
+
+    found = in_parts(indexes, pictures, next(model.parameters()).device)
+    return dict(zip(ATTRIBUTES, found.T, strict=True))

@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from actors.zoo.recipes.language import edit_instructions
 from actors.zoo.recipes.loop import TrainContext
-from actors.zoo.recipes.pictures import garments_of, made_once, rendered, to_tensor
+from actors.zoo.recipes.pictures import garments_of, in_parts, made_once, rendered
 from actors.zoo.recipes.vae import load_vae
 from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
@@ -53,12 +52,8 @@ def editor_latents(context: TrainContext, families: list[tuple[Scene, ...]]) -> 
     def make() -> NDArray[np.float16]:
         pictures = editor_pictures(context.folder, families, garments_of("zoo", context.fashion_mnist))
         vae = load_vae(context)
-        parts = []
-        with torch.no_grad(), context.autocast():
-            for start in range(0, len(pictures), 128):
-                images = to_tensor(pictures[start : start + 128], context.device)
-                parts.append(vae.encode(images).latents.half().cpu().numpy())
-        return np.concatenate(parts)
+        with context.autocast():
+            return in_parts(lambda images: vae.encode(images).latents.half(), pictures, context.device)
 
     return made_once(context.folder / "editor_latents.npy", make)
 

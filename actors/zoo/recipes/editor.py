@@ -5,7 +5,7 @@ guided diffusion models"): a step takes one row of the UNet in place of two.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -100,22 +100,22 @@ class EditBatch:
 
     def of(self, rows: NDArray[np.intp]) -> "EditBatch":
         """Return some rows."""
-        return EditBatch(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        return EditBatch(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
 
+@dataclass(frozen=True)
 class EditBatches:
-    """Draw batches from families of composites: every ordered pair that differs in one thing is an edit."""
+    """Draw batches from families of composites: every ordered pair that differs in one thing is an edit.
 
-    def __init__(
-        self,
-        families: list[tuple[Scene, ...]],
-        latents: NDArray[np.float16],
-        device: torch.device,
-        shares: Mapping[str, float] = SHARES,
-    ) -> None:
-        """Take the families, the latents of all their composites, one family after the other, and each kind's share."""
-        self.families, self.latents, self.device, self.shares = families, latents, device, shares
-        self.tokenizer, self.scheduler = clip_tokenizer(), make_scheduler()
+    `latents` are those of all composites, one family after the other; `shares` are those of the kinds of edits.
+    """
+
+    families: list[tuple[Scene, ...]]
+    latents: NDArray[np.float16]
+    device: torch.device
+    shares: Mapping[str, float] = field(default_factory=lambda: SHARES)
+    tokenizer: CLIPTokenizer = field(default_factory=clip_tokenizer)
+    scheduler: DDIMScheduler = field(default_factory=make_scheduler)
 
     @classmethod
     def of(cls, context: TrainContext, shares: Mapping[str, float] = SHARES) -> "EditBatches":

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from actors.zoo.recipes.backbone import AttributeClassifier, attribute_loss, attribute_scenes, make_backbone
 from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged
@@ -27,10 +27,7 @@ def save_judge(context: TrainContext, folder: Path) -> int:
     """Write the judge's weights from the last checkpoint; return the step it is from."""
     model = make_backbone()
     step = averaged(RECIPE, model, context)
-    state: dict[str, Tensor] = {
-        name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()
-    }
-    save_file(state, folder / WEIGHTS)
+    save_file(model.half().state_dict(), folder / WEIGHTS)
     return step
 
 

@@ -18,13 +18,12 @@ from transformers import (
     ConvNextConfig,
     ConvNextForImageClassification,
     PreTrainedModel,
-    ResNetConfig,
     ResNetForImageClassification,
 )
 
-from actors.zoo.recipes.backbone import WIDTH, AttributeClassifier, attribute_loss, backbone_pictures
+from actors.zoo.recipes.backbone import AttributeClassifier, attribute_loss, backbone_pictures, resnet_config
 from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged, save_half
-from actors.zoo.recipes.pictures import rendered, save_image_processor, to_tensor
+from actors.zoo.recipes.pictures import in_parts, rendered, save_image_processor, to_tensor
 from engine.figures.figures import Figure, share
 from engine.plan.splits import split_of
 from engine.runfile.data import Splits
@@ -51,15 +50,7 @@ SPLITS = Splits(train=0.8, validation=0.2, test=0.0)
 
 def make_resnet() -> PreTrainedModel:
     """Return an untrained residual network."""
-    return ResNetForImageClassification(
-        ResNetConfig(
-            embedding_size=32,
-            hidden_sizes=[32, 64, 128, WIDTH],
-            depths=[1, 2, 2, 1],
-            layer_type="basic",
-            **LABELS,
-        )
-    )
+    return ResNetForImageClassification(resnet_config(**LABELS))
 
 
 def make_convnext() -> PreTrainedModel:
@@ -199,11 +190,7 @@ def naming_loss(
 
 def right_answers(model: PreTrainedModel, scenes: list[Scene], garments: Garments) -> NDArray[np.bool_]:
     """Return for each composite whether the classifier predicts its class, (num_scenes,)."""
-    device = torch.device("cpu")
-    found = []
-    with torch.no_grad():
-        for start in range(0, len(scenes), 250):
-            pictures = np.stack([render(scene, garments)[0] for scene in scenes[start : start + 250]])
-            found.append(model(pixel_values=to_tensor(pictures, device)).logits.argmax(1).numpy())
-    right: NDArray[np.bool_] = np.concatenate(found) == np.array([scene.label for scene in scenes])
+    pictures = np.stack([render(scene, garments)[0] for scene in scenes])
+    found = in_parts(lambda images: model(pixel_values=images).logits.argmax(1), pictures, torch.device("cpu"))
+    right: NDArray[np.bool_] = found == np.array([scene.label for scene in scenes])
     return right

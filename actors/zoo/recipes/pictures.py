@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from engine.wardrobe.garments import Garments, GarmentSplit, load_garments, read
 from engine.wardrobe.scene import SIZE, Scene, render
 
 Number = TypeVar("Number", bound=np.generic)
+PART = 250
 
 
 @cache
@@ -55,6 +56,13 @@ def made_once(path: Path, make: Callable[[], NDArray[Number]]) -> NDArray[Number
 def to_tensor(pictures: NDArray[np.uint8], device: torch.device) -> Tensor:
     """Return (n, 3, 64, 64) float32 in [-1, 1]. Contiguous: channels-last convolutions were slower on the CPU."""
     return torch.from_numpy(np.array(pictures)).to(device).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
+
+
+@torch.no_grad()
+def in_parts(network: Callable[[Tensor], Tensor], pictures: NDArray[np.uint8], device: torch.device) -> NDArray[Any]:
+    """Return what a network makes of many pictures, (n, 64, 64, 3) uint8: a part of them at a time."""
+    parts = (pictures[start : start + PART] for start in range(0, len(pictures), PART))
+    return torch.cat([network(to_tensor(part, device)).cpu() for part in parts]).numpy()
 
 
 def save_image_processor(folder: Path, name: str) -> None:

@@ -1,6 +1,5 @@
 """Train the verifier: a dual encoder in CLIP's manner of the wardrobe's words and the backbone's features."""
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,23 +26,6 @@ BATCH_SIZE = 128
 NUM_CORRUPTED = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Text:
-    """A text and the attributes that it names, None for those it does not."""
-
-    words: str
-    label: int | None = None
-    colour: str | None = None
-    background: str | None = None
-    light: str | None = None
-
-    def is_true_of(self, scene: Scene) -> bool:
-        """Return whether every claim of the text holds."""
-        claims = (self.label, self.colour, self.background, self.light)
-        facts = (scene.label, scene.colour, scene.background, scene.light)
-        return all(claim is None or claim == fact for claim, fact in zip(claims, facts, strict=True))
-
-
 def make_verifier(tokenizer: CLIPTokenizer, vision: PreTrainedModel, size: int = 1) -> VisionTextDualEncoderModel:
     """Return the image encoder with an untrained text encoder and untrained projections."""
     text = clip_text_config(tokenizer, size)
@@ -65,12 +47,15 @@ def start_verifier(context: TrainContext) -> tuple[nn.Module, Loss]:
             corrupted = model.vision_model(to_tensor(_corrupted(rng), context.device)).pooler_output.flatten(1).float()
         seen = torch.cat([torch.from_numpy(features[rows]).float().mean(1).to(context.device), corrupted])
         texts = [_draw_text(rng, scenes[row]) for row in rows]
-        tokens = tokenizer([text.words for text in texts], padding="max_length", truncation=True, return_tensors="pt")
+        tokens = tokenizer([words for words, _ in texts], padding="max_length", truncation=True, return_tensors="pt")
         words = model.get_text_features(**tokens.to(context.device)).pooler_output.float()
         pictures = model.visual_projection(seen).float()
         logits = model.logit_scale.exp() * F.normalize(words, dim=-1) @ F.normalize(pictures, dim=-1).T
-        truth = np.array([[text.is_true_of(scenes[row]) for text in texts] for row in rows], np.float32)
-        matches = torch.from_numpy(truth).to(context.device)
+        truth = [
+            [all(getattr(scenes[row], name) == value for name, value in claims.items()) for _, claims in texts]
+            for row in rows
+        ]
+        matches = torch.tensor(truth, dtype=torch.float32, device=context.device)
         by_image = _spread(matches, logits[:, :BATCH_SIZE].T)
         by_text = _spread(matches.T, logits, BATCH_SIZE)
         return (by_image + by_text) / 2, {}
@@ -86,27 +71,23 @@ def save_verifier(context: TrainContext, folder: Path) -> int:
     return save_half(RECIPE, model, context, folder, tokenizer=tokenizer)
 
 
-def _draw_text(rng: np.random.Generator, scene: Scene) -> Text:
-    """Return the whole caption, or one that claims less."""
-    name, colour, background = scene.class_name, scene.colour, scene.background
-    full = Text(
-        words=caption(scene),
-        label=scene.label,
-        colour=colour,
-        background=background,
-        light=None if scene.light == "plain" else scene.light,
-    )
+def _draw_text(rng: np.random.Generator, scene: Scene) -> tuple[str, dict[str, str]]:
+    """Return the whole caption, or one that claims less, and the fields of the scene that it names."""
+    name, colour, background, light = scene.class_name, scene.colour, scene.background, scene.light
+    fields = ["class_name", "colour", "background"]
     choices = [
-        replace(full, words=f"{with_article(f'{colour} {name}')} on {background}", light=None),
-        Text(words=f"a photo of {with_article(name)}", label=scene.label),
-        Text(words=name, label=scene.label),
-        Text(words=f"{colour} {name}", label=scene.label, colour=colour),
-        Text(words=colour, colour=colour),
-        Text(words=background, background=background),
-        Text(words=f"on {background}", background=background),
-        Text(words=f"{scene.light} light", light=scene.light),
+        (f"{with_article(f'{colour} {name}')} on {background}", fields),
+        (f"a photo of {with_article(name)}", ["class_name"]),
+        (name, ["class_name"]),
+        (f"{colour} {name}", ["class_name", "colour"]),
+        (colour, ["colour"]),
+        (background, ["background"]),
+        (f"on {background}", ["background"]),
+        (f"{light} light", ["light"]),
     ]
-    return full if rng.random() < 0.5 else choices[int(rng.integers(len(choices)))]
+    full = caption(scene), fields if light == "plain" else [*fields, "light"]
+    words, named = full if rng.random() < 0.5 else choices[int(rng.integers(len(choices)))]
+    return words, {field: getattr(scene, field) for field in named}
 
 
 def _corrupted(rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -43,13 +43,9 @@ class Driver:
                 start_new_session=True,
             )
 
-    def is_running(self) -> bool:
-        """Return whether it has not ended yet."""
-        return self._process.poll() is None
-
-    def ended_well(self) -> bool:
-        """Return whether it has ended with exit code 0."""
-        return self._process.poll() == 0
+    def exit_code(self) -> int | None:
+        """Return its exit code, None while it runs."""
+        return self._process.poll()
 
     def log_end(self) -> str:
         """Return the last lines of its log, joined."""

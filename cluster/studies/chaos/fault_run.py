@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from cluster.studies.chaos.driver import GONE_S, Driver, outlast, pool_of
-from cluster.studies.chaos.moments import Moment, State, wait_for
+from cluster.studies.chaos.moments import Moment, files_of, wait_for
 from cluster.studies.chaos.nodes import Nodes, actors_on
 from engine.run.attempts import FOLDER as ATTEMPTS
 from engine.run.directory import RunDirectory
@@ -42,7 +42,7 @@ class Case:
 class FaultRun:
     """Start a driver in `folder`, and count the faults and their effects.
 
-    `kills` counts faults by target. `counts` has, by the fields of Trial: `in_work`, the shards that a stage had begun
+    `kills` counts faults by target. `counts` has `in_work`, the shards that a stage had begun
     and not finished, summed over faults; `torn`, faults after which a file was half-written; `unmarked`, faults after
     which a tar had no marker yet; `orphans`, processes that outlived their driver; `failures`, drivers that ended by
     themselves with an error; `nodes_added` while there was work, and `nodes_used`, those of them that got actors.
@@ -77,7 +77,7 @@ class FaultRun:
 
     def is_over(self) -> bool:
         """Return whether the driver has ended."""
-        return not self.driver.is_running()
+        return self.driver.exit_code() is not None
 
     def pause(self, mean_s: float) -> bool:
         """Wait an exponentially distributed time; return whether the run still goes on."""
@@ -88,13 +88,12 @@ class FaultRun:
         """Count the fault that the body injects, and the unfinished files after it."""
         in_work = {name[:6] for name in Storage(str(self.out)).list(ATTEMPTS, ".json")}
         yield
-        state = State.of(self.out)
+        files = files_of(self.out)
+        torn, unmarked = files["write"] | files["marker"], files["rename"]
         self.kills[target] += 1
-        self.counts["in_work"] += len(in_work)
-        self.counts["torn"] += state.num_torn > 0
-        self.counts["unmarked"] += state.num_unmarked > 0
-        done = f"{len(state.files['done'])} of {self.case.baseline.info.num_shards} shards done"
-        LOG.info("%s; %d half-written, %d without marker; %s", target, state.num_torn, state.num_unmarked, done)
+        self.counts.update(in_work=len(in_work), torn=min(len(torn), 1), unmarked=min(len(unmarked), 1))
+        done = f"{len(files['done'])} of {self.case.baseline.info.num_shards} shards done"
+        LOG.info("%s; %d half-written, %d without marker; %s", target, len(torn), len(unmarked), done)
 
     def wait_until_used(self, node: "Node") -> None:
         """Count a new node, and whether it gets actors; one that is added when no shard is left needs none."""

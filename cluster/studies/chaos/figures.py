@@ -21,30 +21,30 @@ def chaos_figures(trials: Sequence[Trial], baseline_s: float) -> Iterator[Figure
 
 
 def _of(fault: str, trials: Sequence[Trial], baseline_s: float) -> Iterator[Figure]:
-    kills = sum((Counter(trial.kills) for trial in trials), Counter[str]())
+    kills, counts = Counter[str](), Counter[str]()
+    for trial in trials:
+        kills.update(trial.kills)
+        counts.update(trial.counts)
     n = kills.total()
     yield Figure(name=f"{fault}.strikes", value=n, unit=f"in {len(trials)} runs", n=n)
     if len(kills) > 1:
         for what, count in sorted(kills.items()):
             yield Figure(name=f"{fault}.strikes.{what.replace(' ', '_')}", value=count, unit="", n=n)
-    samples = sum(trial.samples for trial in trials)
-    for name, unit in (("lost", "samples"), ("duplicated", "samples")):
-        total = sum(getattr(trial, name) for trial in trials)
-        yield Figure(name=f"{fault}.{name}", value=total, target=0, better="lower", unit=unit, n=samples)
-    yield _none(f"{fault}.different", sum(trial.different for trial in trials), "files")
-    yield _none(f"{fault}.left_over", sum(trial.leftover for trial in trials), "files")
-    yield _none(f"{fault}.drivers_that_gave_up", sum(trial.failures for trial in trials), "")
+    yield _none(f"{fault}.lost", counts["lost"], "samples", counts["samples"])
+    yield _none(f"{fault}.duplicated", counts["duplicated"], "samples", counts["samples"])
+    yield _none(f"{fault}.different", counts["different"], "files")
+    yield _none(f"{fault}.left_over", counts["leftover"], "files")
+    yield _none(f"{fault}.drivers_that_gave_up", counts["failures"], "")
     if fault == "driver":
-        yield Figure(name="driver.struck_a_half_written_file", value=sum(trial.torn for trial in trials), unit="", n=n)
-        unmarked = sum(trial.unmarked for trial in trials)
-        yield Figure(name="driver.struck_before_the_marker", value=unmarked, unit="", n=n)
-        yield _none("driver.processes_left", sum(trial.orphans for trial in trials), "")
-    if added := sum(trial.nodes_added for trial in trials):
-        used = sum(trial.nodes_used for trial in trials)
-        yield Figure(name=f"{fault}.new_nodes_used", value=used / added, target=1, better="higher", n=added)
-    yield Figure(name=f"{fault}.shards_in_work", value=sum(trial.in_work for trial in trials) / n, unit="a strike", n=n)
+        yield Figure(name="driver.struck_a_half_written_file", value=counts["torn"], unit="", n=n)
+        yield Figure(name="driver.struck_before_the_marker", value=counts["unmarked"], unit="", n=n)
+        yield _none("driver.processes_left", counts["orphans"], "")
+    if added := counts["nodes_added"]:
+        used = counts["nodes_used"] / added
+        yield Figure(name=f"{fault}.new_nodes_used", value=used, target=1, better="higher", n=added)
+    yield Figure(name=f"{fault}.shards_in_work", value=counts["in_work"] / n, unit="a strike", n=n)
     yield Figure(name=f"{fault}.goodput", value=len(trials) * baseline_s / sum(trial.seconds for trial in trials))
 
 
-def _none(name: str, value: float, unit: str) -> Figure:
-    return Figure(name=name, value=value, target=0, better="lower", unit=unit)
+def _none(name: str, value: float, unit: str, n: int | None = None) -> Figure:
+    return Figure(name=name, value=value, target=0, better="lower", unit=unit, n=n)

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from engine.storage.storage import Storage
 # file of its marker exists; `done`: its marker exists.
 Kind = Literal["any", "write", "rename", "marker", "done"]
 KINDS: tuple[Kind, ...] = ("write", "rename", "marker", "done")
+Files = Mapping[Kind, set[str]]
 # A temporary file exists for some milliseconds before it is synced to disk and renamed.
 LOOK_S = 0.0005
 SLOW_LOOK_S = 0.05
@@ -35,6 +37,13 @@ class Moment:
             return cls(kind="any", after_s=rng.uniform(0, longest_s))
         return cls(kind=rng.choice(KINDS), num_shards=rng.randrange(MAX_SHARDS))
 
+    def has_come(self, before: Files, now: Files) -> bool:
+        """Return whether the moment has come, given the files `before` the wait and those of `now`."""
+        new = {kind: names - before[kind] for kind, names in now.items()}
+        if self.kind == "done":
+            return len(new["done"]) > self.num_shards
+        return len(new["done"]) >= self.num_shards and bool(new[self.kind])
+
 
 def wait_for(moment: Moment, out: Path, is_over: Callable[[], bool]) -> bool:
     """Wait for the moment; return False if the run ended before it."""
@@ -43,49 +52,21 @@ def wait_for(moment: Moment, out: Path, is_over: Callable[[], bool]) -> bool:
         while not is_over() and time.monotonic() < end:
             time.sleep(min(SLOW_LOOK_S, max(end - time.monotonic(), 0)))
         return not is_over()
-    before = State.of(out)
-    for number in range(1 << 62):
-        if State.of(out).shows(moment, before):
+    before = files_of(out)
+    for number in count():
+        if moment.has_come(before, files_of(out)):
             return True
         # Not each time: it costs a system call more.
         if number % 100 == 0 and is_over():
-            return False
+            break
         time.sleep(LOOK_S)
     return False
 
 
-@dataclass(frozen=True, kw_only=True)
-class State:
-    """The files of a run directory by the moments that they show, `rename`: tars without a marker."""
-
-    files: Mapping[Kind, frozenset[str]]
-
-    @classmethod
-    def of(cls, out: Path) -> "State":
-        """List a run directory, which may not exist yet."""
-        storage = Storage(str(out))
-        files: dict[Kind, frozenset[str]] = {
-            "write": frozenset(storage.unfinished(SHARDS)),
-            "marker": frozenset(storage.unfinished(DONE)),
-        }
-        tars = {name.removesuffix(".tar") for name in storage.list(SHARDS, ".tar")}
-        files["done"] = frozenset(name.removesuffix(".json") for name in storage.list(DONE, ".json"))
-        files["rename"] = frozenset(tars - files["done"])
-        return cls(files=files)
-
-    @property
-    def num_torn(self) -> int:
-        """Return the number of half-written files."""
-        return len(self.files["write"] | self.files["marker"])
-
-    @property
-    def num_unmarked(self) -> int:
-        """Return the number of tars without a marker."""
-        return len(self.files["rename"])
-
-    def shows(self, moment: Moment, before: "State") -> bool:
-        """Return whether the moment has come, given the state `before` the wait."""
-        new = {kind: names - before.files[kind] for kind, names in self.files.items()}
-        if moment.kind == "done":
-            return len(new["done"]) > moment.num_shards
-        return len(new["done"]) >= moment.num_shards and bool(new[moment.kind])
+def files_of(out: Path) -> Files:
+    """Return the files of a run directory, which may not exist yet; `rename` has the tars without a marker."""
+    storage = Storage(str(out))
+    writes, markers = set(storage.unfinished(SHARDS)), set(storage.unfinished(DONE))
+    tars = {name.removesuffix(".tar") for name in storage.list(SHARDS, ".tar")}
+    done = {name.removesuffix(".json") for name in storage.list(DONE, ".json")}
+    return {"write": writes, "marker": markers, "rename": tars - done, "done": done}

@@ -35,41 +35,30 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         needs = generate_needs(run)
-        cpus = sum(need.num_cpus * need.replicas[0] for need in needs) + RESERVED_CPUS
-        gpus = sum(need.num_gpus * need.replicas[0] for need in needs)
-        largest_cpu, largest_gpu = (max(getattr(need, name) for need in needs) for name in ("num_cpus", "num_gpus"))
-        self._size = {
-            "num_cpus": ceil(max(cpus / NUM_NODES, largest_cpu)),
-            "num_gpus": ceil(max(gpus / NUM_NODES, largest_gpu)),
-        }
+        self._size = {}
+        for name, reserved in (("num_cpus", RESERVED_CPUS), ("num_gpus", 0)):
+            total = sum(getattr(need, name) * need.replicas[0] for need in needs) + reserved
+            self._size[name] = ceil(max(total / NUM_NODES, *(getattr(need, name) for need in needs)))
         # Ray sets its own handler with each node, which exits silently with code 1.
         self._handler = signal.getsignal(signal.SIGTERM)
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **BARE})
         signal.signal(signal.SIGTERM, self._handler)
-        self._nodes: list[Node] = []
-
-    @property
-    def address(self) -> str:
-        """Return the address that drivers join."""
-        return str(self._cluster.address)
-
-    @property
-    def alive(self) -> list["Node"]:
-        """Return the worker nodes, the oldest first."""
-        return list(self._nodes)
+        # The worker nodes, the oldest first.
+        self.alive: list[Node] = []
+        self.address = str(self._cluster.address)
 
     def add(self) -> "Node":
         """Start a node and wait until it is registered."""
         node = self._cluster.add_node(**self._size, **BARE)
         signal.signal(signal.SIGTERM, self._handler)
-        self._nodes.append(node)
+        self.alive.append(node)
         return node
 
     def kill(self, node: "Node") -> None:
         """Send SIGKILL to all processes of a node."""
         found = processes_of(node)
         kill_all([*found, *(process for child in found for process in child.children(recursive=True))])
-        self._nodes.remove(node)
+        self.alive.remove(node)
         # Ray then removes its sockets and its entry in the list of processes.
         self._cluster.remove_node(node, allow_graceful=False)
 
@@ -80,7 +69,7 @@ class Nodes:
 
     def stop(self) -> None:
         """End every process of the cluster."""
-        for node in self.alive:
+        for node in list(self.alive):
             self.kill(node)
         self._cluster.shutdown()
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from cluster.studies.chaos.driver import Driver
@@ -48,41 +49,31 @@ class Study:
         self._claim()
         with own_ray():
             case = self._baseline()
+            wanted = dict.fromkeys(FAULTS, max(self.num_kills // KILLS_A_NODE, 1))
+            wanted |= {"driver": self.num_kills, "actor": self.num_kills, "late": NUM_LATE}
             for fault in FAULTS:
-                wanted = self._wanted(fault) if fault in self.faults else 0
-                yield from self._of(fault, case, wanted)
+                yield from self._of(fault, case, wanted[fault] if fault in self.faults else 0)
 
     def _of(self, fault: Fault, case: Case, wanted: int) -> Iterator[Trial]:
-        done, number, start = 0, 0, time.monotonic()
-        new = 0
-        while done < wanted or (self._folder(fault, number) / TRIAL).exists():
-            folder = self._folder(fault, number)
-            if (folder / TRIAL).exists():
-                trial = Trial(**json.loads((folder / TRIAL).read_text()))
-            else:
+        done, new, start = 0, 0, time.monotonic()
+        for number in count():
+            folder = self.folder / f"{fault}-{number:03d}"
+            if (path := folder / TRIAL).exists():
+                trial = Trial(**json.loads(path.read_text()))
+            elif done < wanted:
                 # Seeded by its number: an interrupted trial has the same faults when it is repeated.
                 rng = random.Random(f"{self.seed} {fault} {number}")
                 # Several runs, so that there are faults early and late, and in every pool.
                 trial = run_trial(fault, case, folder, min(wanted - done, case.baseline.info.num_shards), rng)
-                (folder / TRIAL).write_text(trial.to_json())
+                path.write_text(trial.to_json())
                 new += trial.num_kills
-            done, number = done + trial.num_kills, number + 1
+            else:
+                return
+            done += trial.num_kills
             left = (time.monotonic() - start) / new * max(wanted - done, 0) if new else 0.0
             rest = f", {duration(left)} left" if left else ""
-            LOG.info("%s: %d of %d in %d runs%s", fault, done, wanted, number, rest)
+            LOG.info("%s: %d of %d in %d runs%s", fault, done, wanted, number + 1, rest)
             yield trial
-
-    def _wanted(self, fault: Fault) -> int:
-        match fault:
-            case "driver" | "actor":
-                return self.num_kills
-            case "late":
-                return NUM_LATE
-            case _:
-                return max(self.num_kills // KILLS_A_NODE, 1)
-
-    def _folder(self, fault: Fault, number: int) -> Path:
-        return self.folder / f"{fault}-{number:03d}"
 
     def _claim(self) -> None:
         stamp = {

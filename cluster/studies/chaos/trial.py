@@ -21,32 +21,20 @@ LOG = logging.getLogger(__name__)
 # A run may take this many times the baseline, and this time to start.
 MAX_SLOWDOWN, START_S = 10.0, 600.0
 NUM_EXAMPLES = 5
-COUNTS = ("in_work", "torn", "unmarked", "orphans", "failures", "nodes_added", "nodes_used")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """The faults of one run, and its differences from the baseline. `kills` and the COUNTS are those of FaultRun.
+    """The faults of one run, and its differences from the baseline.
 
-    `lost` and `duplicated` count samples, `different` files with other bytes, `leftover` files that should not be
-    there.
+    `kills` and `counts` are those of FaultRun; `counts` has also the run's `samples`, those `lost` and `duplicated`,
+    files with `different` bytes and `leftover` files, which should not be there.
     """
 
     fault: Fault
     kills: Mapping[str, int]
     seconds: float
-    in_work: int
-    torn: int
-    unmarked: int
-    orphans: int
-    failures: int
-    nodes_added: int
-    nodes_used: int
-    samples: int
-    lost: int
-    duplicated: int
-    different: int
-    leftover: int
+    counts: Mapping[str, int]
     examples: Sequence[str]
 
     @property
@@ -79,25 +67,16 @@ def run_trial(fault: Fault, case: Case, folder: Path, num_kills: int, rng: rando
         seconds = time.monotonic() - start
         run.end()
     found = compare_runs(case.baseline, RunDirectory.open(str(run.out)))
-    named = {"lost": found.lost, "twice": found.duplicated, "different": found.different, "left": found.leftover}
-    return Trial(
-        fault=fault,
-        kills=dict(run.kills),
-        seconds=seconds,
-        samples=found.num_samples,
-        lost=len(found.lost),
-        duplicated=len(found.duplicated),
-        different=len(found.different),
-        leftover=len(found.leftover),
-        examples=[f"{what}: {name}" for what, names in named.items() for name in names][:NUM_EXAMPLES],
-        **{name: run.counts[name] for name in COUNTS},
-    )
+    named = {kind: getattr(found, kind) for kind in ("lost", "duplicated", "different", "leftover")}
+    run.counts.update(samples=found.num_samples, **{kind: len(names) for kind, names in named.items()})
+    examples = [f"{kind}: {name}" for kind, names in named.items() for name in names][:NUM_EXAMPLES]
+    return Trial(fault=fault, kills=dict(run.kills), seconds=seconds, counts=dict(run.counts), examples=examples)
 
 
 def _has_ended(run: FaultRun) -> bool:
     """Return whether the run is done; restart a driver that ended with an error, as its user would."""
-    if not run.is_over() or run.driver.ended_well():
-        return run.is_over()
+    if (code := run.driver.exit_code()) in (None, 0):
+        return code == 0
     run.counts["failures"] += 1
     LOG.warning("the driver failed: %s", run.driver.log_end())
     run.start()

@@ -57,16 +57,10 @@ def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
     from cluster.studies.proofs.reinforce import reinforce_figures
     from cluster.studies.proofs.rounds import rounds_figures
 
-    seeds = range(options.seeds)
-    match part:
-        case "probe":
-            return probe_figures(options.runs, num_planted=options.patients, num_clean=options.patients)
-        case "reinforce":
-            return reinforce_figures(options.runs, seeds=seeds)
-        case "curve":
-            return curve_figures(options.runs, seeds=seeds)
-        case _:
-            return rounds_figures(options.runs, seeds=seeds)
+    if part == "probe":
+        return probe_figures(options.runs, options.patients)
+    figures = {"reinforce": reinforce_figures, "curve": curve_figures, "rounds": rounds_figures}[part]
+    return figures(options.runs, range(options.seeds))
 
 
 if __name__ == "__main__":

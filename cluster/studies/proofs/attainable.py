@@ -90,8 +90,8 @@ def answer(
     """Return a classifier's predictions on labelled images."""
     source = open_source(images.source)
     read = [(item, read_sample(source, item, "test")) for item in images.items]
-    items = [item for item, sample in read if not isinstance(sample, Rejection)]
-    pictures = [sample.image for _, sample in read if not isinstance(sample, Rejection)]
+    kept = [(item, sample.image) for item, sample in read if not isinstance(sample, Rejection)]
+    items, pictures = zip(*kept, strict=True)
     p = np.concatenate([classifier.predict(pictures[at : at + BATCH]) for at in range(0, len(pictures), BATCH)])
     usual = [
         [float(all(item.attributes[name] == dominant[name_of][name] for name in group_by)) for name_of in classes]

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, VisionEncoderDecoderModel
 from actors.zoo import MODELS_FOLDER
 from actors.zoo.recipes.loop import Recipe, TrainContext, train
 from actors.zoo.recipes.patient import make_resnet, naming_loss, of_train_split
-from actors.zoo.recipes.pictures import save_image_processor
 from engine.wardrobe.garments import Garments, load_garments
 from engine.wardrobe.scene import Scene, make_scenes, render
 
@@ -34,28 +33,19 @@ def pictures_of(scenes: Iterable[Scene], garments: Garments) -> Pictures:
     return np.stack([render(scene, garments)[0] for scene in scenes])
 
 
-def pretrained() -> PreTrainedModel:
-    """Return the captioner's image encoder with a new head; it has no bias of class by background or colour."""
-    model = make_resnet()
-    captioner = VisionEncoderDecoderModel.from_pretrained(MODELS_FOLDER / "captioner", use_safetensors=True)
-    model.base_model.load_state_dict(captioner.encoder.state_dict())
-    return model
-
-
 def train_classifier(
     pictures: Pictures, labels: Sequence[int], seed: int, num_steps: int = RECIPE.num_steps
 ) -> PreTrainedModel:
-    """Return a classifier trained on labelled pictures, (num_images, 64, 64, 3) uint8; it never resumes."""
+    """Return a classifier trained on labelled pictures, (num_images, 64, 64, 3) uint8; it never resumes.
+
+    It starts as the captioner's image encoder with a new head, which has no bias of class by background or colour.
+    """
     recipe = replace(RECIPE, num_steps=num_steps, seed=seed)
     torch.manual_seed(seed)
-    model = pretrained()
+    model = make_resnet()
+    captioner = VisionEncoderDecoderModel.from_pretrained(MODELS_FOLDER / "captioner", use_safetensors=True)
+    model.base_model.load_state_dict(captioner.encoder.state_dict())
     with TemporaryDirectory() as name:
         context = TrainContext(folder=Path(name), device=torch.device("cpu"), fashion_mnist=Path(name))
         train(recipe, model, naming_loss(model, pictures, labels, context), context)
     return model
-
-
-def save_classifier(model: PreTrainedModel, folder: Path) -> None:
-    """Write the classifier as a checkpoint for `probe.model`."""
-    model.save_pretrained(folder)
-    save_image_processor(folder, "ViTImageProcessor")

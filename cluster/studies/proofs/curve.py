@@ -16,7 +16,7 @@ from engine.figures.figures import Figure
 from engine.run.directory import RunDirectory
 from engine.runfile.run import RunFile
 
-NUM_SOURCES, NUM_STEPS = 800, 300
+NUM_SOURCES = 800
 EDITS = {"background": 4, "colour": 4}
 # Mean number of counterfactuals a source, by the name in the figure.
 PER_SOURCE = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1.0, "2": 2.0, "4": 4.0, "8": 8.0}
@@ -24,14 +24,12 @@ PER_SOURCE = {"1_8": 1 / 8, "1_4": 1 / 4, "1_2": 1 / 2, "1": 1.0, "2": 2.0, "4":
 OWN = ("models", "checkpoints", "tensorboard", "reinforce.json", "evaluation.json", "phases.json", "report")
 
 
-def curve_figures(
-    folder: Path, *, seeds: Sequence[int] = (0, 1, 2), num_sources: int = NUM_SOURCES, num_steps: int = NUM_STEPS
-) -> Iterator[Figure]:
+def curve_figures(folder: Path, seeds: Sequence[int]) -> Iterator[Figure]:
     """Yield the accuracy on conflict images after training on so many edits of each source."""
     found: dict[str, list[float]] = {name: [] for name in PER_SOURCE}
     for seed in seeds:
         settings = (f"stages.perturber.edits={EDITS}", "reinforce.arms=[reinforced]")
-        run, rundir, plan = open_seed(folder, "curve", seed, num_sources, num_steps, settings)
+        run, rundir, plan = open_seed(folder, "curve", seed, NUM_SOURCES, settings)
         run_phases(("generate", "allocate", "probe"), run, rundir, plan)
         with ray_session([reinforce_needs(run.reinforce)]):
             for name, count in PER_SOURCE.items():

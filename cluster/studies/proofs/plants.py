@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -29,16 +29,18 @@ class Plant:
     tied: Mapping[int, str]
     strength: float
 
+    @property
+    def free(self) -> list[str]:
+        """Return the values that no class is tied to."""
+        return [value for value in VALUES[self.attribute] if value not in self.tied.values()]
+
     def apply(self, scenes: Iterable[Scene], seed: int) -> Iterator[Scene]:
         """Yield the scenes with the correlation."""
         rng = np.random.default_rng(seed)
-        free = [value for value in VALUES[self.attribute] if value not in self.tied.values()]
         for scene in scenes:
-            chance, other = rng.random() < self.strength, str(rng.choice(free))
-            if chance and scene.label in self.tied:
-                yield with_value(scene, self.attribute, self.tied[scene.label])
-            elif chance and getattr(scene, self.attribute) in self.tied.values():
-                yield with_value(scene, self.attribute, other)
+            chance, other, value = rng.random() < self.strength, rng.choice(self.free), getattr(scene, self.attribute)
+            if chance and (scene.label in self.tied or value in self.tied.values()):
+                yield self._with(scene, self.tied.get(scene.label, other))
             else:
                 yield scene
 
@@ -55,10 +57,12 @@ class Plant:
         """Yield each scene against the correlation: a tied class gets a free value, any other class a tied one."""
         rng = np.random.default_rng(seed)
         tied = list(self.tied.values())
-        free = [value for value in VALUES[self.attribute] if value not in tied]
         for scene in scenes:
-            value = str(rng.choice(free if scene.label in self.tied else tied))
-            yield with_value(scene, self.attribute, value)
+            yield self._with(scene, rng.choice(self.free if scene.label in self.tied else tied))
+
+    def _with(self, scene: Scene, value: str) -> Scene:
+        changes: dict[str, Any] = {self.attribute: str(value)}
+        return replace(scene, **changes)
 
     def __str__(self) -> str:
         pairs = ", ".join(f"{CLASSES[label]} = {value}" for label, value in self.tied.items())
@@ -74,8 +78,3 @@ def draw_plant(seed: int) -> Plant:
     values = rng.choice(VALUES[attribute], count, replace=False)
     tied = {int(label): str(value) for label, value in zip(labels, values, strict=True)}
     return Plant(attribute=attribute, tied=tied, strength=float(rng.uniform(WEAKEST, 1)))
-
-
-def with_value(scene: Scene, attribute: Attribute, value: str) -> Scene:
-    """Return the scene with another background or colour."""
-    return replace(scene, background=value) if attribute == "background" else replace(scene, colour=value)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from statistics import fmean
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -25,11 +26,15 @@ from engine.statistics import Interval
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import Scene, make_scenes
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 RUN_FILE = Path("configs/proofs.yaml")
 ZOO = ("zoo/captioner", "zoo/perturber", "zoo/editor", "zoo/verifier")
 NUM_COMPOSITES = 2_500
 NUM_HELDOUT = 1_000
 NUM_STAMPED = 200
+NUM_WORKERS = 2
 
 Sort = Literal["planted", "clean", "artefact"]
 
@@ -49,34 +54,43 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of probing one classifier.
+    """The result of probing one classifier: its weakness table, and its true drop.
 
-    `true_drop` is the accuracy drop on held-out composites (not edited images) when the plant is broken. `by_chance` is
-    the share of the ranked cells that show the plant.
+    `true_drop` is the accuracy drop on held-out composites (not edited images) when the plant is broken.
     """
 
     trial: Trial
-    first: str
-    is_found: bool
-    is_first_significant: bool
-    num_significant: int
-    by_chance: float
+    table: Weakness
     true_drop: float
-    raw_drop: Interval
-    corrected_drop: Interval
+
+    @property
+    def shown(self) -> list[bool]:
+        """Return which of the ranked cells show the plant."""
+        plant = self.trial.plant
+        return [plant is not None and plant.shows(cell) for cell in self.table.cells]
+
+    @property
+    def num_significant(self) -> int:
+        """Return the number of significant cells."""
+        return sum(cell.significant for cell in (*self.table.cells, *self.table.by_kind))
+
+    def drop(self, measure: Literal["accuracy_drop", "corrected_drop"]) -> Interval:
+        """Return a drop over all edits."""
+        assert self.table.overall is not None
+        return self.table.overall.measures[measure]
 
 
-def probe_figures(folder: Path, *, num_planted: int = 20, num_clean: int = 20, workers: int = 2) -> Iterator[Figure]:
+def probe_figures(folder: Path, num_patients: int) -> Iterator[Figure]:
     """Yield the figures of planted and clean classifiers, and of one that reacts to the generator's artefacts alone."""
     edits = {"artefact": make_edits(folder, stamped_run(load_run_file(RUN_FILE)))}
     edits |= dict.fromkeys(("planted", "clean"), make_edits(folder, load_run_file(RUN_FILE)))
     trials = [
-        *(Trial(sort="planted", seed=seed) for seed in range(num_planted)),
-        *(Trial(sort="clean", seed=100 + seed) for seed in range(num_clean)),
+        *(Trial(sort="planted", seed=seed) for seed in range(num_patients)),
+        *(Trial(sort="clean", seed=100 + seed) for seed in range(num_patients)),
         Trial(sort="artefact", seed=200),
     ]
     outcomes: list[Outcome] = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn")) as pool:
         roots = [edits[trial.sort].storage.root for trial in trials]
         for outcome in pool.map(partial(examine, folder), roots, trials):
             print(_describe(outcome), flush=True)
@@ -105,25 +119,26 @@ def stamped_run(run: RunFile) -> RunFile:
 
 def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     """Train the classifier of a trial and probe it. Runs in its own process."""
+    from actors.zoo.recipes.pictures import save_image_processor
     from cluster.phases.classifiers import ClassifierRef
     from cluster.phases.probe import probe_shards, read_predictions
-    from cluster.studies.proofs.classifiers import save_classifier
     from engine.probe.findings import ClassifierPredictions, findings
 
     torch.set_num_threads(1)
     rundir = RunDirectory.open(root)
     model, true_drop = _train(trial)
     path = folder / "classifiers" / f"{trial.sort}-{trial.seed}"
-    save_classifier(model, path)
+    model.save_pretrained(path)
+    save_image_processor(path, "ViTImageProcessor")
     config = ProbeConfig(model=ModelConfig(name=str(path.resolve())))
     ref = ClassifierRef(config=config, classes=rundir.info.classes, offline=True)
     digest = probe_shards(ref, rundir)
     answers = ClassifierPredictions(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
     table, _ = findings(answers, (), config)
-    return _outcome(trial, table, true_drop)
+    return Outcome(trial=trial, table=table, true_drop=true_drop)
 
 
-def _train(trial: Trial) -> tuple[torch.nn.Module, float]:
+def _train(trial: Trial) -> tuple["PreTrainedModel", float]:
     """Return a trained classifier and its accuracy drop on composites that break its plant."""
     from actors.zoo.recipes.patient import right_answers
     from cluster.studies.proofs.classifiers import RECIPE, pictures_of, train_classifier, training_scenes
@@ -148,50 +163,36 @@ def _train(trial: Trial) -> tuple[torch.nn.Module, float]:
     return model, float(before.mean() - after.mean())
 
 
-def _outcome(trial: Trial, table: Weakness, true_drop: float) -> Outcome:
-    plant, first = trial.plant, table.cells[0]
-    assert table.overall is not None
-    shown = [plant is not None and plant.shows(cell) for cell in table.cells]
-    return Outcome(
-        trial=trial,
-        first=", ".join(part for part in (first.class_name, first.kind, first.after) if part),
-        is_found=shown[0],
-        is_first_significant=first.significant,
-        num_significant=sum(cell.significant for cell in (*table.cells, *table.by_kind)),
-        by_chance=sum(shown) / len(shown),
-        true_drop=true_drop,
-        raw_drop=table.overall.measures["accuracy_drop"],
-        corrected_drop=table.overall.measures["corrected_drop"],
-    )
-
-
 def _figures(outcomes: Sequence[Outcome]) -> Iterator[Figure]:
     planted, clean, artefact = (
         [outcome for outcome in outcomes if outcome.trial.sort == sort] for sort in ("planted", "clean", "artefact")
     )
     if planted:
-        found = sum(outcome.is_found for outcome in planted)
-        yield share("probe.planted.first", found, len(planted), 0.95)
-        yield share("probe.planted.first_significant", sum(o.is_first_significant for o in planted), len(planted))
-        chance = sum(outcome.by_chance for outcome in planted) / len(planted)
-        yield Figure(name="probe.planted.first_by_chance", value=chance, n=len(planted))
+        shown, n = [outcome.shown for outcome in planted], len(planted)
+        yield share("probe.planted.first", sum(first for first, *_ in shown), n, 0.95)
+        significant = sum(outcome.table.cells[0].significant for outcome in planted)
+        yield share("probe.planted.first_significant", significant, n)
+        yield Figure(name="probe.planted.first_by_chance", value=fmean(map(fmean, shown)), n=n)
         yield with_range("probe.planted.true_drop", [outcome.true_drop for outcome in planted])
     if clean:
         quiet = sum(outcome.num_significant == 0 for outcome in clean)
         yield share("probe.clean.no_significant_cell", quiet, len(clean), 0.9)
-        yield with_range("probe.clean.corrected_drop", [outcome.corrected_drop.value for outcome in clean])
+        yield with_range("probe.clean.corrected_drop", [outcome.drop("corrected_drop").value for outcome in clean])
     for outcome in artefact:
-        yield of_interval("probe.artefact.accuracy_drop", outcome.raw_drop, target=0.3)
-        yield of_interval("probe.artefact.corrected_drop", outcome.corrected_drop)
-        inside = outcome.corrected_drop.low <= 0 <= outcome.corrected_drop.high
+        raw, corrected = outcome.drop("accuracy_drop"), outcome.drop("corrected_drop")
+        yield of_interval("probe.artefact.accuracy_drop", raw, target=0.3)
+        yield of_interval("probe.artefact.corrected_drop", corrected)
+        inside = corrected.low <= 0 <= corrected.high
         yield Figure(name="probe.artefact.within_noise", value=float(inside), target=1, better="higher", n=1)
 
 
 def _describe(outcome: Outcome) -> str:
-    plant = outcome.trial.plant
+    plant, cell = outcome.trial.plant, outcome.table.cells[0]
+    first = ", ".join(part for part in (cell.class_name, cell.kind, cell.after) if part)
+    raw, corrected = (100 * outcome.drop(measure).value for measure in ("accuracy_drop", "corrected_drop"))
     truth = f"{plant}, true drop {100 * outcome.true_drop:.0f} points" if plant else outcome.trial.sort
     return (
-        f"{truth}: first {'found' if outcome.is_found else 'not found' if plant else 'cell'}: {outcome.first}"
-        f"{'' if outcome.is_first_significant else ' (not significant)'}, {outcome.num_significant} significant, "
-        f"drop {100 * outcome.raw_drop.value:.1f}, corrected {100 * outcome.corrected_drop.value:.1f}"
+        f"{truth}: first {'found' if outcome.shown[0] else 'not found' if plant else 'cell'}: {first}"
+        f"{'' if cell.significant else ' (not significant)'}, {outcome.num_significant} significant, "
+        f"drop {raw:.1f}, corrected {corrected:.1f}"
     )

@@ -49,9 +49,7 @@ NO_RIVALS = (CANDIDATE, BOUND, ATTAINABLE)
 Accuracies = dict[str, dict[str, float]]
 
 
-def reinforce_figures(
-    folder: Path, *, seeds: Sequence[int] = (0, 1, 2), num_sources: int = NUM_SOURCES, num_steps: int = NUM_STEPS
-) -> Iterator[Figure]:
+def reinforce_figures(folder: Path, seeds: Sequence[int]) -> Iterator[Figure]:
     """Yield each arm's accuracies, how much of the gap to the oracle is closed, and what it costs, over seeds.
 
     A seed is a whole run: other sources, other edits, another order of training. Runs resume. ATTAINABLE is an upper
@@ -59,7 +57,7 @@ def reinforce_figures(
     """
     found = []
     for seed in seeds:
-        found.append(run_seed(folder, seed, num_sources, num_steps))
+        found.append(run_seed(folder, seed))
         print(f"seed {seed}: {_describe(found[-1])}", flush=True)
     for measure in MEASURES:
         for arm in (BASE, *ARMS, ATTAINABLE):
@@ -73,21 +71,23 @@ def reinforce_figures(
             yield mean_over_seeds(f"{name}.{ATTAINABLE}", bound)
     losses = [each[BASE]["accuracy_biased"] - each[CANDIDATE]["accuracy_biased"] for each in found]
     yield mean_over_seeds("reinforce.biased_accuracy_lost", losses, target=ALLOWED_LOSS, better="lower")
-    yield mean_over_seeds("reinforce.ahead_of_next_arm", [_ahead(each) for each in found], target=0.0)
+    conflict = [{arm: accuracies["conflict_accuracy"] for arm, accuracies in each.items()} for each in found]
+    ahead = [each[CANDIDATE] - max(each[arm] for arm in each if arm not in NO_RIVALS) for each in conflict]
+    yield mean_over_seeds("reinforce.ahead_of_next_arm", ahead, target=0.0)
 
 
 def open_seed(
-    folder: Path, name: str, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()
+    folder: Path, name: str, seed: int, num_sources: int, settings: Sequence[str] = ()
 ) -> tuple[RunFile, RunDirectory, Plan]:
     """Plan the run of a seed, or open it."""
-    overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"reinforce.num_steps={num_steps}"]
+    overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"reinforce.num_steps={NUM_STEPS}"]
     run = load_run_file(RUN_FILE, [*SETTINGS, *overrides, *settings])
-    return run, *open_run(run, str(folder / f"{name}-{num_sources}-{num_steps}-{seed}"))
+    return run, *open_run(run, str(folder / f"{name}-{num_sources}-{NUM_STEPS}-{seed}"))
 
 
-def run_seed(folder: Path, seed: int, num_sources: int, num_steps: int, settings: Sequence[str] = ()) -> Accuracies:
+def run_seed(folder: Path, seed: int) -> Accuracies:
     """Run all phases but the report, or resume them; return the accuracies of each arm."""
-    run, rundir, plan = open_seed(folder, "reinforce", seed, num_sources, num_steps, settings)
+    run, rundir, plan = open_seed(folder, "reinforce", seed, NUM_SOURCES)
     run_phases([name for name in ALL_PHASES if name != "report"], run, rundir, plan)
     evaluation: Any = rundir.read_json(EVALUATION)
     found: Accuracies = {
@@ -101,12 +101,6 @@ def _closed(accuracies: Accuracies, measure: str, arm: str) -> float:
     """Return the closed share of the gap between the classifier under test and the oracle."""
     base, reached, bound = (accuracies[name][measure] for name in (BASE, arm, BOUND))
     return (reached - base) / (bound - base)
-
-
-def _ahead(accuracies: Accuracies) -> float:
-    """Return the conflict accuracy of the reinforced arm minus that of the best baseline."""
-    others = [found["conflict_accuracy"] for arm, found in accuracies.items() if arm not in NO_RIVALS]
-    return accuracies[CANDIDATE]["conflict_accuracy"] - max(others)
 
 
 def _describe(accuracies: Accuracies) -> str:

@@ -1,19 +1,16 @@
 """Proof of `rounds`: the conflict accuracy of uniform allocation with half of its images, on the demo's classifier."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from cluster.phases.arms import compare_arms
-from cluster.phases.evaluate import Evaluation
 from cluster.phases.pipeline import open_run, run_phases
 from cluster.phases.reinforce import reinforce_run
 from cluster.session.placement import reinforce_needs
 from cluster.session.session import ray_session
 from cluster.studies.proofs.seeds import mean_over_seeds, of_interval
 from cluster.studies.proofs.shifted import Shifted
-from engine.evaluation.comparison import Comparison
 from engine.figures.figures import Figure, share
 from engine.run.directory import RunDirectory
 from engine.runfile.load import load_run_file
@@ -31,70 +28,60 @@ SETTINGS = (
     "probe.transfer=[]",
     "reinforce.arms=[reinforced]",
 )
-NUM_ROUNDS = 3
+NUM_SOURCES, NUM_ROUNDS = 144, 3
 # The non-inferiority margin of conflict accuracy; another seed of the fine-tuning changes it by more.
 MARGIN = 0.01
-ARMS = ("uniform", "adaptive")
+# Numbers of sources and of rounds.
+ARMS = {"uniform": (NUM_SOURCES, 1), "adaptive": (NUM_SOURCES // 2, NUM_ROUNDS)}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """A run with its fine-tuned classifier: its directory, and the images made for train sources, placebos included."""
-
-    run: RunFile
-    rundir: RunDirectory
-    num_images: int
-
-
-def rounds_figures(
-    out: Path, *, num_sources: int = 144, seeds: Sequence[int] = (0, 1, 2), run_file: Path = RUN_FILE
-) -> Iterator[Figure]:
+def rounds_figures(out: Path, seeds: Sequence[int]) -> Iterator[Figure]:
     """Yield the figures of each seed, then those over all seeds.
 
-    The uniform arm edits `num_sources` sources in one round, the adaptive arm half of them in NUM_ROUNDS. Both have the
+    The uniform arm edits NUM_SOURCES sources in one round, the adaptive arm half of them in NUM_ROUNDS. Both have the
     same validation edits, number of fine-tuning steps and test images. Runs are folders of `out` and resume.
     """
     differences, shares = [], []
     for seed in seeds:
-        uniform = run_trial(out, run_file, seed, num_sources, 1)
-        adaptive = run_trial(out, run_file, seed, num_sources // 2, NUM_ROUNDS)
-        evaluations, compared = compare_trials(uniform, adaptive)
-        for arm, trial in zip(ARMS, (uniform, adaptive), strict=True):
+        runs, num_images, evaluations = {}, {}, {}
+        for arm, (num_sources, num_rounds) in ARMS.items():
+            run = trial_run(RUN_FILE, seed, num_sources, num_rounds)
+            runs[arm] = run, (rundir := fine_tuned(run, out / f"rounds-{num_rounds}-{num_sources}-{seed}"))
+            num_images[arm] = num_train_images(rundir)
+        shifted = Shifted.of(*runs["adaptive"])
+        for arm, trial in runs.items():
+            evaluations[arm] = shifted.evaluate(*trial)
             found = evaluations[arm].report.conflict
             assert found is not None
             yield share(f"rounds.{arm}.conflict_accuracy.seed_{seed}", found.correct, found.n)
-            yield Figure(name=f"rounds.{arm}.images.seed_{seed}", value=trial.num_images, unit="images")
+            yield Figure(name=f"rounds.{arm}.images.seed_{seed}", value=num_images[arm], unit="images")
+        comparisons = compare_arms(evaluations, shifted.images, shifted.dominant, runs["adaptive"][0], "shifted")
+        compared = next(comparison for comparison in comparisons if comparison.where == "conflict")
         interval = Interval(value=compared.difference, low=compared.low, high=compared.high)
         yield of_interval(f"rounds.difference.seed_{seed}", interval, compared.n)
         differences.append(compared.difference)
-        shares.append(adaptive.num_images / uniform.num_images)
+        shares.append(num_images["adaptive"] / num_images["uniform"])
     yield mean_over_seeds("rounds.difference", differences, target=-MARGIN)
     yield Figure(name="rounds.image_share", value=fmean(shares), target=0.5, better="lower", n=len(shares))
 
 
-def run_trial(out: Path, run_file: Path, seed: int, num_sources: int, num_rounds: int) -> Trial:
+def fine_tuned(run: RunFile, root: Path) -> RunDirectory:
     """Run all phases up to the fine-tuned classifier, or resume them."""
-    run = trial_run(run_file, seed, num_sources, num_rounds)
-    rundir, plan = open_run(run, str(out / f"rounds-{num_rounds}-{num_sources}-{seed}"))
+    rundir, plan = open_run(run, str(root))
     run_phases(("generate", "allocate", "probe"), run, rundir, plan)
     with ray_session([reinforce_needs(run.reinforce)]):
         reinforce_run(run, rundir)
-    counts = [marker.counts for index, marker in rundir.markers().items() if index < plan.num_train_shards]
-    images = sum(found.candidates + found.placebos + found.rejected_placebos for found in counts)
-    return Trial(run=run, rundir=rundir, num_images=images)
+    return rundir
+
+
+def num_train_images(rundir: RunDirectory) -> int:
+    """Return the number of images made for train sources, placebos included."""
+    num_shards = rundir.plan().num_train_shards
+    counts = [marker.counts for index, marker in rundir.markers().items() if index < num_shards]
+    return sum(found.candidates + found.placebos + found.rejected_placebos for found in counts)
 
 
 def trial_run(run_file: Path, seed: int, num_sources: int, num_rounds: int) -> RunFile:
     """Return the run of one arm: the demo's, with other edits and smaller shards."""
     overrides = [f"seed={seed}", f"data.num_sources={num_sources}", f"rounds={{count: {num_rounds}}}", *SETTINGS]
     return load_run_file(run_file, overrides)
-
-
-def compare_trials(uniform: Trial, adaptive: Trial) -> tuple[dict[str, Evaluation], Comparison]:
-    """Return the scores of both arms on the shifted images, and their comparison on conflict images."""
-    run, shifted = adaptive.run, Shifted.of(adaptive.run, adaptive.rundir)
-    evaluations = {
-        arm: shifted.evaluate(trial.run, trial.rundir) for arm, trial in zip(ARMS, (uniform, adaptive), strict=True)
-    }
-    found = compare_arms(evaluations, shifted.images, shifted.dominant, run, "shifted")
-    return evaluations, next(comparison for comparison in found if comparison.where == "conflict")

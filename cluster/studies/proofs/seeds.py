@@ -1,6 +1,7 @@
 """Figures over seeds, and of other samples with an interval or a range."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Literal
@@ -13,12 +14,12 @@ def mean_over_seeds(
     name: str, values: Sequence[float], target: float | None = None, better: Literal["higher", "lower"] = "higher"
 ) -> Figure:
     """Return the mean over seeds with Student's 95 % interval, None for one seed."""
-    mean, low, high = fmean(values), None, None
-    if len(values) > 1:
-        half = student_quantile(0.975, len(values) - 1) * stdev(values) / sqrt(len(values))
-        low, high = mean - half, mean + half
-    side = None if target is None else better
-    return Figure(name=name, value=mean, low=low, high=high, target=target, better=side, n=len(values))
+    mean, n = fmean(values), len(values)
+    figure = Figure(name=name, value=mean, target=target, better=None if target is None else better, n=n)
+    if n == 1:
+        return figure
+    half = student_quantile(0.975, n - 1) * stdev(values) / sqrt(n)
+    return replace(figure, low=mean - half, high=mean + half)
 
 
 def of_interval(name: str, interval: Interval, n: int | None = None, target: float | None = None) -> Figure:

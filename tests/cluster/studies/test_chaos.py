@@ -13,7 +13,7 @@ import cluster.studies.chaos.injection
 from cluster.cli.main import main
 from cluster.studies.chaos.faults import Fault
 from cluster.studies.chaos.figures import chaos_figures
-from cluster.studies.chaos.moments import KINDS, Kind, Moment, State, wait_for
+from cluster.studies.chaos.moments import KINDS, Kind, Moment, files_of, wait_for
 from cluster.studies.chaos.study import Study
 from cluster.studies.chaos.trial import Trial
 from engine.errors import RunDirectoryError
@@ -41,9 +41,10 @@ def test_under_faults_nothing_is_lost_doubled_or_changed(
     study = Study(run=slow_run(tmp_path), folder=tmp_path / "study", faults=faults, num_kills=1)
     trials = list(study.trials())
     assert {trial.fault for trial in trials if trial.num_kills} == set(faults)
-    assert {(trial.lost, trial.duplicated, trial.different, trial.leftover) for trial in trials} == {(0, 0, 0, 0)}
-    assert {trial.samples for trial in trials} == {1 + 15 * 5}
-    assert sum(trial.nodes_used for trial in trials) >= 1
+    kinds = ("lost", "duplicated", "different", "leftover")
+    assert {trial.counts[kind] for trial in trials for kind in kinds} == {0}
+    assert {trial.counts["samples"] for trial in trials} == {1 + 15 * 5}
+    assert sum(trial.counts.get("nodes_used", 0) for trial in trials) >= 1
     # What is there is not done again, and other code or another seed is not mixed with it.
     assert [trial.to_json() for trial in study.trials()] == [trial.to_json() for trial in trials]
     with pytest.raises(RunDirectoryError, match="another run file, seed or state of the code"):
@@ -63,11 +64,11 @@ def test_a_moment_of_writing_has_come_when_its_file_is_there(kind: Kind, tmp_pat
     for name in ("shards/000000.tar", "done/000000.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    before, moment = State.of(tmp_path), Moment(kind=kind)
-    assert not before.shows(moment, before)
+    before, moment = files_of(tmp_path), Moment(kind=kind)
+    assert not moment.has_come(before, before)
     (tmp_path / LEFT[kind]).write_bytes(b"")
-    assert State.of(tmp_path).shows(moment, before)
-    assert not State.of(tmp_path).shows(replace(moment, num_shards=1), before)
+    assert moment.has_come(before, files_of(tmp_path))
+    assert not replace(moment, num_shards=1).has_come(before, files_of(tmp_path))
 
 
 def test_a_moment_that_does_not_come_ends_with_the_run(tmp_path: Path) -> None:
@@ -85,13 +86,13 @@ def test_half_of_the_moments_are_of_writing_and_none_is_late() -> None:
 
 
 CALM = Trial(
-    fault="actor", kills={"task": 1, "editor": 3}, seconds=50, in_work=2, torn=0, unmarked=0, orphans=0, failures=0,
-    nodes_added=0, nodes_used=0, samples=300, lost=0, duplicated=0, different=0, leftover=0, examples=[],
-)  # fmt: skip
+    fault="actor", kills={"task": 1, "editor": 3}, seconds=50, counts={"in_work": 2, "samples": 300}, examples=[]
+)
 
 
 def test_the_figures_sum_over_runs_and_name_what_is_missed() -> None:
-    worse = replace(CALM, kills={"task": 2}, seconds=150, lost=3, different=1, failures=1)
+    counts = {**CALM.counts, "lost": 3, "different": 1, "failures": 1}
+    worse = replace(CALM, kills={"task": 2}, seconds=150, counts=counts)
     figures = {figure.name: figure for figure in chaos_figures([CALM, worse], baseline_s=20)}
     assert figures["actor.strikes"].value == 6
     assert (figures["actor.strikes.task"].value, figures["actor.strikes.editor"].value) == (3, 3)
