@@ -75,8 +75,10 @@ def _splits(plan: Plan) -> list[str]:
     heads = [f"{split:>12}{'edited':>9}" for split in every]
     lines = [f"{'class':<{width}}{''.join(heads)}"]
     for title, names in (*((name, (name,)) for name in classes), ("all classes", plan.classes)):
-        numbers = [(sum(found[split][name] for name in names) for found in (every, edited)) for split in every]
-        cells = [f"{num:>12,}{num_edited:>9,}" for num, num_edited in numbers]
+        cells = []
+        for split in every:
+            num, num_edited = (sum(found[split][name] for name in names) for found in (every, edited))
+            cells.append(f"{num:>12,}{num_edited:>9,}")
         lines.append(f"{title:<{width}}{''.join(cells)}")
     if len(plan.classes) > MAX_CLASSES:
         lines.insert(-1, f"... and {len(plan.classes) - MAX_CLASSES} more classes")

@@ -15,6 +15,7 @@ from tiny_runs import tiny_plan, tiny_results
 from cluster.cli.evaluate import parse_source, result_lines
 from cluster.cli.main import main
 from engine.errors import SourceError
+from engine.plan.splits import SPLITS
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
 from engine.runfile.data import FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
@@ -109,6 +110,10 @@ def test_plan_shows_splits_and_spends_nothing(half_done: Path, capsys: pytest.Ca
     assert "boot" in printed
     assert "validation" in printed
     assert "1 of 2 shards are done" in printed
+    plan = RunDirectory.open(str(half_done / "run")).plan()
+    pairs = [(sum(plan.counts()[split].values()), sum(plan.counts(edited=True)[split].values())) for split in SPLITS]
+    (row,) = [line.split() for line in printed.splitlines() if line.startswith("all classes")]
+    assert row[2:] == [f"{number:,}" for pair in pairs for number in pair]
     assert sorted(half_done.rglob("*")) == before
 
 
