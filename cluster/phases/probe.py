@@ -3,7 +3,6 @@
 It reads accepted samples only: a rejected placebo is no fair control for accepted edits.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from engine.probe.weakness import Weakness
 from engine.run.directory import WEAKNESS, RunDirectory
 from engine.runfile.run import RunFile
 from engine.sample import Sample
+from engine.shards.record import ATTRIBUTE, Fields
 from engine.shards.rows import edit_columns, read_candidates
 from engine.storage.parquet import parquet_bytes
 
@@ -82,7 +82,9 @@ def questions(
 def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | None = None) -> pa.Table:
     """Return the predictions of one classifier on every finished shard (or on some), with their split keys."""
     paths = [predictions_path(digest, index) for index in (rundir.done() if shards is None else shards)]
-    table = pa.concat_tables([read_candidates(rundir.storage.read(path)) for path in paths])
+    # A shard has a column for each attribute that its images have.
+    tables = [read_candidates(rundir.storage.read(path)) for path in paths]
+    table = pa.concat_tables(tables, promote_options="default")
     keys = rundir.plan().split_keys()
     return table.append_column("split_key", pa.array([keys[key] for key in table["source_key"].to_pylist()]))
 
@@ -101,7 +103,7 @@ def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> pa.T
         | {"prediction": int(best), "confidence": float(row[best]), "p_label": float(row[sample.label])}
         for sample, best, row in zip(samples, prediction, probabilities, strict=True)
     ]
-    return pa.Table.from_pylist(rows, schema=_schema())
+    return pa.Table.from_pylist(rows, schema=_schema(Fields.of(samples).attributes))
 
 
 def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], classifier: "Classifier") -> None:
@@ -132,13 +134,13 @@ def _describe(sample: Sample) -> dict[str, Any]:
         "class_name": sample.class_name,
         **edit_columns(sample.edit),
         "accepted": sample.verdict is None or sample.verdict.accepted,
-        "attributes": json.dumps(dict(sample.attributes), sort_keys=True, ensure_ascii=False),
+        **{ATTRIBUTE + name: text for name, text in sample.attributes.items() if text},
     }
 
 
-def _schema() -> pa.Schema:
+def _schema(attributes: Sequence[str]) -> pa.Schema:
     of_edits = ("edit_kind", "edit_before", "edit_after", "edit_strategy")
-    text = ("key", "source_key", "role", "split", "class_name", *of_edits, "attributes")
+    text = ("key", "source_key", "role", "split", "class_name", *of_edits, *(ATTRIBUTE + name for name in attributes))
     numbers = {
         "label": pa.int32(),
         "edit_severity": pa.float64(),

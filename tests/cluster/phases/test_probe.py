@@ -45,7 +45,7 @@ def test_every_accepted_sample_gets_one_row(finished: tuple[RunFile, RunDirector
         "snow",
         1.0,
     )
-    assert (edit["accepted"], edit["attributes"]) == (True, '{"background": "grass"}')
+    assert (edit["accepted"], edit["attribute_background"]) == (True, "grass")
 
 
 def test_the_result_names_its_classifier_and_its_sources(finished: tuple[RunFile, RunDirectory]) -> None:
