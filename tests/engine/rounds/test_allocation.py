@@ -301,7 +301,7 @@ def check_rounds(rundir: RunDirectory) -> None:
     }  # fmt: skip
     for index in (2, 3):
         edits = rundir.read_rows(index).filter(pc.equal(rundir.read_rows(index)["role"], "counterfactual"))
-        made_by = {json.loads(row)["perturber"]["allocation"] for row in edits["provenance"].to_pylist()}
+        made_by = {row["perturber"]["allocation"] for row in edits["provenance"].to_pylist()}
         assert made_by == {name}
         candidates = Counter(edits["source_key"].to_pylist())
         assert max(candidates.values()) == 2

@@ -1,6 +1,5 @@
 """Early rejection: what the run file may say, the pilot and its cut, and where what was dropped is counted and kept."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -324,7 +323,7 @@ def test_a_run_is_cut_by_its_own_pilot_and_resumes_to_the_same_bytes(generation_
     assert all(EARLY not in markers[index].counts.rejected for index in range(2))
     dropped = sum(markers[index].counts.rejected.get(EARLY, 0) for index in (2, 3))
     assert 2 < dropped < 16
-    made_by = {json.loads(row)["editor"]["previews"]["cut"] for row in rundir.read_rows(3)["provenance"].to_pylist()}
+    made_by = {row["editor"]["previews"]["cut"] for row in rundir.read_rows(3)["provenance"].to_pylist()}
     assert made_by == {cut.sha256}
     placebos = [row for row in rundir.read_rows(3).to_pylist() if row["role"] == "placebo"]
     assert len(placebos) == 4
