@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.editor.slots.measured_cache import remembered
+from actors.editor.slots.tuning import remembered
 from engine.errors import ModelError
 
 ABOUT = {"device": "a GPU", "rows": 8}
