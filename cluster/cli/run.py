@@ -20,6 +20,7 @@ from cluster.cli.options import (
 from cluster.cli.report import report_lines
 
 if TYPE_CHECKING:
+    from engine.plan.plan import Plan
     from engine.run.directory import RunDirectory
 
 
@@ -62,7 +63,8 @@ def run_all(options: argparse.Namespace) -> int:
     """
     from cluster.phases.pipeline import ALL_PHASES
 
-    print(*report_lines(_run_file(options, ALL_PHASES)), sep="\n")
+    rundir, _ = _run_file(options, ALL_PHASES)
+    print(*report_lines(rundir), sep="\n")
     return 0
 
 
@@ -96,8 +98,8 @@ def generate(options: argparse.Namespace) -> int:
     """
     from cluster.monitor.progress import describe, snapshot
 
-    rundir = _run_file(options, ("generate",))
-    print(describe(snapshot(rundir.read_markers(rundir.done()), rundir.info.num_shards, rundir.plan().num_edited)))
+    rundir, planned = _run_file(options, ("generate",))
+    print(describe(snapshot(rundir.read_markers(rundir.done()), planned.num_shards, planned.num_edited)))
     return 0
 
 
@@ -167,14 +169,14 @@ def reinforce(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_file(options: argparse.Namespace, phases: Sequence[str]) -> "RunDirectory":
-    """Run phases of a run file in its run directory, a new one or an older."""
+def _run_file(options: argparse.Namespace, phases: Sequence[str]) -> "tuple[RunDirectory, Plan]":
+    """Run phases of a run file in its run directory, a new one or an older; return it with its plan."""
     from cluster.phases.pipeline import open_run, run_phases
 
     run = load(options)
     rundir, planned = open_run(run, out_of(options, run))
     run_phases(phases, run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
-    return rundir
+    return rundir, planned
 
 
 def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
