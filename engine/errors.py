@@ -10,6 +10,7 @@ EngineError
     PlacementError      more devices asked for than there are
     SelectionError      thresholds or labels that cannot be applied to a run
     LeakError           test data found where training data is read
+    PreflightError      everything that would fail later, a line each
   RunError              exit code 1: the run failed
     ShardError          a shard that is incomplete or whose bytes changed
 """
@@ -57,6 +58,10 @@ class SelectionError(UserError):
 
 class LeakError(UserError):
     """Test data found where training data is read."""
+
+
+class PreflightError(UserError):
+    """What would make a run fail, found before anything is spent: a line each."""
 
 
 class RunError(EngineError):

@@ -19,8 +19,8 @@ from engine.storage.storage import Storage
 MAX_CLASSES = 20
 
 
-def plan_lines(run: RunFile, out: str) -> list[str]:
-    """Return the lines that describe the plan of a run; writes nothing."""
+def plan_lines(run: RunFile, out: str) -> tuple[list[str], Plan]:
+    """Return the lines that describe the plan of a run, and the plan; writes nothing."""
     store = HashStore(Storage(out))
     plan = make_plan(run, store)
     lines = [f"plan {plan.digest[:12]} of {run.name!r}", "", *_splits(plan), ""]
@@ -35,7 +35,7 @@ def plan_lines(run: RunFile, out: str) -> list[str]:
             lines.append(f"plugin: stage {name!r} runs your code {config.target}, {_place(config.target)}")
     if target := run.probe.callable:
         lines.append(f"plugin: the probe runs your code {target}, {_place(target)}; a black box is not reinforced")
-    return lines
+    return lines, plan
 
 
 def _place(target: str) -> str:

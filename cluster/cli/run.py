@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cluster.cli.options import (
@@ -69,20 +70,25 @@ def run_all(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print what a run would do and cost, without doing it.
+    """Print what a run would do and cost, and what would make it fail.
 
-    List the sources, split and shard them, and estimate images, bytes, hours and cost. Loads no model, starts
-    nothing, writes nothing. Hours are measured where the run directory has finished shards, otherwise guessed.
+    List the sources, split and shard them, and estimate images, bytes, hours and cost. Then check data, models, code
+    of yours and machine for every phase; a problem gives exit code 2. Loads no weights, starts nothing, writes
+    nothing. Hours are measured where the run directory has finished shards, otherwise guessed.
 
     Examples:
       counterforge plan configs/wardrobe.yaml
       counterforge plan mine.yaml --set data.num_sources=1000
     """
     from cluster.cli.plan_text import plan_lines
+    from cluster.preflight.preflight import preflight
 
     run = load(options)
-    print(*plan_lines(run, out_of(options, run)), sep="\n")
-    return 0
+    lines, planned = plan_lines(run, out_of(options, run))
+    print(*lines, sep="\n")
+    found = preflight(run, planned)
+    print(*found.lines(), sep="\n")
+    return 2 if found.problems else 0
 
 
 def generate(options: argparse.Namespace) -> int:
@@ -172,9 +178,10 @@ def reinforce(options: argparse.Namespace) -> int:
 def _run_file(options: argparse.Namespace, phases: Sequence[str]) -> "tuple[RunDirectory, Plan]":
     """Run phases of a run file in its run directory, a new one or an older; return it with its plan."""
     from cluster.phases.pipeline import open_run, run_phases
+    from cluster.preflight.preflight import refuse_problems
 
     run = load(options)
-    rundir, planned = open_run(run, out_of(options, run))
+    rundir, planned = open_run(run, out_of(options, run), partial(refuse_problems, phases=phases))
     run_phases(phases, run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
     return rundir, planned
 
@@ -183,9 +190,11 @@ def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
     """Run one phase of a run directory, also if it is done."""
     from cluster.phases.follow import follow_run
     from cluster.phases.pipeline import run_phases
+    from cluster.preflight.preflight import refuse_problems
 
     rundir, session, take_over = open_directory(options.run), session_of(options), options.take_over
     run, planned = rundir.change(options.overrides), rundir.plan()
+    refuse_problems(run, planned, (name,))
     if options.follow:
         follow_run(run, rundir, planned, session, take_over)
     else:

@@ -38,13 +38,12 @@ def follow_run(
     Raises RunFileError where the run cannot be followed, RunError where nothing comes for reinforce.follow_timeout_s.
     """
     from cluster.phases.phase import PhaseLog
-    from cluster.phases.pipeline import all_phases, check_test_sets
+    from cluster.phases.pipeline import all_phases
     from cluster.session.session import ray_session
 
     if run.rounds.count > 1:
         raise RunFileError("--follow is for a run of one round: each round waits for the training on those before it")
     trained_model(run)
-    check_test_sets(run, plan)
     phase = next(phase for phase in all_phases(run, rundir, plan, follow=True) if phase.name == "reinforce")
     with held(rundir.storage, [phase.lease], take_over=take_over):
         _wait_for_the_first(run, rundir, plan)

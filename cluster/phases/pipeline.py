@@ -14,9 +14,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from actors.zoo import MODELS_FOLDER
-from cluster.phases.arms import evaluate_arms, test_sets
+from cluster.phases.arms import evaluate_arms
 from cluster.phases.attribution import attribute_run
-from cluster.phases.evaluate import attribute_names
 from cluster.phases.phase import Phase, PhaseLog
 from cluster.phases.probe import probe_run
 from cluster.phases.reinforce import reinforce_run
@@ -26,7 +25,7 @@ from cluster.session.session import SessionConfig, ray_session
 from engine.plan.hash_store import HashStore
 from engine.plan.plan import Plan, make_plan
 from engine.rounds.allocation import allocation_path, shards_by_round
-from engine.run.directory import EVALUATION, REINFORCE, RETRIES, WEAKNESS, RunDirectory
+from engine.run.directory import EVALUATION, REINFORCE, RETRIES, RUN_FILE, WEAKNESS, RunDirectory
 from engine.run.lease import held
 from engine.runfile.run import RunFile
 from engine.storage.storage import Storage
@@ -41,12 +40,18 @@ REPORT = "report/index.html"
 NO_INPUTS: Mapping[str, Any] = {"placement": True, "max_failures": True, "num_workers": True, "follow_timeout_s": True}
 
 
-def open_run(run: RunFile, out: str) -> tuple[RunDirectory, Plan]:
-    """Plan a run and create its directory, or open the directory of the same plan."""
+def open_run(run: RunFile, out: str, check: Callable[[RunFile, Plan], None] | None = None) -> tuple[RunDirectory, Plan]:
+    """Plan a run and create its directory, or open the directory of the same plan.
+
+    `check` is called before the directory is created, so that what it refuses leaves none behind.
+    """
     start = monotonic()
-    store = HashStore(Storage(out))
+    storage = Storage(out)
+    store = HashStore(storage)
     plan = make_plan(run, store)
     shards_by_round(plan, run.rounds)  # refuses too many rounds before anything is written
+    if check is not None and not storage.exists(RUN_FILE):
+        check(run, plan)
     rundir = RunDirectory.create(out, run, plan)
     store.save(rundir.storage)
     PhaseLog(rundir).add("plan", monotonic() - start)
@@ -71,8 +76,6 @@ def run_phases(
     Raises RunDirectoryError where another process holds the lease of one of them, unless `take_over` fences it off.
     """
     log = PhaseLog(rundir)
-    if "reinforce" in names:
-        check_test_sets(run, plan)
     phases = [phase for phase in all_phases(run, rundir, plan, console) if phase.name in names]
     # A phase that runs may change the inputs of those after it, and the report shows them all.
     start = 0 if again else next((place for place, phase in enumerate(phases) if not log.is_done(phase)), len(phases))
@@ -175,12 +178,6 @@ def model_stamp(name: str) -> str | None:
         return None
     files = sorted(path for path in folder.iterdir() if path.is_file())
     return digest_of([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
-
-
-def check_test_sets(run: RunFile, plan: Plan) -> None:
-    """Raise SourceError now where the evaluation would fail hours later: no test image, an unknown attribute."""
-    test_sets(run, plan)
-    attribute_names([item for item, _ in plan.of_split("train")], run.report.group_by or None)
 
 
 def digest_of(*inputs: object) -> str:

@@ -105,7 +105,7 @@ def test_what_is_wrong_with_the_input_is_one_message(half_done: Path, capsys: py
 
 def test_plan_shows_splits_and_spends_nothing(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(half_done.rglob("*"))
-    assert main(["plan", str(half_done / "run.yaml"), "--out", str(half_done / "run")]) == 0
+    assert main(["plan", str(half_done / "run.yaml"), "--out", str(half_done / "run")]) == 2  # a run without a test image
     printed = capsys.readouterr().out
     assert "boot" in printed
     assert "validation" in printed
@@ -119,7 +119,7 @@ def test_plan_shows_splits_and_spends_nothing(half_done: Path, capsys: pytest.Ca
 
 def test_plan_names_the_users_own_code(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stage = "{mine: {kind: plugin, target: my_code.stages:Mine}}"
-    assert main(["plan", str(half_done / "run.yaml"), "--set", f"stages={stage}"]) == 0
+    assert main(["plan", str(half_done / "run.yaml"), "--set", f"stages={stage}"]) == 2
     said = "plugin: stage 'mine' runs your code my_code.stages:Mine, but no module 'my_code.stages' is found from here"
     assert said in capsys.readouterr().out
 

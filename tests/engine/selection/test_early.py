@@ -278,11 +278,11 @@ def test_a_stage_never_sees_what_was_dropped(tmp_path: Path) -> None:
 
 
 def test_the_plan_says_which_shards_are_the_pilot(tmp_path: Path) -> None:
-    lines = plan_lines(early_run_file(tmp_path), str(tmp_path / "none"))
+    lines, _ = plan_lines(early_run_file(tmp_path), str(tmp_path / "none"))
     assert "pilot       2 shards are drawn to the end; by their scores 'editor' drops edits of 2 others" in lines
-    (line,) = [line for line in plan_lines(early_run_file(tmp_path, pilot_shards=9), "none") if line[:5] == "pilot"]
+    (line,) = [line for line in plan_lines(early_run_file(tmp_path, pilot_shards=9), "none")[0] if line[:5] == "pilot"]
     assert line.endswith("none, lower stages.editor.early_rejection.pilot_shards (it is 9)")
-    assert not [line for line in plan_lines(load_run_file(DEMO), "none") if line.startswith("pilot")]
+    assert not [line for line in plan_lines(load_run_file(DEMO), "none")[0] if line.startswith("pilot")]
 
 
 def test_previews_are_read_with_the_split_keys_of_their_sources(tmp_path: Path) -> None:
