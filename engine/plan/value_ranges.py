@@ -7,7 +7,7 @@ from engine.runfile.data import AnySource, ImageSource
 from engine.runfile.run import RunFile
 from engine.sources import open_source
 from engine.sources.formats.depth import RANGE_REMEDY
-from engine.sources.survey import survey
+from engine.sources.survey import survey_source
 from engine.wording import name_some
 
 logger = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ def with_value_range(config: AnySource, name: str) -> AnySource:
     """
     if not isinstance(config, ImageSource):
         return config
-    seen = survey(open_source(config))
+    seen = survey_source(open_source(config))
     if seen.plain:
         logger.warning(
             "%s: %d of %d images looked at have one colour everywhere, so nothing can be seen in them: %s",

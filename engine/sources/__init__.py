@@ -19,7 +19,7 @@ from engine.sources.folder import FolderImages
 from engine.sources.formats.depth import ValueRange
 from engine.sources.huggingface import HuggingFaceImages
 from engine.sources.item import Source, SourceItem, UnreadableItemError
-from engine.sources.survey import survey
+from engine.sources.survey import survey_source
 from engine.sources.table import TableImages
 from engine.sources.tar import TarImages
 from engine.sources.wardrobe import WardrobeImages
@@ -63,7 +63,7 @@ def stored_image(source: Source, data: bytes) -> bytes:
 
 @lru_cache
 def _range_of(config: AnySource) -> ValueRange | None:
-    return survey(open_source(config)).value_range
+    return survey_source(open_source(config)).value_range
 
 
 def read_sample(source: Source, item: SourceItem, split: Split) -> Sample | Rejection:

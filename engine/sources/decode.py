@@ -159,9 +159,10 @@ def _opened(data: ImageBytes) -> Iterator[tuple[Image.Image, ImageBytes]]:
 
 
 def _is_plain(image: Image.Image) -> bool:
+    if image.format != "JPEG" or image.mode != "RGB":  # a PNG is decoded where it is asked for its EXIF
+        return False
     progressive = bool(image.info.get("progressive") or image.info.get("progression"))
-    orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    return image.format == "JPEG" and image.mode == "RGB" and not progressive and orientation == 1
+    return not progressive and image.getexif().get(EXIF_ORIENTATION, 1) == 1
 
 
 def _read(image: Image.Image, data: ImageBytes, reading: Reading) -> Image.Image:

@@ -39,7 +39,7 @@ class Survey:
         return common_range(span, is_floating=is_floating)
 
 
-def survey(source: Source) -> Survey:
+def survey_source(source: Source) -> Survey:
     """Return what is seen in the same images of a source each time; SourceError where it cannot be listed."""
     items = nsmallest(NUM_LOOKED_AT, islice(source.items(), NUM_LISTED), key=lambda item: content_seed(0, item.key))
     spans: dict[bool, list[float]] = {}

@@ -24,7 +24,8 @@ def jpeg_damage(data: ImageBytes) -> str | None:
 
     Decoders go on after such a warning and give other pixels. Every code is read, and one pixel of 64 is computed: a
     third of the time of decoding. Metadata is left out of it, and an end that is missing is no damage. Where the codes
-    come out even by chance nothing is found: a flipped bit often, a hole of 1,000 bytes once in fifty.
+    come out even by chance nothing is found: of holes of 1,000 bytes 2 in 1,120, of 100 bytes one in ten, of single
+    flipped bits three in four.
     """
     data = bytes(data)
     if not data.startswith(START):
