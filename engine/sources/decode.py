@@ -17,6 +17,7 @@ from engine.sources.formats.colour import is_srgb, to_srgb
 from engine.sources.formats.depth import ValueRange, ValueRangeError, Values, is_wide, read_values, to_8_bits
 from engine.sources.formats.jpeg import jpeg_damage, without_profile
 from engine.sources.formats.png import without_damaged_extras
+from engine.sources.formats.tiff import tiff_damage
 from engine.sources.item import UnreadableItemError
 
 # Image formats only: Pillow's others start programs (EPS) or parse documents (PDF, PSD, WMF).
@@ -60,7 +61,7 @@ def to_jpeg(data: ImageBytes, reading: Reading = PLAIN_READING) -> bytes:
     with _opened(data) as (image, data):
         if _is_plain(image) and (is_srgb(image) or not reading.is_managed):
             image.load()
-            _refuse_damage(data)
+            _refuse_damage(image, data)
             return without_profile(data)
         return encode_jpeg(_read(image, data, reading))
 
@@ -92,7 +93,7 @@ def has_contrast(data: ImageBytes) -> bool:
     if np.ptp(grey_pixels(data, CONTRAST_EDGE)):
         return True
     with _opened(data) as (image, _):
-        return image.convert("RGB").getcolors(1) is None
+        return _to_rgb(image).getcolors(1) is None
 
 
 def not_an_image(data: ImageBytes) -> str:
@@ -168,12 +169,12 @@ def _is_plain(image: Image.Image) -> bool:
 def _read(image: Image.Image, data: ImageBytes, reading: Reading) -> Image.Image:
     """Return the first frame as RGB, upright and without alpha."""
     image.seek(0)
+    _refuse_damage(image, data)
     if is_wide(image):
         upright = to_8_bits(read_values(data, FORMATS), reading.value_range)
         upright.info = {"icc_profile": image.info.get("icc_profile")}
     else:
         image.load()
-        _refuse_damage(data)
         upright = ImageOps.exif_transpose(image)
     return _to_rgb(to_srgb(upright) if reading.is_managed else upright)
 
@@ -186,6 +187,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _refuse_damage(data: ImageBytes) -> None:
-    if damage := jpeg_damage(data):
-        raise UnreadableItemError("unreadable_image", f"damaged JPEG: {damage}")
+def _refuse_damage(image: Image.Image, data: ImageBytes) -> None:
+    """Raise ValueError for pixels that are damaged where Pillow would go on."""
+    if damage := jpeg_damage(data) or tiff_damage(image, data):
+        raise ValueError(damage)

@@ -47,6 +47,36 @@ def png_16(values: NDArray[np.uint16], *extras: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(extras) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
+def tiff(values: np.ndarray, *, order: str = "<", photometric: int = 1, planar: int = 1) -> bytes:
+    """A TIFF without compression, as Pillow does not write it."""
+    height, width = values.shape[:2]
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    data = (np.moveaxis(values, -1, 0) if planar == 2 else values).astype(values.dtype.newbyteorder(order)).tobytes()
+    sample_format = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    bits = 8 * values.dtype.itemsize
+    tags = [(256, 3, [width]), (257, 3, [height]), (258, 3, [bits] * channels), (259, 3, [1]), (262, 3, [photometric])]
+    strips = channels if planar == 2 else 1
+    tags += [(273, 4, [0] * strips), (277, 3, [channels]), (278, 3, [height]), (279, 4, [len(data) // strips] * strips)]
+    tags += [(284, 3, [planar]), (339, 3, [sample_format] * channels)]
+    if channels == 4:
+        tags.insert(-1, (338, 3, [2]))
+        tags.sort()
+    body = 8 + 2 + 12 * len(tags) + 4
+    extra, index = b"", b""
+    start = body + sum(4 * len(numbers) for _, _, numbers in tags)
+    for tag, kind, numbers in tags:
+        if tag == 273:
+            numbers = [start + place * (len(data) // len(numbers)) for place in range(len(numbers))]
+        packed = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
+        if len(packed) > 4:
+            field, extra = struct.pack(f"{order}I", body + len(extra)), extra + packed
+        else:
+            field = packed.ljust(4, b"\0")
+        index += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + field
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    return (head + struct.pack(f"{order}H", len(tags)) + index + bytes(4) + extra).ljust(start, b"\0") + data
+
+
 def rgb_profile(primaries: NDArray[np.float64], gamma: float) -> bytes:
     """Return an ICC profile (version 2) of an RGB space with one exponent."""
     curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256))

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from odd_pictures import chunk, encoded, png_16
+from odd_pictures import chunk, encoded, png_16, tiff
 from PIL import Image
 
 from engine.sources.decode import FORMATS, wide_values
@@ -19,39 +19,6 @@ RAMP = np.linspace(0, 4095, 256, dtype=np.float64).round().reshape(16, 16)
 def values_of(array: np.ndarray, **others: object) -> Values:
     fields = {"declared": None, "transparent": None, "is_negative": False} | others
     return Values(array=array if array.ndim == 3 else array[..., None], **fields)
-
-
-def tiff(values: np.ndarray, *, order: str = "<", photometric: int = 1, planar: int = 1) -> bytes:
-    """A TIFF without compression, as Pillow does not write it."""
-    height, width = values.shape[:2]
-    channels = 1 if values.ndim == 2 else values.shape[2]
-    data = (np.moveaxis(values, -1, 0) if planar == 2 else values).astype(values.dtype.newbyteorder(order)).tobytes()
-    sample_format = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
-    bits = 8 * values.dtype.itemsize
-    tags = [(256, 3, [width]), (257, 3, [height]), (258, 3, [bits] * channels), (259, 3, [1]), (262, 3, [photometric])]
-    tags += [(273, 4, [0] * (channels if planar == 2 else 1)), (277, 3, [channels]), (278, 3, [height])]
-    tags += [
-        (279, 4, [len(data) // len(tags[5][2])] * len(tags[5][2])),
-        (284, 3, [planar]),
-        (339, 3, [sample_format] * channels),
-    ]
-    if channels == 4:
-        tags.insert(-1, (338, 3, [2]))
-        tags.sort()
-    body = 8 + 2 + 12 * len(tags) + 4
-    extra, index = b"", b""
-    start = body + sum(4 * len(numbers) for _, _, numbers in tags)
-    for tag, kind, numbers in tags:
-        if tag == 273:
-            numbers = [start + place * (len(data) // len(numbers)) for place in range(len(numbers))]
-        packed = struct.pack(f"{order}{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
-        if len(packed) > 4:
-            field, extra = struct.pack(f"{order}I", body + len(extra)), extra + packed
-        else:
-            field = packed.ljust(4, b"\0")
-        index += struct.pack(f"{order}HHI", tag, kind, len(numbers)) + field
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
-    return (head + struct.pack(f"{order}H", len(tags)) + index + bytes(4) + extra).ljust(start, b"\0") + data
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
