@@ -23,6 +23,8 @@ def without_damaged_extras(data: ImageBytes) -> ImageBytes:
         end = start + OVERHEAD + int.from_bytes(data[start : start + 4], "big")
         name = bytes(data[start + 4 : start + 8])
         if end > len(data):
+            if name == b"IDAT":
+                raise ValueError("its pixels are cut")
             break
         if zlib.crc32(data[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             if not name[0] & IS_OPTIONAL or name in DECISIVE:

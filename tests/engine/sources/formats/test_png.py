@@ -40,6 +40,14 @@ def test_every_changed_byte_of_the_pixels_is_found() -> None:
             without_damaged_extras(broken)
 
 
+def test_pixels_that_go_beyond_the_end_are_refused() -> None:
+    start = WHOLE.index(b"IDAT") - 4
+    longer = WHOLE[: start + 1] + b"\1" + WHOLE[start + 2 :]  # 65536 bytes more than there are: nothing to check
+    for broken in (WHOLE[:-30], longer):
+        with pytest.raises(ValueError, match="its pixels are cut"):
+            without_damaged_extras(broken)
+
+
 def test_texts_before_and_after_the_pixels_go_and_the_picture_stays() -> None:
     info = PngInfo()
     info.add_text("Comment", "a boot", zip=True)
@@ -55,6 +63,6 @@ def test_texts_before_and_after_the_pixels_go_and_the_picture_stays() -> None:
 
 
 def test_other_formats_and_cut_files_are_left_to_pillow() -> None:
-    for data in (b"", b"\x89PNG\r\n\x1a\n", WHOLE[:100], encoded(photo(), "JPEG"), memoryview(b"GIF89a")):
+    for data in (b"", b"\x89PNG\r\n\x1a\n", WHOLE[:40], encoded(photo(), "JPEG"), memoryview(b"GIF89a")):
         assert without_damaged_extras(data) is data
     assert without_damaged_extras(WHOLE + b"behind the end") == WHOLE + b"behind the end"
