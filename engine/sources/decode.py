@@ -84,8 +84,7 @@ def is_plain_jpeg(data: ImageBytes) -> bool:
 def wide_values(data: ImageBytes) -> Values | None:
     """Return the values of an image with more than 8 bits a channel, None for others; raise UnreadableItemError."""
     with _opened(data) as (image, data):
-        values = read_values(data, FORMATS) if is_wide(image) else None
-        return values if values is not None and len(values.colours) else None
+        return read_values(data, FORMATS) if is_wide(image) else None
 
 
 def has_contrast(data: ImageBytes) -> bool:
@@ -135,11 +134,13 @@ def encode_png(image: Image.Image) -> bytes:
 @contextmanager
 def _opened(data: ImageBytes) -> Iterator[tuple[Image.Image, ImageBytes]]:
     """Open an image, and give the bytes that are read; errors, also in the body, become UnreadableItemErrors."""
-    what = "damaged"
+    what = ""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes and metadata: the limits are checked here
         try:
+            what = "damaged PNG"
             data = without_damaged_extras(data)
+            what = "damaged"
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             what = f"damaged {image.format}"
             width, height = image.size

@@ -33,7 +33,7 @@ MIN_SHARE = 1 / 8
 # The steps that one image can show alone, and the least share of them.
 OWN_STEPS = {True: {1.0: MIN_SHARE, 255.0: 1 / 4}, False: {MAX_16_BIT: 1 / 4}}
 
-RANGE_REMEDY = "set value_range of the source in the run file, such as [0, 4095] for 12 bits"
+RANGE_REMEDY = "set value_range of the source in the run file, such as [0, 4095] for 12 bits, or save 8 bits"
 
 
 class ValueRangeError(Exception):
@@ -54,11 +54,8 @@ class Values:
 
     @property
     def colours(self) -> NDArray[Any]:
-        """Return the channels without alpha; raise ValueRangeError for one not finite."""
-        colours = self.array[..., : {2: 1, 4: 3}.get(self.array.shape[2])]
-        if not np.isfinite(colours).all():
-            raise ValueRangeError("it holds values that are not finite")
-        return colours
+        """Return the channels without alpha."""
+        return self.array[..., : {2: 1, 4: 3}.get(self.array.shape[2])]
 
     @property
     def is_floating(self) -> bool:
@@ -72,7 +69,10 @@ def is_wide(image: Image.Image) -> bool:
 
 
 def read_values(data: ImageBytes, formats: tuple[str, ...]) -> Values:
-    """Return the values of an encoded image for which `is_wide` is true; raise what Pillow raises on damaged ones."""
+    """Return the values of an encoded image for which `is_wide` is true.
+
+    Raise ValueRangeError for values that are not finite, and what Pillow raises on damaged files.
+    """
     with Image.open(io.BytesIO(data), formats=formats) as image:
         image.seek(0)
         layout, tags = _layout(image), getattr(image, "tag_v2", {})
@@ -91,6 +91,8 @@ def read_values(data: ImageBytes, formats: tuple[str, ...]) -> Values:
         raise ValueRangeError("a TIFF of 16 bits with its channels apart: save it pixel by pixel")
     if layout in LOWER:
         array = array.astype(np.uint16) * 257 if is_apart else _with_lower_bytes(array, data, formats, layout)
+    if not np.isfinite(array).all():
+        raise ValueRangeError("it holds values that are not finite")
     array = array[..., None] if array.ndim == 2 else array
     colour = transparent if isinstance(transparent, tuple) else (transparent,)
     return Values(
