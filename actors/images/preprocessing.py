@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from actors.images.codec import decode_rgb
+from actors.images.codec import decode_whole
 from actors.images.framing import Framing, framings
 from actors.models.device import upload
 from actors.models.untyped import Processor
@@ -56,7 +56,7 @@ class Preprocessing:
         """
         if self.framing is not None:
             return self.framing.of_encoded(image).transpose(2, 0, 1)
-        return self._processed(decode_rgb(image))
+        return self._processed(decode_whole(image))
 
     def inputs(self, pixels: NDArray[Any], device: torch.device) -> Tensor:
         """Return the model's inputs (n, channels, height, width), float32 on the device."""

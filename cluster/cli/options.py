@@ -94,11 +94,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def load(options: argparse.Namespace) -> "RunFile":
-    """Read the run file; plugins may lie beside it or in the current folder."""
+    """Read the run file, and the value ranges of its images; plugins may lie beside it or in the current folder."""
+    from engine.plan.value_ranges import with_value_ranges
     from engine.runfile.load import load_run_file
 
     import_plugins_from(options.config.parent)
-    return load_run_file(options.config, options.overrides)
+    return with_value_ranges(load_run_file(options.config, options.overrides))
 
 
 def import_plugins_from(*folders: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from engine.errors import SourceError
 from engine.evaluation.groups import Dominant, GroupKey, GroupReport, LabelledPrediction, group_report
+from engine.plan.value_ranges import with_value_range
 from engine.runfile.data import AnySource
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json, Rejection
@@ -60,6 +61,7 @@ def evaluate_model(
     `dominant` has the dominant values of the training data; without it there are no conflicts. Raises ModelError,
     SourceError.
     """
+    source = with_value_range(source, getattr(source, "path", source.kind))
     opened = open_source(source)
     labelled = LabelledSet(source=source, items=list(opened.items()))
     if not labelled.items:

@@ -109,7 +109,9 @@ def _hash_block(config: AnySource, items: Sequence[SourceItem]) -> Mapping[str, 
 
 
 def _name(config: AnySource) -> str:
-    return hashlib.blake2b(config.model_dump_json().encode(), digest_size=8).hexdigest()
+    # Pictures look alike in every colour and range.
+    said = config.model_dump_json(exclude={"colour", "value_range"})
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
 def _read(data: bytes) -> dict[str, Known]:

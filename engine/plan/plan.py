@@ -246,5 +246,5 @@ def check_test_sources(data: DataConfig, train: Source) -> None:
 
 
 def _is_same_data(config: AnySource, train: AnySource) -> bool:
-    varying = {"correlation", "count", "seed", "captions", "attributes"}
+    varying = {"correlation", "count", "seed", "captions", "attributes", "colour", "value_range"}
     return config.kind == train.kind and config.model_dump(exclude=varying) == train.model_dump(exclude=varying)

@@ -23,6 +23,7 @@ class FolderImages:
     """Read `root/<class>/**/<image>`; sub-folders of a class are searched, hidden names are not."""
 
     def __init__(self, config: FolderSource) -> None:
+        self.config = config
         self.root = local_folder(config.path)
 
     @cached_property

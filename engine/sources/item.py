@@ -9,9 +9,12 @@ from string import ascii_lowercase, digits
 from typing import Literal, Protocol, runtime_checkable
 
 from engine.errors import SourceError
+from engine.runfile.data import AnySource
 from engine.wording import name_some
 
-Reason = Literal["missing_file", "outside_root", "not_a_file", "empty_file", "too_large", "unreadable_image"]
+Reason = Literal[
+    "missing_file", "outside_root", "not_a_file", "empty_file", "too_large", "unreadable_image", "value_range"
+]
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_SLUG = 40  # with 16 digits and an edit's suffix a key stays under the 100 characters of a USTAR name
@@ -53,6 +56,11 @@ class ItemColumns:
 
 class Source(Protocol):
     """List labelled images and read them again one by one, here or in another process."""
+
+    @property
+    def config(self) -> AnySource:
+        """Return the configuration that the source was opened with."""
+        ...
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ class TableImages:
     """Read the images that a table names; paths are relative to the table's folder or `image_folder`."""
 
     def __init__(self, config: TableSource) -> None:
+        self.config = config
         self.table = config.path
         if not os.path.isfile(self.table):
             raise SourceError(f"table not found: {self.table}; correct `path` (it is relative to the run file)")

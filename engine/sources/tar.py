@@ -35,6 +35,7 @@ class TarImages:
             self.only: str | None = os.path.basename(config.path)
         else:
             self.root, self.only = local_folder(config.path), None
+        self.config = config
         self.names = config.classes
         self.attributes = config.attributes
 

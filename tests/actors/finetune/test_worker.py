@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from finetune_run import CLASSES, SIZE, committed_run, edited, plant, run_file, save_images, save_resnet, save_vit
+from odd_pictures import ADOBE_RGB, png_16, rgb_profile
 from PIL import Image
 
 from actors.finetune.batches import DecodedImages, RealImages, TrainingImages
@@ -370,11 +371,14 @@ def test_real_images_of_every_kind_are_as_a_shard_holds_them(tmp_path: Path, pre
     plain = (tmp_path / "images" / "blob" / "plain.jpg").read_bytes()
     (tmp_path / "images" / "blob" / "cut.jpg").write_bytes(plain[:-200])
     (tmp_path / "images" / "blob" / "torn.jpg").write_bytes(plain[:100])
+    (tmp_path / "images" / "blob" / "hole.jpg").write_bytes(plain[:-90] + plain[-2:])
+    picture.save(tmp_path / "images" / "blob" / "wide.jpg", icc_profile=rgb_profile(ADOBE_RGB, 2.2))
+    (tmp_path / "images" / "blob" / "deep.png").write_bytes(png_16(np.asarray(picture, np.uint16) * 16))
     source = open_source(run_file(tmp_path / "images", tmp_path).data.train)
     items = list(source.items())
     images = RealImages(source, items, preprocessing)
     stored = [read_sample(source, item, "train") for item in items]
-    assert sum(isinstance(sample, Rejection) for sample in stored) == 2
+    assert sum(isinstance(sample, Rejection) for sample in stored) == 3
     for index, sample in enumerate(stored):
         found = images.image(index)
         if isinstance(sample, Rejection):

@@ -164,6 +164,18 @@ def test_what_cannot_be_read_is_said(edge: int, damage: str) -> None:
         Preprocessing(make("ViT", size={"height": 40, "width": 40})).pixels(broken)
 
 
+@pytest.mark.parametrize("name", ["vit", "small", "efficientnet"])
+@pytest.mark.parametrize("settings", [{}, {"progressive": True}])
+def test_a_jpeg_with_a_hole_in_its_data_is_refused(name: str, settings: dict[str, bool]) -> None:
+    image = encoded(picture(300, 400), **settings)
+    hole = image[: len(image) // 2] + image[len(image) // 2 + 2000 :]
+    assert decode_rgb(hole).size == (400, 300)  # Pillow says nothing
+    split = Preprocessing(PROCESSORS[name]())
+    split.pixels(image)
+    with pytest.raises(UnreadableImageError, match="Corrupt JPEG data"):
+        split.pixels(hole)
+
+
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("quality", [60, 95, 100])
 def test_both_decoders_give_the_same_bits(subsampling: int, quality: int) -> None:

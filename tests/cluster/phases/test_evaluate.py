@@ -1,10 +1,12 @@
 """Every arm is scored on the same test images, by group and against each other; only here is the test split read."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_pictures import encoded, grey_profile, png_16
 from PIL import Image
 from scipy import stats
 from tiny_classifiers import save_checkpoint
@@ -17,7 +19,7 @@ from engine.plan.plan import make_plan
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
 from engine.runfile.captioner import CaptionerConfig
-from engine.runfile.data import DataConfig, FolderSource, Splits, TableSource
+from engine.runfile.data import DataConfig, FolderSource, Splits, TableSource, WardrobeSource
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import ReportConfig, RunFile, ShardConfig
@@ -76,6 +78,40 @@ def test_an_image_that_cannot_be_read_is_counted_apart(tmp_path: Path) -> None:
     evaluation = evaluate_model(_box("object_reader"), source)
     assert evaluation.unreadable == {"unreadable_image": 1}
     assert (evaluation.report.overall.n, evaluation.report.overall.accuracy) == (12, 1)
+
+
+def test_12_bits_in_16_score_as_8_bits_do(tmp_path: Path) -> None:
+    garments = open_source(WardrobeSource(split="heldout", count=40, correlation=0.998))
+    for item in garments.items():
+        with Image.open(io.BytesIO(garments.read(item))) as image:
+            pixels = np.asarray(image)
+        for name, data in (
+            ("8", encoded(image, "PNG")),
+            ("12", png_16(np.round(pixels * (4095 / 255)).astype(np.uint16))),
+            ("grey", encoded(image.convert("L"), "PNG")),
+            ("int32", encoded(Image.fromarray(np.asarray(image.convert("L"), np.int32)), "TIFF")),
+        ):
+            path = tmp_path / name / item.class_name / f"{item.key}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    patient = ProbeConfig(model=ModelConfig(name="zoo/patient"))
+    found = {name: evaluate_model(patient, FolderSource(path=str(tmp_path / name))) for name in ("8", "12")}
+    assert found["8"].report.overall.accuracy > 0.7
+    assert found["12"].answers == found["8"].answers
+    assert [evaluate_model(patient, FolderSource(path=str(tmp_path / name))).answers for name in ("grey", "int32")] == [
+        evaluate_model(patient, FolderSource(path=str(tmp_path / "grey"))).answers
+    ] * 2
+
+
+def test_the_classifier_sees_colours_as_srgb_unless_it_reads_raw_numbers(tmp_path: Path) -> None:
+    # 60 of linear brightness is 133 in sRGB: light, which is a coat.
+    for name, shade in (("boot", 3), ("coat", 60)):
+        (tmp_path / "linear" / name).mkdir(parents=True)
+        image = Image.new("L", (16, 16), shade)
+        image.save(tmp_path / "linear" / name / "1.png", icc_profile=grey_profile(1.0))
+    for colour, accuracy in (("srgb", 1), ("raw", 0.5)):
+        source = FolderSource(path=str(tmp_path / "linear"), colour=colour)
+        assert evaluate_model(_box("object_reader"), source).report.overall.accuracy == accuracy
 
 
 def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
