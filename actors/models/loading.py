@@ -58,12 +58,13 @@ def load_image_processor(files: ModelFiles) -> Processor:
     """Return a model's image processor, the one that works on PIL images: it needs no torchvision."""
     import transformers
 
-    # Named so until transformers 4.25; the field feature_extractor_type of that time is still read.
     name = str((read_json(files.folder, "preprocessor_config.json") or {}).get("image_processor_type"))
-    old = getattr(transformers, re.sub("FeatureExtractor(Fast)?$", "ImageProcessorPil", name), None)
     with model_errors(files.name, "an image processor"):
-        if old is not None and "FeatureExtractor" in name:
-            return old.from_pretrained(files.folder, local_files_only=True)
+        # A name of 2022, which AutoImageProcessor reads in the field feature_extractor_type alone.
+        if re.fullmatch(r"\w+FeatureExtractor", name):
+            today = name.replace("FeatureExtractor", "ImageProcessorPil")
+            if (found := getattr(transformers, today, None)) is not None:
+                return found.from_pretrained(files.folder, local_files_only=True)
         return transformers.AutoImageProcessor.from_pretrained(
             files.folder, backend="pil", local_files_only=True, trust_remote_code=False
         )

@@ -55,6 +55,21 @@ def test_a_name_that_is_nothing_is_refused() -> None:
         resolve_model(ModelConfig(name="./not/here"), offline=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my.pth", "a file of PyTorch, a pickle that can run code"),
+        ("here/net.onnx", "a file of ONNX"),
+        ("MODEL.H5", "a file of Keras or TensorFlow"),
+        ("forest.joblib", "a pickled object of Python"),
+        ("model.safetensors", "a file of weights without a config.json"),
+    ],
+)
+def test_a_single_file_is_named_with_the_way_round_it(name: str, message: str) -> None:
+    with pytest.raises(ModelError, match=rf"is {message}, wanted a folder .* set probe.callable: my_model:classify"):
+        resolve_model(ModelConfig(name=name), offline=False)
+
+
 def test_pickled_weights_are_refused(clip: Path, tmp_path: Path) -> None:
     shutil.copy(clip / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_classifiers import save_checkpoint
 from tiny_models import save_clip, save_language_model
 
 from actors.models.device import fix_threads, precision, resolve_device, weights_dtype
@@ -54,6 +55,32 @@ def test_remote_code_is_never_run(tmp_path: Path) -> None:
 def test_image_processors_load_without_torchvision(clip: Path) -> None:
     processor = load_image_processor(files_in(clip))
     assert type(processor).__name__ == "CLIPImageProcessorPil"
+
+
+@pytest.mark.parametrize("field", ["image_processor_type", "feature_extractor_type"])
+@pytest.mark.parametrize("name", ["MobileNetV2", "ViT", "ConvNext", "Levit"])
+def test_an_image_processor_under_its_old_name_is_the_same(field: str, name: str, tmp_path: Path) -> None:
+    import transformers
+
+    today = getattr(transformers, f"{name}ImageProcessorPil")()
+    today.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
+    del settings["image_processor_type"]
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({**settings, field: f"{name}FeatureExtractor"}))
+    (tmp_path / "config.json").write_text("{}")
+    processor = load_image_processor(files_in(tmp_path))
+    assert type(processor) is type(today)
+    assert processor.to_dict() == today.to_dict()
+
+
+def test_a_head_of_another_size_than_its_names_is_named(tmp_path: Path) -> None:
+    from transformers import AutoModelForImageClassification
+
+    folder = save_checkpoint(tmp_path / "model", "vit", ["a", "b", "c"])
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "id2label": {"0": "a", "1": "b"}}))
+    with pytest.raises(ModelError, match=r"classifier\.bias has the shape \(3,\) in its weights, \(2,\) by its config"):
+        load_weights(AutoModelForImageClassification, files_in(folder), CPU)
 
 
 def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
