@@ -35,7 +35,7 @@ class Preflight:
 
     def lines(self) -> Iterator[str]:
         """Yield a section for each of the two that has an entry."""
-        for title, remarks in (("problems", self.problems), ("warnings", self.warnings)):
+        for title, remarks in (("warnings", self.warnings), ("problems", self.problems)):
             if remarks:
                 yield title
                 yield from (f"  {remark}" for remark in remarks)

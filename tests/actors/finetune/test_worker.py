@@ -21,18 +21,18 @@ from actors.finetune.batches import DecodedImages, RealImages, TrainingImages
 from actors.finetune.model import (
     BaseClassifier,
     adapted,
-    find_head,
     freeze_batch_norm,
     interpolated,
     merged,
     parameter_groups,
-    prepare_batch_norm,
+    prepare_precision,
 )
 from actors.finetune.stream import Counterfactuals, Place, StreamedEdit, read_validation_edits
 from actors.images.codec import decode_rgb
 from actors.images.preprocessing import Preprocessing
 from actors.models.batching import ahead
-from actors.models.loading import load_image_processor, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_image_processor
 from engine.errors import LeakError, ModelError, ShardError
 from engine.run.directory import RunDirectory
 from engine.runfile.arms import ARMS
@@ -483,7 +483,7 @@ def test_batch_norm_keeps_float32_statistics_under_bfloat16() -> None:
     half.load_state_dict(exact.state_dict())
     for parameter in half.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-    prepare_batch_norm(half, "bfloat16")
+    prepare_precision(half, "bfloat16")
     images = torch.randn(8, 3, 8, 8)
     expected, found = exact(images), half(images.to(torch.bfloat16))
     assert found.dtype == torch.bfloat16
@@ -498,13 +498,6 @@ def test_frozen_batch_norm_does_not_move() -> None:
     freeze_batch_norm(model)
     model(torch.randn(4, 3, 2, 2) + 5)
     assert torch.equal(model[0].running_mean, torch.zeros(3))
-
-
-def test_the_head_is_the_last_layer_with_a_row_for_each_class(folder: Path) -> None:
-    model = BaseClassifier(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True).model()
-    assert find_head(model, len(CLASSES), "head") is model.classifier[1]
-    with pytest.raises(ModelError, match=r"trained is lora.* no linear layer of 7 rows: set it to all"):
-        find_head(model, 7, "lora")
 
 
 @pytest.mark.parametrize("save", [save_resnet, save_vit])
