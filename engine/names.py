@@ -154,7 +154,7 @@ def _class_pattern(words: tuple[str, ...], *, compound: bool = False) -> re.Patt
 
 
 def _inflected(token: str) -> str:
-    """Return a pattern of one word of a name, with the endings of Slavic cases, or with a hyphen or an apostrophe in it."""
+    """Return a pattern of one word of a name: with Slavic endings, or with a hyphen or an apostrophe in it."""
     stem = re.sub("[аеёийоуыьэюя]+$", "", token)
     if re.fullmatch("[\u0400-\u04ff]{3,}", stem):
         return f"{re.escape(stem)}[аеёийоуыьэюявгмх]{{0,3}}"
