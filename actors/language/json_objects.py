@@ -41,8 +41,8 @@ def json_objects(text: str) -> list[dict[str, Any]]:
             check_text(json.dumps(value, ensure_ascii=False))
             objects.append(value)
     if not objects:
-        thinks = "" if answer.strip() else "; it thinks to the end: raise max_new_tokens, or switch its thinking off"
-        raise ValueError(f"no JSON object{problem}{thinks if text.strip() else ''}")
+        empty = "" if answer.strip() else " but thinking, if that: raise max_new_tokens, or switch its thinking off"
+        raise ValueError(f"no JSON object{problem}{empty}")
     return objects
 
 

@@ -10,12 +10,14 @@ import pandas as pd
 
 from cluster.dataflow.blocks import from_block, to_block
 from cluster.dataflow.isolation import ShardBisector
+from cluster.dataflow.replies import check_replies
 from cluster.dataflow.shard_row import ShardRow
 from cluster.monitor.meters import StageMeter
 from cluster.session.placement import group_placement
 from cluster.session.worker import error_context, exit_without_teardown, kind_of_machine, load_with_retries
 from engine.errors import EngineError, RunError
 from engine.run.attempts import Attempts, Note, watched
+from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
 from engine.sample import Rejection, Sample, Stage, sort_groups
 from engine.storage.storage import Storage
@@ -49,6 +51,7 @@ class StageGroup:
         placement = group_placement(run, group)
         configs = {name: run.stages[name].model_copy(update={"placement": placement}) for name in group}
         self.name = "+".join(group)
+        self.perturbers = [name for name, config in configs.items() if isinstance(config, PerturberConfig)]
         self.attempts = Attempts(storage=storage, where=self.name)
         self.meter = StageMeter(run.name, self.name)
         self.sample_s = run.limits.sample_s
@@ -80,6 +83,9 @@ class StageGroup:
                 raise
             done = self._bisect(row, note)
         self.attempts.end(row.shard)
+        for name in self.perturbers:
+            with error_context(f"stage {name!r} on shard {row.shard}"):
+                check_replies(name, done, self.attempts.storage)
         return to_block(replace(done, machines=row.machines | {self.machine}))
 
     def _apply(self, row: ShardRow) -> ShardRow:
