@@ -1,6 +1,6 @@
 """The verifier stage: the scores of its signals for every image, and a verdict for every edit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +19,16 @@ from engine.sample import Json, Rejection, Sample
 from engine.verdicts.rule import verdict_of
 
 
-def make_signals(model: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> tuple[Signal, ...]:
-    """Return the signals of a verifier whose CLIP is `model`, loaded."""
-    return ClipSimilarity(Clip(model, device, batch_size=batch_size, offline=offline)), Contrast()
+def make_signals(
+    model: ModelConfig,
+    device: torch.device,
+    *,
+    batch_size: int,
+    offline: bool,
+    words: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Signal, ...]:
+    """Return the signals of a verifier whose CLIP is `model`, loaded; with `words` it asks for the class."""
+    return ClipSimilarity(Clip(model, device, batch_size=batch_size, offline=offline), words), Contrast()
 
 
 class Verifier:
@@ -32,7 +39,8 @@ class Verifier:
 
     def __init__(self, config: VerifierConfig, device: torch.device, *, name: str, offline: bool) -> None:
         self.config, self.name = config, name
-        self.signals = make_signals(config.model, device, batch_size=config.batch_size, offline=offline)
+        words = None if config.min_class is None else config.class_words
+        self.signals = make_signals(config.model, device, batch_size=config.batch_size, offline=offline, words=words)
         self._record: dict[str, Json] = {}
         for signal in self.signals:
             self._record.update(signal.provenance)
