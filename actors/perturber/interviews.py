@@ -7,7 +7,7 @@ import numpy as np
 
 from actors.language.answers import BadReply
 from actors.perturber.replies import Reply, parse_reply
-from engine.names import class_words, count_phrase, plain
+from engine.names import class_words, count_phrase, plain, prompt_word
 from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig, WantedEdit
 from engine.sample import EditKind, Sample, content_seed
 
@@ -44,7 +44,7 @@ def make_requests(source: Sample, config: PerturberConfig, seed: int) -> list[Re
     else:
         drawn = [(kind, None, config.severities) for kind, count in config.edits.items() for _ in range(count)]
     words = class_words(source.class_name, config.class_words)
-    word = words[0] if source.class_name in config.class_words else source.class_name
+    word = prompt_word(source.class_name, config.class_words)
     requests, number = [], 0
     for kind, wanted, severities in drawn:
         keys = tuple(f"{source.key}_cf{number + index:02d}" for index in range(len(severities)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -34,13 +35,22 @@ def make_signals(
 class Verifier:
     """Add scores to every sample and a verdict to every edit; nothing is dropped.
 
-    Scores are of the stored bytes, NaN where one is undefined. The classifier under test has no say.
+    Scores are of the stored bytes, NaN where one is undefined. The classifier under test has no say. `words` are those
+    that name a class in captions, where its own name does not.
     """
 
-    def __init__(self, config: VerifierConfig, device: torch.device, *, name: str, offline: bool) -> None:
+    def __init__(
+        self,
+        config: VerifierConfig,
+        device: torch.device,
+        *,
+        name: str,
+        offline: bool,
+        words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         self.config, self.name = config, name
-        words = None if config.min_class is None else config.class_words
-        self.signals = make_signals(config.model, device, batch_size=config.batch_size, offline=offline, words=words)
+        asked = None if config.min_class is None else words
+        self.signals = make_signals(config.model, device, batch_size=config.batch_size, offline=offline, words=asked)
         self._record: dict[str, Json] = {}
         for signal in self.signals:
             self._record.update(signal.provenance)

@@ -19,6 +19,7 @@ from engine.errors import EngineError, RunError
 from engine.run.attempts import Attempts, Note, watched
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
+from engine.runfile.stages import words_of_classes
 from engine.sample import Rejection, Sample, Stage, sort_groups
 from engine.storage.storage import Storage
 from engine.verdicts.rule import is_early
@@ -60,7 +61,8 @@ class StageGroup:
         self.machine = kind_of_machine(on_gpu=placement.num_gpus > 0)
         try:
             for name, config in configs.items():
-                build = partial(build_stage, config, name=name, seed=run.seed, offline=run.offline)
+                words = words_of_classes(run.stages)
+                build = partial(build_stage, config, name=name, seed=run.seed, offline=run.offline, words=words)
                 self.stages[name] = load_with_retries(f"the start of stage {name!r}", build)
         except EngineError as error:
             # Raised at the first shard instead: after an error in a constructor Ray restarts the actor again and again.

@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from engine.names import nfc
+
 # In the metadata of a field: a path, relative to the run file.
 PATH = "path"
 
@@ -110,7 +112,7 @@ def _words_by_name(value: object) -> object:
     """Return words by class name as texts: YAML reads `7: [sneaker]` and `n01440764: tench` otherwise."""
     if not isinstance(value, dict):
         return value
-    words = {str(name): each.split(",") if isinstance(each, str) else each for name, each in value.items()}
+    words = {nfc(str(name)): each.split(",") if isinstance(each, str) else each for name, each in value.items()}
     return {
         name: [str(word).strip() for word in each] if isinstance(each, list | tuple) else each
         for name, each in words.items()

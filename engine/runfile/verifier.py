@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from engine.runfile.fields import ClassWords, ModelConfig, StageConfig
+from engine.runfile.fields import ModelConfig, StageConfig
 
 
 class VerifierConfig(StageConfig):
@@ -25,11 +25,9 @@ class VerifierConfig(StageConfig):
         None,
         ge=-1,
         le=1,
-        description="smallest change, from source to edit, of the CLIP similarity to `a photo of a {class}`, such as "
-        "-0.06: catches edits that replace the main object, whatever their caption says; default: not asked",
-    )
-    class_words: ClassWords = Field(
-        {}, description="the words that name a class, as in the perturber; `min_class` asks for the first"
+        description="smallest change, from source to edit, of the CLIP similarity to `a photo of a {class}`, about "
+        "-0.06: finds edits that replace the main object, whatever the caption says. CLIP models differ. The class is "
+        "called by the first of the perturber's `class_words`, else by its name; default: not asked",
     )
     batch_size: int = Field(32, ge=1)
 

@@ -76,7 +76,14 @@ def test_a_class_is_found_as_people_write_it(caption: str, name: str, found: lis
         ),
         *(("mouse", "mice"), ("knife", "knives"), ("goose", "geese"), ("child", "children"), ("foot", "feet")),
         *(("leaf", "leaves"), ("wolf", "wolves"), ("fireman", "firemen"), ("person", "people"), ("cactus", "cacti")),
-        *(("shoe", "shoes"), ("bus", "buses"), ("loaf", "loaves"), ("tooth", "teeth"), ("matrix", "matrices")),
+        *(
+            ("shoe", "shoes"),
+            ("bus", "buses"),
+            ("loaf", "loaves"),
+            ("tooth", "teeth"),
+            ("matrix", "matrices"),
+            ("caf\u00e9", "caf\u00e9s"),
+        ),
     ],
 )
 def test_a_noun_is_found_in_the_singular_and_in_the_plural(one: str, many: str) -> None:

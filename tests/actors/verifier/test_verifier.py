@@ -1,7 +1,9 @@
 import io
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -38,9 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("models") / "clip")
 
 
-def verifier(folder: Path, **changes: object) -> Verifier:
+def verifier(folder: Path, words: Mapping[str, Sequence[str]] = MappingProxyType({}), **changes: object) -> Verifier:
     settings = {"model": ModelConfig(name=str(folder)), "batch_size": 4, **changes}
-    return Verifier(VerifierConfig(**settings), CPU, name="verifier", offline=True)
+    return Verifier(VerifierConfig(**settings), CPU, name="verifier", offline=True, words=words)
 
 
 def group(key: str, *, image: bytes | None = None) -> list[Sample]:
@@ -106,7 +108,7 @@ def test_the_class_is_asked_for_by_its_word(folder: Path) -> None:
 
     words = {"n04254777": ("trainer", "sneaker")}
     samples = [replace(sample, class_name="n04254777") for sample in group("a")]
-    _, placebo, edit = verifier(folder, min_class=-1.0, class_words=words)(samples)
+    _, placebo, edit = verifier(folder, words, min_class=-1.0)(samples)
     assert set(edit.scores) == set(placebo.scores) == EDIT_SCORES | {"class"}
     model, processor = CLIPModel.from_pretrained(folder).eval(), AutoProcessor.from_pretrained(folder)
     images = [Image.open(io.BytesIO(samples[index].image)) for index in (0, 2)]
@@ -115,7 +117,7 @@ def test_the_class_is_asked_for_by_its_word(folder: Path) -> None:
     change = float((output.image_embeds[1] - output.image_embeds[0]) @ output.text_embeds[0])
     assert edit.scores["class"] == pytest.approx(change, abs=1e-5)
     assert "class" not in edit.verdict.reasons
-    least = verifier(folder, min_class=change + 0.01, class_words=words).config
+    least = verifier(folder, words, min_class=change + 0.01).config
     assert "class" in verdict_reasons(edit.scores, least, text_changes=True)
     assert "not_finite" in verdict_reasons({**GOOD, "class": math.nan}, least, text_changes=True)
 
