@@ -147,7 +147,7 @@ def _class_pattern(words: tuple[str, ...], *, compound: bool = False) -> re.Patt
     found: dict[str, str] = {}
     for word in map(plain, words):
         tokens = [token for token in re.split(r"[ .'-]+", word) if token]
-        if not tokens or (compound and (len(tokens) > 1 or len(word) < _MIN_PART or _STARTS_OPEN.match(word))):
+        if not tokens or (compound and not _ends_compounds(word, tokens)):
             continue
         for last in _numbers(tokens[-1]):
             body = _BETWEEN.join(map(_inflected, [*tokens[:-1], last]))
@@ -156,6 +156,11 @@ def _class_pattern(words: tuple[str, ...], *, compound: bool = False) -> re.Patt
             found[_bounded(f"{head}{_article(word)}{body}", word)] = body
     longest = sorted(found, key=lambda each: len(found[each]), reverse=True)
     return re.compile("|".join(f"(?:{each})" for each in longest) or r"(?!)")
+
+
+def _ends_compounds(word: str, tokens: Sequence[str]) -> bool:
+    """Return whether a compound may end with a word: not with a short one, nor with "king", as walking does."""
+    return len(tokens) == 1 and len(word) >= _MIN_PART and not (word.endswith("ing") or _STARTS_OPEN.match(word))
 
 
 def _inflected(token: str) -> str:

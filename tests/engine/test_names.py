@@ -127,6 +127,7 @@ def test_compounds_name_a_class_only_where_its_word_does_not_stand_by_itself() -
     assert find_class("a dog beside a sheepdog", ["dog"]) == ["dog"]
     assert find_class("a red sweatshirt", ["shirt"]) == ["sweatshirt"]
     assert find_class("a red handbag", ["bag"]) == []  # of three letters: so end many words
+    assert find_class("a woman wearing gold, walking", ["ring", "king"]) == []
 
 
 @pytest.mark.parametrize(
