@@ -8,6 +8,7 @@ from cluster.preflight.classifier import check_classifier
 from cluster.preflight.data import check_test_data, check_training_data
 from cluster.preflight.machine import check_machine
 from cluster.preflight.models import check_stage_models
+from cluster.preflight.words import check_class_words
 from engine.errors import PreflightError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.run import RunFile
@@ -20,6 +21,7 @@ Check = Callable[[RunFile, Plan], Iterable[Remark]]
 CHECKS: Sequence[tuple[str, Check]] = (
     ("generate", check_training_data),
     ("generate", check_stage_models),
+    ("generate", check_class_words),
     ("generate", check_machine),
     ("probe", check_classifier),
     ("reinforce", check_test_data),
