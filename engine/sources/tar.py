@@ -150,6 +150,9 @@ class TarImages:
                         raise SourceError(f"{where}: sample {key} has two images; expected one a sample")
                     sample[IMAGE] = f"{member.offset}:{member.size}"
         for key, sample in samples.items():
+            # What webdataset calls metadata: __index__.json and the like.
+            if IMAGE not in sample and key.rpartition("/")[2].startswith("__"):
+                continue
             item = self._item(name, key, sample)
             if item is not None:
                 yield item
@@ -244,7 +247,8 @@ def _split_name(tar: str, member: Member) -> tuple[str, str] | None:
     folder, _, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
     extension = extension.lower()
-    if not stem or not extension or stem.startswith("__"):
+    is_known = extension in TEXTS or f".{extension}" in IMAGE_SUFFIXES
+    if not stem or not extension or (stem.startswith("__") and not is_known):
         return None
     if extension.rpartition(".")[2] in PICKLES:
         raise SourceError(

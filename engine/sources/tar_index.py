@@ -1,6 +1,5 @@
 """The index of a tar: plain headers are parsed directly, faster than by tarfile, which parses the others."""
 
-import logging
 import os
 import tarfile
 from collections.abc import Generator, Iterator
@@ -13,8 +12,6 @@ PIECE = 2**20
 END = bytes(BLOCK)
 FILE_TYPES = (b"0", b"\0")
 POSIX, GNU = b"ustar\x0000", b"ustar  \0"
-
-logger = logging.getLogger(__name__)
 
 
 class Member(NamedTuple):
@@ -35,7 +32,7 @@ def members(file: BinaryIO, name: str) -> Iterator[Member]:
     start: int | None = 0
     while start is not None:
         end = yield from _members_of_one(file, start, size, name)
-        start = _next_tar(file, end, size)
+        start = _next_tar(file, end, size, name)
 
 
 def _members_of_one(file: BinaryIO, start: int, size: int, name: str) -> Generator[Member, None, int]:
@@ -50,7 +47,7 @@ def _members_of_one(file: BinaryIO, start: int, size: int, name: str) -> Generat
     return offset
 
 
-def _next_tar(file: BinaryIO, end: int, size: int) -> int | None:
+def _next_tar(file: BinaryIO, end: int, size: int, name: str) -> int | None:
     """Return where a header follows the zeros of a tar's end, None where none does."""
     while end < size:
         piece = os.pread(file.fileno(), PIECE, end)
@@ -61,9 +58,11 @@ def _next_tar(file: BinaryIO, end: int, size: int) -> int | None:
         start = end + len(piece) - len(rest)
         try:
             tarfile.TarInfo.frombuf(os.pread(file.fileno(), BLOCK, start), "utf-8", "surrogateescape")
-        except tarfile.HeaderError:
-            logger.warning("%s: %d bytes after its end are no tar and were left out", file.name, size - start)
-            return None
+        except tarfile.HeaderError as error:
+            raise SourceError(
+                f"{name} is damaged or something else was joined to it: {size - start} bytes behind its end, from byte "
+                f"{start} on, are no tar; copy it again, or cut them off (truncate -s {start})"
+            ) from error
         return start
     return None
 

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import logging
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -61,12 +60,19 @@ def test_a_joined_tar_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     assert "cut off in member 2.jpg" in listing_error(TarSource(path=f"{tmp_path}/b.tar"))
 
 
-def test_what_follows_a_tar_and_is_none_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write_tar(tmp_path / "a.tar", *sample("1"))
-    write(tmp_path / "a.tar", (tmp_path / "a.tar").read_bytes() + b"signature" * 100)
-    with caplog.at_level(logging.WARNING):
-        assert len(items_of(TarSource(path=str(tmp_path)))) == 1
-    assert f"{tmp_path}/a.tar: 900 bytes after its end are no tar and were left out" in caplog.text
+@pytest.mark.parametrize("hole", [False, True])
+def test_what_follows_a_tar_and_is_none_is_refused(tmp_path: Path, hole: bool) -> None:
+    """A hole in a copy looks like the end."""
+    members = [each for number in range(9) for each in sample(str(number))]
+    data = Path(write_tar(tmp_path / "a.tar", *members, format_=tarfile.USTAR_FORMAT).path).read_bytes()
+    second = data.index(b"1.jpg")
+    if hole:
+        write(tmp_path / "a.tar", data[:second] + bytes(600) + data[second + 600 :])
+        said = f"bytes behind its end, from byte {second + 600} on, are no tar; copy it again"
+    else:
+        write(tmp_path / "a.tar", data + b"signature" * 100)
+        said = f"900 bytes behind its end, from byte {len(data)} on, are no tar; copy it again, or cut them off"
+    assert said in listing_error(TarSource(path=str(tmp_path)))
 
 
 def test_members_that_are_sorted_by_type_are_read(tmp_path: Path) -> None:
