@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from engine.errors import SourceError
 from engine.names import nfc
@@ -57,6 +58,11 @@ def group_texts(texts: Sequence[str]) -> Sequence[str]:
     """Return the texts of groups as `known_texts` does, and "1.0" as "1"."""
     known = known_texts(texts)
     return [_whole(text) for text in known] if ".0" in "".join(known) else known
+
+
+def composed(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the names of its fields in NFC."""
+    return record if "".join(record).isascii() else {nfc(name): value for name, value in record.items()}
 
 
 def class_names(names: Iterable[str], where: str) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import NamedTuple, TextIO
 
 from engine.errors import SourceError
-from engine.sources.labels import attribute_text, known_texts, value_text
+from engine.names import nfc
+from engine.sources.labels import attribute_text, composed, known_texts, value_text
 from engine.untrusted_json import loads_outside
 from engine.wording import name_some
 
@@ -88,7 +89,7 @@ def _check_quotes(table: str, spans: Sequence[tuple[int, int]]) -> None:
 
 
 def _header(reader: Iterator[list[str]]) -> list[str]:
-    return [name.strip() for name in next(reader, [])]
+    return [nfc(name.strip()) for name in next(reader, [])]
 
 
 def _delimiter(table: str) -> str:
@@ -98,7 +99,7 @@ def _delimiter(table: str) -> str:
 def _check_columns(table: str, header: Sequence[str], attributes: Sequence[str]) -> None:
     other = next((each for each in SEPARATORS if each != _delimiter(table) and each in "".join(header[:1])), None)
     for name in (*REQUIRED, *attributes):
-        if name in header:
+        if nfc(name) in header:
             continue
         if len(header) == 1 and other:
             raise SourceError(
@@ -130,7 +131,7 @@ def _in_columns(
     path, label, caption, group = (
         [""] * len(batch) if at is None else [cells[at].strip() for _, cells in batch] for at in places
     )
-    kept = [known_texts([cells[header.index(name)].strip() for _, cells in batch]) for name in attributes]
+    kept = [known_texts([cells[header.index(nfc(name))].strip() for _, cells in batch]) for name in attributes]
     return Rows([line for line, _ in batch], path, label, caption, group, _mappings(attributes, kept, len(batch)))
 
 
@@ -140,7 +141,8 @@ def _cut(cells: list[str], width: int) -> list[str]:
 
 
 def _json_rows(table: str, attributes: Sequence[str]) -> Iterator[Rows]:
-    unseen = set(attributes)
+    wanted = list(map(nfc, attributes))
+    unseen = set(wanted)
     with _decoded(table) as file:
         filled = ((line, text) for line, text in enumerate(file, start=1) if text.strip())
         while batch := list(islice(filled, ROWS_AT_ONCE)):
@@ -148,7 +150,7 @@ def _json_rows(table: str, attributes: Sequence[str]) -> Iterator[Rows]:
             if unseen:
                 unseen.difference_update(*records)
             path, label, caption, group = ([value_text(record.get(name)) for record in records] for name in COLUMNS)
-            kept = [known_texts([attribute_text(record.get(name)) for record in records]) for name in attributes]
+            kept = [known_texts([attribute_text(record.get(name)) for record in records]) for name in wanted]
             mappings = _mappings(attributes, kept, len(batch))
             yield Rows([line for line, _ in batch], path, label, caption, group, mappings)
     if unseen:
@@ -178,7 +180,7 @@ def _record(table: str, line: int, text: str) -> dict[str, object]:
     if isinstance(record["label"], list | dict):
         label = str(record["label"])[:40]
         raise SourceError(f"{table}, line {line}: label is {label}, expected the name or number of one class")
-    return record
+    return composed(record)
 
 
 def _doubled(text: str) -> list[str]:

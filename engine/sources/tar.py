@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from engine.errors import SourceError
+from engine.names import nfc
 from engine.runfile.data import TarSource
 from engine.shards.record import ATTRIBUTE, mapping_of
 from engine.sources.folder import IMAGE_SUFFIXES
@@ -18,6 +19,7 @@ from engine.sources.labels import (
     MISSING,
     attribute_text,
     class_names,
+    composed,
     group_texts,
     known_text,
     name_class,
@@ -174,7 +176,7 @@ class TarImages:
         self._first = self._first or where
         fields = record | mapping_of(record, ATTRIBUTE) if is_own else record
         if self._absent:
-            self._absent = [name for name in self._absent if fields.get(name) is None]
+            self._absent = [name for name in self._absent if fields.get(nfc(name)) is None]
         path = f"{name[: -len(TAR)]}/{key}"
         item_key = make_key(path)
         group = group_texts([attribute_text(fields["group"])])[0] if "group" in fields else ""
@@ -188,7 +190,7 @@ class TarImages:
             class_name=self._class_of[label],
             locator=f"{name}#{sample[IMAGE]}",
             caption="" if caption in MISSING else caption,
-            attributes={name: known_text(attribute_text(fields.get(name))) for name in self.attributes},
+            attributes={name: known_text(attribute_text(fields.get(nfc(name)))) for name in self.attributes},
         )
 
 
@@ -225,7 +227,7 @@ def _record(text: str, where: str) -> dict[str, Any]:
         raise SourceError(f"{where}: its .json: {error}") from error
     if not isinstance(record, dict):
         raise SourceError(f'{where}: its .json is no object, expected {{"label": ...}}')
-    return record
+    return composed(record)
 
 
 def _folders_with_tars(root: str) -> list[str]:

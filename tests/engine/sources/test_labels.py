@@ -175,6 +175,13 @@ def test_a_listing_has_one_label_for_two_unicode_forms(tmp_path: Path) -> None:
     assert listing.label.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("make", [csv_of, jsonl_of, tar_of])
+@pytest.mark.parametrize(("written", "asked"), [(APART, COMPOSED), (COMPOSED, APART)])
+def test_columns_are_found_in_either_unicode_form(tmp_path: Path, make: Make, written: str, asked: str) -> None:
+    config = make(tmp_path, {"label": "cat", written: "tea"}).model_copy(update={"attributes": (asked,)})
+    assert [dict(item.attributes) for item in items_of(config)] == [{asked: "tea"}]
+
+
 def test_names_of_a_class_label_are_composed(tmp_path: Path) -> None:
     import datasets
 
