@@ -47,7 +47,7 @@ class HuggingFaceImages:
         used = set(self._class_of.values())
         if unused := [name for name in self.names if name not in used]:
             raise SourceError(f"{self.root}: no row for class {name_some(unused)}; take it out of `classes`")
-        order = self.names or self._value_names(self.config.label_column)
+        order = self.names or self._label_names
         return tuple(name for name in dict.fromkeys(order) if name in used) or sort_classes(used)
 
     def items(self) -> Iterator[SourceItem]:
@@ -94,23 +94,31 @@ class HuggingFaceImages:
         feature = self._rows.features[column]
         if not isinstance(feature, ClassLabel | Value):
             raise SourceError(f"{self.root}: column {column!r} holds {feature}, expected one name or number a row")
-        order = self.names or self._value_names(column)
-        class_of = {}
-        for value in self._rows.unique(column):
-            text = attribute_text(value)
-            if isinstance(feature, ClassLabel) and value is not None and 0 <= value < len(order):
-                class_of[value] = order[value]
-            elif text and (text in self.names or text not in MISSING) and not isinstance(feature, ClassLabel):
-                class_of[value] = name_class(text, self.names, f"{self.root}: column {column!r}")
-            else:
-                values = self._rows.select_columns([column])[:][column]
-                rows = [row for row, each in enumerate(values) if each == value or (each != each and value != value)]
-                named = f", or list every class in `classes` where one is called {text!r}" if text in MISSING else ""
-                raise SourceError(
-                    f"{self.root}: column {column!r} has {len(rows)} rows without a label ({value!r} counts as "
-                    f"missing), the first is row {rows[0]}; remove them{named}"
-                )
-        return class_of
+        found = {value: self._class_name(value) for value in self._rows.unique(column)}
+        if missing := [value for value, name in found.items() if name is None]:
+            values = self._rows.select_columns([column])[:][column]
+            rows = [row for row, value in enumerate(values) if self._class_name(value) is None]
+            words = MISSING.intersection(missing)
+            named = f", or list every class in `classes` where one is called {name_some([*words])}" if words else ""
+            raise SourceError(
+                f"{self.root}: column {column!r} has {len(rows)} rows without a label ({name_some(missing)} count as "
+                f"missing), the first is row {rows[0]}; remove them{named}"
+            )
+        return {value: name for value, name in found.items() if name is not None}
+
+    def _class_name(self, value: object) -> str | None:
+        """Return the class of a value of the label column, None for one that means missing."""
+        text = attribute_text(value)
+        if self._label_names:
+            order = self.names or self._label_names
+            return order[int(text)] if text.isdecimal() and int(text) < len(order) else None
+        if not text or (text in MISSING and text not in self.names):
+            return None
+        return name_class(text, self.names, f"{self.root}: column {self.config.label_column!r}")
+
+    @cached_property
+    def _label_names(self) -> Sequence[str]:
+        return self._value_names(self.config.label_column)
 
     def _value_names(self, column: str) -> Sequence[str]:
         """Return the names of a ClassLabel's integers, none for another column."""

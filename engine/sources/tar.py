@@ -97,6 +97,10 @@ class TarImages:
         """Return the items with label -1: a label is known once all classes are."""
         names = [self.only] if self.only else self._tars()
         items = [item for name in names for item in self._items_of(name)]
+        if not items and self._edits:
+            raise SourceError(
+                f"{self.root}: these shards of a run hold edits alone, no sources: name those of RUN/shards"
+            )
         if not items:
             raise SourceError(f"no sample in {name_some(names)}: expected {{key}}.jpg with {{key}}.cls or {{key}}.json")
         if self._absent:

@@ -194,9 +194,11 @@ def test_a_class_label_without_a_value_is_missing(tmp_path: Path) -> None:
     import datasets
 
     config = save_dataset(tmp_path / "saved", label=(datasets.ClassLabel(names=["a", "b"]), [1, -1, -1]))
-    assert "column 'label' has 2 rows without a label (-1 counts as missing), the first is row 1" in listing_error(
+    assert "column 'label' has 2 rows without a label (-1 count as missing), the first is row 1" in listing_error(
         config
     )
+    config = save_dataset(tmp_path / "numbers", label=[1.0, None, NAN, 2.0])
+    assert "has 2 rows without a label (None, nan count as missing), the first is row 1" in listing_error(config)
 
 
 def test_several_labels_an_image_are_refused(tmp_path: Path) -> None:

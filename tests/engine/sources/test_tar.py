@@ -141,6 +141,15 @@ def test_shards_of_a_run_give_their_sources_with_class_names_and_attributes(tmp_
     assert f"its sources are read, {len(samples) - len(sources)} placebos and edits left out" in said
 
 
+def test_shards_without_sources_are_refused(tmp_path: Path) -> None:
+    _, samples = run_shards(tmp_path)
+    edits = [each for each in samples if each.role == "counterfactual"]
+    write(tmp_path / "rejected/000000.tar", b"".join(map(bytes, encode_shard(edits))))
+    assert "hold edits alone, no sources: name those of RUN/shards" in listing_error(
+        TarSource(path=f"{tmp_path}/rejected")
+    )
+
+
 def test_shards_of_a_run_take_the_classes_that_are_given(tmp_path: Path) -> None:
     config = run_shards(tmp_path)[0].model_copy(update={"classes": ("Stiefel", "Mantel")})
     assert Counter(item.class_name for item in items_of(config)) == {"Stiefel": 3, "Mantel": 3}
