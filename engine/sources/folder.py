@@ -46,16 +46,17 @@ class FolderImages:
         """Yield the images of each class; raise SourceError for a class without any."""
         ignored: list[str] = []
         for label, class_name in enumerate(self.classes):
-            empty = True
+            empty, before = True, len(ignored)
             for folder in self._by_class[class_name]:
                 for path in _images(self.root, folder, ignored):
                     empty = False
                     key = make_key(path)
                     yield SourceItem(key=key, split_key=key, label=label, class_name=class_name, locator=path)
             if empty:
+                others = f"; it has {_few(ignored[before:])}" if len(ignored) > before else ""
                 raise SourceError(
                     f"class {class_name!r} is empty: no image in {self.root}/{class_name}; "
-                    f"add images ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder"
+                    f"add images ({', '.join(sorted(IMAGE_SUFFIXES))}) or remove the folder{others}"
                 )
         self.notes = list(self._remarks(ignored))
 

@@ -44,7 +44,7 @@ def table_columns(table: str) -> list[str]:
         try:
             if not table.lower().endswith(".jsonl"):
                 return [name for name in _header(csv.reader(file, delimiter=_delimiter(table))) if name]
-            record = loads_outside(file.readline())
+            record = loads_outside(next(filter(str.strip, file), ""))
         except (csv.Error, ValueError):
             return []
         return list(record) if isinstance(record, dict) else []
@@ -131,7 +131,7 @@ def _in_columns(
     path, label, caption, group = (
         [""] * len(batch) if at is None else [cells[at].strip() for _, cells in batch] for at in places
     )
-    kept = [known_texts([cells[header.index(nfc(name))].strip() for _, cells in batch]) for name in attributes]
+    kept = [known_texts([cells[at].strip() for _, cells in batch]) for at in map(header.index, map(nfc, attributes))]
     return Rows([line for line, _ in batch], path, label, caption, group, _mappings(attributes, kept, len(batch)))
 
 

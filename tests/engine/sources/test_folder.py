@@ -56,6 +56,8 @@ def test_a_class_of_empty_folders_is_refused(tmp_path: Path) -> None:
     config = folder_of(tmp_path, "cat/1.jpg")
     (tmp_path / "dog/deep").mkdir(parents=True)
     assert listing_error(config).startswith(f"class 'dog' is empty: no image in {tmp_path}/dog")
+    write(tmp_path / "dog/1.heic")
+    assert listing_error(config).endswith("or remove the folder; it has 'dog/1.heic'")
 
 
 def test_a_class_folder_whose_name_is_not_text_ends_nothing(tmp_path: Path) -> None:
