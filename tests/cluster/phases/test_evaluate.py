@@ -114,6 +114,13 @@ def test_the_classifier_sees_colours_as_srgb_unless_it_reads_raw_numbers(tmp_pat
         assert evaluate_model(_box("object_reader"), source).report.overall.accuracy == accuracy
 
 
+def test_what_is_left_out_of_a_listing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = make_folder(tmp_path)
+    _write_halves(tmp_path / "folder" / "loose.png", 40, 100)
+    assert evaluate_model(_box("object_reader"), source).report.overall.n == 12
+    assert f"1 images in {source.path} itself are in no class folder and were left out: 'loose.png'" in caplog.text
+
+
 def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"asks for \['weather'\], the images have the attributes \['background'\]"):
         evaluate_model(_box("object_reader"), make_table(tmp_path, "shifted", conflict=0.5), group_by=["weather"])

@@ -51,6 +51,17 @@ def test_groups_worst_group_and_conflict_are_counted() -> None:
     assert (first["low"], first["high"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_a_value_that_is_missing_is_neither_usual_nor_a_conflict() -> None:
+    assert dominant_values(_items("boot", {"": 95, "sand": 5, "snow": 40}), ["background"]) == {
+        "boot": {"background": "snow"}
+    }
+    answers = [*_answers("boot", "", 0, 30), *_answers("boot", "snow", 9, 10), *_answers("boot", "sand", 1, 10)]
+    report = group_report(answers, CLASSES, ["background"], DOMINANT, {})
+    assert report.conflict is not None
+    assert (report.conflict.correct, report.conflict.n) == (1, 10)
+    assert [dict(group.values) for group in report.groups] == [{}, {"background": "sand"}, {"background": "snow"}]
+
+
 def test_the_adjusted_average_weighs_groups_as_the_training_data_do() -> None:
     answers = [*_answers("boot", "snow", 9, 10), *_answers("boot", "sand", 2, 10), *_answers("bag", "sand", 40, 80)]
     training = group_counts(_items("boot", {"snow": 90, "sand": 5}) + _items("bag", {"sand": 5}), ["background"])
