@@ -16,15 +16,8 @@ from actors.language.served import Answer, ChatServer
 from actors.models.attention import set_attention
 from actors.models.batching import padded_batches, prepared_batches
 from actors.models.device import num_readers, precision
-from actors.models.loading import (
-    ModelFiles,
-    load_image_processor,
-    load_processor,
-    load_tokenizer,
-    load_weights,
-    model_errors,
-    resolve_model,
-)
+from actors.models.files import ModelFiles, resolve_model
+from actors.models.loading import load_image_processor, load_processor, load_tokenizer, load_weights, model_errors
 from actors.models.token_encoder import give_tokens
 from actors.models.untyped import Model, Processor, Tensors, Tokenizer
 from engine.errors import RunFileError

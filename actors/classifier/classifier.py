@@ -12,7 +12,7 @@ from actors.classifier.function import Function, import_function
 from actors.classifier.network import Network
 from actors.models.batching import padded_batches, prepared_batches
 from actors.models.device import num_readers, resolve_device, set_up_process
-from actors.models.loading import resolve_model
+from actors.models.files import resolve_model
 from engine.errors import ModelError
 from engine.runfile.probe import ProbeConfig
 from engine.sample import ImageBytes

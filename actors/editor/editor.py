@@ -20,7 +20,7 @@ from actors.images.finisher import Finisher
 from actors.images.frame import Frame, fit, to_tensor
 from actors.models.batching import prepared_batches
 from actors.models.device import num_readers, upload
-from actors.models.loading import ModelFiles, resolve_model
+from actors.models.files import ModelFiles, resolve_model
 from engine.errors import ModelError, RunFileError
 from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
 from engine.sample import Json, Rejection, Sample, Verdict, content_seed

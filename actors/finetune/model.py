@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from actors.classifier.classes import match_classes
 from actors.classifier.network import linear_layers
 from actors.images.preprocessing import Preprocessing
-from actors.models.loading import load_image_processor, load_weights, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_image_processor, load_weights
 from actors.models.untyped import Model
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig

@@ -15,7 +15,8 @@ from tiny_models import save_clip, save_language_model
 from tiny_pipelines import save_stable_diffusion
 
 from actors.editor.pipelines.loading import load_pipeline
-from actors.models.loading import load_tokenizer, load_weights, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_tokenizer, load_weights
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig

@@ -9,7 +9,8 @@ import torch
 from actors.editor.strategies.make import make_strategy
 from actors.editor.strategies.strategy import Strategy
 from actors.models.device import weights_dtype
-from actors.models.loading import ModelFiles, model_errors, quiet
+from actors.models.files import ModelFiles
+from actors.models.loading import model_errors, quiet
 from actors.models.untyped import Model, Pipeline
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig

