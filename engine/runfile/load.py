@@ -18,6 +18,7 @@ from engine.runfile.problems import describe_problems
 from engine.runfile.run import RunFile, resolve_path
 
 ALIASES = "zoo/"
+DATA_SUFFIXES = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".tar": "webdataset"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +82,17 @@ def parse_override(text: str) -> Override:
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() in DATA_SUFFIXES:
+        raise RunFileError(
+            f"{path} is data, expected a run file (YAML) that names it: `data: {{train: {{kind: "
+            f"{DATA_SUFFIXES[path.suffix.lower()]}, path: {path.name}}}}}`; configs/wardrobe.yaml is an example"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RunFileError(f"run file not found: {path}{_near(path)}") from error
     except IsADirectoryError as error:
-        raise RunFileError(f"{path} is a folder; expected a run file such as configs/wardrobe.yaml") from error
+        raise RunFileError(f"{path} is a folder, expected a run file{_run_file_in(path)}") from error
     except PermissionError as error:
         raise RunFileError(f"{path} may not be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -117,6 +123,14 @@ def _load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
     except ValueError as error:
         # A date with a thirteenth month, a number with thousands of digits.
         raise YAMLError(str(error)) from error
+
+
+def _run_file_in(folder: Path) -> str:
+    """Return which run file of a folder was meant, as the end of a message."""
+    if (folder / "run.json").is_file():
+        return f": it is a run directory, which `counterforge status {folder}` shows; its run file is {folder}/run.yaml"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".yaml", ".yml"))
+    return f"; did you mean {folder / names[0]}?" if names else " such as configs/wardrobe.yaml, which names it as data"
 
 
 def _near(path: Path) -> str:
