@@ -84,10 +84,10 @@ def plan(options: argparse.Namespace) -> int:
     from cluster.preflight.preflight import preflight
 
     run = load(options)
-    lines, planned = plan_lines(run, out_of(options, run))
-    print(*lines, sep="\n")
-    found = preflight(run, planned)
-    print(*found.lines(), sep="\n")
+    out = out_of(options, run)
+    lines, planned = plan_lines(run, out)
+    found = preflight(run, planned, out=out, is_here=None)
+    print(*lines, *found.lines(), sep="\n")
     return 2 if found.problems else 0
 
 
@@ -181,7 +181,9 @@ def _run_file(options: argparse.Namespace, phases: Sequence[str]) -> "tuple[RunD
     from cluster.preflight.preflight import refuse_problems
 
     run = load(options)
-    rundir, planned = open_run(run, out_of(options, run), partial(refuse_problems, phases=phases))
+    out = out_of(options, run)
+    check = partial(refuse_problems, phases=phases, out=out, is_here=options.address is None)
+    rundir, planned = open_run(run, out, check)
     run_phases(phases, run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
     return rundir, planned
 
@@ -194,7 +196,7 @@ def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
 
     rundir, session, take_over = open_directory(options.run), session_of(options), options.take_over
     run, planned = rundir.change(options.overrides), rundir.plan()
-    refuse_problems(run, planned, (name,))
+    refuse_problems(run, planned, (name,), is_here=options.address is None)
     if options.follow:
         follow_run(run, rundir, planned, session, take_over)
     else:
