@@ -1,6 +1,8 @@
 """The commands that compute: run, plan, generate, retry, probe, reinforce."""
 
 import argparse
+import shutil
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -87,7 +89,8 @@ def plan(options: argparse.Namespace) -> int:
     out = out_of(options, run)
     lines, planned = plan_lines(run, out)
     found = preflight(run, planned, out=out, is_here=None)
-    print(*lines, *found.lines(), sep="\n")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(*lines, *found.lines(width), sep="\n")
     return 2 if found.problems else 0
 
 

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from textwrap import wrap
 
 from cluster.preflight.classifier import check_classifier
 from cluster.preflight.data import check_splits, check_test_data, check_training_data
@@ -38,11 +39,12 @@ class Preflight:
     problems: Sequence[str]
     warnings: Sequence[str]
 
-    def lines(self) -> Iterator[str]:
-        """Yield a section for each of the two that has an entry."""
+    def lines(self, width: int | None = None) -> Iterator[str]:
+        """Yield a section for each of the two that has an entry, a line each, broken where a terminal's width says."""
         for title, remarks in (("warnings", self.warnings), ("problems", self.problems)):
             if remarks:
-                yield from ("", title, *(f"  {remark}" for remark in remarks))
+                yield from ("", title)
+                yield from (f"  {_broken(remark, width)}" for remark in remarks)
 
 
 def preflight(
@@ -77,7 +79,15 @@ def refuse_problems(
     for warning in found.warnings:
         LOG.warning("%s", warning)
     if found.problems:
-        raise PreflightError("\n".join(found.problems))
+        first, *others = found.problems
+        lines = [f"{len(found.problems)} problems, nothing was started:", *(f"  {each}" for each in found.problems)]
+        raise PreflightError("\n".join(lines) if others else first)
+
+
+def _broken(remark: str, width: int | None) -> str:
+    if width is None:
+        return remark
+    return "\n    ".join(wrap(remark, width - 4, break_long_words=False, break_on_hyphens=False))
 
 
 def _remarks(check: Callable[[], Iterable[Remark]]) -> Iterator[Remark]:

@@ -11,7 +11,7 @@ from tint_runs import tint_run, write_images
 
 from actors.zoo import MODELS_FOLDER
 from cluster.cli.main import main
-from cluster.preflight.preflight import preflight, refuse_problems
+from cluster.preflight.preflight import Preflight, preflight, refuse_problems
 from engine.errors import PreflightError
 from engine.plan.plan import make_plan
 from engine.runfile.load import dump_run_file, load_run_file
@@ -182,6 +182,35 @@ def test_a_run_directory_in_the_place_of_a_run_file_names_its_run_file(
     assert main(["plan", str(folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert f"its run file is {folder}/run.yaml" in line
+
+
+def test_problems_are_broken_at_the_width_of_a_terminal() -> None:
+    text = "data.train: " + "one word after another " * 8
+    found = Preflight(problems=[text.strip()], warnings=[])
+    assert list(found.lines()) == ["", "problems", f"  {text.strip()}"]
+    *_, wrapped = found.lines(80)
+    first, *others = wrapped.splitlines()
+    assert first.startswith("  data.train: one")
+    assert all(line.startswith("    ") for line in others)
+    assert max(map(len, wrapped.splitlines())) <= 80
+    assert wrapped.split() == text.split()
+
+
+def test_several_problems_are_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = (
+        "report.group_by=[typo]",
+        "probe.callable=gone:guess",
+        "data.splits={train: 0.6, validation: 0.4, test: 0.0}",
+    )
+    assert main(["run", str(folder / "run.yaml"), "--out", str(folder / "out"), *overridden(folder, overrides)]) == 2
+    title, *problems = capsys.readouterr().err.splitlines()[-4:]
+    assert title == "counterforge: 3 problems, nothing was started:"
+    assert [line.split(":")[0].strip() for line in problems] == [
+        "probe.callable",
+        "data.splits.test",
+        "report.group_by",
+    ]
+    assert not (folder / "out").exists()
 
 
 def test_each_phase_has_its_own_problems(tmp_path: Path) -> None:
