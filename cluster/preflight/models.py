@@ -5,19 +5,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from actors.models.files import HUB_ID, resolve_model
+from actors.models.files import HUB_ID, REMOVED, resolve_model
 from engine.errors import ModelError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import Config, ModelConfig
 from engine.runfile.run import RunFile
 
+CONFIG, INDEX = "config.json", "model_index.json"
 HUB_ANSWERS_S = 5.0
+# Ends of the class names that config.json has of models that a stage cannot use.
+WRONG_KINDS = {
+    "captioner": ("ForImageClassification", "CLIPModel"),
+    "perturber": ("ForImageClassification", "CLIPModel"),
+    "verifier": ("ForImageClassification", "ForCausalLM", "ForConditionalGeneration"),
+}
 # Of the pictures that most classifiers see.
 USUAL_EDGE = 224
 # What other libraries and web pages save: one file, which none of ours reads.
 SINGLE_FILES = frozenset(
     (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".onnx", ".gguf", ".h5", ".keras", ".tflite", ".pkl", ".joblib")
+)
+
+SAVE = (
+    "load it in the library that wrote it (diffusers: from_single_file), save it with save_pretrained, and name that "
+    "folder"
 )
 
 
@@ -27,14 +39,18 @@ def check_stage_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
         if getattr(config, "server", None) is not None:
             continue
         for field, model in models_of(config, f"stages.{name}"):
+            if Path(model.name).suffix.lower() in SINGLE_FILES and not Path(model.name).is_dir():
+                yield ModelError(f"{field}: {model.name} is one file of weights, expected a folder or a hub id: {SAVE}")
+                continue
             is_editor = isinstance(config, EditorConfig) and model is config.model
-            yield from check_model(field, model, run.offline, "model_index.json" if is_editor else "config.json")
+            yield from check_model(field, model, run.offline, INDEX if is_editor else CONFIG)
+            yield from _check_kind(field, config.kind, model)
 
 
 def check_probe_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
     """Yield which classifiers are not there: the one under test, and those that are asked about the same edits."""
     for field, model in models_of(run.probe, "probe"):
-        yield from check_model(field, model, run.offline, "config.json")
+        yield from check_model(field, model, run.offline, CONFIG)
 
 
 def models_of(config: Config, path: str) -> Iterator[tuple[str, ModelConfig]]:
@@ -51,23 +67,29 @@ def models_of(config: Config, path: str) -> Iterator[tuple[str, ModelConfig]]:
 def check_model(field: str, model: ModelConfig, offline: bool, wanted: str) -> Iterator[str | UserError]:
     """Yield what is wrong with the files of a model, one of them `wanted`; of a hub id only its page is asked for."""
     name = model.name
-    if Path(name).suffix.lower() in SINGLE_FILES and not Path(name).is_dir():
-        yield ModelError(
-            f"{field}: {name} is one file of weights, expected a folder or a hub id: load it in the library that wrote "
-            "it (diffusers: from_single_file), save it with save_pretrained, and name that folder"
-        )
-        return
     try:
         files = resolve_model(model, offline=True)
     except ModelError as error:
-        if offline or not HUB_ID.fullmatch(name) or name.startswith("zoo/") or Path(name).is_dir():
+        if offline or name in REMOVED or not HUB_ID.fullmatch(name) or name.startswith("zoo/") or Path(name).is_dir():
             yield ModelError(f"{field}: {error}")
         else:
             yield from _ask_hub(field, model, error)
         return
     if not Path(files.folder, wanted).is_file():
-        kind = "a pipeline of diffusers" if wanted == "model_index.json" else "a model of transformers"
+        kind = "a pipeline of diffusers" if wanted == INDEX else "a model of transformers"
         yield ModelError(f"{field}: {name} has no {wanted}: this field wants {kind}, name another model")
+
+
+def _check_kind(field: str, stage: str, model: ModelConfig) -> Iterator[ModelError]:
+    """Yield where the files of a stage's model show that it is of another kind."""
+    kind = next(iter(_read_json(model, CONFIG).get("architectures") or ()), "")
+    if str(kind).endswith(WRONG_KINDS.get(stage, ())):
+        yield ModelError(f"{field}: {model.name} is a {kind}, which is no model for a {stage}: name another one")
+    elif stage == "perturber" and _read_json(model, CONFIG):
+        settings = _read_json(model, "tokenizer_config.json")
+        folder = Path(resolve_model(model, offline=True).folder)
+        if not settings.get("chat_template") and not any(folder.glob("chat_template.*")):
+            yield ModelError(f"{field}: {model.name} has no chat template: name an instruction-tuned model")
 
 
 def _ask_hub(field: str, model: ModelConfig, not_here: ModelError) -> Iterator[str | UserError]:

@@ -64,6 +64,9 @@ def preflight(
     problems: dict[str, None] = {}
     warnings: dict[str, None] = {}
     for remark in (remark for check in checks for remark in _remarks(check)):
+        # Two checks may see the same: the first names the field.
+        if any(known.endswith(str(remark)) for known in problems):
+            continue
         if not isinstance(remark, PlacementError) or is_here:
             (problems if isinstance(remark, UserError) else warnings)[str(remark)] = None
         elif is_here is None:

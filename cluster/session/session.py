@@ -140,15 +140,6 @@ def python_path() -> str:
     return os.pathsep.join(dict.fromkeys([*known, *(str(Path(folder).resolve()) for folder in added)]))
 
 
-def local_capacity(phases: Sequence[Sequence[Need]], num_gpus: int | None = None) -> Capacity:
-    """Return what this machine has; GPUs are counted (None) only where one is needed, as importing torch takes long."""
-    if num_gpus is None and any(need.num_gpus for needs in phases for need in needs):
-        import torch
-
-        num_gpus = torch.cuda.device_count()
-    return Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=num_gpus or 0),), local=True)
-
-
 def cluster_capacity() -> Capacity:
     """Return what the nodes of the joined cluster have."""
     import ray
@@ -174,6 +165,15 @@ def cluster_resources() -> Resources:
 def num_cores() -> int:
     """Return the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_capacity(phases: Sequence[Sequence[Need]], num_gpus: int | None = None) -> Capacity:
+    """Return what this machine has; GPUs are counted (None) only where one is needed, as importing torch takes long."""
+    if num_gpus is None and any(need.num_gpus for needs in phases for need in needs):
+        import torch
+
+        num_gpus = torch.cuda.device_count()
+    return Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=num_gpus or 0),), local=True)
 
 
 def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> None:

@@ -76,6 +76,17 @@ BAD: dict[str, tuple[tuple[str, ...], str, str]] = {
         "stages.editor.mask_model",
         "check the path",
     ),
+    "no captioner": ((CAPTIONER.format("{name: zoo/patient}"),), "stages.captioner.model", "a ResNetForImageClass"),
+    "no chat": (
+        ("stages={perturber: {kind: perturber, model: {name: zoo/captioner}}}",),
+        "stages.perturber.model",
+        "instruction-tuned",
+    ),
+    "deleted": (
+        (EDITOR.format("{name: runwayml/stable-diffusion-v1-5}"),),
+        "stages.editor.model",
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    ),
     "transfer": (("probe.transfer=[{name: zoo/nothing}]",), "probe.transfer.0", "which has"),
     "float16": (
         (CAPTIONER.format("{name: zoo/captioner, dtype: float16}"),),
