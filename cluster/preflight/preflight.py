@@ -10,6 +10,7 @@ from cluster.preflight.classifier import check_classifier
 from cluster.preflight.data import check_splits, check_test_data, check_training_data
 from cluster.preflight.machine import check_devices, check_machine, check_out, check_probe_device
 from cluster.preflight.models import check_probe_models, check_stage_models
+from cluster.preflight.training import check_deepspeed
 from engine.errors import PlacementError, PreflightError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.run import RunFile
@@ -28,6 +29,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("probe", check_classifier),
     ("reinforce", check_splits),
     ("reinforce", check_test_data),
+    ("reinforce", check_deepspeed),
 )
 ALL = ("generate", "probe", "reinforce")
 
@@ -64,13 +66,14 @@ def preflight(
     problems: dict[str, None] = {}
     warnings: dict[str, None] = {}
     for remark in (remark for check in checks for remark in _remarks(check)):
-        # Two checks may see the same: the first names the field.
-        if any(known.endswith(str(remark)) for known in problems):
-            continue
-        if not isinstance(remark, PlacementError) or is_here:
-            (problems if isinstance(remark, UserError) else warnings)[str(remark)] = None
-        elif is_here is None:
-            warnings[f"if the run is made on this machine: {remark}"] = None
+        for line in str(remark).splitlines():
+            # Two checks may see the same: the first names the field.
+            if any(known.endswith(line) for known in problems):
+                continue
+            if not isinstance(remark, PlacementError) or is_here:
+                (problems if isinstance(remark, UserError) else warnings)[line] = None
+            elif is_here is None:
+                warnings[f"if the run is made on this machine: {line}"] = None
     return Preflight(problems=list(problems), warnings=list(warnings))
 
 

@@ -14,6 +14,7 @@ from cluster.cli.main import main
 from cluster.preflight.preflight import Preflight, preflight, refuse_problems
 from engine.errors import PreflightError
 from engine.plan.plan import make_plan
+from engine.runfile.fields import ModelConfig
 from engine.runfile.load import dump_run_file, load_run_file
 
 STAGE = "def __init__(self, options, device, *, name, seed): ...\n"
@@ -354,3 +355,16 @@ def test_the_hub_is_asked_whether_a_model_is_there(folder: Path, monkeypatch: py
     problems, (warning,) = answer(away)
     assert problems == []
     assert "the hub does not answer (ConnectTimeout)" in warning
+
+
+def test_deepspeed_settings_are_checked_at_plan_line_by_line(tmp_path: Path) -> None:
+    run = tint_run(write_images(tmp_path / "images"))
+    settings = run.reinforce.model_copy(update={"deepspeed": {"gradient_clipping": "auto", "zero_optimization": 2}})
+    model = run.probe.model_copy(update={"model": ModelConfig(name="zoo/patient"), "callable": None})
+    run = run.model_copy(update={"reinforce": settings, "probe": model})
+    found = [line for line in preflight(run, make_plan(run)).problems if "deepspeed" in line]
+    assert [line.partition(":")[0] for line in found] == [
+        "reinforce.deepspeed",
+        "reinforce.deepspeed.zero_optimization is 2",
+    ]
+    assert "set gradient_clipping (0 for none, or 1.0, which is the Trainer's default)" in found[0]
