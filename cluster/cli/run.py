@@ -195,11 +195,12 @@ def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
     """Run one phase of a run directory, also if it is done."""
     from cluster.phases.follow import follow_run
     from cluster.phases.pipeline import run_phases
-    from cluster.preflight.preflight import refuse_problems
+    from cluster.preflight.preflight import refuse_change
 
     rundir, session, take_over = open_directory(options.run), session_of(options), options.take_over
-    run, planned = rundir.change(options.overrides), rundir.plan()
-    refuse_problems(run, planned, (name,), is_here=options.address is None)
+    planned = rundir.plan()
+    check = partial(refuse_change, plan=planned, phase=name, is_here=options.address is None)
+    run = rundir.change(options.overrides, check)
     if options.follow:
         follow_run(run, rundir, planned, session, take_over)
     else:

@@ -64,8 +64,8 @@ def check_test_data(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
         texts = pc.unique(train.column("attributes")).to_pylist()
         known = sorted({name for text in texts if text for name in json.loads(text)})
         if unknown := [name for name in run.report.group_by if name not in known]:
-            has = f"which has {name_some(known)}: choose among these" if known else "which has none: leave it out"
-            yield SourceError(f"report.group_by: {name_some(unknown)} is no attribute of data.train, {has}")
+            has = f"the attributes {known}: choose among these" if known else "none: leave it out"
+            yield SourceError(f"report.group_by asks for {unknown}, the images of data.train have {has}")
 
 
 def _unreadable(plan: Plan) -> Iterator[str | UserError]:

@@ -90,6 +90,17 @@ def refuse_problems(
         raise PreflightError("\n".join(lines) if others else first)
 
 
+def refuse_change(before: RunFile, after: RunFile, plan: Plan, phase: str, *, is_here: bool = True) -> None:
+    """Raise PreflightError with every problem of the phase, and with those that a change makes for phases to come."""
+    refuse_problems(after, plan, (phase,), is_here=is_here)
+    if after == before:
+        return
+    later = ("probe", "reinforce")
+    known = preflight(before, plan, later, is_here=is_here).problems
+    if new := [problem for problem in preflight(after, plan, later, is_here=is_here).problems if problem not in known]:
+        raise PreflightError("\n".join(new))
+
+
 def _broken(remark: str, width: int | None) -> str:
     if width is None:
         return remark
