@@ -215,13 +215,11 @@ def test_several_problems_are_counted(folder: Path, capsys: pytest.CaptureFixtur
         "data.splits={train: 0.6, validation: 0.4, test: 0.0}",
     )
     assert main(["run", str(folder / "run.yaml"), "--out", str(folder / "out"), *overridden(folder, overrides)]) == 2
-    title, *problems = capsys.readouterr().err.splitlines()[-4:]
+    title, first, second, third = capsys.readouterr().err.splitlines()[-4:]
     assert title == "counterforge: 3 problems, nothing was started:"
-    assert [line.split(":")[0].strip() for line in problems] == [
-        "probe.callable",
-        "data.splits.test",
-        "report.group_by",
-    ]
+    assert first.startswith("  probe.callable: gone:guess: no module 'gone'")
+    assert second.startswith("  data.splits.test: there is no test image")
+    assert third == "  report.group_by asks for ['typo'], the images of data.train have none: leave it out"
     assert not (folder / "out").exists()
 
 
