@@ -1,7 +1,7 @@
 """Checks of the data: enough readable images and classes, names that are one, test images, groups."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from statistics import median
 
 from cluster.preflight.models import editor_edge, input_edge
@@ -41,22 +41,29 @@ def check_splits(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
     """Yield where the fine-tuning has no images: of a split, of a class, of data.oracle."""
     if run.probe.model is None:
         return
-    if not sum(plan.counts()["validation"].values()):
+    counts = plan.counts()
+    if not sum(counts["validation"].values()):
         yield SourceError(
             "data.splits.validation: no source is in the validation split, which chooses among the trained weights: "
             f"raise it (it is {run.data.splits.validation:g}) or add images"
         )
+    elif not sum(plan.counts(edited=True)["validation"].values()):
+        yield (
+            "data.num_validation_sources is 0: without edits of validation sources no training is shown to be better, "
+            "and the verdict is `do not ship`; set it, for instance to an eighth of data.num_sources"
+        )
     for split in ("train", "validation"):
-        yield from _classes_without(plan, split)
+        yield from _classes_without(counts, split)
     yield from _oracle(run, plan)
 
 
 def check_test_data(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
     """Yield where the evaluation would fail hours later: no test image, an unknown attribute."""
-    if run.data.test is None and not sum(plan.counts()["test"].values()):
+    counts = plan.counts()
+    if run.data.test is None and not sum(counts["test"].values()):
         yield SourceError("data.splits.test: there is no test image: set data.test, or raise data.splits.test")
     elif run.data.test is None:
-        yield from _classes_without(plan, "test")
+        yield from _classes_without(counts, "test")
     if run.report.group_by:
         import pyarrow.compute as pc
 
@@ -97,11 +104,11 @@ def _too_few_sources(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
         )
 
 
-def _classes_without(plan: Plan, split: Split) -> Iterator[str]:
-    counts = plan.counts()[split]
-    if 0 < len(empty := [name for name, count in counts.items() if not count]) < len(counts):
+def _classes_without(counts: Mapping[Split, Mapping[str, int]], split: Split) -> Iterator[str]:
+    empty = [name for name, count in counts[split].items() if not count]
+    if 0 < len(empty) < len(counts[split]):
         yield (
-            f"data.splits.{split}: {len(empty)} of {len(counts)} classes have no image in this split: "
+            f"data.splits.{split}: {len(empty)} of {len(counts[split])} classes have no image in this split: "
             f"{name_some(empty)}; add images or raise it"
         )
 
@@ -130,15 +137,16 @@ def _coarse_edits(run: RunFile, plan: Plan) -> Iterator[str]:
     if not editors or isinstance(run.data.train, WardrobeSource):
         return
     name, config = editors[0]
-    edge = editor_edge(config)
+    edge, seen = editor_edge(config), input_edge(run.probe.model)
+    if edge is None or edge * BLURRED >= seen:
+        return
     source, edges = open_source(run.data.train), []
-    for item, _ in plan.shard(0)[:NUM_MEASURED] if edge else ():
+    for item, _ in plan.shard(0)[:NUM_MEASURED]:
         try:
             edges.append(longer_edge(source.read(item)))
         except UnreadableItemError:
             continue
-    seen = input_edge(run.probe.model)
-    if edge and edges and edge * BLURRED < min(median(edges), seen):
+    if edges and edge * BLURRED < median(edges):
         yield (
             f"stages.{name}.size: edits have {edge} pixels on their longer edge, sources {median(edges):.0f} (median "
             f"of {len(edges)}), and the classifier looks at {seen}: their blur alone may make it fail; take a larger "
