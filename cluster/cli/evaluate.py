@@ -1,12 +1,8 @@
 """The command `evaluate`: score any classifier on any labelled images."""
 
 import argparse
-import csv
-import json
 import re
-from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cluster.cli.options import (
     Commands,
@@ -17,13 +13,7 @@ from cluster.cli.options import (
     share_with_interval,
 )
 
-if TYPE_CHECKING:
-    from engine.runfile.data import AnySource
-
 FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-WARDROBE_SPLITS = ("sources", "heldout")
-# Columns of a table that are no attributes.
-COLUMNS = ("path", "label", "caption", "group")
 MAX_GROUPS = 20
 
 
@@ -52,8 +42,9 @@ def evaluate(options: argparse.Namespace) -> int:
     Accuracy with its interval, and by group of class and attributes, the worst first. Writes nothing.
 
     MODEL   a folder that save_pretrained wrote, a hub id, zoo/patient, or a function package.module:name
-    SOURCE  a folder with one sub-folder a class, a .csv or .jsonl (path, label, attributes), a WebDataset tar
-            or a folder of them, a saved Hugging Face dataset, or wardrobe:heldout[:CORRELATION[:COUNT]]
+    SOURCE  a folder with one sub-folder a class, a .csv, .tsv or .jsonl (path, label, attributes), a WebDataset tar
+            or a folder of them (of RUN/shards the sources), a saved Hugging Face dataset (of a DatasetDict the folder
+            of one split), or wardrobe:heldout[:CORRELATION[:COUNT]]
 
     Examples:
       counterforge evaluate --model zoo/patient --data wardrobe:heldout
@@ -66,6 +57,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from engine.runfile.fields import ModelConfig, Placement
     from engine.runfile.probe import ProbeConfig
     from engine.sources import open_source
+    from engine.sources.guess import parse_source
 
     import_plugins_from()
     source = parse_source(options.data)
@@ -87,37 +79,6 @@ def evaluate(options: argparse.Namespace) -> int:
     else:
         print(*result_lines(result), sep="\n")
     return 0
-
-
-def parse_source(text: str) -> "AnySource":
-    """Return the source that --data or --train-data names; SourceError if there is none."""
-    from engine.errors import SourceError
-    from engine.runfile.data import FolderSource, HuggingFaceSource, TableSource, TarSource
-
-    if text.startswith("wardrobe:"):
-        return _wardrobe(text)
-    path = Path(text).expanduser()
-    if not path.exists():
-        raise SourceError(f"--data {text}: there is no such file or folder; or use wardrobe:heldout")
-    path = path.resolve()
-    if path.is_file():
-        match path.suffix.lower():
-            case ".csv" | ".jsonl":
-                return TableSource(path=str(path), attributes=_table_attributes(path))
-            case ".tar":
-                return TarSource(path=str(path))
-            case suffix:
-                raise SourceError(
-                    f"--data {text}: a file must be a .csv, .jsonl or .tar, this is {suffix or 'without ending'}"
-                )
-    if (path / "dataset_dict.json").is_file():
-        splits = ", ".join(sorted(part.name for part in path.iterdir() if part.is_dir()))
-        raise SourceError(f"--data {text} holds several splits: name one of them ({splits})")
-    if (path / "state.json").is_file() or (path / "dataset_info.json").is_file():
-        return HuggingFaceSource(path=str(path))
-    if any(path.glob("*.tar")):
-        return TarSource(path=str(path))
-    return FolderSource(path=str(path))
 
 
 def result_lines(content: dict[str, Any]) -> list[str]:
@@ -145,37 +106,3 @@ def _group_name(group: dict[str, Any]) -> str:
 
 def _accuracy(figure: dict[str, Any]) -> str:
     return f"{share_with_interval(figure['accuracy'], figure['low'], figure['high'])} of {figure['n']:,} images"
-
-
-def _wardrobe(text: str) -> "AnySource":
-    from pydantic import ValidationError
-
-    from engine.errors import SourceError
-    from engine.runfile.data import WardrobeSource
-
-    _, split, *rest = text.split(":")
-    names = ("correlation", "count")
-    try:
-        values = dict(zip(names, (float(value) for value in rest), strict=False))
-        if split not in WARDROBE_SPLITS or len(rest) > len(names):
-            raise ValueError(f"splits are {', '.join(WARDROBE_SPLITS)}")
-        return WardrobeSource.model_validate({"split": split, **values})
-    except (ValueError, ValidationError) as error:
-        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise SourceError(
-            f"--data {text}: {problem}; right is wardrobe:heldout, wardrobe:heldout:0.95 or wardrobe:heldout:0.95:2000"
-        ) from error
-
-
-def _table_attributes(path: Path) -> tuple[str, ...]:
-    """Return the columns of a table that hold attributes."""
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.readline().strip()
-    columns: list[str] = []
-    if path.suffix.lower() == ".csv":
-        columns = next(csv.reader([first]), [])
-    else:
-        with suppress(json.JSONDecodeError):
-            record = json.loads(first)
-            columns = list(record) if isinstance(record, dict) else []
-    return tuple(column for column in columns if column not in COLUMNS)

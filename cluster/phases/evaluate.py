@@ -1,5 +1,6 @@
 """Score a classifier on labelled images of any source."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from engine.evaluation.groups import Dominant, GroupKey, GroupReport, LabelledPr
 from engine.runfile.data import AnySource
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json, Rejection
-from engine.sources import SourceItem, open_source, read_sample
+from engine.sources import SourceItem, listing_remarks, open_source, read_sample
 
 if TYPE_CHECKING:
     from actors.classifier.classifier import Classifier
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 ITEMS_PER_TASK = 256
 # A prediction, or the reason why the image cannot be read.
 Result = LabelledPrediction | str
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,8 @@ def evaluate_model(
     labelled = LabelledSet(source=source, items=list(opened.items()))
     if not labelled.items:
         raise SourceError(f"there are no images in {getattr(source, 'path', source.kind)}: nothing to evaluate on")
+    for remark in listing_remarks(opened):
+        logger.warning("%s", remark)
     ref = ClassifierRef(config=config, classes=opened.classes, offline=offline)
     group_by = attribute_names(labelled.items, group_by)
     return score_answers(ask_all(ref, labelled), ref.classes, group_by, dominant or {}, {}, min_n=min_n)

@@ -103,7 +103,7 @@ def dominant_values(items: Iterable[SourceItem], group_by: Sequence[str]) -> dic
     counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for item in items:
         for name in group_by:
-            if name in item.attributes:
+            if item.attributes.get(name):
                 counts[item.class_name][name][item.attributes[name]] += 1
     found: dict[str, dict[str, str]] = {}
     for class_name, by_name in sorted(counts.items()):
@@ -173,7 +173,7 @@ def conflicts(dominant: Dominant, class_name: str, values: Mapping[str, str]) ->
 
 
 def _key(class_name: str, attributes: Mapping[str, str], group_by: Sequence[str]) -> GroupKey:
-    return class_name, tuple((name, attributes[name]) for name in group_by if name in attributes)
+    return class_name, tuple((name, attributes[name]) for name in group_by if attributes.get(name))
 
 
 def _accuracy_of(predictions: Sequence[LabelledPrediction], confidence: float) -> AccuracyCount:

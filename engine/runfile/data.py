@@ -22,7 +22,7 @@ class TableSource(Config):
     image_folder: Annotated[str | None, PATH] = Field(
         None, description="image paths are relative to this folder and stay inside; default: that of the table"
     )
-    classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
+    classes: tuple[str, ...] = Field((), description="names of the labels 0, 1, 2, ...; or all labels, where one is NA")
     attributes: tuple[str, ...] = Field((), description="further columns to keep, for evaluation by group")
 
 
@@ -31,7 +31,7 @@ class TarSource(Config):
 
     kind: Literal["webdataset"] = "webdataset"
     path: Annotated[str, PATH] = Field(description="one tar, or a folder of tars")
-    classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
+    classes: tuple[str, ...] = Field((), description="names of the labels 0, 1, 2, ...; or all labels, where one is NA")
     attributes: tuple[str, ...] = Field((), description="further fields of the json to keep")
 
 
@@ -44,7 +44,10 @@ class HuggingFaceSource(Config):
     image_column: str = "image"
     label_column: str = "label"
     caption_column: str | None = None
-    group_column: str | None = None
+    group_column: str | None = Field(
+        None, description="rows with the same value fall in one split; default: the column `group`, where there is one"
+    )
+    classes: tuple[str, ...] = Field((), description="names of the labels 0, 1, 2, ...; or all labels, where one is NA")
     attributes: tuple[str, ...] = Field((), description="further columns to keep")
 
 

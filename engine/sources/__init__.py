@@ -1,5 +1,6 @@
 """Sources of labelled images: open_source lists and reads them, read_sample checks and converts one."""
 
+from collections.abc import Iterable
 from typing import assert_never
 
 from engine.runfile.data import AnySource, FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
@@ -8,11 +9,21 @@ from engine.sources.decode import to_jpeg
 from engine.sources.folder import FolderImages
 from engine.sources.huggingface import HuggingFaceImages
 from engine.sources.item import Source, SourceItem, UnreadableItemError
+from engine.sources.labels import leading_zeros
 from engine.sources.table import TableImages
 from engine.sources.tar import TarImages
 from engine.sources.wardrobe import WardrobeImages
 
-__all__ = ["STAGE", "Source", "SourceItem", "UnreadableItemError", "open_source", "read_sample"]
+__all__ = [
+    "STAGE",
+    "Source",
+    "SourceItem",
+    "UnreadableItemError",
+    "listing_remarks",
+    "missing_files",
+    "open_source",
+    "read_sample",
+]
 
 STAGE = "source"
 
@@ -32,6 +43,16 @@ def open_source(config: AnySource) -> Source:
             return WardrobeImages(config)
         case _:
             assert_never(config)
+
+
+def listing_remarks(source: Source) -> list[str]:
+    """Return what is remarkable in a source that was listed, a line each: what was left out, names that look alike."""
+    return [*source.notes, *leading_zeros(source.classes)]
+
+
+def missing_files(config: AnySource, locators: Iterable[str]) -> list[str]:
+    """Return those of a table's images that do not exist, sorted; none of other sources, which list what is there."""
+    return sorted(TableImages(config).absent(locators)) if isinstance(config, TableSource) else []
 
 
 def read_sample(source: Source, item: SourceItem, split: Split) -> Sample | Rejection:

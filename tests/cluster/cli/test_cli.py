@@ -12,14 +12,13 @@ from repository import ROOT
 from tint_runs import tint_run, write_images
 from tiny_runs import tiny_plan, tiny_results
 
-from cluster.cli.evaluate import parse_source, result_lines
+from cluster.cli.evaluate import result_lines
 from cluster.cli.main import main
-from engine.errors import SourceError
 from engine.plan.plan import make_plan
 from engine.plan.splits import SPLITS
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
-from engine.runfile.data import FolderSource, HuggingFaceSource, Splits, TableSource, TarSource, WardrobeSource
+from engine.runfile.data import FolderSource, Splits
 from engine.runfile.load import dump_run_file
 from engine.runfile.probe import ProbeConfig
 
@@ -227,34 +226,6 @@ def test_schema_is_json_and_describes_every_stage(capsys: pytest.CaptureFixture[
     assert main(["schema"]) == 0
     schema = json.loads(capsys.readouterr().out)
     assert {"EditorConfig", "VerifierConfig", "PluginConfig"} <= schema["$defs"].keys()
-
-
-def test_sources_are_known_by_their_form(tmp_path: Path) -> None:
-    images = write_images(tmp_path / "images", per_class=1)
-    assert parse_source(str(images)) == FolderSource(path=str(images))
-    table = tmp_path / "birds.csv"
-    table.write_text("path,label,caption,habitat\n")
-    assert parse_source(str(table)) == TableSource(path=str(table), attributes=("habitat",))
-    lines = tmp_path / "birds.jsonl"
-    lines.write_text('{"path": "a.jpg", "label": "b", "sex": "f"}\n')
-    assert parse_source(str(lines)) == TableSource(path=str(lines), attributes=("sex",))
-    tars = tmp_path / "tars"
-    tars.mkdir()
-    (tars / "0.tar").touch()
-    assert parse_source(str(tars)) == TarSource(path=str(tars))
-    assert parse_source(str(tars / "0.tar")) == TarSource(path=str(tars / "0.tar"))
-    saved = tmp_path / "saved"
-    saved.mkdir()
-    (saved / "state.json").touch()
-    assert parse_source(str(saved)) == HuggingFaceSource(path=str(saved))
-    assert parse_source("wardrobe:heldout") == WardrobeSource(split="heldout")
-    assert parse_source("wardrobe:heldout:0.95:200") == WardrobeSource(split="heldout", correlation=0.95, count=200)
-
-
-@pytest.mark.parametrize("text", ["wardrobe:test", "wardrobe:heldout:2", "wardrobe:heldout:much", "nowhere", __file__])
-def test_a_source_that_is_none_is_explained(text: str) -> None:
-    with pytest.raises(SourceError, match=r"--data .*: "):
-        parse_source(text)
 
 
 def test_an_evaluation_shows_the_worst_group_first() -> None:
