@@ -1,21 +1,26 @@
 """Checks of the data: enough readable images and classes, names that are one, test images, groups."""
 
+import io
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from statistics import median
+
+from PIL import Image
 
 from cluster.preflight.models import editor_edge, input_edge
 from engine.errors import SourceError, UserError
 from engine.names import same_names
+from engine.plan.duplicates import Unreadable
 from engine.plan.plan import Plan
 from engine.plan.splits import split_of
 from engine.runfile.arms import ARMS
-from engine.runfile.data import WardrobeSource
+from engine.runfile.data import TableSource, WardrobeSource
 from engine.runfile.editor import EditorConfig
 from engine.runfile.run import RunFile
 from engine.sample import Split
-from engine.sources import UnreadableItemError, open_source
-from engine.sources.decode import longer_edge
+from engine.sources import UnreadableItemError, missing_files, open_source
+from engine.sources.decode import DAMAGE, FORMATS
 from engine.wording import name_some, percent
 
 NUM_MEASURED = 64
@@ -32,7 +37,8 @@ def check_training_data(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
         )
     for names in same_names(plan.classes):
         yield f"data.train: {name_some(names)} differ only in case or separators: are they one class?"
-    yield from _unreadable(plan)
+    yield from plan.notes
+    yield from _unreadable(run, plan)
     yield from _too_few_sources(run, plan)
     yield from _coarse_edits(run, plan)
 
@@ -75,8 +81,9 @@ def check_test_data(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
             yield SourceError(f"report.group_by asks for {unknown}, the images of data.train have {has}")
 
 
-def _unreadable(plan: Plan) -> Iterator[str | UserError]:
-    for name, found in plan.near_duplicates.unreadable.items() if plan.near_duplicates else ():
+def _unreadable(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
+    every = dict(_absent(run, plan)) if plan.near_duplicates is None else plan.near_duplicates.unreadable
+    for name, found in every.items():
         count = sum(found.reasons.values())
         reasons = ", ".join(f"{number:,} {reason}" for reason, number in found.reasons.items())
         said = (
@@ -87,6 +94,17 @@ def _unreadable(plan: Plan) -> Iterator[str | UserError]:
             yield SourceError(f"{said}: restore them or correct their paths")
         else:
             yield f"{said}: they are left out"
+
+
+def _absent(run: RunFile, plan: Plan) -> Iterator[tuple[str, Unreadable]]:
+    """Yield the images of tables that do not exist: what can be known where no image was looked at."""
+    for name, config in (("train", run.data.train), ("test", run.data.test), ("shifted", run.data.shifted)):
+        if not isinstance(config, TableSource):
+            continue
+        locators = [item.locator for item in open_source(config).items()]
+        if missing := missing_files(config, locators):
+            reasons = {"missing_file": len(missing)}
+            yield name, Unreadable(num_images=len(locators), reasons=reasons, examples=tuple(missing))
 
 
 def _too_few_sources(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
@@ -142,10 +160,11 @@ def _coarse_edits(run: RunFile, plan: Plan) -> Iterator[str]:
         return
     source, edges = open_source(run.data.train), []
     for item, _ in plan.shard(0)[:NUM_MEASURED]:
-        try:
-            edges.append(longer_edge(source.read(item)))
-        except UnreadableItemError:
-            continue
+        with (
+            suppress(UnreadableItemError, Image.DecompressionBombError, *DAMAGE),
+            Image.open(io.BytesIO(source.read(item)), formats=FORMATS) as image,
+        ):
+            edges.append(max(image.size))
     if edges and edge * BLURRED < median(edges):
         yield (
             f"stages.{name}.size: edits have {edge} pixels on their longer edge, sources {median(edges):.0f} (median "

@@ -85,12 +85,6 @@ def grey_pixels(data: bytes, edge: int) -> NDArray[np.uint8]:
         return np.asarray(grey.resize((edge, edge), Image.Resampling.BOX), np.uint8)
 
 
-def longer_edge(data: bytes) -> int:
-    """Return the longer edge of an encoded image in pixels, from its header; raise UnreadableItemError for no image."""
-    with _opened(data) as image:
-        return max(image.size)
-
-
 def encode_jpeg(image: Image.Image) -> bytes:
     """Return an RGB image as the JPEG that sources are stored as."""
     buffer = io.BytesIO()

@@ -295,6 +295,36 @@ def test_more_than_half_unreadable_is_a_problem(folder: Path) -> None:
     assert "data.train: 25 of 48 images" in problem
 
 
+@pytest.mark.parametrize("near_duplicates", ["group", "off"])
+def test_images_that_a_table_names_and_are_not_there_are_counted(folder: Path, near_duplicates: str) -> None:
+    rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in sorted((folder / "images").rglob("*.jpg"))]
+    missing = [f"images/coat/gone-{number}.jpg,coat" for number in range(16)]
+    table = folder / "images.csv"
+    settings = f"data.train={{kind: table, path: {table}}}", f"data.near_duplicates={near_duplicates}"
+
+    def found(rows: list[str]) -> tuple[list[str], list[str]]:
+        table.write_text("\n".join(["path,label", *rows]))
+        run = load_run_file(folder / "run.yaml", settings)
+        result = preflight(run, make_plan(run))
+        return [*result.problems], [*result.warnings]
+
+    assert found(rows) == ([], [])
+    problems, (warning,) = found([*rows, *missing])
+    assert problems == []
+    assert "data.train: 16 of 64 images (25.0" in warning
+    assert "(16 missing_file), such as 'images/coat/gone-0.jpg'" in warning
+    (problem,), _ = found([*rows[:4], *rows[-4:], *missing])
+    assert "data.train: 16 of 24 images" in problem
+
+
+def test_what_a_listing_leaves_out_is_a_warning(folder: Path) -> None:
+    shutil.copy(folder / "images" / "coat" / "1.jpg", folder / "images" / "stray.jpg")
+    run = load_run_file(folder / "run.yaml")
+    (warning,) = preflight(run, make_plan(run)).warnings
+    assert warning.startswith("data.train: ")
+    assert "stray.jpg" in warning
+
+
 def test_edits_of_far_fewer_pixels_than_the_sources_are_a_warning(folder: Path) -> None:
     from PIL import Image
 
