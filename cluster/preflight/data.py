@@ -39,8 +39,23 @@ def check_training_data(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
         yield f"data.train: {name_some(names)} differ only in case or separators: are they one class?"
     yield from plan.notes
     yield from _unreadable(run, plan)
-    yield from _too_few_sources(run, plan)
     yield from _coarse_edits(run, plan)
+
+
+def check_cells(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
+    """Yield where the weakness table would have no cells, or none of a class."""
+    least, edited = run.probe.min_sources, plan.counts(edited=True)
+    few = [name for name in plan.classes if sum(counts[name] for counts in edited.values()) < least]
+    if plan.num_edited < least:
+        yield SourceError(
+            f"probe.min_sources is {least}, and {plan.num_edited} sources get edits, so no weakness can be found: add "
+            "images, raise data.num_sources, or try the run out with --set probe.min_sources=2"
+        )
+    elif few:
+        yield (
+            f"probe.min_sources is {least}: {len(few)} of {len(plan.classes)} classes have fewer sources with edits, "
+            f"and get no row of their own: {name_some(few)}"
+        )
 
 
 def check_splits(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
@@ -105,21 +120,6 @@ def _absent(run: RunFile, plan: Plan) -> Iterator[tuple[str, Unreadable]]:
         if missing := missing_files(config, locators):
             reasons = {"missing_file": len(missing)}
             yield name, Unreadable(num_images=len(locators), reasons=reasons, examples=tuple(missing))
-
-
-def _too_few_sources(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
-    least, edited = run.probe.min_sources, plan.counts(edited=True)
-    few = [name for name in plan.classes if sum(counts[name] for counts in edited.values()) < least]
-    if plan.num_edited < least:
-        yield (
-            f"probe.min_sources is {least}, and {plan.num_edited} sources get edits: no weakness can be found; add "
-            "images or raise data.num_sources"
-        )
-    elif few:
-        yield (
-            f"probe.min_sources is {least}: {len(few)} of {len(plan.classes)} classes have fewer sources with edits, "
-            f"and get no row of their own: {name_some(few)}"
-        )
 
 
 def _classes_without(counts: Mapping[Split, Mapping[str, int]], split: Split) -> Iterator[str]:

@@ -7,7 +7,7 @@ from functools import partial
 from textwrap import wrap
 
 from cluster.preflight.classifier import check_classifier
-from cluster.preflight.data import check_splits, check_test_data, check_training_data
+from cluster.preflight.data import check_cells, check_splits, check_test_data, check_training_data
 from cluster.preflight.machine import check_devices, check_machine, check_out, check_probe_device
 from cluster.preflight.models import check_probe_models, check_stage_models
 from cluster.preflight.training import check_deepspeed
@@ -24,6 +24,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("generate", check_training_data),
     ("generate", check_stage_models),
     ("generate", check_machine),
+    ("probe", check_cells),
     ("probe", check_probe_models),
     ("probe", check_probe_device),
     ("probe", check_classifier),

@@ -115,7 +115,7 @@ def test_an_attribute_that_no_image_has_is_refused_before_it_is_written(
     images = write_images(tmp_path / "images", bad=0)
     run = tint_run(images)
     data = run.data.model_copy(update={"splits": Splits(train=0.6, validation=0.0, test=0.4)})
-    run = run.model_copy(update={"data": data})
+    run = run.model_copy(update={"data": data, "probe": run.probe.model_copy(update={"min_sources": 2})})
     out, run_file = tmp_path / "run", tmp_path / "run.yaml"
     RunDirectory.create(str(out), run, make_plan(run))
     run_file.write_text(dump_run_file(run))
@@ -176,7 +176,7 @@ def test_plan_finds_the_files_of_that_code_and_runs_none_of_it(
         path.write_text("raise SystemExit('ran')\nclass Mine: ...\n")
     (half_done / "guess.py").write_text("raise SystemExit('ran')\ndef guess(images): ...\n")
     stage = "{mine: {kind: plugin, target: my_code.deep.stages:Mine}, other: {kind: plugin, target: os.path:join}}"
-    overrides = [f"stages={stage}", "probe={callable: guess:guess}"]
+    overrides = [f"stages={stage}", "probe={callable: guess:guess, min_sources: 2}"]
     arguments = [part for each in overrides for part in ("--set", each)]
     assert main(["plan", str(half_done / "run.yaml"), *arguments]) == 2
     said = capsys.readouterr().out

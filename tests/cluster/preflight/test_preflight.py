@@ -43,6 +43,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text)
     shutil.copytree(images / "boot", tmp_path / "one" / "boot")
     shutil.copytree(images, tmp_path / "others")
+    write_images(tmp_path / "three", per_class=2, bad=0)
+    (tmp_path / "three" / "coat" / "1.jpg").unlink()
     (tmp_path / "others" / "boot").rename(tmp_path / "others" / "hat")
     shutil.copytree(images, tmp_path / "strangers")
     for name in ("boot", "coat"):
@@ -125,6 +127,11 @@ BAD: dict[str, tuple[tuple[str, ...], str, str]] = {
         ),
         "data.oracle has no image of the train split",
         "leave the arm oracle out",
+    ),
+    "three images": (
+        ("data.train={kind: folder, path: HERE/three}",),
+        "probe.min_sources is 10, and",
+        "add images, raise data.num_sources",
     ),
     "one class": (("data.train={kind: folder, path: HERE/one}",), "data.train", "one class, 'boot'"),
     "other classes": (
@@ -224,13 +231,16 @@ def test_several_problems_are_counted(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_each_phase_has_its_own_problems(tmp_path: Path) -> None:
-    run = tint_run(write_images(tmp_path / "images"))
+    run = tint_run(write_images(tmp_path / "images", per_class=4))
     plan = make_plan(run)
-    (problem,) = preflight(run, plan).problems
-    assert "no test image" in problem
+    few, none = preflight(run, plan).problems
+    assert "8 sources get edits" in few
+    assert "no test image" in none
     with pytest.raises(PreflightError, match="no test image"):
         refuse_problems(run, plan, ("generate", "probe", "reinforce"))
-    refuse_problems(run, plan, ("generate", "probe"))
+    with pytest.raises(PreflightError, match="8 sources get edits"):
+        refuse_problems(run, plan, ("probe",))
+    refuse_problems(run, plan, ("generate",))
 
 
 def test_gpus_that_are_not_here_are_one_line_for_all_stages(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
