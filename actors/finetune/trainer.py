@@ -16,7 +16,6 @@ from actors.finetune.model import (
     BaseClassifier,
     Weights,
     adapted,
-    find_head,
     freeze_batch_norm,
     gather_weights,
     merged,
@@ -139,9 +138,9 @@ class Trainer:
             return adapted(self._base, self._config.lora)
         model = self._base.model()
         if self._config.trained == "head":
-            head = find_head(model, len(self._base.classes), "head")
             model.requires_grad_(False)
-            head.requires_grad_(True)
+            for name in self._base.heads:
+                model.get_submodule(name).requires_grad_(True)
         return model
 
     def _inputs(self, pixels: NDArray[Any]) -> Tensor:

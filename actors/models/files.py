@@ -24,6 +24,16 @@ REMOVED = {
     "stabilityai/stable-diffusion-2-depth": "sd2-community/stable-diffusion-2-depth",
 }
 
+# What other libraries save.
+SINGLE_FILES = {
+    **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin"), "a file of PyTorch, a pickle that can run code"),
+    **dict.fromkeys((".h5", ".keras", ".tflite"), "a file of Keras or TensorFlow"),
+    **dict.fromkeys((".pkl", ".joblib"), "a pickled object of Python"),
+    ".onnx": "a file of ONNX",
+    ".safetensors": "a file of weights without a config.json",
+    ".gguf": "a file of llama.cpp",
+}
+HUB_TIMEOUT_S = 5.0
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 READ_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})
 UNREAD_PATTERNS = [
@@ -71,6 +81,35 @@ def resolve_model(model: ModelConfig, offline: bool) -> ModelFiles:
     return ModelFiles(config=model, folder=str(folder))
 
 
+def read_json(folder: str, name: str) -> dict[str, Json] | None:
+    """Return a JSON file of a model's folder, None where there is none; raises ModelError where it is no object."""
+    path = Path(folder, name)
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read as JSON: {first_line(error)}: correct it") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is a {type(content).__name__}, wanted an object of JSON: save the model again")
+    return content
+
+
+def fetch_json(model: ModelConfig, name: str) -> dict[str, Json] | None:
+    """Return a JSON file of a model on the hub, None where it cannot be had at once; nothing is stored."""
+    import requests
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    url = hf_hub_url(model.name, name, revision=model.revision)
+    try:
+        answer = requests.get(url, headers=build_hf_headers(), timeout=HUB_TIMEOUT_S)
+        content = answer.json() if answer.ok else None
+    except (requests.RequestException, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def _folder(model: ModelConfig, offline: bool) -> Path:
     name = model.name
     if name.startswith("zoo/"):
@@ -79,6 +118,13 @@ def _folder(model: ModelConfig, offline: bool) -> Path:
         return Path(name)
     if name in REMOVED:
         raise ModelError(f"model {name!r} was deleted from the hub by its owner: use its mirror {REMOVED[name]!r}")
+    if kind := SINGLE_FILES.get(Path(name).suffix.lower()):
+        raise ModelError(
+            f"model {name!r} is {kind}, wanted a folder that save_pretrained wrote, a hub id (owner/name) or an alias "
+            "(zoo/...): save the model so from the library it is of; a classifier of any kind can be asked by a "
+            "function, def classify(images, classes), that returns an array (len(images), len(classes)) of "
+            "probabilities for images of PIL: put it in my_model.py and set probe.callable: my_model:classify"
+        )
     if not HUB_ID.fullmatch(name):
         raise ModelError(f"model {name!r} is no folder, no hub id (owner/name) and no alias (zoo/...): check the path")
     return Path(_fetch(name, model.revision, offline))

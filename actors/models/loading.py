@@ -1,5 +1,6 @@
 """Models from their files: weights, processors and tokenizers of transformers."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from actors.models.device import weights_dtype
-from actors.models.files import ModelFiles, first_line
+from actors.models.files import ModelFiles, first_line, read_json
 from actors.models.untyped import Model, Processor, Tokenizer
 from engine.errors import ModelError, ModelUnavailableError
 
@@ -37,6 +38,13 @@ def load_weights(model_class: Model, files: ModelFiles, device: torch.device) ->
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    if mismatched := sorted(info["mismatched_keys"]):
+        name, found, wanted = mismatched[0]
+        raise ModelError(
+            f"model {files.name!r}: {name} has the shape {tuple(found)} in its weights, {tuple(wanted)} by its "
+            "config.json (a head has a row for each name of id2label): correct config.json"
         )
     if missing := sorted(info["missing_keys"]):
         raise ModelError(
@@ -48,10 +56,15 @@ def load_weights(model_class: Model, files: ModelFiles, device: torch.device) ->
 
 def load_image_processor(files: ModelFiles) -> Processor:
     """Return a model's image processor, the one that works on PIL images: it needs no torchvision."""
-    from transformers import AutoImageProcessor
+    import transformers
 
+    # Named so until transformers 4.25; the field feature_extractor_type of that time is still read.
+    name = str((read_json(files.folder, "preprocessor_config.json") or {}).get("image_processor_type"))
+    old = getattr(transformers, re.sub("FeatureExtractor(Fast)?$", "ImageProcessorPil", name), None)
     with model_errors(files.name, "an image processor"):
-        return AutoImageProcessor.from_pretrained(
+        if old is not None and "FeatureExtractor" in name:
+            return old.from_pretrained(files.folder, local_files_only=True)
+        return transformers.AutoImageProcessor.from_pretrained(
             files.folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
 

@@ -110,17 +110,17 @@ def test_missing_classes_are_named(checkpoint: Path) -> None:
 
 
 def test_names_match_without_case_spaces_and_underscores() -> None:
-    assert match_classes({0: "T-Shirt", 1: " ANKLE_boot", 2: "bag"}, CLASSES, "m") == [1, 2, 0]
+    assert match_classes(["T-Shirt", " ANKLE_boot", "bag"], CLASSES, "m") == [1, 2, 0]
 
 
 def test_a_model_without_names_is_taken_by_index_where_the_counts_agree() -> None:
-    assert match_classes({0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, CLASSES, "m") == [0, 1, 2]
+    assert match_classes(["LABEL_0", "LABEL_1", "LABEL_2"], CLASSES, "m") == [0, 1, 2]
     with pytest.raises(ModelError, match="has 2 classes without names, the run has 3"):
-        match_classes({0: "LABEL_0", 1: "LABEL_1"}, CLASSES, "m")
+        match_classes(["LABEL_0", "LABEL_1"], CLASSES, "m")
 
 
 def test_a_name_that_two_classes_share_is_refused() -> None:
-    names = {0: "crane, bird", 1: "crane, machine"}
+    names = ["crane, bird", "crane, machine"]
     with pytest.raises(ModelError, match="more than one class of the name 'crane'"):
         match_classes(names, ["crane"], "m")
 

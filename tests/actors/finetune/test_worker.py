@@ -20,7 +20,6 @@ from actors.finetune.batches import DecodedImages, RealImages, TrainingImages
 from actors.finetune.model import (
     BaseClassifier,
     adapted,
-    find_head,
     freeze_batch_norm,
     interpolated,
     merged,
@@ -495,13 +494,6 @@ def test_frozen_batch_norm_does_not_move() -> None:
     freeze_batch_norm(model)
     model(torch.randn(4, 3, 2, 2) + 5)
     assert torch.equal(model[0].running_mean, torch.zeros(3))
-
-
-def test_the_head_is_the_last_layer_with_a_row_for_each_class(folder: Path) -> None:
-    model = BaseClassifier(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True).model()
-    assert find_head(model, len(CLASSES), "head") is model.classifier[1]
-    with pytest.raises(ModelError, match=r"trained is lora.* no linear layer of 7 rows: set it to all"):
-        find_head(model, 7, "lora")
 
 
 @pytest.mark.parametrize("save", [save_resnet, save_vit])
