@@ -4,10 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 
 from actors.classifier.classes import match_classes, order_remarks, output_names, taken_in_order
-from actors.models.files import HUB_ID, fetch_json, read_json, resolve_model
+from actors.models.files import fetch_json, is_hub_id, read_json, resolve_model
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
@@ -51,7 +50,7 @@ def read_settings(model: str, read: Read) -> CheckpointSettings:
     if is_timm(config):
         if missing := [package for package in ("timm", "torchvision") if find_spec(package) is None]:
             raise ModelError(
-                f"model {model!r} is a checkpoint of timm, and {' and '.join(missing)} is not installed: "
+                f"model {model!r} is a checkpoint of timm, which needs {' and '.join(missing)} here: "
                 "pip install timm torchvision (the torchvision of your version of torch)"
             )
     else:
@@ -74,7 +73,7 @@ def checkpoint_remarks(model: ModelConfig, classes: Sequence[str], offline: bool
     try:
         read = partial(read_json, resolve_model(model, offline=True).folder)
     except ModelError:
-        if offline or Path(model.name).exists() or not HUB_ID.fullmatch(model.name) or model.name.startswith("zoo/"):
+        if offline or not is_hub_id(model.name):
             raise
         read = partial(fetch_json, model)
         if read(CONFIG) is None:

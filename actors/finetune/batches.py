@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from actors.finetune.augment import randaugmented
 from actors.finetune.stream import Counterfactuals, Place, StreamedEdit
 from actors.images.codec import UnreadableImageError
-from actors.images.preprocessing import Pixels, Preprocessing
+from actors.images.preprocessing import Pixels, Preprocessing, same_size
 from engine.sample import content_seed
 from engine.shards.walk import Image
 from engine.sources import Source, SourceItem, UnreadableItemError
@@ -182,7 +182,9 @@ class TrainingImages:
     def _fill(self, batch: Batch, rows: Sequence[Row], part: int) -> None:
         """Decode every so-many-th row into its place in the batch, beginning with number `part`."""
         for row in range(part, len(rows), self._num_threads):
-            batch.pixels[row], batch.labels[row] = rows[row]()
+            pixels, batch.labels[row] = rows[row]()
+            same_size([batch.pixels[row], pixels])
+            batch.pixels[row] = pixels
 
     def _draw(self, position: int) -> tuple[Pixels, int]:
         pixels, label = self._real.draw(position, self._seed)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from actors.classifier.heads import select_rows
 from actors.classifier.network import Network
+from actors.models.device import DTYPES
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import LoraSettings
@@ -85,14 +86,20 @@ class BaseClassifier:
             model.config.problem_type = None
 
 
-def prepare_batch_norm(model: nn.Module, precision: str) -> None:
-    """Have batch norm compute in float32 under half precision, as its running statistics are float32.
+def prepare_precision(model: nn.Module, precision: str) -> None:
+    """Make a model fit for half precision, where DeepSpeed casts parameters and leaves buffers alone.
 
-    DeepSpeed casts parameters and leaves buffers alone; torch's CPU kernel refuses the mixture.
+    Batch norm computes in float32, as its running statistics are (torch's CPU kernel refuses the mixture). Any other
+    layer casts what it gets to the type of its weights: what comes from a buffer is float32 (SwinV2's table of
+    relative positions).
     """
+    if precision == "float32":
+        return
     for module in model.modules():
-        if isinstance(module, BatchNorm) and precision != "float32":
+        if isinstance(module, BatchNorm):
             module.forward = partial(_float32_batch_norm, module)  # type: ignore[method-assign]
+        elif not list(module.children()) and list(module.parameters()):
+            module.register_forward_pre_hook(partial(_cast_inputs, DTYPES[precision]))
 
 
 def adapted(base: BaseClassifier, settings: LoraSettings) -> nn.Module:
@@ -175,6 +182,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def _takes_adapter(layer: nn.Module) -> bool:
     # A convolution in groups has little that a low rank could stand for.
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
+
+
+def _cast_inputs(dtype: torch.dtype, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(each.to(dtype) if isinstance(each, Tensor) and each.is_floating_point() else each for each in inputs)
 
 
 def _float32_batch_norm(module: BatchNorm, values: Tensor) -> Tensor:

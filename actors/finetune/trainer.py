@@ -20,7 +20,7 @@ from actors.finetune.model import (
     gather_weights,
     merged,
     parameter_groups,
-    prepare_batch_norm,
+    prepare_precision,
     synchronise_buffers,
 )
 from actors.finetune.resharding import load_resized
@@ -52,7 +52,7 @@ class Trainer:
         self._dtype = DTYPES[precision]
         self._base = base
         model = self._model()
-        prepare_batch_norm(model, precision)
+        prepare_precision(model, precision)
         # A torch optimizer: DeepSpeed's own would be compiled at the first run.
         # Its learning rate is set anew before each step.
         optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay))

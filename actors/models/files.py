@@ -81,6 +81,12 @@ def resolve_model(model: ModelConfig, offline: bool) -> ModelFiles:
     return ModelFiles(config=model, folder=str(folder))
 
 
+def is_hub_id(name: str) -> bool:
+    """Return whether a name of a model can only be a hub id."""
+    is_here = name.startswith("zoo/") or Path(name).exists() or Path(name).suffix.lower() in SINGLE_FILES
+    return not is_here and name not in REMOVED and HUB_ID.fullmatch(name) is not None
+
+
 def read_json(folder: str, name: str) -> dict[str, Json] | None:
     """Return a JSON file of a model's folder, None where there is none; raises ModelError where it is no object."""
     path = Path(folder, name)

@@ -24,7 +24,7 @@ from actors.finetune.model import (
     interpolated,
     merged,
     parameter_groups,
-    prepare_batch_norm,
+    prepare_precision,
 )
 from actors.finetune.stream import Counterfactuals, Place, StreamedEdit, read_validation_edits
 from actors.images.codec import decode_rgb
@@ -479,7 +479,7 @@ def test_batch_norm_keeps_float32_statistics_under_bfloat16() -> None:
     half.load_state_dict(exact.state_dict())
     for parameter in half.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-    prepare_batch_norm(half, "bfloat16")
+    prepare_precision(half, "bfloat16")
     images = torch.randn(8, 3, 8, 8)
     expected, found = exact(images), half(images.to(torch.bfloat16))
     assert found.dtype == torch.bfloat16
