@@ -1,11 +1,10 @@
 """Checks of the models that the stages and the probe load: their files, here or on the hub."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from actors.models.files import HUB_ID, REMOVED, resolve_model
+from actors.models.files import HUB_ID, REMOVED, SINGLE_FILES, read_json, resolve_model
 from engine.errors import ModelError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.editor import EditorConfig
@@ -22,10 +21,6 @@ WRONG_KINDS = {
 }
 # Of the pictures that most classifiers see.
 USUAL_EDGE = 224
-# What other libraries and web pages save: one file, which none of ours reads.
-SINGLE_FILES = frozenset(
-    (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".onnx", ".gguf", ".h5", ".keras", ".tflite", ".pkl", ".joblib")
-)
 
 SAVE = (
     "load it in the library that wrote it (diffusers: from_single_file), save it with save_pretrained, and name that "
@@ -39,18 +34,19 @@ def check_stage_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
         if getattr(config, "server", None) is not None:
             continue
         for field, model in models_of(config, f"stages.{name}"):
-            if Path(model.name).suffix.lower() in SINGLE_FILES and not Path(model.name).is_dir():
-                yield ModelError(f"{field}: {model.name} is one file of weights, expected a folder or a hub id: {SAVE}")
+            kind = SINGLE_FILES.get(Path(model.name).suffix.lower())
+            if kind is not None and not Path(model.name).is_dir():
+                yield ModelError(f"{field}: {model.name} is {kind}, expected a folder or a hub id: {SAVE}")
                 continue
             is_editor = isinstance(config, EditorConfig) and model is config.model
-            yield from check_model(field, model, run.offline, INDEX if is_editor else CONFIG)
+            yield from _check_model(field, model, run.offline, INDEX if is_editor else CONFIG)
             yield from _check_kind(field, config.kind, model)
 
 
 def check_probe_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
     """Yield which classifiers are not there: the one under test, and those that are asked about the same edits."""
     for field, model in models_of(run.probe, "probe"):
-        yield from check_model(field, model, run.offline, CONFIG)
+        yield from _check_model(field, model, run.offline)
 
 
 def models_of(config: Config, path: str) -> Iterator[tuple[str, ModelConfig]]:
@@ -64,7 +60,7 @@ def models_of(config: Config, path: str) -> Iterator[tuple[str, ModelConfig]]:
                 yield from models_of(each, field)
 
 
-def check_model(field: str, model: ModelConfig, offline: bool, wanted: str) -> Iterator[str | UserError]:
+def _check_model(field: str, model: ModelConfig, offline: bool, wanted: str | None = None) -> Iterator[str | UserError]:
     """Yield what is wrong with the files of a model, one of them `wanted`; of a hub id only its page is asked for."""
     name = model.name
     try:
@@ -75,7 +71,7 @@ def check_model(field: str, model: ModelConfig, offline: bool, wanted: str) -> I
         else:
             yield from _ask_hub(field, model, error)
         return
-    if not Path(files.folder, wanted).is_file():
+    if wanted is not None and not Path(files.folder, wanted).is_file():
         kind = "a pipeline of diffusers" if wanted == INDEX else "a model of transformers"
         yield ModelError(f"{field}: {name} has no {wanted}: this field wants {kind}, name another model")
 
@@ -134,7 +130,6 @@ def input_edge(model: ModelConfig | None) -> int:
 def _read_json(model: ModelConfig, name: str) -> dict[str, Any]:
     """Return a JSON file of a model, nothing where it is not on this machine."""
     try:
-        content = json.loads(Path(resolve_model(model, offline=True).folder, name).read_text(encoding="utf-8"))
-    except (ModelError, OSError, ValueError):
+        return read_json(resolve_model(model, offline=True).folder, name) or {}
+    except ModelError:
         return {}
-    return content if isinstance(content, dict) else {}
