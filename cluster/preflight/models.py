@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from actors.models.files import HUB_ID, REMOVED, SINGLE_FILES, read_json, resolve_model
+from actors.editor.strategies.families import family_of
+from actors.models.files import HUB_ID, REMOVED, SINGLE_FILES, fetch_json, read_json, resolve_model
 from engine.errors import ModelError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.editor import EditorConfig
@@ -41,6 +42,8 @@ def check_stage_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
             is_editor = isinstance(config, EditorConfig) and model is config.model
             yield from _check_model(field, model, run.offline, INDEX if is_editor else CONFIG)
             yield from _check_kind(field, config.kind, model)
+            if isinstance(config, EditorConfig) and is_editor:
+                yield from _check_method(f"stages.{name}.method", config, run.offline)
 
 
 def check_probe_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
@@ -86,6 +89,18 @@ def _check_kind(field: str, stage: str, model: ModelConfig) -> Iterator[ModelErr
         folder = Path(resolve_model(model, offline=True).folder)
         if not settings.get("chat_template") and not any(folder.glob("chat_template.*")):
             yield ModelError(f"{field}: {model.name} has no chat template: name an instruction-tuned model")
+
+
+def _check_method(field: str, config: EditorConfig, offline: bool) -> Iterator[ModelError]:
+    """Yield where a pipeline, by its model_index.json, cannot do the method of an editor."""
+    index = _read_json(config.model, INDEX)
+    if not index and not offline and HUB_ID.fullmatch(config.model.name):
+        index = fetch_json(config.model, INDEX) or {}
+    try:
+        if isinstance(class_name := index.get("_class_name"), str):
+            family_of(config, class_name)
+    except ModelError as error:
+        yield ModelError(f"{field}: {error}")
 
 
 def _ask_hub(field: str, model: ModelConfig, not_here: ModelError) -> Iterator[str | UserError]:

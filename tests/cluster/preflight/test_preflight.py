@@ -81,6 +81,11 @@ BAD: dict[str, tuple[tuple[str, ...], str, str]] = {
     "ckpt": ((EDITOR.format("{name: models/sd15.ckpt}"),), "stages.editor.model", "from_single_file"),
     "no pipeline": ((EDITOR.format("{name: zoo/captioner}"),), "stages.editor.model", "a pipeline of diffusers"),
     "a pipeline": ((CAPTIONER.format("{name: zoo/editor}"),), "stages.captioner.model", "a model of transformers"),
+    "method": (
+        ("stages={editor: {kind: editor, model: {name: zoo/editor}, method: img2img}}",),
+        "stages.editor.method",
+        "use method instruct",
+    ),
     "mask model": (
         ("stages={editor: {kind: editor, model: {name: zoo/editor}, method: inpaint, mask_model: {name: /no/such}}}",),
         "stages.editor.mask_model",
