@@ -116,7 +116,10 @@ def _absent(run: RunFile, plan: Plan) -> Iterator[tuple[str, Unreadable]]:
     for name, config in (("train", run.data.train), ("test", run.data.test), ("shifted", run.data.shifted)):
         if not isinstance(config, TableSource):
             continue
-        locators = [item.locator for item in open_source(config).items()]
+        # The plan has those of a million sources at hand; it leaves none out where it looked at none.
+        is_train = config is run.data.train
+        items = () if is_train else open_source(config).items()
+        locators = plan.table.column("locator").to_pylist() if is_train else [item.locator for item in items]
         if missing := missing_files(config, locators):
             reasons = {"missing_file": len(missing)}
             yield name, Unreadable(num_images=len(locators), reasons=reasons, examples=tuple(missing))

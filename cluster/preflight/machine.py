@@ -14,6 +14,7 @@ from cluster.session.session import local_capacity
 from engine.errors import ModelError, PlacementError, RunDirectoryError, UserError
 from engine.plan.estimate import estimate_run
 from engine.plan.plan import Plan
+from engine.run.directory import refuse_other_contents
 from engine.run.info import RUN_INFO, read_run_info, refuse_other_plan
 from engine.runfile.captioner import CaptionerConfig
 from engine.runfile.editor import EditorConfig
@@ -56,12 +57,13 @@ def check_devices(run: RunFile, phases: Sequence[str]) -> Iterator[UserError]:
 
 
 def check_out(run: RunFile, plan: Plan, out: str) -> Iterator[str | UserError]:
-    """Yield what hinders a run directory: another plan's, not to be written, or a disk too small for the estimate."""
+    """Yield what hinders a run directory: other contents, no right to write, or a disk too small for the estimate."""
     storage = Storage(out)
     if storage.exists(RUN_INFO):
         found = read_run_info(storage)
         refuse_other_plan(storage, found, replace(found, name=run.name, digest=plan.digest))
         return
+    refuse_other_contents(storage)
     if not storage.is_local:
         return
     folder = next(path for path in (Path(storage.root), *Path(storage.root).parents) if path.exists())

@@ -81,7 +81,7 @@ class RunDirectory:
         )
         is_new = not storage.exists(RUN_INFO)
         if is_new:
-            _refuse_other_contents(storage)
+            refuse_other_contents(storage)
         else:
             refuse_other_plan(storage, read_run_info(storage), info)
         if is_new or not storage.exists(PLAN):
@@ -292,7 +292,8 @@ def _missing_is(error: EngineError) -> Iterator[None]:
         raise error from missing
 
 
-def _refuse_other_contents(storage: Storage) -> None:
+def refuse_other_contents(storage: Storage) -> None:
+    """Raise RunDirectoryError where a folder that is no run directory holds files."""
     others = [name for name in storage.list("") if name not in (PLAN, RUN_FILE)]
     if others:
         raise RunDirectoryError(

@@ -14,6 +14,7 @@ from cluster.cli.main import main
 from cluster.preflight.preflight import Preflight, preflight, refuse_problems
 from engine.errors import PreflightError
 from engine.plan.plan import make_plan
+from engine.run.directory import RunDirectory
 from engine.runfile.fields import ModelConfig
 from engine.runfile.load import dump_run_file, load_run_file
 from engine.runfile.run import RunFile
@@ -282,6 +283,12 @@ def test_a_run_directory_must_be_possible(folder: Path, capsys: pytest.CaptureFi
     run_file = str(folder / "run.yaml")
     assert main(["plan", run_file, "--out", f"{run_file}/out"]) == 2
     assert f"{run_file} is a file: name a folder of yours" in capsys.readouterr().out
+    assert main(["plan", run_file, "--out", str(folder / "images" / "boot")]) == 2
+    assert "is not a run directory: choose a new or empty folder with --out" in capsys.readouterr().out
+    RunDirectory.create(str(folder / "out"), run := load_run_file(run_file), make_plan(run))
+    assert main(["plan", run_file, "--out", str(folder / "out")]) == 0
+    assert main(["plan", run_file, "--out", str(folder / "out"), "--set", "seed=3"]) == 2
+    assert "belongs to another plan" in capsys.readouterr().out
 
 
 def test_a_full_disk_is_a_warning(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
