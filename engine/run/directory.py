@@ -294,8 +294,7 @@ def _missing_is(error: EngineError) -> Iterator[None]:
 
 def refuse_other_contents(storage: Storage) -> None:
     """Raise RunDirectoryError where a folder that is no run directory holds files."""
-    others = [name for name in storage.list("") if name not in (PLAN, RUN_FILE)]
-    if others:
+    if others := [name for name in storage.list("") if name not in (PLAN, RUN_FILE)]:
         raise RunDirectoryError(
             f"{storage} holds {others[0]!r} and is not a run directory: choose a new or empty folder with --out"
         )
