@@ -167,15 +167,19 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def local_capacity(phases: Sequence[Sequence[Need]], num_gpus: int | None = None) -> Capacity:
+    """Return what this machine has; GPUs are counted (None) only where one is needed, as importing torch takes long."""
+    if num_gpus is None and any(need.num_gpus for needs in phases for need in needs):
+        import torch
+
+        num_gpus = torch.cuda.device_count()
+    return Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=num_gpus or 0),), local=True)
+
+
 def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> None:
     import ray
 
-    num_gpus = config.num_gpus or 0
-    if config.num_gpus is None and any(need.num_gpus for needs in phases for need in needs):
-        import torch  # only where a GPU is asked for: it takes seconds
-
-        num_gpus = torch.cuda.device_count()
-    capacity = Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=num_gpus),), local=True)
+    capacity = local_capacity(phases, config.num_gpus)
     check_placement(phases, capacity)
     metrics: dict[str, Any] = {}
     if config.metrics_port is not None:
@@ -187,7 +191,7 @@ def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> Non
                 ray.init(
                     address="local",
                     num_cpus=local_cpus(phases, num_cores()),
-                    num_gpus=num_gpus,
+                    num_gpus=int(capacity.num_gpus),
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,

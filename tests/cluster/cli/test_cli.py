@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 from repository import ROOT
-from tint_runs import write_images
+from tint_runs import tint_run, write_images
 from tiny_runs import tiny_plan, tiny_results
 
 from cluster.cli.evaluate import result_lines
 from cluster.cli.main import main
+from engine.plan.plan import make_plan
 from engine.plan.splits import SPLITS
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
+from engine.runfile.data import FolderSource, Splits
 from engine.runfile.load import dump_run_file
+from engine.runfile.probe import ProbeConfig
 
 COMMANDS = (
     "run",
@@ -39,8 +42,11 @@ COMMANDS = (
 
 @pytest.fixture
 def half_done(tmp_path: Path) -> Path:
-    """A run with one of its two shards done."""
+    """A run of a black box with one of its two shards done, and test images of its own."""
     run, plan = tiny_plan(tmp_path)
+    test = FolderSource(path=str(write_images(tmp_path / "test", bad=0)))
+    probe = ProbeConfig(callable="tiny_stages:always_first", min_sources=2)
+    run = run.model_copy(update={"data": run.data.model_copy(update={"test": test}), "probe": probe})
     rundir = RunDirectory.create(str(tmp_path / "run"), run, plan)
     commit_shard(rundir, 0, plan.keys(0), tiny_results(plan, 0), {"captioner": 1.5})
     (tmp_path / "run.yaml").write_text(dump_run_file(run))
@@ -101,10 +107,44 @@ def test_what_is_wrong_with_the_input_is_one_message(half_done: Path, capsys: py
     assert "not found" in fails(["plan", run_file], capsys)
 
 
+@pytest.mark.parametrize("command", ["probe", "reinforce", "run"])
+def test_an_attribute_that_no_image_has_is_refused_before_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """At any command that changes the run file, also at one that would not read the attribute yet."""
+    images = write_images(tmp_path / "images", bad=0)
+    run = tint_run(images)
+    data = run.data.model_copy(update={"splits": Splits(train=0.6, validation=0.0, test=0.4)})
+    run = run.model_copy(update={"data": data, "probe": run.probe.model_copy(update={"min_sources": 2})})
+    out, run_file = tmp_path / "run", tmp_path / "run.yaml"
+    RunDirectory.create(str(out), run, make_plan(run))
+    run_file.write_text(dump_run_file(run))
+    before = (out / "run.yaml").read_bytes()
+    where = [str(run_file), "--out", str(out)] if command == "run" else [str(out)]
+    assert "group_by asks for ['typo']" in fails([command, *where, "--set", "report.group_by=[typo]"], capsys)
+    assert (out / "run.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["probe", "reinforce", "status", "show", "report", "verify", "retry", "select"])
+def test_a_run_file_in_the_place_of_its_run_is_named(
+    half_done: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    run_file = half_done / "run.yaml"
+    said = fails([command, str(run_file)], capsys)
+    folder = "RUN is the folder that `counterforge run` wrote, such as"
+    assert said == f"counterforge: {run_file} is a run file; {folder} runs/tiny\n"
+    # One that cannot be read has no name to give, and a file of a run lies in its folder.
+    run_file.write_text("name: [")
+    assert said.replace("tiny", "NAME") == fails([command, str(run_file)], capsys)
+    inside = half_done / "run" / "done" / "000000.json"
+    assert f"is a file; {folder} {half_done / 'run'}\n" in fails([command, str(inside)], capsys)
+
+
 def test_plan_shows_splits_and_spends_nothing(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(half_done.rglob("*"))
-    assert main(["plan", str(half_done / "run.yaml"), "--out", str(half_done / "run")]) == 2  # it has no test image
+    assert main(["plan", str(half_done / "run.yaml"), "--out", str(half_done / "run")]) == 0
     printed = capsys.readouterr().out
+    assert "problems" not in printed
     assert "boot" in printed
     assert "validation" in printed
     assert "1 of 2 shards are done" in printed
@@ -119,7 +159,9 @@ def test_plan_names_the_users_own_code(half_done: Path, capsys: pytest.CaptureFi
     stage = "{mine: {kind: plugin, target: my_code.stages:Mine}}"
     assert main(["plan", str(half_done / "run.yaml"), "--set", f"stages={stage}"]) == 2
     said = "plugin: stage 'mine' runs your code my_code.stages:Mine, but no module 'my_code.stages' is found from here"
-    assert said in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert "\nproblems\n  stages.mine.target: my_code.stages:Mine: no module 'my_code.stages' is found" in printed
 
 
 def test_plan_finds_the_files_of_that_code_and_runs_none_of_it(
@@ -130,16 +172,18 @@ def test_plan_finds_the_files_of_that_code_and_runs_none_of_it(
     folder = half_done / "my_code" / "deep"
     folder.mkdir(parents=True)
     for path in (folder.parent / "__init__.py", folder / "__init__.py", folder / "stages.py"):
-        path.write_text("raise SystemExit('ran')")
-    (half_done / "guess.py").write_text("raise SystemExit('ran')")
+        path.write_text("raise SystemExit('ran')\nclass Mine: ...\n")
+    (half_done / "guess.py").write_text("raise SystemExit('ran')\ndef guess(images): ...\n")
     stage = "{mine: {kind: plugin, target: my_code.deep.stages:Mine}, other: {kind: plugin, target: os.path:join}}"
-    overrides = [f"stages={stage}", "probe={callable: guess:guess}"]
+    overrides = [f"stages={stage}", "probe={callable: guess:guess, min_sources: 2}"]
     arguments = [part for each in overrides for part in ("--set", each)]
-    assert main(["plan", str(half_done / "run.yaml"), *arguments]) == 0
+    assert main(["plan", str(half_done / "run.yaml"), *arguments]) == 2
     said = capsys.readouterr().out
     assert f"stage 'mine' runs your code my_code.deep.stages:Mine, in {folder / 'stages.py'}\n" in said
     assert f"the probe runs your code guess:guess, in {half_done / 'guess.py'}; a black box" in said
     assert "my_code" not in sys.modules
+    *_, title, problem = said.splitlines()
+    assert (title, problem.partition(": ")[0]) == ("problems", "  stages.other.target")
     # A name within a module that is no package is not one that can be found.
     assert "os.path:join, but no module 'os.path' is found from here" in said
 

@@ -87,6 +87,7 @@ def test_a_whole_run_is_not_done_twice(
     run_file, out = tmp_path / "run.yaml", tmp_path / "run"
     run_file.write_text(dump_run_file(tint_run(write_images(tmp_path / "images"), grouped=True)))
     command = ["run", str(run_file), "--out", str(out), "--set", "data.splits={train: 0.6, validation: 0.0, test: 0.4}"]
+    command += ["--set", "probe.min_sources=2"]
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {out}/report/index.html"
     summary = json.loads((out / "report" / "summary.json").read_text())

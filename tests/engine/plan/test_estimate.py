@@ -85,6 +85,22 @@ def test_an_unknown_model_has_no_time_rather_than_a_made_up_one(plan: Plan) -> N
     assert "time not known" in "\n".join(describe(estimate))
 
 
+def test_the_edits_of_a_stage_of_ones_own_are_unknown_until_a_shard_is_done(plan: Plan) -> None:
+    plugin = {"kind": "plugin", "target": "a:B"}
+    run = run_of(stages={"mine": plugin, "judge": plugin})
+    estimate = estimate_run(run, plan)
+    assert (estimate.num_edits, estimate.num_images) == (None, 48)
+    assert [stage.num_samples for stage in estimate.stages] == [48, None]
+    text = "\n".join(describe(estimate))
+    assert "images      not known before the first shard" in text
+    assert "storage     at least" in text
+    measured = measure(run, {0: marker_of(0, {"mine": 5.0})})
+    estimate = estimate_run(run, plan, measured)
+    # 30 candidates, 8 placebos and 2 rejected ones of 10 sources.
+    assert (estimate.num_edits, estimate.num_images) == (192, 240)
+    assert "images      240" in "\n".join(describe(estimate))
+
+
 def test_after_the_first_shards_times_are_measured(plan: Plan) -> None:
     taken = {"captioner": 1.0, "perturber": 4.0, "editor": 40.0, "verifier": 2.0}
     measured = measure(run_of(), {shard: marker_of(shard, taken) for shard in (0, 1)})

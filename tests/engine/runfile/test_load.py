@@ -140,7 +140,7 @@ def test_a_dumped_run_file_loads_as_the_same_run(run_file: Path, tmp_path: Path)
         ("configs/demo.yml", "run file not found: configs/demo.yml; did you mean configs/demo.yaml?"),
         ("configs/other", "run file not found: configs/other; configs/ has demo.yaml"),
         ("nowhere/demo.yaml", "run file not found: nowhere/demo.yaml; there is no folder nowhere"),
-        ("configs", "configs is a folder; expected a run file such as configs/wardrobe.yaml"),
+        ("configs", "configs is a folder, expected a run file; did you mean configs/demo.yaml?"),
     ],
 )
 def test_a_missing_run_file_is_named(run_file: Path, name: str, said: str) -> None:
