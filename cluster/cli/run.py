@@ -190,11 +190,11 @@ def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
     """Run one phase of a run directory, also if it is done."""
     from cluster.phases.follow import follow_run
     from cluster.phases.pipeline import run_phases
-    from cluster.preflight.preflight import refuse_problems
+    from cluster.preflight.preflight import refuse_change
 
     rundir, session, take_over = open_directory(options.run), session_of(options), options.take_over
-    run, planned = rundir.change(options.overrides), rundir.plan()
-    refuse_problems(run, planned, (name,))
+    planned = rundir.plan()
+    run = rundir.change(options.overrides, partial(refuse_change, plan=planned, phase=name))
     if options.follow:
         follow_run(run, rundir, planned, session, take_over)
     else:

@@ -27,6 +27,7 @@ from engine.plan.plan import Plan, make_plan
 from engine.rounds.allocation import allocation_path, shards_by_round
 from engine.run.directory import EVALUATION, REINFORCE, RETRIES, RUN_FILE, WEAKNESS, RunDirectory
 from engine.run.lease import held
+from engine.runfile.load import dump_run_file
 from engine.runfile.run import RunFile
 from engine.storage.storage import Storage
 
@@ -43,14 +44,14 @@ NO_INPUTS: Mapping[str, Any] = {"placement": True, "max_failures": True, "num_wo
 def open_run(run: RunFile, out: str, check: Callable[[RunFile, Plan], None] | None = None) -> tuple[RunDirectory, Plan]:
     """Plan a run and create its directory, or open the directory of the same plan.
 
-    `check` is called before the directory is created, so that what it refuses leaves none behind.
+    `check` is called before the directory is created, or its run file changed, so that what it refuses leaves no trace.
     """
     start = monotonic()
     storage = Storage(out)
     store = HashStore(storage)
     plan = make_plan(run, store)
     shards_by_round(plan, run.rounds)  # refuses too many rounds before anything is written
-    if check is not None and not storage.exists(RUN_FILE):
+    if check is not None and not (storage.exists(RUN_FILE) and storage.read(RUN_FILE) == dump_run_file(run).encode()):
         check(run, plan)
     rundir = RunDirectory.create(out, run, plan)
     store.save(rundir.storage)

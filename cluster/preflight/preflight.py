@@ -61,6 +61,17 @@ def refuse_problems(run: RunFile, plan: Plan, phases: Sequence[str]) -> None:
         raise PreflightError("\n".join(found.problems))
 
 
+def refuse_change(before: RunFile, after: RunFile, plan: Plan, phase: str) -> None:
+    """Raise PreflightError with every problem of the phase, and with those that a change makes for phases to come."""
+    refuse_problems(after, plan, (phase,))
+    if after == before:
+        return
+    later = ("probe", "reinforce")
+    known = preflight(before, plan, later).problems
+    if new := [problem for problem in preflight(after, plan, later).problems if problem not in known]:
+        raise PreflightError("\n".join(new))
+
+
 def _remarks(check: Check, run: RunFile, plan: Plan) -> Iterator[Remark]:
     try:
         yield from check(run, plan)

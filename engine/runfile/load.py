@@ -2,8 +2,9 @@
 
 import difflib
 import io
+import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,24 @@ def dump_run_file(run: RunFile) -> str:
     yaml.width = 120
     yaml.dump(run.model_dump(mode="json"), buffer)
     return buffer.getvalue()
+
+
+def describe_changes(before: RunFile, after: RunFile) -> list[str]:
+    """Return each field that differs with both values, such as `report.group_by: [] -> ["background"]`."""
+    old, new = (dict(_leaves(run.model_dump(mode="json"))) for run in (before, after))
+    return [
+        f"{name}: {json.dumps(old.get(name), ensure_ascii=False)} -> {json.dumps(new.get(name), ensure_ascii=False)}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value
 
 
 def parse_override(text: str) -> Override:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 from repository import ROOT
-from tint_runs import write_images
+from tint_runs import tint_run, write_images
 from tiny_runs import tiny_plan, tiny_results
 
 from cluster.cli.evaluate import parse_source, result_lines
 from cluster.cli.main import main
 from engine.errors import SourceError
+from engine.plan.plan import make_plan
 from engine.plan.splits import SPLITS
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
-from engine.runfile.data import FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
+from engine.runfile.data import FolderSource, HuggingFaceSource, Splits, TableSource, TarSource, WardrobeSource
 from engine.runfile.load import dump_run_file
 
 COMMANDS = (
@@ -103,9 +104,42 @@ def test_what_is_wrong_with_the_input_is_one_message(half_done: Path, capsys: py
     assert "not found" in fails(["plan", run_file], capsys)
 
 
+@pytest.mark.parametrize("command", ["probe", "reinforce", "run"])
+def test_an_attribute_that_no_image_has_is_refused_before_it_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """At any command that changes the run file, also at one that would not read the attribute yet."""
+    images = write_images(tmp_path / "images", bad=0)
+    run = tint_run(images)
+    data = run.data.model_copy(update={"splits": Splits(train=0.6, validation=0.0, test=0.4)})
+    run = run.model_copy(update={"data": data})
+    out, run_file = tmp_path / "run", tmp_path / "run.yaml"
+    RunDirectory.create(str(out), run, make_plan(run))
+    run_file.write_text(dump_run_file(run))
+    before = (out / "run.yaml").read_bytes()
+    where = [str(run_file), "--out", str(out)] if command == "run" else [str(out)]
+    assert "group_by asks for ['typo']" in fails([command, *where, "--set", "report.group_by=[typo]"], capsys)
+    assert (out / "run.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["probe", "reinforce", "status", "show", "report", "verify", "retry", "select"])
+def test_a_run_file_in_the_place_of_its_run_is_named(
+    half_done: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    run_file = half_done / "run.yaml"
+    said = fails([command, str(run_file)], capsys)
+    folder = "RUN is the folder that `counterforge run` wrote, such as"
+    assert said == f"counterforge: {run_file} is a run file; {folder} runs/tiny\n"
+    # One that cannot be read has no name to give, and a file of a run lies in its folder.
+    run_file.write_text("name: [")
+    assert said.replace("tiny", "NAME") == fails([command, str(run_file)], capsys)
+    inside = half_done / "run" / "done" / "000000.json"
+    assert f"is a file; {folder} {half_done / 'run'}\n" in fails([command, str(inside)], capsys)
+
+
 def test_plan_shows_splits_and_spends_nothing(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(half_done.rglob("*"))
-    assert main(["plan", str(half_done / "run.yaml"), "--out", str(half_done / "run")]) == 2  # a run without a test image
+    assert main(["plan", str(half_done / "run.yaml"), "--out", str(half_done / "run")]) == 2  # it has no test image
     printed = capsys.readouterr().out
     assert "boot" in printed
     assert "validation" in printed
