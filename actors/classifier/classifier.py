@@ -2,7 +2,10 @@
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,7 +47,6 @@ class Classifier:
         set_up_process(config.placement.num_threads)
         self.classes = tuple(classes)
         self.batch_size = config.batch_size
-        self.digest = classifier_digest(config, offline)
         self._name = f"probe.callable {config.callable!r}" if config.callable else str(config.model)
         self._num_readers = num_readers(config.placement)
         self._asked: Asked
@@ -75,14 +77,32 @@ class Classifier:
 
 
 def classifier_digest(config: ProbeConfig, offline: bool = False) -> str:
-    """Return what names a classifier's predictions: a hash over its files, or over its function's module."""
+    """Return what names a classifier's predictions: a hash over its files; of a function over its source file,
+    `files` and `version`. Raises ModelError.
+    """
     if config.model is not None:
         return resolve_model(config.model, offline).digest
     assert config.callable is not None
-    function = import_function(config.callable)
-    source = inspect.getsourcefile(inspect.unwrap(function)) if inspect.isroutine(function) else None
+    function = inspect.unwrap(import_function(config.callable))
+    # An object with __call__ has no source file of its own.
+    has_source = inspect.isfunction(function) or inspect.ismethod(function)
+    source = inspect.getsourcefile(function if has_source else sys.modules[config.callable.partition(":")[0]])
     digest = hashlib.sha256(config.callable.encode())
-    if source is not None:
-        with open(source, "rb") as file:
-            digest.update(file.read())
+    digest.update(Path(source).read_bytes() if source else b"")
+    for path in _files_below(config.files):
+        try:
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise ModelError(f"probe.files: cannot read {path}: {error.strerror}: name files that are there") from error
+    digest.update(b"" if config.version is None else f"version {config.version}".encode())
     return digest.hexdigest()[:16]
+
+
+def _files_below(paths: Sequence[str]) -> Iterator[str]:
+    """Yield each file, and of a folder every file below it."""
+    for path in paths:
+        if not os.path.isdir(path):
+            yield path
+            continue
+        yield from sorted(str(found) for found in Path(path).rglob("*") if found.is_file())

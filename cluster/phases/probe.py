@@ -72,6 +72,9 @@ def questions(
     pending = [index for index in done if f"{index:06d}.parquet" not in present]
     if pending:
         LOG.info("probe: %d of %d shards by %s", len(pending), len(done), ref.name)
+    if num_known := len(done) - len(pending):
+        same = "its files" if ref.config.model else "source file, probe.files and probe.version (another one asks anew)"
+        LOG.info("probe: predictions of %d shards by %s are used again: %s are the same", num_known, ref.name, same)
     size = ceil(len(pending) / MAX_TASKS) or 1
     return [
         Question(ref=ref, task=partial(_probe_shards, rundir, digest, pending[start : start + size]))

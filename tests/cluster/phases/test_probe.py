@@ -143,6 +143,42 @@ def test_a_black_box_is_probed_as_a_checkpoint_is(
     assert table.overall.measures["accuracy_drop"].value == 0
 
 
+def test_a_new_model_file_behind_the_same_function_is_asked_anew_and_reuse_is_said(
+    tmp_path: Path,
+    finished: tuple[RunFile, RunDirectory],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    share = tmp_path / "share.txt"
+    share.write_text("0.75")
+    (tmp_path / "file_box.py").write_text(
+        f"from pathlib import Path\ndef ask(images):\n    share = float(Path({str(share)!r}).read_text())\n"
+        "    return [[1 - share, share] for _ in images]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    _, rundir = finished
+    config = ProbeConfig(callable="file_box:ask", files=(str(share),), min_sources=2)
+
+    def p_labels(config: ProbeConfig) -> set[float]:
+        ref = ClassifierRef(config=config, classes=CLASSES)
+        return set(read_predictions(rundir, probe_shards(ref, rundir))["p_label"].to_pylist())
+
+    assert p_labels(config) == {0.25, 0.75}
+    share.write_text("0.5")
+    assert p_labels(config) == {0.5}
+    # Without `files` nothing tells the two apart: the log says that it asked nobody, and how to ask anew.
+    alone = config.model_copy(update={"files": ()})
+    assert p_labels(alone) == {0.5}
+    share.write_text("0.25")
+    with caplog.at_level("INFO"):
+        assert p_labels(alone) == {0.5}
+    assert caplog.messages == [
+        "probe: predictions of 2 shards by file_box:ask are used again: source file, probe.files and probe.version "
+        "(another one asks anew) are the same"
+    ]
+    assert p_labels(alone.model_copy(update={"version": 2})) == {0.25, 0.75}
+
+
 @pytest.mark.slow
 def test_one_pool_on_ray_asks_every_classifier_and_each_says_what_it_says_here(
     tmp_path: Path, generation_ray: None
