@@ -24,7 +24,7 @@ def markdown_report(summary: Summary, run: RunFile) -> str:
     """Return the report as GitHub's Markdown. Names that come from users are escaped."""
     patient = run.probe.model.name if run.probe.model else str(run.probe.callable)
     parts = [
-        f"## {SIGNS.get(summary['verdict'], '⏳')} {headline(summary['verdict'])}",
+        f"## {SIGNS.get(summary['verdict'], '⏳')} {headline(summary['verdict'], run)}",
         f"Counterforge run **{_text(summary['name'])}**, classifier under test: **{_text(patient)}**",
         "\n".join(f"- {_sentence(reason)}" for reason in summary["reasons"]),
         *_section("Before and after", _figures(summary)),

@@ -66,7 +66,7 @@ def build_summary(
         "revision": results.info.revision,
         "versions": dict(results.info.versions),
     }
-    summary["reasons"] = verdict_reasons(summary)
+    summary["reasons"] = verdict_reasons(summary, results.run)
     summary["next_steps"] = next_steps(summary, results.run)
     result: Summary = as_json(summary)
     return result

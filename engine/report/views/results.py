@@ -50,6 +50,14 @@ MISSING = {
     "candidates": "No edits were made yet: run `counterforge generate`.",
     "reinforce": "Not reinforced yet: run `counterforge reinforce` to train on the accepted edits.",
 }
+BLACK_BOX = {
+    "evaluation": "No evaluation yet: `counterforge reinforce` scores a function on the test sets.",
+    "reinforce": "Not reinforced: a function (`probe.callable`) is a black box, which nothing here can train.",
+}
+NO_EDITS = {
+    "candidates": "No edit was made of any source: the reasons stand under counts and time.",
+    "pictures": "No pictures: no source has an accepted edit, or report.num_rows is 0.",
+}
 
 
 def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
@@ -57,7 +65,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
     verdict = summary["verdict"]
     badge, sign = {"ship": ("ship", "✓"), "do not ship": ("stop", "✗")}.get(verdict, ("open", "…"))
     return {
-        "headline": headline(verdict),
+        "headline": headline(verdict, run),
         "badge": badge,
         "sign": sign,
         "patient": run.probe.model.name if run.probe.model else run.probe.callable,
@@ -73,8 +81,12 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds),
         **cost_view(summary),
         "run_file": run_text,
-        "missing": MISSING,
+        "missing": MISSING | (BLACK_BOX if run.probe.callable else {}) | (NO_EDITS if _is_made(summary) else {}),
     }
+
+
+def _is_made(summary: Mapping[str, Any]) -> bool:
+    return bool(summary["counts"]["shards"] == summary["counts"]["planned_shards"])
 
 
 def _base_on_edits(training: Mapping[str, Any] | None) -> float | None:
