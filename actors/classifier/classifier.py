@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from engine.runfile.probe import ProbeConfig
 from engine.sample import ImageBytes
 
 Probabilities = NDArray[np.float32]
+# transformers numbers the outputs of a model without names so.
+UNNAMED = re.compile(r"LABEL_\d+")
 
 
 class Asked(Protocol):
@@ -39,20 +42,34 @@ class Classifier:
     """Return class probabilities for encoded images, in the order of the run's classes.
 
     A checkpoint's classes are matched by name; one with more classes than the run has is asked about the run's alone
-    (softmax over their logits, as ImageNet-R does for ImageNet models). A function gets RGB images of PIL, returns an
-    array (num_images, num_classes) of probabilities in the order of the run's classes. Raises ModelError.
+    (softmax over their logits, as ImageNet-R does for ImageNet models). Where it is not `restricted`, its `others`
+    follow behind the run's, and the softmax is over all. A function gets RGB images of PIL, returns an array
+    (num_images, num_classes) of probabilities in the order of the run's classes. Raises ModelError.
+
+    `num_outputs` are the classes of the model; where it `has_names` they are matched, else taken in their order.
     """
 
-    def __init__(self, config: ProbeConfig, classes: Sequence[str], offline: bool = False) -> None:
+    def __init__(
+        self, config: ProbeConfig, classes: Sequence[str], offline: bool = False, *, restricted: bool = True
+    ) -> None:
         set_up_process(config.placement.num_threads)
-        self.classes = tuple(classes)
+        self.classes, self.others = tuple(classes), tuple[str, ...]()
+        self.num_outputs, self.has_names = len(self.classes), False
         self.batch_size = config.batch_size
         self._name = f"probe.callable {config.callable!r}" if config.callable else str(config.model)
         self._num_readers = num_readers(config.placement)
         self._asked: Asked
         if config.model is not None:
             device = resolve_device(config.placement)
-            self._asked = Network(config.model, self.classes, device, offline=offline)
+            network = Network(config.model, self.classes, device, offline=offline)
+            labels = {int(index): str(name) for index, name in network.module.config.id2label.items()}
+            self.num_outputs = max(len(labels), len(self.classes))  # a sigmoid has one
+            self.has_names = not all(UNNAMED.fullmatch(name) for name in labels.values())
+            if not restricted and len(labels) > 1:
+                columns = [index for index in sorted(labels) if index not in network.columns]
+                network.columns = [*network.columns, *columns]
+                self.others = tuple(labels[index] for index in columns)
+            self._asked = network
         else:
             assert config.callable is not None  # the schema asks for exactly one of the two
             self._asked = Function(config.callable, self.classes)
@@ -68,8 +85,11 @@ class Classifier:
         )
 
     def predict(self, images: Sequence[ImageBytes]) -> Probabilities:
-        """Return probabilities (num_images, num_classes) for encoded images; raises UnreadableImageError."""
-        rows = [np.empty((0, len(self.classes)), np.float32)]
+        """Return probabilities (num_images, num_classes) for encoded images; raises UnreadableImageError.
+
+        Columns are the run's classes, then the `others`.
+        """
+        rows = [np.empty((0, len(self.classes) + len(self.others)), np.float32)]
         for batch in prepared_batches(images, self.batch_size, self._asked.read, self._num_readers):
             # Filled up when it is read: the last image is decoded once.
             rows += [self._asked(filled)[:count] for filled, count in padded_batches(batch, self.batch_size)]

@@ -149,7 +149,7 @@ def probe(options: argparse.Namespace) -> int:
 
     rundir = _run_phase("probe", options)
     weakness: Any = rundir.read_json(WEAKNESS)
-    print(weakest_cell(weakness) or no_weakness(weakness))
+    print(weakest_cell(weakness) or no_weakness(weakness), *weakness.get("output_notes", ()), sep="\n")
     print(f"table: {rundir.storage.name(WEAKNESS)}")
     return 0
 

@@ -36,6 +36,7 @@ def verdict_reasons(summary: dict[str, Any], run: RunFile) -> list[str]:
     }
     reasons += filter(None, (_change_in_words(summary, name, words) for name, words in figures.items()))
     if (weakness := summary["weakness"]) is not None:
+        reasons += map(_sentence, weakness.get("output_notes", []))
         if weakest := weakest_cell(weakness):
             reasons.append(f"The weakness found: {weakest}.")
         elif not weakness["num_significant"]:  # else it is in a class that is not shown

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.evaluation.groups import small_groups
 from engine.report.drawing.maps import group_attributes, group_map, group_name, key_of, shown_classes
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ARMS, LOOKS, arms_of
@@ -38,6 +39,8 @@ FIGURES = (
     ),
 )
 NUM_GROUPS = 8
+# Of a group that is ranked, as in the evaluation.
+MIN_IMAGES = 10
 # More would be read by nobody; the others are in summary.json.
 GROUP_ARMS = (BASE, *(name for name, arm in TRAINED.items() if arm.is_key))
 MAP_ARMS = (BASE, CANDIDATE, *(name for name in GROUP_ARMS[1:] if TRAINED[name].is_baseline))
@@ -157,7 +160,8 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
     return {
         "sentence": f"On the {'shifted ' if run.data.shifted else ''}test set. ◆ marks a class's usual value in the "
         "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row."
-        + _adjusted_sentence(groups["adjusted_average"]),
+        + _adjusted_sentence(groups["adjusted_average"])
+        + _small_groups_sentence(base),
         "key": key_of("all right", "all wrong"),
         "attributes": attributes,
         "arms": [_arm(arm) for arm in known],
@@ -172,9 +176,19 @@ def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]]) -> str:
     return f" Adjusted average, each group weighed by its share of the training data: {arms}."
 
 
+def _small_groups_sentence(groups: Sequence[Mapping[str, Any]]) -> str:
+    if (small := small_groups(groups, MIN_IMAGES)) is None:
+        return ""
+    worst = ", ".join(f"{group_name(group)} {group['correct']} of {group['n']}" for group in small.worst)
+    return (
+        f" {count(small.num_groups)} groups have fewer than {MIN_IMAGES} images and are not ranked: together the base "
+        f"classifier is right on {percent(small.accuracy)} of their {count(small.n)}; the worst: {worst}."
+    )
+
+
 def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Sequence[str]) -> list[View]:
     found = {arm: {group_name(group): {**group, "value": group["accuracy"]} for group in arms[arm]} for arm in known}
-    large = [group for group in arms[BASE] if group["n"] >= 10]
+    large = [group for group in arms[BASE] if group["n"] >= MIN_IMAGES]
     worst = sorted(large, key=lambda group: (group["accuracy"], -group["n"]))[:NUM_GROUPS]
     return [
         {

@@ -13,6 +13,7 @@ from tiny_runs import CLASSES, tiny_plan, tiny_results
 from actors.classifier.classifier import Classifier
 from cluster.phases.classifiers import ClassifierRef
 from cluster.phases.probe import predictions_path, probe_run, probe_shards, read_predictions
+from cluster.preflight.preflight import preflight
 from engine.errors import LeakError, ModelError, RunError
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
@@ -177,6 +178,27 @@ def test_a_new_model_file_behind_the_same_function_is_asked_anew_and_reuse_is_sa
         "(another one asks anew) are the same"
     ]
     assert p_labels(alone.model_copy(update={"version": 2})) == {0.25, 0.75}
+
+
+def test_a_model_of_more_classes_is_probed_within_those_of_the_run_and_that_is_said(
+    finished: tuple[RunFile, RunDirectory], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, rundir = finished
+    model = save_checkpoint(tmp_path / "three", "resnet", [*CLASSES, "hat"])
+    note = (
+        f"model {str(model)!r} has 3 classes, its answers are restricted to the run's 2; fine-tuned it has these alone"
+    )
+    config = run.probe.model_copy(update={"model": ModelConfig(name=str(model))})
+    probe_run(run.model_copy(update={"probe": config}), rundir)
+    content = rundir.read_json("weakness.json")
+    assert isinstance(content, dict)
+    assert content["output_notes"] == [note]
+    assert f"probe: {note}" in caplog.messages
+    assert preflight(run.model_copy(update={"probe": config}), rundir.plan(), ["probe"]).warnings == [note]
+    probe_run(run, rundir)
+    content = rundir.read_json("weakness.json")
+    assert isinstance(content, dict)
+    assert content["output_notes"] == []
 
 
 @pytest.mark.slow

@@ -97,6 +97,15 @@ def test_a_kind_of_edit_that_is_significant_by_itself_is_a_finding() -> None:
     )
 
 
+def test_what_a_reader_must_know_of_the_outputs_stands_before_the_finding(tmp_path: Path) -> None:
+    rundir, run = probed(tmp_path, rejected)
+    weakness = rundir.read_json("weakness.json")
+    assert isinstance(weakness, dict)
+    rundir.write_json("weakness.json", {**weakness, "output_notes": ["the outputs look to be in another order"]})
+    reasons = build_summary(read_results(rundir, run))["reasons"]
+    assert reasons[-2:] == ["The outputs look to be in another order.", NOTHING]
+
+
 def test_the_probe_prints_that_nothing_was_tested(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
