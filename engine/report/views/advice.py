@@ -85,6 +85,7 @@ def next_steps(summary: dict[str, Any], run: RunFile) -> list[str]:
         case _ if missing or counts["accepted"] or not counts["candidates"]:
             phase = "counterforge reinforce" if summary["weakness"] else "counterforge probe"
             steps.append(f"Go on with `{phase}`, or with `counterforge run`, which does every phase that is left.")
+    steps += summary["domain"]["warnings"]
     steps += _generator_steps(summary, run)
     steps += _doubts(summary, run)
     return steps or ["Nothing is left to do for this run."]

@@ -78,7 +78,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "weakness": weakness_view(summary["weakness"]),
         "pictures_sentence": _pictures_sentence(summary["pictures"]),
         "groups": _groups(summary["groups"], run),
-        "verifier_sentence": verifier_sentence(summary),
+        "verifier_sentence": f"{verifier_sentence(summary)} {summary['domain']['sentence']}",
         "accept_tables": accept_tables(summary["accept_rate"]),
         "training": training_view(summary["training"]),
         "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds),
