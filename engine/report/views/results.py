@@ -72,7 +72,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "badge": badge,
         "sign": sign,
         "patient": run.probe.model.name if run.probe.model else run.probe.callable,
-        "arms": [_arm(arm) | {"what": LOOKS[arm].meaning} for arm in arms_of(run)],
+        "arms": [_arm(arm) | {"what": LOOKS[arm].meaning} for arm in (arms_of(run) if run.probe.model else (BASE,))],
         "arm_words": ARM_WORDS,
         "figures": _figures(summary),
         "weakness": weakness_view(summary["weakness"]),

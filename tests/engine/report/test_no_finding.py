@@ -44,6 +44,7 @@ def test_without_an_accepted_edit_nothing_was_tested(tmp_path: Path) -> None:
         "Only 0\u202f% of the edits were accepted, most often for min image: look at the rejected pictures on the "
         "page; editor or thresholds may not suit these images."
     ]
+    assert "hurt significantly" not in markdown_report(summary, run)
     weak = section(rundir, run, "weak")
     assert NOTHING in weak
     assert "placebo beside it" not in weak
@@ -123,7 +124,9 @@ def test_a_black_box_is_told_what_can_be_done_with_it(tmp_path: Path) -> None:
     assert before["next_steps"][0] == (
         "Go on with `counterforge reinforce`, which scores a function on the test sets and trains nothing."
     )
-    rundir.write_json("evaluation.json", evaluation())  # type: ignore[arg-type]  # JSON
+    scored: dict[str, Any] = {**evaluation(), "comparisons": []}
+    scored["arms"] = {"patient": scored["arms"]["patient"]}
+    rundir.write_json("evaluation.json", scored)
     after = build_summary(read_results(rundir, box))
     assert headline(after["verdict"], box) == "No verdict: a black box is scored and not trained"
     assert after["reasons"][0].startswith("The classifier is a function, which nothing here can train")
@@ -133,6 +136,10 @@ def test_a_black_box_is_told_what_can_be_done_with_it(tmp_path: Path) -> None:
         "transformers with `probe.model`, then `counterforge run`."
     )
     assert "Not reinforced: a function" in section(rundir, box, "training")
+    figures = section(rundir, box, "figures")
+    assert "20.0\u202f%" in figures
+    assert "real images only" not in figures
+    assert "The large numbers" not in figures
     assert "Go on with" not in markdown_report(after, box)
 
 
