@@ -171,6 +171,7 @@ def test_a_new_model_file_behind_the_same_function_is_asked_anew_and_reuse_is_sa
     alone = config.model_copy(update={"files": ()})
     assert p_labels(alone) == {0.5}
     share.write_text("0.25")
+    caplog.clear()
     with caplog.at_level("INFO"):
         assert p_labels(alone) == {0.5}
     assert caplog.messages == [
