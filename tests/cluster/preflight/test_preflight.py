@@ -32,3 +32,13 @@ def test_plan_ends_with_the_problems_and_run_makes_no_directory(
     assert main(["run", str(run_file), "--out", str(out)]) == 2
     assert "no test image" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_file_that_a_function_is_known_by_must_be_there(tmp_path: Path) -> None:
+    run = tint_run(write_images(tmp_path / "images"))
+    plan = make_plan(run)
+    (tmp_path / "model.onnx").touch()
+    files = (str(tmp_path / "model.onnx"), str(tmp_path / "gone.onnx"))
+    probe = run.probe.model_copy(update={"files": files})
+    (problem,) = preflight(run.model_copy(update={"probe": probe}), plan, ("probe",)).problems
+    assert problem == f"probe.files: there is no {files[1]}: name files that decide what probe.callable answers"
