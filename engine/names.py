@@ -104,11 +104,16 @@ def class_words(name: str, given: Mapping[str, Sequence[str]] = MappingProxyType
 
     "tench, Tinca tinca" and "T-shirt/top" are two each. What is in parentheses says which of two, and is left out.
     """
-    if name in given:
-        return tuple(given[name])
+    if (own := given.get(nfc(name))) is not None:
+        return tuple(own)
     parts = re.split(r"[,;/|]", re.sub(r"\([^)]*\)", " ", name))
     words = (plain(_CAMEL.sub(" ", each)) for part in parts for each in (_INDEX.sub("", part), part))
     return tuple(dict.fromkeys(word for word in words if not _NO_WORD.fullmatch(word)))
+
+
+def prompt_word(name: str, given: Mapping[str, Sequence[str]]) -> str:
+    """Return how a prompt calls a class: by the first word `given` for it, else by its name as it is."""
+    return given.get(nfc(name), [name])[0]
 
 
 def find_class(text: str, words: Iterable[str]) -> list[str]:
@@ -142,7 +147,7 @@ def _class_pattern(words: tuple[str, ...], *, compound: bool = False) -> re.Patt
     found: dict[str, str] = {}
     for word in map(plain, words):
         tokens = [token for token in re.split(r"[ .'-]+", word) if token]
-        if not tokens or (compound and (len(tokens) > 1 or len(word) < _MIN_PART or _STARTS_OPEN.match(word))):
+        if not tokens or (compound and not _ends_compounds(word, tokens)):
             continue
         for last in _numbers(tokens[-1]):
             body = _BETWEEN.join(map(_inflected, [*tokens[:-1], last]))
@@ -151,6 +156,11 @@ def _class_pattern(words: tuple[str, ...], *, compound: bool = False) -> re.Patt
             found[_bounded(f"{head}{_article(word)}{body}", word)] = body
     longest = sorted(found, key=lambda each: len(found[each]), reverse=True)
     return re.compile("|".join(f"(?:{each})" for each in longest) or r"(?!)")
+
+
+def _ends_compounds(word: str, tokens: Sequence[str]) -> bool:
+    """Return whether a compound may end with a word: not with a short one, nor with "king", as walking does."""
+    return len(tokens) == 1 and len(word) >= _MIN_PART and not (word.endswith("ing") or _STARTS_OPEN.match(word))
 
 
 def _inflected(token: str) -> str:
@@ -173,7 +183,7 @@ def _article(word: str) -> str:
 
 def _numbers(noun: str) -> set[str]:
     """Return what an English noun can be in the singular and in the plural, wrong guesses among it."""
-    if not re.fullmatch("[a-z]{2,}", noun):
+    if not re.fullmatch("[a-z\u00df-\u024f]{2,}", noun):
         return {noun}
     found = {noun, f"{noun}es" if noun.endswith(("s", "x", "z", "ch", "sh")) else f"{noun}s"}
     if noun.endswith("o"):
