@@ -147,11 +147,12 @@ def probe(options: argparse.Namespace) -> int:
       counterforge probe runs/wardrobe --set probe.min_drop=0.1
     """
     from engine.report.views.advice import weakest_cell
+    from engine.report.views.no_finding import no_weakness
     from engine.run.directory import WEAKNESS
 
     rundir = _run_phase("probe", options)
-    weakest = weakest_cell({"weakness": rundir.read_json(WEAKNESS)})
-    print(weakest or "no edit clearly costs more accuracy than probe.min_drop")
+    weakness: Any = rundir.read_json(WEAKNESS)
+    print(weakest_cell(weakness) or no_weakness(weakness), *weakness.get("output_notes", ()), sep="\n")
     print(f"table: {rundir.storage.name(WEAKNESS)}")
     return 0
 

@@ -190,7 +190,9 @@ def _resolved(value: Any, at: tuple[str, ...], base: Callable[[tuple[str, ...]],
             changes = {name: _resolved(each, (*at, name), base) for name, each in value}
             for name, each in value:
                 is_path = PATH in type(value).model_fields[name].metadata
-                if isinstance(each, str) and (is_path or (isinstance(value, ModelConfig) and name == "name")):
+                if is_path and isinstance(each, tuple):
+                    changes[name] = tuple(resolve_path(os.path.expanduser(path), base((*at, name))) for path in each)
+                elif isinstance(each, str) and (is_path or (isinstance(value, ModelConfig) and name == "name")):
                     resolved = resolve_path(os.path.expanduser(each), base((*at, name)))
                     changes[name] = resolved if is_path or _is_local_model(each, resolved) else each
             return value.model_copy(update=changes)

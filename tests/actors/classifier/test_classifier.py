@@ -92,6 +92,42 @@ def test_a_black_box_has_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         _ = classifier.network
 
 
+def test_the_digest_of_a_function_follows_its_files_and_its_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = _function(monkeypatch, tmp_path, "return 1")
+    weights = tmp_path / "weights"
+    (weights / "deep").mkdir(parents=True)
+    (tmp_path / "model.onnx").write_bytes(b"one")
+    (weights / "deep" / "a.bin").write_bytes(b"two")
+
+    def digest(**changes: object) -> str:
+        return classifier_digest(config.model_copy(update=changes))
+
+    files = {"files": (str(tmp_path / "model.onnx"), str(weights))}
+    found = [digest(), digest(version="b"), digest(version=2), digest(**files)]
+    (weights / "deep" / "a.bin").write_bytes(b"TWO")
+    found.append(digest(**files))
+    (tmp_path / "model.onnx").write_bytes(b"ONE")
+    found.append(digest(**files))
+    assert len(set(found)) == len(found) == 6
+    assert digest(**files) == found[-1]
+    with pytest.raises(ModelError, match=r"probe.files: cannot read .*nowhere.onnx: No such file or directory"):
+        digest(files=("nowhere.onnx",))
+
+
+def test_an_object_that_is_called_is_known_by_the_source_of_its_module(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = tmp_path / "user_object.py"
+    source.write_text("class Box:\n    def __call__(self, images):\n        return 1\nask = Box()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = ProbeConfig(callable="user_object:ask")
+    before = classifier_digest(config)
+    source.write_text(source.read_text().replace("1", "2"))
+    assert classifier_digest(config) != before
+
+
 def test_no_image_gives_no_row(checkpoint: Path) -> None:
     assert Classifier(_config(checkpoint), CLASSES).predict([]).shape == (0, 3)
 

@@ -231,8 +231,15 @@ def test_an_evaluation_shows_the_worst_group_first() -> None:
     share = {"n": 40, "correct": 30, "accuracy": 0.75, "low": 0.6, "high": 0.86}
     bad = share | {"class_name": "boot", "values": {"background": "snow"}, "accuracy": 0.1, "conflict": True}
     good = share | {"class_name": "coat", "values": {"background": "sand"}, "conflict": False}
+    small = bad | {"n": 3, "correct": 0, "accuracy": 0.0, "values": {"background": "sea"}}
     content = share | {
-        "groups": [good, bad],
+        "groups": [good, bad, small],
+        "classes": [{}, {}],
+        "model_classes": 1000,
+        "restricted": False,
+        "num_other_answers": 12,
+        "taken_in_order": None,
+        "wrong_order": None,
         "group_by": ["background"],
         "min_n": 10,
         "worst_group": bad,
@@ -244,7 +251,18 @@ def test_an_evaluation_shows_the_worst_group_first() -> None:
     assert lines[0] == "accuracy        75.0 % [60.0, 86.0] of 40 images"
     assert lines[1].endswith("boot / snow")
     assert [line.split(" / ")[0].strip() for line in lines[4:6]] == ["boot", "coat"]
-    assert lines[-1] == "not read: 2 images, empty_file"
+    assert lines[6:] == [
+        "small groups     0.0 % [0.0, 56.1] of 3 images in 1 group of fewer than 10, which are not ranked; the worst: "
+        "boot / sea 0 of 3",
+        "classes        2 of the model's 1,000 are in the data, 12 answers are of others",
+        "not read: 2 images, empty_file",
+    ]
+    one = content | {"restricted": True, "classes": [{}], "taken_in_order": ["boot", "coat"], "wrong_order": "look"}
+    assert result_lines(one)[7:-1] == [
+        "restricted     answers to the data's 1 of the model's 1,000 classes: with one class every answer is right",
+        "outputs        taken in order: 0 as 'boot', 1 as 'coat'",
+        "look at this   look",
+    ]
 
 
 def test_evaluate_scores_a_function_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,3 +270,8 @@ def test_evaluate_scores_a_function_on_a_folder(tmp_path: Path, capsys: pytest.C
     assert main(["evaluate", "--model", "tiny_stages:always_first", "--data", str(images), "--json"]) == 0
     content = json.loads(capsys.readouterr().out)
     assert (content["n"], content["correct"], content["unreadable"]) == (7, 3, {"unreadable_image": 1})
+    assert (content["taken_in_order"], content["model_classes"], content["restricted"]) == (["boot", "coat"], 2, False)
+    shutil.rmtree(images / "coat")
+    arguments = ["evaluate", "--model", "tiny_stages:always_first", "--data", str(images), "--classes", "coat, boot"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "accuracy         0.0 % [0.0, 56.1] of 3 images"

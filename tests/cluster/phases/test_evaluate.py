@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from odd_pictures import encoded, grey_profile, png_16
 from PIL import Image
 from scipy import stats
@@ -13,7 +14,7 @@ from tiny_classifiers import save_checkpoint
 
 from cluster.phases.arms import arm_refs, evaluate_arms
 from cluster.phases.evaluate import evaluate_model
-from engine.errors import SourceError
+from engine.errors import ModelError, SourceError
 from engine.evaluation.comparison import PairedImages
 from engine.plan.plan import make_plan
 from engine.run.commit import commit_shard
@@ -44,6 +45,13 @@ def object_reader(images):
 
 def background_reader(images):
     return _ask(images, False)
+
+def swapped_reader(images):
+    return [row[::-1] for row in _ask(images, True)]
+
+def three_reader(images):
+    white = [np.asarray(image)[:, 8:].mean() > 250 for image in images]
+    return [[0, 0, 1] if odd else [*row, 0] for odd, row in zip(white, _ask(images, True))]
 """
 
 
@@ -64,6 +72,72 @@ def test_a_source_is_scored_by_class_and_group(tmp_path: Path) -> None:
     assert (content["conflict_accuracy"], content["aligned_accuracy"], content["worst_group_accuracy"]) == (0, 1, 0)
     assert content["unreadable"] == {}
     json.dumps(content, allow_nan=False)
+
+
+@pytest.fixture
+def seeing(tmp_path: Path) -> Path:
+    """A model of four classes that answers three of ten coats with `coat` and the others with classes of its own."""
+    model = save_checkpoint(tmp_path / "four", "resnet", ["bag", "Coat", "boot", "shirt"], seed=3)
+    coats = tmp_path / "coats" / "coat"
+    coats.mkdir(parents=True)
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8) // (1 + number % 7)
+        Image.fromarray(pixels.astype(np.uint8)).save(coats / f"{number}.png")
+    return model
+
+
+def test_data_of_one_class_are_scored_over_all_classes_of_the_model(tmp_path: Path, seeing: Path) -> None:
+    from transformers import AutoModelForImageClassification
+
+    from actors.classifier.classifier import Classifier
+
+    config = ProbeConfig(model=ModelConfig(name=str(seeing)), batch_size=16)
+    source = FolderSource(path=str(tmp_path / "coats"))
+    images = [path.read_bytes() for path in sorted((tmp_path / "coats" / "coat").iterdir())]
+    network = Classifier(config, ["coat"]).network
+    model = AutoModelForImageClassification.from_pretrained(seeing).eval()
+    with torch.inference_mode():
+        logits = model(network.inputs([network.read(image) for image in images])).logits
+    right = int((logits.argmax(1) == 1).sum())
+    assert right < 40  # else this test shows nothing
+    content = evaluate_model(config, source).to_json()
+    assert (content["n"], content["correct"]) == (40, right)
+    assert (content["model_classes"], content["restricted"], content["num_other_answers"]) == (4, False, 40 - right)
+    assert content["nll"] == pytest.approx(-float(logits.log_softmax(1)[:, 1].mean()), abs=0.01)
+    restricted = evaluate_model(config, source, restricted=True).to_json()
+    assert (restricted["correct"], restricted["restricted"], restricted["num_other_answers"]) == (40, True, 0)
+    assert restricted["taken_in_order"] is None
+    json.dumps(content, allow_nan=False)
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(tmp_path: Path, seeing: Path) -> None:
+    (tmp_path / "coats" / "coat").rename(tmp_path / "coats" / "hat")
+    config = ProbeConfig(model=ModelConfig(name=str(seeing)))
+    with pytest.raises(ModelError, match="does not know 'hat', it knows 'bag', 'Coat', 'boot', 'shirt'"):
+        evaluate_model(config, FolderSource(path=str(tmp_path / "coats")))
+
+
+def test_a_function_in_the_wrong_order_is_said_and_its_classes_can_be_named(tmp_path: Path) -> None:
+    source = make_folder(tmp_path, per_class=40)
+    content = evaluate_model(_box("swapped_reader"), source).to_json()
+    assert content["accuracy"] == 0
+    assert content["taken_in_order"] == ["boot", "coat"]
+    assert "0.0\u202f% are right as they are taken, 100.0\u202f% with output 0 as 'coat', 1 as 'boot'" in str(
+        content["wrong_order"]
+    )
+    named = evaluate_model(_box("swapped_reader"), source, classes=["coat", "boot"]).to_json()
+    assert (named["accuracy"], named["wrong_order"], named["taken_in_order"]) == (1, None, ["coat", "boot"])
+    with pytest.raises(SourceError, match="the images have the classes 'coat', which --classes leaves out"):
+        evaluate_model(_box("swapped_reader"), source, classes=["boot", "hat"])
+
+
+def test_a_function_of_more_classes_is_scored_on_data_of_some(tmp_path: Path) -> None:
+    """It answers `hat`, which no image is, for one of ten images of each class."""
+    source = make_folder(tmp_path, per_class=20)
+    content = evaluate_model(_box("three_reader"), source, classes=["boot", "coat", "hat"])
+    assert (content.report.overall.n, content.report.overall.correct) == (40, 36)
+    assert content.to_json()["num_other_answers"] == 4
+    assert list(content.report.classes) == ["boot", "coat"]
 
 
 def test_a_plain_folder_has_no_attributes_and_no_conflict(tmp_path: Path) -> None:
@@ -245,12 +319,13 @@ def make_table(folder: Path, name: str, *, conflict: float) -> TableSource:
     return TableSource(path=str(table), attributes=("background",))
 
 
-def make_folder(folder: Path) -> FolderSource:
-    """Six images of each class in class folders."""
+def make_folder(folder: Path, per_class: int = 6) -> FolderSource:
+    """Images of each class in class folders; every tenth has a white background."""
     for label, name in enumerate(CLASSES):
         (folder / "folder" / name).mkdir(parents=True)
-        for number in range(6):
-            _write_halves(folder / "folder" / name / f"{number}.png", 40 + 180 * label, 100)
+        for number in range(per_class):
+            side = 255 if number % 10 == 9 else 100
+            _write_halves(folder / "folder" / name / f"{number}.png", 40 + 180 * label, side)
     return FolderSource(path=str(folder / "folder"))
 
 

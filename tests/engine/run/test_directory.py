@@ -71,6 +71,7 @@ def test_a_change_that_is_refused_leaves_the_run_file_as_it_was(
         raise RunFileError("no such attribute")
 
     before = rundir.storage.read("run.yaml")
+    caplog.clear()
     with caplog.at_level("INFO"), pytest.raises(RunFileError, match="no such attribute"):
         rundir.change(["report.group_by=[typo]"], refuse)
     assert rundir.storage.read("run.yaml") == before
@@ -79,6 +80,7 @@ def test_a_change_that_is_refused_leaves_the_run_file_as_it_was(
 
 def test_a_change_is_said_field_by_field(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run, plan = tiny_plan(tmp_path)
+    caplog.clear()
     with caplog.at_level("INFO"):
         rundir = RunDirectory.create(str(tmp_path / "run"), run, plan)
         assert caplog.messages == []

@@ -9,7 +9,7 @@ import pytest
 from engine.errors import RunFileError
 from engine.runfile.data import FolderSource, TableSource
 from engine.runfile.editor import EditorConfig
-from engine.runfile.load import dump_run_file, load_run_file, parse_override
+from engine.runfile.load import describe_changes, dump_run_file, load_run_file, parse_override
 
 GOOD = """\
 name: demo
@@ -58,6 +58,27 @@ def test_every_model_of_a_run_file_is_found(run_file: Path, tmp_path: Path) -> N
     mask_model = editor_of(run_file).mask_model
     assert mask_model is not None
     assert mask_model.name == str(tmp_path / "configs/clipseg")
+
+
+def test_the_files_of_a_function_are_relative_to_the_run_file(run_file: Path, tmp_path: Path) -> None:
+    probe = "probe: {callable: 'mine:ask', files: [model.onnx, /weights], version: 3}"
+    run_file.write_text(GOOD.replace("probe: {model: {name: ./patient}}", probe))
+    found = load_run_file(run_file).probe
+    assert (found.files, found.version) == ((str(tmp_path / "configs/model.onnx"), "/weights"), 3)
+    run_file.write_text(GOOD)
+    said = message(run_file, "probe.files=[model.onnx]")[0]
+    assert "files and version go with probe.callable: a checkpoint is known by its own files" in said
+
+
+def test_what_changed_is_said_with_both_values(run_file: Path) -> None:
+    before = load_run_file(run_file)
+    after = load_run_file(run_file, ["stages.editor.batch_size=3", "probe.transfer=[{name: zoo/patient}]"])
+    patient = '{"name": "zoo/patient", "revision": null, "dtype": "float32"}'
+    assert describe_changes(before, after) == [
+        "stages.editor.batch_size: 16 -> 3",
+        f"probe.transfer: [] -> [{patient}]",
+    ]
+    assert describe_changes(before, before) == []
 
 
 @pytest.mark.parametrize("kind", ["perturber", "editor"])
