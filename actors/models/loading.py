@@ -1,6 +1,5 @@
 """Models from their files: weights, processors and tokenizers of transformers."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,15 +56,17 @@ def load_weights(model_class: Model, files: ModelFiles, device: torch.device) ->
 def load_image_processor(files: ModelFiles) -> Processor:
     """Return a model's image processor, the one that works on PIL images: it needs no torchvision."""
     import transformers
+    from transformers import AutoImageProcessor
 
-    name = str((read_json(files.folder, "preprocessor_config.json") or {}).get("image_processor_type"))
+    settings = read_json(files.folder, "preprocessor_config.json") or {}
+    name = str(settings.get("image_processor_type"))
     with model_errors(files.name, "an image processor"):
         # A name of 2022, which AutoImageProcessor reads in the field feature_extractor_type alone.
-        if re.fullmatch(r"\w+FeatureExtractor", name):
+        if name.endswith("FeatureExtractor"):
             today = name.replace("FeatureExtractor", "ImageProcessorPil")
             if (found := getattr(transformers, today, None)) is not None:
-                return found.from_pretrained(files.folder, local_files_only=True)
-        return transformers.AutoImageProcessor.from_pretrained(
+                return found.from_dict(settings)
+        return AutoImageProcessor.from_pretrained(
             files.folder, backend="pil", local_files_only=True, trust_remote_code=False
         )
 
