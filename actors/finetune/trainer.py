@@ -32,7 +32,8 @@ from actors.models.device import DTYPES, upload
 from engine.runfile.arms import Arm
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
-from engine.training.recipe import learning_rate, precision_name
+from engine.training.deepspeed import precision_name
+from engine.training.recipe import learning_rate
 
 TAG = "state"
 

@@ -8,6 +8,7 @@ from cluster.preflight.classifier import check_classifier
 from cluster.preflight.data import check_test_data, check_training_data
 from cluster.preflight.machine import check_machine
 from cluster.preflight.models import check_stage_models
+from cluster.preflight.training import check_deepspeed
 from engine.errors import PreflightError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.run import RunFile
@@ -23,6 +24,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("generate", check_machine),
     ("probe", check_classifier),
     ("reinforce", check_test_data),
+    ("reinforce", check_deepspeed),
 )
 
 
@@ -45,7 +47,7 @@ def preflight(run: RunFile, plan: Plan, phases: Sequence[str] | None = None) -> 
     """Return what the checks of these phases find, of all by default; writes nothing and loads no weights."""
     checks = [check for phase, check in CHECKS if phases is None or phase in phases]
     remarks = [remark for check in checks for remark in _remarks(check, run, plan)]
-    problems = [str(remark) for remark in remarks if isinstance(remark, UserError)]
+    problems = [line for remark in remarks if isinstance(remark, UserError) for line in str(remark).splitlines()]
     return Preflight(
         problems=list(dict.fromkeys(problems)),
         warnings=list(dict.fromkeys(remark for remark in remarks if isinstance(remark, str))),

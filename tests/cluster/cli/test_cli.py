@@ -105,7 +105,7 @@ def test_what_is_wrong_with_the_input_is_one_message(half_done: Path, capsys: py
 
 def test_plan_shows_splits_and_spends_nothing(half_done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(half_done.rglob("*"))
-    assert main(["plan", str(half_done / "run.yaml"), "--out", str(half_done / "run")]) == 2  # a run without a test image
+    assert main(["plan", str(half_done / "run.yaml"), "--out", str(half_done / "run")]) == 2  # no test image
     printed = capsys.readouterr().out
     assert "boot" in printed
     assert "validation" in printed
