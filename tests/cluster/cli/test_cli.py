@@ -137,7 +137,7 @@ def test_plan_finds_the_files_of_that_code_and_runs_none_of_it(
     stage = "{mine: {kind: plugin, target: my_code.deep.stages:Mine}, other: {kind: plugin, target: os.path:join}}"
     overrides = [f"stages={stage}", "probe={callable: guess:guess}"]
     arguments = [part for each in overrides for part in ("--set", each)]
-    assert main(["plan", str(half_done / "run.yaml"), *arguments]) == 0
+    assert main(["plan", str(half_done / "run.yaml"), *arguments]) == 2  # no test image
     said = capsys.readouterr().out
     assert f"stage 'mine' runs your code my_code.deep.stages:Mine, in {folder / 'stages.py'}\n" in said
     assert f"the probe runs your code guess:guess, in {half_done / 'guess.py'}; a black box" in said
