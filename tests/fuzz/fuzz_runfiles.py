@@ -68,9 +68,9 @@ def loaded(tree: dict[str, Any], *overrides: str) -> RunFile | RunFileError:
             return error
 
 
-@given(value=VALUES)
-def a_value_of_json_is_the_same_in_yaml(value: object) -> None:
-    read = parse_override(f"a.b={json.dumps(value, ensure_ascii=False)}")
+@given(value=VALUES, ascii_only=st.booleans())
+def a_value_of_json_is_the_same_in_yaml(value: object, ascii_only: bool) -> None:
+    read = parse_override(f"a.b={json.dumps(value, ensure_ascii=ascii_only)}")
     assert read.path == ("a", "b")
     # 1, 1.0 and true are three values.
     assert repr(read.value) == repr(value)
