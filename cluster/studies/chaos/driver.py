@@ -37,7 +37,8 @@ class Driver:
         with log.open("a") as file:
             self._process = subprocess.Popen(  # nosec B603 # this program, with paths of ours
                 [sys.executable, "-m", "cluster.cli.main", "generate", str(run_file), "--out", str(out), *options],
-                env=os.environ | worker_environment(),
+                # It finds the plugins that this process finds.
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, worker_environment().values()))},
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
