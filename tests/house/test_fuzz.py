@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from repository import ROOT
@@ -59,11 +58,3 @@ def test_every_file_has_targets_and_one_that_fails_gives_exit_code_1() -> None:
         subprocess.run, [sys.executable, "-m", "tests.fuzz"], cwd=ROOT, capture_output=True, text=True
     )
     assert run(env={"FUZZ_ONLY": "of_no_such_name"}).returncode == 1
-
-
-@pytest.mark.slow
-def test_the_targets_run() -> None:
-    for name, target in targets(""):
-        outcome = fuzz(target, 0.5, seed=1)
-        assert outcome.failure == "", name
-        assert outcome.num_examples, name
