@@ -156,12 +156,13 @@ def session_of(options: argparse.Namespace) -> "SessionConfig":
 
 
 def live_console() -> "Console | None":
-    """Return a console for a live display where stderr is a terminal, else None: plain lines."""
+    """Return a console for a live display where stderr is a terminal that can show it, else None: plain lines."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console
 
-    return Console(stderr=True)
+    console = Console(stderr=True)
+    return None if console.is_dumb_terminal else console
 
 
 def print_json(content: object) -> None:

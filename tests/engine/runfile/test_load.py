@@ -1,10 +1,12 @@
 # ruff: noqa: E501  # messages are compared whole, as they are shown
 """The run file: what is read from it, and what is said about a wrong one."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from engine.errors import RunFileError
 from engine.runfile.data import FolderSource, TableSource
@@ -237,3 +239,12 @@ def test_each_problem_has_one_line_with_path_and_remedy(run_file: Path, old: str
 )  # fmt: skip
 def test_a_bad_override_is_named(run_file: Path, override: str, said: str) -> None:
     assert message(run_file, override) == [said]
+
+
+def test_a_run_file_that_is_json_keeps_its_escaped_characters(run_file: Path) -> None:
+    tree = {**YAML(typ="safe").load(GOOD), "name": "run"}
+    tree["stages"]["perturber"]["kinds"] = {"mood \U0001f600 猫": "how it looks"}
+    run_file.write_text(json.dumps(tree))
+    perturber = load_run_file(run_file).stages["perturber"]
+    assert perturber.model_dump(mode="json")["kinds"].keys() == {"mood \U0001f600 猫"}
+    assert parse_override(r'a="\\ud83d\ude00 \uD83D\uDE00"').value == "\\ud83d\ude00 \U0001f600"
