@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -33,6 +34,8 @@ REMOVED = {
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 READ_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja", ".safetensors"})
+# Packages that few models want, each an extra of this project, by words of the loaders' errors without them.
+EXTRAS = {"sentencepiece": "sentencepiece", "torchvision": "torchvision", "video processor": "torchvision"}
 UNREAD_PATTERNS = [
     *("*.fp16.safetensors", "*.non_ema.safetensors", "*ema_only*"),
     *("safety_checker/*", "original/*", "onnx/*", "openvino/*"),
@@ -181,11 +184,21 @@ def model_errors(name: str, wanted: str) -> Iterator[None]:
     """Turn what loaders raise about a model's files into a ModelError."""
     try:
         yield
-    except ImportError as error:
-        raise ModelError(f"model {name!r} needs a package that is not installed: {_first_line(error)}") from error
-    except (OSError, ValueError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, SafetensorError) as error:
+        extras = (extra for words, extra in EXTRAS.items() if words in str(error).casefold() and _is_missing(extra))
+        if missing := next(extras, None):
+            raise ModelError(
+                f"model {name!r} needs {missing} for {wanted}, and it is not installed: "
+                f'pip install "counterforge[{missing}]"'
+            ) from error
+        if isinstance(error, ImportError):
+            raise ModelError(f"model {name!r} needs a package that is not installed: {_first_line(error)}") from error
         kind = ModelUnavailableError if isinstance(error, OSError) else ModelError
         raise kind(f"cannot load model {name!r} as {wanted}: {_first_line(error)}") from error
+
+
+def _is_missing(package: str) -> bool:
+    return find_spec(package) is None
 
 
 def _first_line(error: Exception) -> str:
@@ -233,13 +246,33 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
 
 
 def load_processor(files: ModelFiles) -> Processor:
-    """Return a model's processor (image processor and tokenizer in one), with the image processor on PIL."""
+    """Return a model's processor (image processor and tokenizer in one), with the image processor on PIL.
+
+    Without torchvision, which only video processors need, it has none: no video is read.
+    """
     from transformers import AutoProcessor
 
     with model_errors(files.name, "a processor"):
-        return AutoProcessor.from_pretrained(
-            files.folder, backend="pil", local_files_only=True, trust_remote_code=False
-        )
+        kind = (_is_missing("torchvision") and _without_video(Path(files.folder))) or AutoProcessor
+        return kind.from_pretrained(files.folder, backend="pil", local_files_only=True, trust_remote_code=False)
+
+
+def _without_video(folder: Path) -> Processor | None:
+    """Return a folder's class of processor without the video processor, its last part; None where it has no such."""
+    import transformers
+    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+    facts: dict[str, str] = {}
+    for part in ("config", "tokenizer_config", "preprocessor_config", "processor_config"):
+        if (path := folder / f"{part}.json").is_file():
+            facts |= json.loads(path.read_text(encoding="utf-8"))
+    name = facts.get("processor_class") or PROCESSOR_MAPPING_NAMES.get(facts.get("model_type"), "")
+    kind: Processor = getattr(transformers, name, None)
+    parts: list[str] = kind.get_attributes() if kind is not None else []
+    if parts[-1:] != ["video_processor"]:
+        return None
+    names = {"__module__": kind.__module__, "get_attributes": classmethod(lambda cls: parts[:-1])}
+    return type(kind.__name__, (kind,), names)
 
 
 def quiet(*libraries: Model) -> None:
