@@ -12,7 +12,7 @@ from actors.editor.strategies.families import native_edge
 from actors.editor.strategies.make import make_strategy
 from actors.editor.strategies.strategy import Strategy
 from actors.models.device import weights_dtype
-from actors.models.loading import ModelFiles, load_processor, load_tokenizer, model_errors, quiet
+from actors.models.loading import ModelFiles, load_processor, model_errors, quiet
 from actors.models.untyped import Model, Pipeline, Processor
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
@@ -60,18 +60,22 @@ def check_editor(config: EditorConfig, files: ModelFiles) -> None:
 
 
 def _processors(files: ModelFiles, index: Mapping[str, Any]) -> dict[str, Processor]:
-    """Return the processors that a pipeline would load with torchvision, without it.
+    """Return the processors of a pipeline that would need torchvision, loaded without it.
 
-    FLUX.2 prepares text alone with its processor, so that a tokenizer will do.
+    FLUX.2 has one in place of its tokenizer, for texts alone: its tokenizer, loaded as the processor would, will do.
     """
+    from transformers import PreTrainedTokenizerFast
+
     found: dict[str, Processor] = {}
-    for part, kind in index.items():
-        if isinstance(kind, list) and kind[:1] == ["transformers"] and str(kind[-1]).endswith("Processor"):
-            of_part = replace(files, folder=str(Path(files.folder) / part))
-            if part == "tokenizer":
-                found[part] = load_tokenizer(of_part)
-            elif part == "processor":
-                found[part] = load_processor(of_part)
+    for part in ("tokenizer", "processor"):
+        folder = Path(files.folder) / part
+        if not str((index.get(part) or ("",))[-1]).endswith("Processor"):
+            continue
+        if part == "processor":
+            found[part] = load_processor(replace(files, folder=str(folder)))
+        else:
+            with model_errors(files.name, "a tokenizer"):
+                found[part] = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     return found
 
 

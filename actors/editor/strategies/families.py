@@ -15,8 +15,9 @@ from engine.runfile.editor import EditorConfig
 class Family:
     """The classes that a checkpoint's model_index.json may name, and by method the class that draws.
 
-    `has_negative`: a negative prompt has an effect. `has_true_guidance`: guidance goes to true_cfg_scale. `edge`: that
-    of its pictures in pixels, where the pipeline does not say it.
+    `has_negative`: a negative prompt has an effect. `has_true_guidance`: guidance goes to true_cfg_scale. `is_batched`:
+    a call takes several edits, and none depends on the others. `edge`: that of its pictures in pixels, where the
+    pipeline does not say it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Family:
     drawn_by: dict[str, str]
     has_negative: bool = True
     has_true_guidance: bool = False
+    is_batched: bool = True
     edge: int | None = None
 
 
@@ -44,15 +46,22 @@ FAMILIES = (
     Family(name="InstructPix2Pix", **_alone("instruct", PIX2PIX[1])),
     # Here and in the rest of FLUX guidance is an input of the network, or fixed: there is no row for a negative prompt.
     Family(name="FLUX.1 Kontext", has_negative=False, **_alone("instruct", "FluxKontextPipeline")),
-    Family(name="FLUX.2", has_negative=False, **_alone("instruct", "Flux2Pipeline")),
-    Family(name="FLUX.2 klein", has_negative=False, **_alone("instruct", "Flux2KleinPipeline")),
+    # These read a list of pictures as several references for one edit.
+    Family(name="FLUX.2", has_negative=False, is_batched=False, **_alone("instruct", "Flux2Pipeline")),
+    Family(name="FLUX.2 klein", has_negative=False, is_batched=False, **_alone("instruct", "Flux2KleinPipeline")),
     Family(
         name="Qwen-Image-Edit",
         saved_as=("QwenImageEditPipeline", "QwenImageEditInpaintPipeline"),
         drawn_by={"instruct": "QwenImageEditPipeline", "inpaint": "QwenImageEditInpaintPipeline"},
         has_true_guidance=True,
+        is_batched=False,
     ),
-    Family(name="Qwen-Image-Edit", has_true_guidance=True, **_alone("instruct", "QwenImageEditPlusPipeline")),
+    Family(
+        name="Qwen-Image-Edit",
+        has_true_guidance=True,
+        is_batched=False,
+        **_alone("instruct", "QwenImageEditPlusPipeline"),
+    ),
     Family(name="Stable Diffusion 1 and 2", **_by_caption("StableDiffusion")),
     Family(name="Stable Diffusion XL", **_by_caption("StableDiffusionXL")),
     Family(name="Stable Diffusion 3", **_by_caption("StableDiffusion3")),
@@ -64,8 +73,9 @@ FAMILIES = (
         drawn_by={"img2img": "StableDiffusion3PAGImg2ImgPipeline"},
     ),
     Family(name="FLUX.1", has_negative=False, **_by_caption("Flux")),
-    Family(name="Qwen-Image", has_true_guidance=True, **_by_caption("QwenImage")),
-    Family(name="Z-Image", edge=1024, **_by_caption("ZImage")),
+    # These pad texts to the longest of a call, which moves the last bits of the others.
+    Family(name="Qwen-Image", has_true_guidance=True, is_batched=False, **_by_caption("QwenImage")),
+    Family(name="Z-Image", edge=1024, is_batched=False, **_by_caption("ZImage")),
     Family(name="Chroma", **_by_caption("Chroma")),
     Family(name="FLUX.1 Fill", has_negative=False, **_alone("inpaint", "FluxFillPipeline")),
     Family(

@@ -1,7 +1,7 @@
 """img2img (SDEdit, Meng et al. 2022) and inpainting: follow a caption from the noised latents of the source."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -26,8 +26,8 @@ class Img2Img:
     With `inpaints` only what the mask covers is redrawn, by a UNet with channels for the mask or by blending latents.
     """
 
-    is_batched: ClassVar[bool] = True
     loader: str
+    is_batched: bool
     guidance_scale: float
     negative_prompt: str | None
     has_true_guidance: bool

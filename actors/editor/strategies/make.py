@@ -18,6 +18,7 @@ def make_strategy(config: EditorConfig, index: Mapping[str, Any]) -> Strategy:
     if config.method != "instruct":
         return Img2Img(
             loader=loader,
+            is_batched=family.is_batched,
             guidance_scale=config.guidance_scale,
             negative_prompt=config.negative_prompt,
             has_true_guidance=family.has_true_guidance,
@@ -35,6 +36,7 @@ def make_strategy(config: EditorConfig, index: Mapping[str, Any]) -> Strategy:
         )
     return Reference(
         loader=loader,
+        is_batched=family.is_batched,
         guidance_scale=config.guidance_scale,
         negative_prompt=config.negative_prompt,
         has_true_guidance=family.has_true_guidance,

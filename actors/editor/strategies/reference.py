@@ -1,7 +1,7 @@
 """FLUX Kontext, FLUX.2, Qwen-Image-Edit: follow an instruction, the source's tokens beside those of the picture."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -13,21 +13,13 @@ from engine.sample import Edit
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """Follow Edit.instruction; severity scales the guidance.
+    """Follow Edit.instruction; severity scales the guidance."""
 
-    All but Kontext read a list of images as several references for one edit, so that they draw one edit in a call.
-    """
-
-    KONTEXT: ClassVar[str] = "FluxKontextPipeline"
     loader: str
+    is_batched: bool
     guidance_scale: float
     negative_prompt: str | None
     has_true_guidance: bool
-
-    @property
-    def is_batched(self) -> bool:
-        """Return whether a list of images is one source for each edit."""
-        return self.loader == self.KONTEXT
 
     def text(self, edit: Edit) -> EditText:
         """Return the instruction."""
@@ -42,7 +34,7 @@ class Reference:
         return self.guidance_scale > 1
 
     def arguments(self, pipeline: Pipeline, batch: EditBatch) -> dict[str, Any]:
-        """Return sources, for all but Kontext as one PIL image, and true guidance where there is such."""
+        """Return sources, one as a PIL image where they are not batched, and true guidance where there is such."""
         if self.is_batched:
             return {"image": batch.images}
         (image,) = batch.images

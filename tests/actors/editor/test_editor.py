@@ -198,8 +198,8 @@ def test_with_detail_the_zoo_s_placebo_is_nearer_to_its_source() -> None:
 
 def img2img(num_inference_steps: int) -> Img2Img:
     return Img2Img(
-        loader="StableDiffusionImg2ImgPipeline", guidance_scale=5, negative_prompt=None, has_true_guidance=False,
-        strength=0.8, num_inference_steps=num_inference_steps,
+        loader="StableDiffusionImg2ImgPipeline", is_batched=True, guidance_scale=5, negative_prompt=None,
+        has_true_guidance=False, strength=0.8, num_inference_steps=num_inference_steps,
     )  # fmt: skip
 
 

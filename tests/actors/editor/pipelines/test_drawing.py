@@ -1,6 +1,7 @@
 """Whole batches: pictures have the size that was asked for, and are those of the pipeline called directly."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,18 @@ def test_img2img_at_another_size_is_the_pipeline_s_own_picture_of_that_size(name
     seed = edit.provenance["editor"]["seed"]
     wanted = drawn_directly(stage, source, seed, prompt=[CAPTION], strength=0.6, **arguments)
     assert np.array_equal(pixels(edit), wanted)
+
+
+@pytest.mark.parametrize("save", [save_qwen_image, save_z_image, save_chroma])
+def test_a_longer_text_beside_it_moves_no_bit_of_a_picture(save: Callable[[Path], Path], tmp_path: Path) -> None:
+    stage = editor(save(tmp_path), method="img2img", size=48)
+    source, placebo, edit = group("a")
+    longer = replace(edit, key="a_cf01", edit=replace(edit.edit, caption=5 * edit.edit.caption))
+    jobs = list(stage._jobs([source, placebo, edit, longer], {}))
+    together = {job.sample.key: picture for job, picture in stage.drawing.edits(jobs)}
+    for job in jobs:
+        ((_, alone),) = stage.drawing.edits([job])
+        assert torch.equal(alone, together[job.sample.key])
 
 
 @pytest.mark.parametrize("pipeline_class", ["QwenImageEditPipeline", "QwenImageEditPlusPipeline"])

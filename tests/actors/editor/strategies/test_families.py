@@ -5,6 +5,7 @@ from functools import cache
 
 import diffusers
 import pytest
+from repository import ROOT
 
 from actors.editor.strategies.families import FAMILIES, PIX2PIX, Family, family_of
 from actors.editor.strategies.make import make_strategy
@@ -135,3 +136,10 @@ def test_kolors_is_named_with_the_package_that_it_needs(monkeypatch: pytest.Monk
 def test_a_negative_prompt_without_effect_is_refused(class_name: str) -> None:
     with pytest.raises(ModelError, match="takes no negative prompt: leave negative_prompt out"):
         family_of(config("img2img", negative_prompt="blurry"), class_name)
+
+
+@pytest.mark.parametrize("method", ["instruct", "img2img", "inpaint"])
+def test_the_readme_names_the_families_of_the_table(method: str) -> None:
+    names = dict.fromkeys(family.name for family in FAMILIES if method in family.drawn_by)
+    readme = (ROOT / "actors" / "README.md").read_text(encoding="utf-8")
+    assert f"| editor, `{method}` | {', '.join(names)} |" in readme.splitlines()
