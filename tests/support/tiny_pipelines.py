@@ -66,6 +66,25 @@ def save_stable_diffusion(folder: Path, method: str, *, plms: bool = False) -> P
     return folder
 
 
+def save_latent_consistency(folder: Path) -> Path:
+    """Save a tiny Latent Consistency Model, whose UNet takes the guidance scale."""
+    import diffusers
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    diffusers.LatentConsistencyModelPipeline(
+        vae=tiny_vae(),
+        text_encoder=CLIPTextModel(CLIPTextConfig(**clip_text_config())),
+        tokenizer=clip_tokenizer(),
+        unet=tiny_unet(4, time_cond_proj_dim=32),
+        scheduler=diffusers.LCMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
 def save_stable_diffusion_xl(folder: Path, method: str) -> Path:
     """Save a tiny SDXL for instruct or img2img; its pictures are 32 pixels wide."""
     import diffusers
@@ -238,7 +257,7 @@ def save_stable_diffusion_3(folder: Path) -> Path:
         text_encoder_3=text_encoder,
         tokenizer_3=tokenizer,
         transformer=diffusers.SD3Transformer2DModel(
-            sample_size=16, patch_size=1, in_channels=16, num_layers=1, attention_head_dim=8, num_attention_heads=4,
+            sample_size=16, patch_size=1, in_channels=16, num_layers=2, attention_head_dim=8, num_attention_heads=4,
             joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=64, out_channels=16,
         ),
     ).save_pretrained(folder)  # fmt: skip

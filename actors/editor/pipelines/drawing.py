@@ -39,6 +39,7 @@ class PipelineDrawing:
                 f"{', '.join(wanted)}: only for pipelines that are drawn in slots (Stable Diffusion 1, 2 and XL), and "
                 f"model {config.model.name!r} is a {type(pipeline).__name__}: leave it out"
             )
+        self._named = f"model {config.model.name!r}: {type(pipeline).__name__}"
         kernel = set_attention(denoiser(pipeline), attention, pipeline.device)
         self.record: dict[str, Json] = {"batching": "batches", "attention": kernel}
 
@@ -81,10 +82,12 @@ class PipelineDrawing:
         self.calls.update(encoded=len(jobs), decoded=len(jobs))
         with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
             arguments |= self._strategy.arguments(self._pipeline, batch)
-            pictures = torch.as_tensor(self._pipeline(**arguments).images).float().cpu()
+            try:
+                pictures = torch.as_tensor(self._pipeline(**arguments).images).float().cpu()
+            except ValueError as error:
+                raise ModelError(f"{self._named} refuses its call: {error}") from error
         if len(pictures) != len(jobs):
-            name = type(self._pipeline).__name__
-            raise ModelError(f"model {self._config.model.name!r}: {name} drew {len(pictures)} pictures for {len(jobs)}")
+            raise ModelError(f"{self._named} drew {len(pictures)} pictures for {len(jobs)} edits")
         return pictures
 
 

@@ -10,16 +10,11 @@ from edits import CPU, editor, group, pixels
 from PIL import Image
 from tiny_models import jpeg, save_clipseg, save_language_model
 from tiny_pipelines import (
-    save_chroma,
     save_flux,
-    save_flux_2,
     save_flux_klein,
     save_flux_kontext,
-    save_qwen_image,
     save_stable_diffusion,
-    save_stable_diffusion_3,
     save_stable_diffusion_xl,
-    save_z_image,
 )
 
 from actors.editor.editor import Editor
@@ -64,20 +59,12 @@ PIPELINES: list[tuple[Callable[[Path], Path], dict[str, object]]] = [
     (lambda folder: save_stable_diffusion_xl(folder, "img2img"), {"method": "img2img", "keep_detail": True}),
     (save_flux_kontext, {"method": "instruct", "size": 32, "keep_detail": True}),
     (save_flux_klein, {"method": "instruct", "size": 64, "keep_detail": True}),
-    (save_flux_2, {"method": "instruct", "size": 64}),
     (save_flux, {"method": "img2img", "size": 48, "keep_detail": True}),
-    (save_stable_diffusion_3, {"method": "img2img", "size": 48}),
-    (save_qwen_image, {"method": "img2img", "size": 48}),
-    (save_z_image, {"method": "img2img", "size": 48}),
-    (save_chroma, {"method": "img2img", "size": 48}),
     (lambda folder: save_flux(folder, "FluxFillPipeline"), {"method": "inpaint", "size": 48}),
-    (save_stable_diffusion_3, {"method": "inpaint", "size": 48}),
-    (save_qwen_image, {"method": "inpaint", "size": 48, "inpaint_region": "object", "lossless": True}),
 ]
 NAMES = [
     "sd-instruct", "sd-instruct-unipc", "sd-img2img", "sd-inpaint-4", "sd-inpaint-9", "xl-instruct", "xl-img2img",
-    "kontext", "klein", "flux2", "flux-img2img", "sd3-img2img", "qwen-img2img", "z-image-img2img", "chroma-img2img",
-    "flux-fill", "sd3-inpaint", "qwen-inpaint",
+    "kontext", "klein", "flux-img2img", "flux-fill",
 ]  # fmt: skip
 
 

@@ -1,17 +1,22 @@
 """Whole batches: pictures have the size that was asked for, and are those of the pipeline called directly."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from edits import editor, group, pixels
+from tiny_models import jpeg, save_clipseg
 from tiny_pipelines import (
     save_chroma,
     save_flux,
     save_flux_2,
+    save_flux_klein,
+    save_latent_consistency,
     save_qwen_image,
     save_stable_diffusion,
     save_stable_diffusion_3,
@@ -19,10 +24,12 @@ from tiny_pipelines import (
     save_z_image,
 )
 
+from actors.editor.strategies.families import FAMILIES, Family
 from actors.images.codec import decode_rgb
 from actors.images.frame import fit, to_tensor
 from actors.models.device import fix_threads
 from engine.errors import ModelError
+from engine.runfile.fields import ModelConfig
 from engine.sample import Sample
 
 CAPTION, INSTRUCTION = "a red sneaker on 0", "put it on 0"
@@ -74,6 +81,49 @@ def test_img2img_at_another_size_is_the_pipeline_s_own_picture_of_that_size(name
     assert np.array_equal(pixels(edit), wanted)
 
 
+# A tiny model for each class that a checkpoint of a family in the table is saved as first.
+MODELS: dict[str, Callable[[Path], Path]] = {
+    "StableDiffusionInstructPix2PixPipeline": partial(save_stable_diffusion, method="instruct"),
+    "StableDiffusionXLInstructPix2PixPipeline": partial(save_stable_diffusion_xl, method="instruct"),
+    "FluxKontextPipeline": partial(save_flux, pipeline_class="FluxKontextPipeline"),
+    "Flux2Pipeline": save_flux_2,
+    "Flux2KleinPipeline": save_flux_klein,
+    "QwenImageEditPipeline": partial(save_qwen_image, pipeline_class="QwenImageEditPipeline"),
+    "QwenImageEditPlusPipeline": partial(save_qwen_image, pipeline_class="QwenImageEditPlusPipeline"),
+    "StableDiffusionPipeline": partial(save_stable_diffusion, method="img2img"),
+    "StableDiffusionXLPipeline": partial(save_stable_diffusion_xl, method="img2img"),
+    "StableDiffusion3Pipeline": save_stable_diffusion_3,
+    "StableDiffusionPAGPipeline": partial(save_stable_diffusion, method="img2img"),
+    "StableDiffusionXLPAGPipeline": partial(save_stable_diffusion_xl, method="img2img"),
+    "StableDiffusion3PAGPipeline": save_stable_diffusion_3,
+    "FluxPipeline": save_flux,
+    "QwenImagePipeline": save_qwen_image,
+    "ZImagePipeline": save_z_image,
+    "ChromaPipeline": save_chroma,
+    "FluxFillPipeline": partial(save_flux, pipeline_class="FluxFillPipeline"),
+    "LatentConsistencyModelPipeline": save_latent_consistency,
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.saved_as[0])
+@pytest.mark.usefixtures("small_references")
+def test_every_family_of_the_table_draws_at_the_editor_s_size(family: Family, tmp_path: Path) -> None:
+    folder = MODELS[family.saved_as[0]](tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({**index, "_class_name": family.saved_as[0]}))
+    for method, drawing in family.drawn_by.items():
+        changes: dict[str, object] = {"keep_detail": True}
+        if method == "inpaint":
+            masks = ModelConfig(name=str(save_clipseg(tmp_path / "masks")))
+            changes = {"mask_model": masks, "inpaint_region": "object"}
+        stage = editor(folder, method=method, size=64, batch_size=2, lossless=True, **changes)
+        assert type(stage.pipeline).__name__ == drawing
+        source, placebo, edit = stage(group("a", image=jpeg(size=(64, 48))))
+        assert pixels(placebo).shape == pixels(edit).shape == (48, 64, 3)
+        assert not np.array_equal(pixels(placebo), pixels(edit))
+        assert not np.array_equal(pixels(edit), fit(decode_rgb(source.image), 64).pixels[8:56])
+
+
 @pytest.mark.parametrize("save", [save_qwen_image, save_z_image, save_chroma])
 def test_a_longer_text_beside_it_moves_no_bit_of_a_picture(save: Callable[[Path], Path], tmp_path: Path) -> None:
     stage = editor(save(tmp_path), method="img2img", size=48)
@@ -113,6 +163,11 @@ def test_flux_2_follows_the_instruction(tmp_path: Path) -> None:
     assert np.array_equal(pixels(edit), wanted)
 
 
+def test_what_a_pipeline_refuses_is_said_in_its_words(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"Flux2Pipeline refuses its call: Image too small: 48.48\."):
+        list(editor(save_flux_2(tmp_path), size=48)(group("a")))
+
+
 def test_xl_in_whole_batches_draws_at_the_editor_s_size(tmp_path: Path) -> None:
     """Its instruct pipeline draws at its own size unless it is told another one."""
     stage = editor(save_stable_diffusion_xl(tmp_path, "instruct"), size=48, scheduler="DPMSolverSinglestepScheduler")
@@ -135,7 +190,7 @@ def test_a_picture_of_another_shape_is_refused_with_both_shapes(
 def test_fewer_pictures_than_edits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stage = editor(save_flux(tmp_path), method="img2img", size=48, batch_size=2)
     returned(monkeypatch, stage, torch.zeros(1, 3, 48, 48))
-    with pytest.raises(ModelError, match="FluxImg2ImgPipeline drew 1 pictures for 2"):
+    with pytest.raises(ModelError, match="FluxImg2ImgPipeline drew 1 pictures for 2 edits"):
         list(stage(group("a")))
 
 

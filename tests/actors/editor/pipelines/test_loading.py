@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tiny_models import save_language_model
-from tiny_pipelines import save_chroma, save_flux_2, save_qwen_image, save_stable_diffusion, save_z_image
+from tiny_pipelines import save_flux_2, save_qwen_image, save_stable_diffusion, save_z_image
 
 from actors.editor.pipelines.loading import check_editor, load_pipeline, native_size
 from actors.models.loading import ModelFiles
@@ -52,14 +52,6 @@ def test_a_unet_with_channels_for_a_mask_is_refused_for_img2img(tmp_path: Path) 
 def test_z_image_s_own_size_is_1024_pixels(tmp_path: Path) -> None:
     pipeline, _ = load_pipeline(config("img2img"), files_in(save_z_image(tmp_path)), CPU)
     assert native_size(pipeline) == 1024
-
-
-def test_a_chroma_is_loaded_for_both_methods_and_counts_its_size_as_flux_does(tmp_path: Path) -> None:
-    folder = save_chroma(tmp_path)
-    for method, name in (("img2img", "ChromaImg2ImgPipeline"), ("inpaint", "ChromaInpaintPipeline")):
-        pipeline, _ = load_pipeline(config(method), files_in(folder), CPU)
-        assert type(pipeline).__name__ == name
-        assert native_size(pipeline) == 128 * 2
 
 
 def test_a_pipeline_that_says_no_size_asks_for_one() -> None:
