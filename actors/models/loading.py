@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 
 from actors.models.device import weights_dtype
 from actors.models.untyped import Model, Processor, Tokenizer
+from actors.models.videoless import videoless_processor
 from actors.zoo import MODELS_FOLDER as ZOO
 from engine.errors import ModelError, ModelUnavailableError
 from engine.runfile.fields import ModelConfig
@@ -253,26 +254,8 @@ def load_processor(files: ModelFiles) -> Processor:
     from transformers import AutoProcessor
 
     with model_errors(files.name, "a processor"):
-        kind = (_is_missing("torchvision") and _without_video(Path(files.folder))) or AutoProcessor
+        kind = (_is_missing("torchvision") and videoless_processor(Path(files.folder))) or AutoProcessor
         return kind.from_pretrained(files.folder, backend="pil", local_files_only=True, trust_remote_code=False)
-
-
-def _without_video(folder: Path) -> Processor | None:
-    """Return a folder's class of processor without the video processor, its last part; None where it has no such."""
-    import transformers
-    from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
-
-    facts: dict[str, str] = {}
-    for part in ("config", "tokenizer_config", "preprocessor_config", "processor_config"):
-        if (path := folder / f"{part}.json").is_file():
-            facts |= json.loads(path.read_text(encoding="utf-8"))
-    name = facts.get("processor_class") or PROCESSOR_MAPPING_NAMES.get(facts.get("model_type"), "")
-    kind: Processor = getattr(transformers, name, None)
-    parts: list[str] = kind.get_attributes() if kind is not None else []
-    if parts[-1:] != ["video_processor"]:
-        return None
-    names = {"__module__": kind.__module__, "get_attributes": classmethod(lambda cls: parts[:-1])}
-    return type(kind.__name__, (kind,), names)
 
 
 def quiet(*libraries: Model) -> None:

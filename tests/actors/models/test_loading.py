@@ -194,8 +194,7 @@ def test_a_tokenizer_that_wants_sentencepiece_names_the_extra(tmp_path: Path, mo
 def test_a_processor_that_wants_torchvision_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save_qwen_vl(tmp_path)
     record = json.loads((folder / "preprocessor_config.json").read_text())
-    # Its video processor comes before the tokenizer.
-    record["processor_class"] = "MiniCPMV4_6Processor"
+    record["processor_class"] = "PixtralProcessor"
     (folder / "preprocessor_config.json").write_text(json.dumps(record))
     without("torchvision", monkeypatch)
     with pytest.raises(
