@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
@@ -9,7 +11,11 @@ from safetensors import SafetensorError
 from actors.models.device import weights_dtype
 from actors.models.files import ModelFiles, first_line, read_json
 from actors.models.untyped import Model, Processor, Tokenizer
+from actors.models.videoless import videoless_processor
 from engine.errors import ModelError, ModelUnavailableError
+
+# Packages that few models want, each an extra of this project, by words of the loaders' errors without them.
+EXTRAS = {"sentencepiece": "sentencepiece", "torchvision": "torchvision", "video processor": "torchvision"}
 
 
 @contextmanager
@@ -17,11 +23,21 @@ def model_errors(name: str, wanted: str) -> Iterator[None]:
     """Turn what loaders raise about a model's files into a ModelError."""
     try:
         yield
-    except ImportError as error:
-        raise ModelError(f"model {name!r} needs a package that is not installed: {first_line(error)}") from error
-    except (OSError, ValueError, SafetensorError) as error:
+    except (ImportError, OSError, ValueError, SafetensorError) as error:
+        extras = (extra for words, extra in EXTRAS.items() if words in str(error).casefold() and _is_missing(extra))
+        if missing := next(extras, None):
+            raise ModelError(
+                f"model {name!r} needs {missing} for {wanted}, and it is not installed: "
+                f'pip install "counterforge[{missing}]"'
+            ) from error
+        if isinstance(error, ImportError):
+            raise ModelError(f"model {name!r} needs a package that is not installed: {first_line(error)}") from error
         kind = ModelUnavailableError if isinstance(error, OSError) else ModelError
         raise kind(f"cannot load model {name!r} as {wanted}: {first_line(error)}") from error
+
+
+def _is_missing(package: str) -> bool:
+    return find_spec(package) is None
 
 
 def load_weights(model_class: Model, files: ModelFiles, device: torch.device) -> Model:
@@ -80,13 +96,15 @@ def load_tokenizer(files: ModelFiles) -> Tokenizer:
 
 
 def load_processor(files: ModelFiles) -> Processor:
-    """Return a model's processor (image processor and tokenizer in one), with the image processor on PIL."""
+    """Return a model's processor (image processor and tokenizer in one), with the image processor on PIL.
+
+    Without torchvision, which only video processors need, it has none: no video is read.
+    """
     from transformers import AutoProcessor
 
     with model_errors(files.name, "a processor"):
-        return AutoProcessor.from_pretrained(
-            files.folder, backend="pil", local_files_only=True, trust_remote_code=False
-        )
+        kind = (_is_missing("torchvision") and videoless_processor(Path(files.folder))) or AutoProcessor
+        return kind.from_pretrained(files.folder, backend="pil", local_files_only=True, trust_remote_code=False)
 
 
 def quiet(*libraries: Model) -> None:

@@ -21,13 +21,23 @@ from engine.wording import duration, size
 
 Basis = Literal["measured", "guess", "unknown"]
 
-# TFLOP of one U-Net or transformer row at the family's own edge in pixels, and that edge; counted on the published
-# configurations, the decoder's share included.
-DIFFUSION = (
-    (r"^zoo/", 0.0007, 64),
-    (r"flux", 17.4, 1024),
-    (r"xl|sdxl", 6.9, 1024),
-    (r"stable-diffusion|sd-?[12v]|pix2pix", 0.8, 512),
+# TFLOP of one U-Net or transformer row at the family's own edge in pixels, that edge, and the rows of a guided step,
+# None where the method says them. Counted on the published configurations, with the source's tokens where there are.
+DIFFUSION: tuple[tuple[str, float, int, int | None], ...] = (
+    (r"^zoo/", 0.0007, 64, None),
+    (r"kontext", 165.0, 1024, 1),
+    (r"flux\.?2.*klein.*9b", 161.0, 1024, 1),
+    (r"flux\.?2.*klein", 77.0, 1024, 1),
+    (r"flux\.?2", 583.0, 1024, 1),
+    (r"flux", 74.0, 1024, 1),
+    (r"qwen-image-edit", 164.0, 1024, 2),
+    (r"qwen-image", 71.0, 1024, 2),
+    (r"z-image", 57.0, 1024, 2),
+    (r"chroma", 75.0, 1024, 2),
+    (r"stable-diffusion-3.*large", 31.0, 1024, 2),
+    (r"stable-diffusion-3", 8.9, 1024, 2),
+    (r"xl|sdxl", 6.9, 1024, None),
+    (r"stable-diffusion|sd-?[12v]|pix2pix", 0.8, 512, None),
 )
 # TFLOP of one image through a CLIP image tower.
 CLIP = ((r"^zoo/", 0.0001), (r"vit-h", 0.33), (r"large|-l-|/l14|vit-l", 0.162), (r"base|-b-|vit-b", 0.0088))
@@ -234,23 +244,23 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
 
 
 def _editor_tflop(config: EditorConfig) -> float | None:
-    row, edge = _family(config.model.name)
+    row, edge, rows = _family(config.model.name)
     if row is None:
         return None
     match config.method:
         case "instruct":
-            rows = 3.0 * config.num_inference_steps
+            rows, steps = rows or 3, float(config.num_inference_steps)
         case "img2img" | "inpaint":
-            rows = 2.0 * config.num_inference_steps * config.strength
+            rows, steps = rows or 2, config.num_inference_steps * config.strength
         case _:
             assert_never(config.method)
-    return rows * row * ((config.size or edge) / edge) ** 2
+    return rows * steps * row * ((config.size or edge) / edge) ** 2
 
 
-def _family(name: str) -> tuple[float | None, int]:
-    """Return the TFLOP of a row and the native edge of a diffusion model; None and DEFAULT_EDGE for an unknown one."""
-    known = ((row, edge) for pattern, row, edge in DIFFUSION if re.search(pattern, name.lower()))
-    return next(known, (None, DEFAULT_EDGE))
+def _family(name: str) -> tuple[float | None, int, int | None]:
+    """Return a model's TFLOP of a row, native edge and rows of a step; without a family None, DEFAULT_EDGE, None."""
+    known = ((row, edge, rows) for pattern, row, edge, rows in DIFFUSION if re.search(pattern, name.lower()))
+    return next(known, (None, DEFAULT_EDGE, None))
 
 
 def _language_tflop(name: str, new_tokens: int) -> float | None:

@@ -20,7 +20,7 @@ FLOORS = ("engine", "actors", "cluster")
 PUBLIC = {"_replace", "_asdict", "_exit"}
 # By module of ours: the names, and where their library defines each (file, path in it); None where it is compiled.
 USED = {
-    "actors/editor/strategies/flux.py": {
+    "actors/editor/pipelines/drawing.py": {
         "_auto_resize": "diffusers/pipelines/flux/pipeline_flux_kontext.py FluxKontextPipeline.__call__._auto_resize",
     },
     "actors/editor/slots/packed.py": {

@@ -49,18 +49,9 @@ FAMILIES = (
     # These read a list of pictures as several references for one edit.
     Family(name="FLUX.2", has_negative=False, is_batched=False, **_alone("instruct", "Flux2Pipeline")),
     Family(name="FLUX.2 klein", has_negative=False, is_batched=False, **_alone("instruct", "Flux2KleinPipeline")),
-    Family(
-        name="Qwen-Image-Edit",
-        saved_as=("QwenImageEditPipeline", "QwenImageEditInpaintPipeline"),
-        drawn_by={"instruct": "QwenImageEditPipeline", "inpaint": "QwenImageEditInpaintPipeline"},
-        has_true_guidance=True,
-        is_batched=False,
-    ),
-    Family(
-        name="Qwen-Image-Edit",
-        has_true_guidance=True,
-        is_batched=False,
-        **_alone("instruct", "QwenImageEditPlusPipeline"),
+    *(
+        Family(name="Qwen-Image-Edit", has_true_guidance=True, is_batched=False, **_alone("instruct", class_name))
+        for class_name in ("QwenImageEditPipeline", "QwenImageEditPlusPipeline")
     ),
     Family(name="Stable Diffusion 1 and 2", **_by_caption("StableDiffusion")),
     Family(name="Stable Diffusion XL", **_by_caption("StableDiffusionXL")),
@@ -76,7 +67,12 @@ FAMILIES = (
     # These pad texts to the longest of a call, which moves the last bits of the others.
     Family(name="Qwen-Image", has_true_guidance=True, is_batched=False, **_by_caption("QwenImage")),
     Family(name="Z-Image", edge=1024, is_batched=False, **_by_caption("ZImage")),
-    Family(name="Chroma", **_by_caption("Chroma")),
+    # Its inpainting in diffusers 0.42.1 looks for a setting that its transformer has not.
+    Family(
+        name="Chroma",
+        saved_as=("ChromaPipeline", "ChromaImg2ImgPipeline", "ChromaInpaintPipeline"),
+        drawn_by={"img2img": "ChromaImg2ImgPipeline"},
+    ),
     Family(name="FLUX.1 Fill", has_negative=False, **_alone("inpaint", "FluxFillPipeline")),
     Family(
         name="Latent Consistency Model",

@@ -420,16 +420,3 @@ def test_deepspeed_settings_are_checked_at_plan_line_by_line(tmp_path: Path) -> 
         "reinforce.deepspeed.zero_optimization is 2",
     ]
     assert "set gradient_clipping (0 for none, or 1.0, which is the Trainer's default)" in found[0]
-
-
-def test_deepspeed_settings_that_cannot_work_are_told_at_plan(folder: Path) -> None:
-    run = load_run_file(folder / "run.yaml")
-    settings = run.reinforce.model_copy(update={"deepspeed": {"gradient_clipping": "auto", "zero_optimization": 2}})
-    model = run.probe.model_copy(update={"model": ModelConfig(name="zoo/patient"), "callable": None})
-    run = run.model_copy(update={"reinforce": settings, "probe": model})
-    found = [line for line in preflight(run, make_plan(run)).problems if "deepspeed" in line]
-    assert [line.partition(":")[0] for line in found] == [
-        "reinforce.deepspeed",
-        "reinforce.deepspeed.zero_optimization is 2",
-    ]
-    assert "set gradient_clipping (0 for none, or 1.0, which is the Trainer's default)" in found[0]
