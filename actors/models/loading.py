@@ -103,8 +103,10 @@ def load_processor(files: ModelFiles) -> Processor:
     from transformers import AutoProcessor
 
     with model_errors(files.name, "a processor"):
-        kind = (_is_missing("torchvision") and videoless_processor(Path(files.folder))) or AutoProcessor
-        return kind.from_pretrained(files.folder, backend="pil", local_files_only=True, trust_remote_code=False)
+        processor_class = (_is_missing("torchvision") and videoless_processor(Path(files.folder))) or AutoProcessor
+        return processor_class.from_pretrained(
+            files.folder, backend="pil", local_files_only=True, trust_remote_code=False
+        )
 
 
 def quiet(*libraries: Model) -> None:

@@ -19,8 +19,9 @@ def videoless_processor(folder: Path) -> Processor | None:
         if (path := folder / f"{part}.json").is_file():
             facts |= json.loads(path.read_text(encoding="utf-8"))
     name = facts.get("processor_class") or PROCESSOR_MAPPING_NAMES.get(facts.get("model_type"), "")
-    kind: Processor = getattr(transformers, name, None)
-    return _without_video(kind) if kind is not None and VIDEO in kind.get_attributes() else None
+    kind: Processor = getattr(transformers, str(name), None)
+    is_known = isinstance(kind, type) and issubclass(kind, transformers.ProcessorMixin)
+    return _without_video(kind) if is_known and VIDEO in kind.get_attributes() else None
 
 
 def _without_video(kind: Processor) -> Processor:

@@ -23,7 +23,14 @@ from engine.runfile.fields import ModelConfig
 
 CPU = torch.device("cpu")
 HOUSE = ("engine", "actors", "cluster")
-WEIGHTLESS = {"AutoImageProcessor", "AutoTokenizer", "AutoProcessor", "AutoConfig"}
+WEIGHTLESS = {
+    "AutoImageProcessor",
+    "AutoTokenizer",
+    "PreTrainedTokenizerFast",
+    "AutoProcessor",
+    "processor_class",
+    "AutoConfig",
+}
 # What a call may hold and must: weights in safetensors, no code of a model's own.
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 

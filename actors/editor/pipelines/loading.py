@@ -76,7 +76,9 @@ def _processors(files: ModelFiles, index: Mapping[str, Any]) -> dict[str, Proces
             found[part] = load_processor(replace(files, folder=str(folder)))
         else:
             with model_errors(files.name, "a tokenizer"):
-                found[part] = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+                found[part] = PreTrainedTokenizerFast.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
     return found
 
 
