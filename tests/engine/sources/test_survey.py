@@ -9,8 +9,8 @@ from PIL import Image
 
 from engine.runfile.data import FolderSource, TableSource
 from engine.sources import open_source
+from engine.sources import rows as rows_module
 from engine.sources import survey as survey_module
-from engine.sources import table as table_module
 from engine.sources.survey import survey_source
 
 
@@ -58,7 +58,7 @@ def test_the_same_images_are_looked_at_in_any_order(tmp_path: Path, monkeypatch:
 
 def test_of_a_long_table_the_beginning_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(survey_module, "NUM_LISTED", 3)
-    monkeypatch.setattr(table_module, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(rows_module, "ROWS_AT_ONCE", 2)
     folder(tmp_path, a=deep(3900), b=deep(900), c=deep(1000), d=deep(60000))
     lines = ["path,label", *(f"boot/{name}.png,boot" for name in "abcd"), "e.png,"]
     (tmp_path / "a.csv").write_text("\n".join(lines))
