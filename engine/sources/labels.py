@@ -26,11 +26,11 @@ def value_text(value: object) -> str:
     """Return a text or a number as text, 1.0 as "1"; "" for another type, NaN and infinity."""
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return ""
-    if isinstance(value, float) and not math.isfinite(value):
-        return ""
-    return str(int(value)) if abs(value) < MAX_INTEGER and value == int(value) else str(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ""
+        return str(int(value)) if value.is_integer() and abs(value) < MAX_INTEGER else str(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
 def attribute_text(value: object) -> str:

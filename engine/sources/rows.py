@@ -147,9 +147,11 @@ def _json_rows(table: str, attributes: Sequence[str]) -> Iterator[Rows]:
         filled = ((line, text) for line, text in enumerate(file, start=1) if text.strip())
         while batch := list(islice(filled, ROWS_AT_ONCE)):
             records = [_record(table, line, text) for line, text in batch]
+            if not "".join(wanted).isascii():
+                records = list(map(composed, records))
             if unseen:
                 unseen.difference_update(*records)
-            path, label, caption, group = ([value_text(record.get(name)) for record in records] for name in COLUMNS)
+            path, label, caption, group = ([value_text(record.get(name, "")) for record in records] for name in COLUMNS)
             kept = [known_texts([attribute_text(record.get(name)) for record in records]) for name in wanted]
             mappings = _mappings(attributes, kept, len(batch))
             yield Rows([line for line, _ in batch], path, label, caption, group, mappings)
@@ -177,10 +179,10 @@ def _record(table: str, line: int, text: str) -> dict[str, object]:
     # More colons than fields: a text has one, or a field occurs twice, of which the last one would count.
     if text.count(":") > len(record) and (doubled := _doubled(text)):
         raise SourceError(f"{table}, line {line}: it has {name_some(doubled)} twice; expected each field once")
-    if isinstance(record["label"], list | dict):
+    if type(record["label"]) in (list, dict):
         label = str(record["label"])[:40]
         raise SourceError(f"{table}, line {line}: label is {label}, expected the name or number of one class")
-    return composed(record)
+    return record
 
 
 def _doubled(text: str) -> list[str]:
