@@ -76,3 +76,12 @@ def test_a_model_without_such_a_layer_is_refused_in_words(tmp_path: Path) -> Non
     network.module.classifier = torch.nn.Sequential(network.module.classifier, torch.nn.Softmax(1))
     with pytest.raises(ModelError, match=r"is a ViTForImageClassification, which ends in no linear layer .* to all"):
         _ = network.heads
+
+
+def test_all_classes_of_a_model_in_another_order_permute_its_head_alone(images: torch.Tensor, tmp_path: Path) -> None:
+    whole = answers(save_architecture(tmp_path / "vit", "vit", 16), images)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(2)).tolist()
+    classes = [f"class {index}" for index in order]
+    base = BaseClassifier(ModelConfig(name=str(tmp_path / "vit")), classes, offline=True)
+    with torch.no_grad():
+        torch.testing.assert_close(base.model().eval()(images).logits, whole[:, order], rtol=1e-5, atol=1e-5)
