@@ -36,6 +36,8 @@ def find_heads(model: Model, inputs: Tensor) -> list[str]:
     generator = torch.Generator().manual_seed(0)
     heads = [name for name, layer in layers.items() if len(outputs[name]) == 1 and num_rows(layer) == logits.shape[1]]
     for _ in range(NUM_DIRECTIONS):
+        if not heads:
+            break
         weights = torch.randn(logits.shape[1], generator=generator).to(logits)
         found = [outputs[name][0] for name in heads]
         gradients = torch.autograd.grad((logits * weights).sum(), found, retain_graph=True, allow_unused=True)

@@ -55,7 +55,8 @@ class Network:
             return heads
         raise ModelError(
             f"model {self.config.name!r} is a {type(self.module).__name__}, which ends in no linear layer or "
-            "convolution with a row for each class"
+            "convolution with a row for each class, that could be cut or trained apart: give the run all classes of "
+            "the model, in its order, and set reinforce.trained to all"
         )
 
     def trial_inputs(self) -> Tensor:

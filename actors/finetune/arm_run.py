@@ -1,6 +1,5 @@
 """The run of one arm on one worker: its steps, its candidates for the best weights, its checkpoints."""
 
-import copy
 import itertools
 import json
 import tempfile
@@ -109,14 +108,15 @@ class ArmRun:
             return
         rank = self._rank()
         self.record = replace(self.record, frontier=())
-        model = self._worker.base.model()
-        start, end = copy.deepcopy(model.state_dict()), [self._trainer.weights()]
+        start, end = self._worker.base.model().state_dict(), [self._trainer.weights()]
         # The first worker alone has them.
         torch.distributed.broadcast_object_list(end)
-        model = model.eval().to(self._trainer.device)
         for share in self._config.interpolation:
             weights = interpolated(start, end[0], share)
+            # A fresh model: some keep what they computed of their weights (LeViT, its attention biases).
+            model = self._worker.base.model()
             model.load_state_dict(weights)
+            model = model.eval().to(self._trainer.device)
             score = self._worker.images.score(partial(self._worker.mark, model))
             self.record = self.record.add_point(share, score, rank)
             if self.record.best_share == share:

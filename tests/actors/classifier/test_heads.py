@@ -9,6 +9,7 @@ from tiny_classifiers import ARCHITECTURES, save_architecture
 from actors.classifier.classifier import Classifier
 from actors.classifier.heads import Head, num_rows
 from actors.finetune.model import BaseClassifier
+from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.storage.storage import Storage
@@ -64,3 +65,23 @@ def answers(folder: Path, images: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         logits: torch.Tensor = AutoModelForImageClassification.from_pretrained(folder).eval()(images).logits
     return logits
+
+
+def test_a_model_without_such_a_layer_is_refused_in_words(tmp_path: Path) -> None:
+    network = Classifier(
+        ProbeConfig(model=ModelConfig(name=str(save_architecture(tmp_path / "vit", "vit", 3)))),
+        ("class 0", "class 1", "class 2"),
+        offline=True,
+    ).network
+    network.module.classifier = torch.nn.Sequential(network.module.classifier, torch.nn.Softmax(1))
+    with pytest.raises(ModelError, match=r"is a ViTForImageClassification, which ends in no linear layer .* to all"):
+        _ = network.heads
+
+
+def test_all_classes_of_a_model_in_another_order_permute_its_head_alone(images: torch.Tensor, tmp_path: Path) -> None:
+    whole = answers(save_architecture(tmp_path / "vit", "vit", 16), images)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(2)).tolist()
+    classes = [f"class {index}" for index in order]
+    base = BaseClassifier(ModelConfig(name=str(tmp_path / "vit")), classes, offline=True)
+    with torch.no_grad():
+        torch.testing.assert_close(base.model().eval()(images).logits, whole[:, order], rtol=1e-5, atol=1e-5)

@@ -1,8 +1,11 @@
-"""Augmentation in fine-tuning: each image has its own blur."""
+"""Augmentation in fine-tuning: each image has its own blur, and RandAugment takes grey images."""
 
+import random
+
+import numpy as np
 import torch
 
-from actors.finetune.augment import blurred
+from actors.finetune.augment import blurred, randaugmented
 
 
 def noise(count: int = 6, size: int = 16) -> torch.Tensor:
@@ -39,3 +42,11 @@ def test_each_image_has_its_own_blur_and_its_neighbours_do_not_matter() -> None:
 def test_the_generator_decides() -> None:
     assert torch.equal(blurred(noise(), 0.1, generator()), blurred(noise(), 0.1, generator()))
     assert not torch.equal(blurred(noise(), 0.1, generator()), blurred(noise(), 0.1, generator(2)))
+
+
+def test_a_grey_image_is_augmented_as_its_colour_image_is() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (1, 20, 24), np.uint8)
+    for seed in range(20):
+        found = randaugmented(grey, random.Random(seed))
+        assert found.shape == grey.shape
+        assert np.array_equal(found, randaugmented(np.repeat(grey, 3, 0), random.Random(seed))[:1])

@@ -412,6 +412,13 @@ def test_randaugment_changes_real_images_the_same_way_each_time(real: RealImages
     assert first.pixels.shape == plain.pixels.shape
 
 
+def test_images_of_different_sizes_are_no_batch(real: RealImages, preprocessing: Preprocessing) -> None:
+    real.image = lambda index: np.zeros((3, SIZE + index % 2, 1), np.uint8)  # type: ignore[assignment]
+    batches = TrainingImages(real, None, preprocessing, seed=0).batches(Share(real=8, counterfactual=0), ALONE, 0)
+    with pytest.raises(ModelError, match=r"images of different sizes, .* set do_resize: true"):
+        next(batches)
+
+
 def test_decoded_images_are_kept_while_there_is_room(preprocessing: Preprocessing, rundir: RunDirectory) -> None:
     image, loads = rundir.read_shard(0)[0].image, []
 
