@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE
 from engine.runfile.run import RunFile
 from engine.wording import percent, points
 
@@ -67,7 +67,8 @@ def next_steps(summary: dict[str, Any], run: RunFile) -> list[str]:
     match summary["verdict"]:
         case "ship":
             steps.append(
-                f"Load the classifier with `from_pretrained` from `models/{CANDIDATE}` and try it on your own pictures."
+                f"Load the classifier with `from_pretrained` from `models/{summary['ships']}` and try it on your own "
+                "pictures."
             )
         case "do not ship":
             steps += _remedies(summary, run)
@@ -96,7 +97,7 @@ def _remedies(summary: dict[str, Any], run: RunFile) -> list[str]:
 def _lost(summary: Mapping[str, Any]) -> float:
     """Return the accuracy lost on the test set like the training data, 0 where it was not measured."""
     biased = summary["accuracy_biased"]
-    before, after = ((biased.get(arm) or {}).get("value") for arm in (BASE, CANDIDATE))
+    before, after = ((biased.get(arm) or {}).get("value") for arm in (BASE, summary["ships"]))
     return 0.0 if before is None or after is None else float(before - after)
 
 
@@ -136,7 +137,7 @@ def _doubts(summary: dict[str, Any], run: RunFile) -> list[str]:
             "validation images, which chose it: see whether you can bear that, or lower reinforce.max_accuracy_loss."
         )
     for name in ("worst_group_accuracy", "conflict_accuracy"):
-        after = summary[name].get(CANDIDATE)
+        after = summary[name].get(summary["ships"])
         if after and after["low"] is not None and after["high"] - after["low"] > MAX_WIDTH:
             words = name.replace("_", " ")
             steps.append(
@@ -166,14 +167,14 @@ def find_comparison(summary: Mapping[str, Any], name: str) -> dict[str, Any] | N
     found = {
         (comparison["set"], comparison["where"]): comparison
         for comparison in summary["comparisons"]
-        if comparison["arm"] == CANDIDATE and comparison["against"] == BASE
+        if comparison["arm"] == summary["ships"] and comparison["against"] == BASE
     }
     return next((found[place] for place in wanted if place in found), None)
 
 
 def _change_in_words(summary: Mapping[str, Any], name: str, words: str) -> str | None:
     figure, comparison = summary[name], find_comparison(summary, name)
-    before, after = figure.get(BASE), figure.get(CANDIDATE)
+    before, after = figure.get(BASE), figure.get(summary["ships"])
     if not before or not after or before["value"] is None or after["value"] is None:
         return None
     difference = after["value"] - before["value"]
