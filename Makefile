@@ -6,7 +6,7 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos chaos-driver chaos-actor \
+.PHONY: demo test fuzz lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos chaos-driver chaos-actor \
 	bench-scale bench-scale-planning bench-scale-resuming bench-scale-dataflow bench-scale-gpus bench bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader \
 	bench-demo bench-gpu cards clean
 
@@ -20,6 +20,11 @@ demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, rein
 test: $(VENV)/installed-dev ## every test
 	$(BIN)/python -m compileall -q engine actors cluster tests
 	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+
+FUZZ_SECONDS ?= 600
+
+fuzz: $(VENV)/installed-dev ## random inputs against second readers, ten minutes; FUZZ_ONLY=NAME FUZZ_SEED=N repeat a failure
+	FUZZ_SECONDS=$(FUZZ_SECONDS) PYTHONPATH=tests/support $(BIN)/python -m tests.fuzz
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

@@ -3,6 +3,8 @@
 Each kind is imported where it is wanted: a stage of one's own does not wait for transformers, nor for torch.
 """
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import assert_never
 
 from actors.plugins import load_plugin
@@ -14,10 +16,18 @@ from engine.runfile.verifier import VerifierConfig
 from engine.sample import Stage
 
 
-def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) -> Stage:
+def build_stage(
+    config: AnyStageConfig,
+    *,
+    name: str,
+    seed: int,
+    offline: bool,
+    words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> Stage:
     """Return the stage that a configuration describes, its model loaded on its device and its threads fixed.
 
-    `seed` is the run's; `offline` forbids asking a model hub. Raises ModelError or PlacementError.
+    `seed` is the run's; `offline` forbids asking a model hub; `words` name classes. Raises ModelError and
+    PlacementError.
     """
     if isinstance(config, PluginConfig):
         return load_plugin(config, name=name, seed=seed)
@@ -41,6 +51,6 @@ def build_stage(config: AnyStageConfig, *, name: str, seed: int, offline: bool) 
         case VerifierConfig():
             from actors.verifier.verifier import Verifier
 
-            return Verifier(config, device, name=name, offline=offline)
+            return Verifier(config, device, name=name, offline=offline, words=words)
         case _:
             assert_never(config)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from cluster.session.session import missing_for_metrics, num_cores
+from cluster.session.temporary import ray_folder
+from engine.errors import PlacementError
 from engine.wording import size
 
 # Without these there is no run; the others are extras.
@@ -61,6 +63,7 @@ def _machine() -> Iterator[Check]:
     address = os.environ.get("RAY_ADDRESS")
     join = f"RAY_ADDRESS is {address}: join it with --address auto"
     yield _finding("ray cluster", True, join if address else "a local one is started for each run")
+    yield _ray_folder()
     missing = missing_for_metrics()
     remedy = 'for --metrics-port: pip install "counterforge[metrics]"'
     yield _finding("metrics", not missing, "--metrics-port serves them to Prometheus", missing or "", remedy)
@@ -69,6 +72,16 @@ def _machine() -> Iterator[Check]:
         free = shutil.disk_usage(shm).free
         remedy = "Ray will use the disk, slowly: give a container more with --shm-size=4g"
         yield _finding("shared memory", free >= LOW_SHM_BYTES, f"{size(free)} free in {shm}", remedy=remedy)
+
+
+def _ray_folder() -> Check:
+    try:
+        folder = ray_folder()
+    except PlacementError as error:
+        detail, _, remedy = str(error).rpartition(": ")
+        return _finding("ray folder", False, detail, remedy=remedy, required=True)
+    remedy = "a shorter TMPDIR, or RAY_TMPDIR=/tmp, keeps them together"
+    return _finding("ray folder", folder.note is None, folder.path, folder.note or "", remedy)
 
 
 def _gpus() -> Iterator[Check]:

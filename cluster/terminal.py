@@ -1,5 +1,7 @@
-"""Safe terminal output: no credentials, and no control characters from file names or messages."""
+"""Safe terminal output: no credentials, no control characters of others, and nothing that the terminal cannot show."""
 
+import codecs
+import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +13,8 @@ from engine.errors import UserError
 
 # Control characters except tab and line feed, and bidirectional marks, which can show a text as another.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Our own signs, for a terminal that is not UTF-8; what others write becomes escapes such as \u732b.
+_PLAIN = {"\u202f": " ", "−": "-", "–": "-", "…": "...", "→": "->", "≥": ">=", "≤": "<=", "━": "#", "─": "-"}
 
 
 def shown(text: str) -> str:
@@ -30,9 +34,21 @@ def refuse_arguments(arguments: Sequence[str]) -> None:
 
 @contextmanager
 def plain_output() -> Iterator[None]:
-    """Filter everything that the body prints through `shown`."""
+    """Filter everything that the body prints through `shown`; what stdout or stderr cannot encode is replaced."""
+    codecs.register_error(plain_signs.__name__, plain_signs)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=plain_signs.__name__)
     with redirect_stdout(cast(TextIO, _Shown(sys.stdout))):
         yield
+
+
+def plain_signs(error: UnicodeError) -> tuple[str, int]:
+    """Return an ASCII text for characters that cannot be encoded, and their end: an error handler of codecs."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unknown = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(sign) or ascii(sign)[1:-1] for sign in unknown), error.end
 
 
 class _Shown:

@@ -1,10 +1,24 @@
-"""Interrupt the main thread from another one, also where Ctrl-C is ignored, as under `nohup ... &`."""
+"""Stops from outside and their exit codes; the main thread interrupted from another one, also under `nohup ... &`."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as schedulers send it: the same clean stop as after Ctrl-C."""
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """Raise Terminated: the handler of SIGTERM."""
+    raise Terminated
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """Return the exit code by which shells and Makefiles know what stopped a program: 130, or 143 after SIGTERM."""
+    return 128 + (signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ gc.set_threshold(50_000)
 # a command writes are not among them: Ray adds a line there once a session has started many workers.
 SHARED = "generation_ray"
 HELD = ExitStack()
+# One test of four minutes, a third of the suite: begun late, it runs alone at the end.
+LONGEST = "tests/cluster/studies/test_chaos.py"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if group_of(item) == SHARED:
             item.add_marker(pytest.mark.xdist_group(SHARED))
     slow = Counter(group_of(item) for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (-slow[group_of(item)], group_of(item)))
+    items.sort(key=lambda item: (group_of(item) != LONGEST, -slow[group_of(item)], group_of(item)))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -16,15 +16,8 @@ from actors.language.served import Answer, ChatServer
 from actors.models.attention import set_attention
 from actors.models.batching import padded_batches, prepared_batches
 from actors.models.device import num_readers, precision
-from actors.models.loading import (
-    ModelFiles,
-    load_image_processor,
-    load_processor,
-    load_tokenizer,
-    load_weights,
-    model_errors,
-    resolve_model,
-)
+from actors.models.files import ModelFiles, resolve_model
+from actors.models.loading import load_image_processor, load_processor, load_tokenizer, load_weights, model_errors
 from actors.models.token_encoder import give_tokens
 from actors.models.untyped import Model, Processor, Tensors, Tokenizer
 from engine.errors import RunFileError
@@ -48,7 +41,7 @@ class Dialect(Protocol):
         """Return the tensors that `generate` takes, as a mapping with `.to`."""
         ...
 
-    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
+    def texts(self, inputs: Tensors, output: torch.Tensor) -> list[str]:
         """Return one caption for each row of generated tokens."""
         ...
 
@@ -131,7 +124,7 @@ class LoadedCaptions:
             output = self.model.generate(
                 **inputs, max_new_tokens=self.config.max_new_tokens, max_length=None, do_sample=False
             )
-        return self.dialect.texts(inputs, output, images)
+        return self.dialect.texts(inputs, output)
 
 
 class ServedCaptions:
@@ -201,13 +194,13 @@ class PrefixDialect:
         text = {} if self.prefix is None else {"text": [self.prefix] * len(images)}
         return self.processor(images=images, **text, return_tensors="pt")
 
-    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
+    def texts(self, inputs: Tensors, output: torch.Tensor) -> list[str]:
         """Return the decoded rows; the prefix is part of the caption."""
         return list(self.tokenizer.batch_decode(output, skip_special_tokens=True))
 
 
 class FlorenceDialect:
-    """Give pixels and a task token, get text that the processor parses: Florence-2."""
+    """Give pixels and a task token, get text: Florence-2."""
 
     def __init__(self, processor: Processor, task: str) -> None:
         self.processor, self.task = processor, task
@@ -222,13 +215,9 @@ class FlorenceDialect:
         """Return pixel values and the task's tokens."""
         return self.processor(images=images, text=[self.task] * len(images), return_tensors="pt")
 
-    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
-        """Return the parsed answers of the task."""
-        raw = self.processor.batch_decode(output, skip_special_tokens=False)
-        answers = [
-            str(self.processor.post_process_generation(text, task=self.task, image_size=image.size)[self.task])
-            for text, image in zip(raw, images, strict=True)
-        ]
+    def texts(self, inputs: Tensors, output: torch.Tensor) -> list[str]:
+        """Return the answers, which are words alone: no rule of the processor's post_processor_config is needed."""
+        answers = list(self.processor.batch_decode(output, skip_special_tokens=False))
         for token in self.processor.tokenizer.all_special_tokens:
             answers = [answer.replace(token, "") for answer in answers]
         return answers
@@ -255,7 +244,7 @@ class ChatDialect:
             return_tensors="pt",
         )
 
-    def texts(self, inputs: Tensors, output: torch.Tensor, images: list[Image.Image]) -> list[str]:
+    def texts(self, inputs: Tensors, output: torch.Tensor) -> list[str]:
         """Return what follows the prompt."""
         answers = output[:, inputs["input_ids"].shape[1] :]
         return list(self.processor.batch_decode(answers, skip_special_tokens=True))

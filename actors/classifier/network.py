@@ -1,38 +1,69 @@
 """A checkpoint of transformers as a classifier: the one door to its module, preprocessing, features and gradients."""
 
 from collections.abc import Sequence
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from actors.classifier.classes import match_classes
-from actors.images.preprocessing import Pixels, Preprocessing
+from actors.classifier.heads import ALWAYS_ZERO, find_heads, select_rows
+from actors.classifier.settings import read_settings
+from actors.images.preprocessing import Pixels, Preprocessing, same_size
 from actors.models.device import precision
-from actors.models.loading import load_image_processor, load_weights, resolve_model
+from actors.models.files import read_json, resolve_model
+from actors.models.loading import load_image_processor, load_weights, model_errors
 from actors.models.untyped import Model
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
 from engine.sample import ImageBytes
 
+# Of the images that most classifiers see, in pixels.
+USUAL_EDGE = 224
+
 
 class Network:
     """Hold a loaded checkpoint: `module` gives logits, `preprocessing` makes its inputs.
 
-    `columns` are the indices of the run's classes among the model's, in the run's order.
+    `columns` are the indices of the run's classes among the model's outputs, in the run's order. A model with one
+    output, a sigmoid, gets a second one that is always 0: their softmax is the sigmoid.
     """
 
     def __init__(self, config: ModelConfig, classes: Sequence[str], device: torch.device, *, offline: bool) -> None:
         from transformers import AutoModelForImageClassification
 
         files = resolve_model(config, offline)
+        settings = read_settings(config.name, partial(read_json, files.folder))
         self.config, self.device = config, device
+        with model_errors(config.name, "an image classifier"):
+            self.preprocessing = Preprocessing(load_image_processor(files), settings.num_channels)
         self.module: Model = load_weights(AutoModelForImageClassification, files, device)
-        self.preprocessing = Preprocessing(load_image_processor(files))
-        names = {int(index): name for index, name in self.module.config.id2label.items()}
+        names = settings.names or [self.module.config.id2label[index] for index in range(self.module.config.num_labels)]
         self.columns = match_classes(names, classes, config.name)
+        if len(names) == 1:
+            select_rows(self.module, self.heads, [ALWAYS_ZERO, 0])
+
+    @cached_property
+    def heads(self) -> list[str]:
+        """Return the names of the layers whose outputs are the logits; raises ModelError where there is none."""
+        with precision(self.config, self.device):
+            heads = find_heads(self.module, self.trial_inputs())
+        if heads:
+            return heads
+        raise ModelError(
+            f"model {self.config.name!r} is a {type(self.module).__name__}, which ends in no linear layer or "
+            "convolution with a row for each class"
+        )
+
+    def trial_inputs(self) -> Tensor:
+        """Return the model's inputs for two images of noise, of the size that it is made for."""
+        config = getattr(self.module.config, "vision_config", self.module.config)
+        size = getattr(config, "image_size", None) or USUAL_EDGE
+        height, width = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+        return self.preprocessing.trial_inputs(2, (height, width), self.device).to(self.module.dtype)
 
     def read(self, image: ImageBytes) -> Pixels:
         """Return the pixels (channels, height, width) that the model sees of an encoded image."""
@@ -40,7 +71,7 @@ class Network:
 
     def inputs(self, pixels: Sequence[Pixels]) -> Tensor:
         """Return the model's input (n, channels, height, width) in its precision; gradients may be asked of it."""
-        return self.preprocessing.inputs(np.stack(pixels), self.device).to(self.module.dtype)
+        return self.preprocessing.inputs(np.stack(same_size(pixels)), self.device).to(self.module.dtype)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Return logits (n, num_classes) in the order of the run's classes; they can be differentiated."""
@@ -48,14 +79,16 @@ class Network:
             return torch.as_tensor(self.module(inputs).logits)[:, self.columns].float()
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Return what the last linear layer gets (n, dim); raises ModelError for a model that ends in no such layer."""
+        """Return what the head gets (n, dim), of two heads side by side; raises ModelError where there is none."""
         found: list[Tensor] = []
-        hook = self._head().register_forward_pre_hook(lambda _, got: found.append(got[0]))
+        layers = [self.module.get_submodule(name) for name in self.heads]
+        hooks = [layer.register_forward_pre_hook(lambda _, got: found.append(got[0])) for layer in layers]
         try:
             self.logits(inputs)
         finally:
-            hook.remove()
-        return found[-1].flatten(1).float()
+            for hook in hooks:
+                hook.remove()
+        return torch.cat([each.flatten(1) for each in found], 1).float()
 
     def __call__(self, images: Sequence[Any]) -> NDArray[np.float32]:
         """Return probabilities (n, num_classes) over the run's classes; raises ModelError for NaN."""
@@ -64,15 +97,3 @@ class Network:
         if not np.isfinite(probabilities).all():
             raise ModelError(f"model {self.config.name!r} answers with NaN: try dtype float32")
         return np.asarray(probabilities, np.float32)
-
-    def _head(self) -> nn.Linear:
-        num_classes = len(self.module.config.id2label)
-        if heads := linear_layers(self.module, num_classes):
-            return heads[-1]
-        kind = type(self.module).__name__
-        raise ModelError(f"model {self.config.name!r} is a {kind}, which has no linear layer of {num_classes} rows")
-
-
-def linear_layers(module: nn.Module, num_rows: int) -> list[nn.Linear]:
-    """Return the linear layers with so many rows, in the order of the module."""
-    return [part for part in module.modules() if isinstance(part, nn.Linear) and part.out_features == num_rows]

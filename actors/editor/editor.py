@@ -20,7 +20,7 @@ from actors.images.finisher import Finisher
 from actors.images.frame import Frame, fit, to_tensor
 from actors.models.batching import prepared_batches
 from actors.models.device import num_readers, upload
-from actors.models.loading import ModelFiles, resolve_model
+from actors.models.files import ModelFiles, resolve_model
 from engine.errors import ModelError, RunFileError
 from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
 from engine.sample import Json, Rejection, Sample, Verdict, content_seed
@@ -141,7 +141,16 @@ class Editor:
         return PipelineDrawing(self.pipeline, self.strategy, self.config)
 
     def _mixed(self, job: EditJob, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the picture (3, size, size) with the detail and the unmasked part of its source put back."""
+        """Return the picture (3, size, size) with the detail and the unmasked part of its source put back.
+
+        Raises ModelError where the picture came back in another shape.
+        """
+        if edited.shape != (3, self.size, self.size):
+            seen, wanted = "x".join(map(str, edited.shape)), f"3x{self.size}x{self.size}"
+            raise ModelError(
+                f"model {self.config.model.name!r}: {type(self.pipeline).__name__} drew a picture of {seen} "
+                f"(channels, height, width) where {wanted} was asked for: set stages.{self.name}.size to what it draws"
+            )
         if self.config.keep_detail:
             lossy = upload(reconstructed[job.sample.source_key], edited.device)
             edited = with_detail(edited[None], to_tensor([job.frame], edited.device), lossy[None])[0]

@@ -52,15 +52,16 @@ def gaussian_blurred(images: Tensor, sigmas: Tensor, radius: int) -> Tensor:
 
 
 def randaugmented(pixels: NDArray[np.uint8], rng: random.Random) -> NDArray[np.uint8]:
-    """Return an image (3, height, width) uint8 after two of fourteen operations, all at one magnitude.
+    """Return an image (3 or 1 channels, height, width) uint8 after two of fourteen operations, all at one magnitude.
 
     RandAugment, Cubuk et al. 2020. What comes in from outside the image is grey.
     """
-    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    colours = np.broadcast_to(pixels, (3, *pixels.shape[1:]))
+    image = Image.fromarray(np.ascontiguousarray(colours.transpose(1, 2, 0)))
     for operation in rng.choices(OPERATIONS, k=NUM_OPERATIONS):
         sign = rng.choice((-1, 1))
         image = operation(image, sign * MAGNITUDE)
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(image).transpose(2, 0, 1)[: len(pixels)]
 
 
 def _affine(image: Image.Image, *matrix: float) -> Image.Image:

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from actors.finetune.augment import randaugmented
 from actors.finetune.stream import Counterfactuals, Place, StreamedEdit
 from actors.images.codec import UnreadableImageError
-from actors.images.preprocessing import Pixels, Preprocessing
+from actors.images.preprocessing import Pixels, Preprocessing, same_size
 from engine.sample import content_seed
 from engine.shards.walk import Image
-from engine.sources import Source, SourceItem, UnreadableItemError
-from engine.sources.decode import is_plain_jpeg, to_jpeg
+from engine.sources import Source, SourceItem, UnreadableItemError, stored_image
+from engine.sources.decode import is_plain_jpeg
 from engine.training.recipe import Share
 
 # What one worker keeps decoded; beyond it images are decoded again each time.
@@ -87,7 +87,7 @@ class RealImages:
         self.items = items
         self._turns = np.arange(len(items))
         self.labels = np.array([item.label for item in items], np.int64)
-        self.image = DecodedImages(lambda index: _stored(source.read(items[index])), preprocessing)
+        self.image = DecodedImages(lambda index: _stored(source, items[index]), preprocessing)
         self._keep_orders()
 
     def repeated(self, times: NDArray[np.int64]) -> "RealImages":
@@ -182,7 +182,9 @@ class TrainingImages:
     def _fill(self, batch: Batch, rows: Sequence[Row], part: int) -> None:
         """Decode every so-many-th row into its place in the batch, beginning with number `part`."""
         for row in range(part, len(rows), self._num_threads):
-            batch.pixels[row], batch.labels[row] = rows[row]()
+            pixels, batch.labels[row] = rows[row]()
+            same_size([batch.pixels[row], pixels])
+            batch.pixels[row] = pixels
 
     def _draw(self, position: int) -> tuple[Pixels, int]:
         pixels, label = self._real.draw(position, self._seed)
@@ -195,6 +197,7 @@ class TrainingImages:
         return self._preprocessing.pixels(image()), label
 
 
-def _stored(data: bytes) -> bytes:
-    """Return a real image as a shard would hold it; a plain JPEG is kept as it is."""
-    return data if is_plain_jpeg(data) else to_jpeg(data)
+def _stored(source: Source, item: SourceItem) -> bytes:
+    """Return a real image as a shard would hold it; a plain JPEG is kept as it is, and checked where it is decoded."""
+    data = source.read(item)
+    return data if is_plain_jpeg(data) else stored_image(source, data)

@@ -3,7 +3,6 @@
 import copy
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from actors.classifier.classes import match_classes
-from actors.classifier.network import linear_layers
-from actors.images.preprocessing import Preprocessing
-from actors.models.loading import load_image_processor, load_weights, resolve_model
-from actors.models.untyped import Model
+from actors.classifier.heads import select_rows
+from actors.classifier.network import Network
+from actors.models.device import DTYPES
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import LoraSettings
@@ -24,21 +21,26 @@ from engine.storage.storage import Storage
 Weights = dict[str, Tensor]
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 CONFIG = "config.json"
+# Of logits, before and after the head is cut.
+TOLERANCE = 1e-4
 
 
 class BaseClassifier:
     """The classifier under test before any training, its head cut to the run's classes in the run's order."""
 
     def __init__(self, config: ModelConfig, classes: Sequence[str], *, offline: bool) -> None:
-        from transformers import AutoModelForImageClassification
-
-        files = resolve_model(config, offline)
         self.classes = tuple(classes)
-        self.preprocessing = Preprocessing(load_image_processor(files))
         # Weights are trained in float32 masters whatever they were stored in; DeepSpeed's JSON sets the precision.
-        whole = replace(files, config=config.model_copy(update={"dtype": "float32"}))
-        self._model = load_weights(AutoModelForImageClassification, whole, torch.device("cpu"))
-        _fit_head(self._model, self.classes, config.name)
+        whole = config.model_copy(update={"dtype": "float32"})
+        self._network = Network(whole, classes, torch.device("cpu"), offline=offline)
+        self.preprocessing = self._network.preprocessing
+        self._model = self._network.module
+        self._fit_head()
+
+    @property
+    def heads(self) -> list[str]:
+        """Return the names of the layers whose outputs are the logits; raises ModelError where there is none."""
+        return self._network.heads
 
     def model(self) -> nn.Module:
         """Return a fresh copy of the classifier, on the CPU."""
@@ -58,25 +60,46 @@ class BaseClassifier:
             for name in sorted(names, key=lambda name: (name == CONFIG, name)):
                 storage.write(f"{folder}/{name}", Path(place, name).read_bytes())
 
+    @torch.no_grad()
+    def _trial_logits(self) -> Tensor:
+        logits: Tensor = self.model()(self._network.trial_inputs()).logits
+        return logits
 
-def prepare_batch_norm(model: nn.Module, precision: str) -> None:
-    """Have batch norm compute in float32 under half precision, as its running statistics are float32.
+    def _fit_head(self) -> None:
+        """Cut and reorder the rows of the head to the run's classes; raises ModelError where the logits change."""
+        model, columns = self._model, self._network.columns
+        if columns != list(range(model.config.num_labels)):
+            before = self._trial_logits()[:, columns]
+            select_rows(model, self.heads, columns)
+            after = self._trial_logits()
+            if after.shape != before.shape or not torch.allclose(after, before, rtol=TOLERANCE, atol=TOLERANCE):
+                raise ModelError(
+                    f"model {self._network.config.name!r} answers otherwise once its head {self.heads} is cut to the "
+                    f"run's {len(columns)} classes: give the run all classes of the model, in its order"
+                )
+        model.config.id2label = dict(enumerate(self.classes))
+        model.config.label2id = {label: index for index, label in enumerate(self.classes)}
+        model.num_labels = len(self.classes)
+        if hasattr(model.config, "label_names"):  # timm's
+            model.config.label_names = list(self.classes)
+        if model.config.problem_type == "multi_label_classification":  # a sigmoid, which is a choice of two now
+            model.config.problem_type = None
 
-    DeepSpeed casts parameters and leaves buffers alone; torch's CPU kernel refuses the mixture.
+
+def prepare_precision(model: nn.Module, precision: str) -> None:
+    """Make a model fit for half precision, where DeepSpeed casts parameters and leaves buffers alone.
+
+    Batch norm computes in float32, as its running statistics are (torch's CPU kernel refuses the mixture). Any other
+    layer casts what it gets to the type of its weights: what comes from a buffer is float32 (SwinV2's table of
+    relative positions).
     """
+    if precision == "float32":
+        return
     for module in model.modules():
-        if isinstance(module, BatchNorm) and precision != "float32":
+        if isinstance(module, BatchNorm):
             module.forward = partial(_float32_batch_norm, module)  # type: ignore[method-assign]
-
-
-def find_head(model: nn.Module, num_classes: int, trained: str) -> nn.Linear:
-    """Return the last linear layer with a row for each class; raise ModelError where there is none."""
-    if heads := linear_layers(model, num_classes):
-        return heads[-1]
-    raise ModelError(
-        f"reinforce.trained is {trained}, but a {type(model).__name__} has no linear layer of {num_classes} rows: "
-        "set it to all"
-    )
+        elif not list(module.children()) and list(module.parameters()):
+            module.register_forward_pre_hook(partial(_cast_inputs, DTYPES[precision]))
 
 
 def adapted(base: BaseClassifier, settings: LoraSettings) -> nn.Module:
@@ -87,13 +110,14 @@ def adapted(base: BaseClassifier, settings: LoraSettings) -> nn.Module:
     from peft import LoraConfig, LoraModel
 
     model = base.model()
-    head = find_head(model, len(base.classes), "lora")
-    targets = [name for name, layer in model.named_modules() if layer is not head and _takes_adapter(layer)]
+    heads = [model.get_submodule(name) for name in base.heads]
+    targets = [name for name, layer in model.named_modules() if name not in base.heads and _takes_adapter(layer)]
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
     )
     found: nn.Module = LoraModel(model, config, "default")
-    head.requires_grad_(True)
+    for head in heads:
+        head.requires_grad_(True)
     return found
 
 
@@ -160,6 +184,10 @@ def _takes_adapter(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.groups == 1)
 
 
+def _cast_inputs(dtype: torch.dtype, _: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(each.to(dtype) if isinstance(each, Tensor) and each.is_floating_point() else each for each in inputs)
+
+
 def _float32_batch_norm(module: BatchNorm, values: Tensor) -> Tensor:
     uses_batch = module.training or module.running_mean is None
     momentum = module.momentum
@@ -177,23 +205,3 @@ def _float32_batch_norm(module: BatchNorm, values: Tensor) -> Tensor:
         module.eps,
     )
     return result.to(values.dtype)
-
-
-def _fit_head(model: Model, classes: Sequence[str], name: str) -> None:
-    """Cut and reorder the rows of the classification head to the run's classes."""
-    rows = match_classes({int(index): label for index, label in model.config.id2label.items()}, classes, name)
-    if rows != list(range(model.config.num_labels)):
-        heads = linear_layers(model, model.config.num_labels)
-        if not heads:
-            raise ModelError(
-                f"model {name!r} has no linear head of {model.config.num_labels} rows that could be cut to the run's "
-                f"{len(classes)} classes: give the run all classes of the model, in its order"
-            )
-        for layer in heads:
-            layer.weight = nn.Parameter(layer.weight.detach()[rows].clone())
-            if layer.bias is not None:
-                layer.bias = nn.Parameter(layer.bias.detach()[rows].clone())
-            layer.out_features = len(rows)
-    model.config.id2label = dict(enumerate(classes))
-    model.config.label2id = {label: index for index, label in enumerate(classes)}
-    model.num_labels = len(classes)

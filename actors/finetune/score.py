@@ -14,6 +14,7 @@ from torch import Tensor
 
 from actors.finetune.batches import DecodedImages
 from actors.finetune.stream import Place
+from actors.images.preprocessing import same_size
 
 # Beside right and wrong: an image that cannot be read, which counts for nobody.
 MARKS = "01-"
@@ -65,6 +66,6 @@ def _mark(
         rows = list(itertools.islice((row for row in every if row is not None), 1))
         if not rows:
             return
-    found = answer(np.stack(rows)).argmax(-1)[: len(readable)].cpu().numpy()
+    found = answer(np.stack(same_size(rows))).argmax(-1)[: len(readable)].cpu().numpy()
     right = found == images.labels[readable]
     marks[readable] = torch.from_numpy(right.astype(np.int32)).to(marks.device)

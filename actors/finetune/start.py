@@ -13,7 +13,7 @@ from actors.finetune.stream import Place
 from actors.models.device import resolve_device, set_up_process
 from engine.errors import RunFileError, UserError
 from engine.sample import Json
-from engine.training.recipe import precision_name
+from engine.training.deepspeed import precision_name
 from engine.training.settings import TrainSettings
 
 

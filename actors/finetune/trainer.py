@@ -16,12 +16,11 @@ from actors.finetune.model import (
     BaseClassifier,
     Weights,
     adapted,
-    find_head,
     freeze_batch_norm,
     gather_weights,
     merged,
     parameter_groups,
-    prepare_batch_norm,
+    prepare_precision,
     synchronise_buffers,
 )
 from actors.finetune.resharding import load_resized
@@ -32,7 +31,8 @@ from actors.models.device import DTYPES, upload
 from engine.runfile.arms import ArmConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
-from engine.training.recipe import learning_rate, precision_name
+from engine.training.deepspeed import precision_name
+from engine.training.recipe import learning_rate
 
 TAG = "state"
 
@@ -52,7 +52,7 @@ class Trainer:
         self._dtype = DTYPES[precision]
         self._base = base
         model = self._model()
-        prepare_batch_norm(model, precision)
+        prepare_precision(model, precision)
         # A torch optimizer: DeepSpeed's own would be compiled at the first run.
         # Its learning rate is set anew before each step.
         optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay))
@@ -138,9 +138,9 @@ class Trainer:
             return adapted(self._base, self._config.lora)
         model = self._base.model()
         if self._config.trained == "head":
-            head = find_head(model, len(self._base.classes), "head")
             model.requires_grad_(False)
-            head.requires_grad_(True)
+            for name in self._base.heads:
+                model.get_submodule(name).requires_grad_(True)
         return model
 
     def _inputs(self, pixels: NDArray[Any]) -> Tensor:

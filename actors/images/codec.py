@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from engine.sample import ImageBytes
 from engine.sources.decode import PNG_SETTINGS, not_an_image
+from engine.sources.formats.jpeg import jpeg_damage
 
 # Pictures with a shorter edge keep full colour resolution: halved, it is visible in them.
 FULL_COLOUR_BELOW = 256
@@ -31,6 +32,13 @@ def decode_rgb(data: ImageBytes) -> Image.Image:
         raise UnreadableImageError(not_an_image(data)) from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def decode_whole(data: ImageBytes) -> Image.Image:
+    """Return the same of an image that nobody has checked: a JPEG with damaged pixels raises UnreadableImageError."""
+    if damage := jpeg_damage(data):
+        raise UnreadableImageError(damage)
+    return decode_rgb(data)
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from actors.images.codec import decode_rgb
+from actors.images.codec import decode_whole
 from actors.models.untyped import Processor
 from engine.sample import ImageBytes
 from engine.sources.decode import MAX_PIXELS
@@ -54,15 +54,15 @@ class Framing:
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(image)
             if colours not in COLOURS or height * width > MAX_PIXELS:
-                return self.of_pixels(np.asarray(decode_rgb(image)))
+                return self.of_pixels(np.asarray(decode_whole(image)))
             target = self._target(height, width)
             # 0 asks for the whole size.
             left = LEFT.get(self.resample, 0.0)
             least = [left and max(MIN_EDGE, ceil(left * edge)) for edge in target]
             rgb = simplejpeg.decode_jpeg(image, min_height=least[0], min_width=least[1], min_factor=MIN_REDUCTION)
         except ValueError:
-            # No JPEG, or a damaged one: Pillow says what of it can be read.
-            return self.of_pixels(np.asarray(decode_rgb(image)))
+            # No JPEG, a damaged one, or one that Pillow alone reads.
+            return self.of_pixels(np.asarray(decode_whole(image)))
         if rgb.shape[:2] == (height, width):
             return self.of_pixels(rgb)
         return self._cropped(_resized_fast(rgb, target, self.resample))

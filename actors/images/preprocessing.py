@@ -1,5 +1,6 @@
 """A classifier's inputs from an encoded image: the same in fine-tuning, scoring, probe and evaluation."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from actors.images.codec import decode_rgb
+from actors.images.codec import decode_whole
 from actors.images.framing import Framing, framings
 from actors.models.device import upload
 from actors.models.untyped import Processor
+from engine.errors import ModelError
 from engine.sample import ImageBytes
 
 Pixels = NDArray[np.uint8] | NDArray[np.float32]
@@ -28,8 +30,9 @@ class Preprocessing:
     that cannot be split (EfficientNet's) is called for each image, and its pixels are float32.
     """
 
-    def __init__(self, processor: Processor) -> None:
+    def __init__(self, processor: Processor, num_channels: int = 3) -> None:
         self.processor = processor
+        self._is_grey = num_channels == 1
         self._keep_whole()
         self.framing: Framing | None = None
         if getattr(processor, "do_rescale", False):
@@ -56,7 +59,11 @@ class Preprocessing:
         """
         if self.framing is not None:
             return self.framing.of_encoded(image).transpose(2, 0, 1)
-        return self._processed(decode_rgb(image))
+        return self._processed(decode_whole(image))
+
+    def trial_inputs(self, count: int, size: tuple[int, int], device: torch.device) -> Tensor:
+        """Return the model's inputs for so many images of noise, of this height and width."""
+        return self.inputs(np.stack([self._processed(_noise(*size, seed)) for seed in range(count)]), device)
 
     def inputs(self, pixels: NDArray[Any], device: torch.device) -> Tensor:
         """Return the model's inputs (n, channels, height, width), float32 on the device."""
@@ -66,7 +73,9 @@ class Preprocessing:
         return (tensor * self._scale - upload(self._mean, device)) / upload(self._std, device)
 
     def _processed(self, image: Image.Image) -> Pixels:
-        output = self.processor(images=image, return_tensors="np", **self._options)
+        # timm's processors return tensors alone.
+        shown = image.convert("L") if self._is_grey else image
+        output = self.processor(images=shown, return_tensors="pt", **self._options)
         array = np.asarray(output["pixel_values"][0])
         return array.astype(np.uint8) if self._options else array.astype(np.float32)
 
@@ -91,5 +100,15 @@ def _gives(framing: Framing, images: list[Image.Image], wanted: list[Pixels]) ->
     return all(map(np.array_equal, found, wanted))
 
 
-def _noise(height: int, width: int) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
+def same_size(pixels: Sequence[Pixels]) -> Sequence[Pixels]:
+    """Return pixels that can be one batch; raises ModelError where their sizes differ."""
+    if len(shapes := sorted({each.shape for each in pixels})) > 1:
+        raise ModelError(
+            f"the image processor gives images of different sizes, such as {shapes[0]} and {shapes[-1]}: set "
+            "do_resize: true and a size in the model's preprocessor_config.json, or give images of one size"
+        )
+    return pixels
+
+
+def _noise(height: int, width: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))

@@ -10,7 +10,8 @@ from actors.language.generation import Ask, Writer
 from actors.language.served import ChatServer, ServedTexts, chat
 from actors.language.slots import make_writer
 from actors.models.attention import set_attention
-from actors.models.loading import load_tokenizer, load_weights, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_tokenizer, load_weights
 from actors.models.untyped import Tokenizer
 from actors.perturber.prompts import system_prompt
 from engine.errors import ModelError

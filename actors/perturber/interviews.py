@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from actors.language.answers import BadReply
-from actors.perturber.replies import Reply, count_phrase, parse_reply, plain
+from actors.perturber.replies import Reply, parse_reply
+from engine.names import class_words, count_phrase, plain, prompt_word
 from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig, WantedEdit
 from engine.sample import EditKind, Sample, content_seed
 
@@ -17,13 +18,16 @@ MAX_DETAIL = 2000  # characters of a bad reply that are kept
 class Request:
     """Ask for one edit of one source, if there is a `wanted` value then rather that.
 
-    `keys` are those of its candidates, one for each of the `severities`.
+    `words` name its class, which the prompt calls `word`. `keys` are those of its candidates, one for each of the
+    `severities`.
     """
 
     source: Sample
     kind: EditKind
     severities: tuple[float, ...]
     keys: tuple[str, ...]
+    word: str
+    words: tuple[str, ...]
     wanted: str | None = None
 
 
@@ -39,10 +43,14 @@ def make_requests(source: Sample, config: PerturberConfig, seed: int) -> list[Re
         )
     else:
         drawn = [(kind, None, config.severities) for kind, count in config.edits.items() for _ in range(count)]
+    words = class_words(source.class_name, config.class_words)
+    word = prompt_word(source.class_name, config.class_words)
     requests, number = [], 0
     for kind, wanted, severities in drawn:
         keys = tuple(f"{source.key}_cf{number + index:02d}" for index in range(len(severities)))
-        requests.append(Request(source=source, kind=kind, severities=severities, keys=keys, wanted=wanted))
+        requests.append(
+            Request(source=source, kind=kind, severities=severities, keys=keys, word=word, words=words, wanted=wanted)
+        )
         number += len(keys)
     return requests
 
@@ -145,8 +153,7 @@ class Interview:
                 case BadReply() as refusal:
                     self._answers.add(item, refusal, "none")
                 case text:
-                    source = item.source
-                    reply = parse_reply(text, caption=source.caption, class_name=source.class_name, kind=item.kind)
+                    reply = parse_reply(text, caption=item.source.caption, words=item.words, kind=item.kind)
                     self._answers.add(item, reply, text)
         self.attempt += 1
         self._heard = {}
@@ -159,4 +166,4 @@ class Interview:
 
 
 def _mark(request: Request, value: str) -> tuple[str, EditKind, str]:
-    return request.source.key, request.kind, value.casefold()
+    return request.source.key, request.kind, plain(value)

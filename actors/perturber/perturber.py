@@ -78,9 +78,9 @@ class Perturber:
         return {keys: answer for interview in interviews for keys, answer in interview.settled().items()}
 
     def _wish(self, request: Request, attempt: int) -> Ask:
-        source, key = request.source, f"{request.keys[0]}/{self.name}/{attempt}"
-        system = system_prompt(request.kind, source.class_name, request.wanted, self.config.kinds)
-        user = user_prompt(source.caption, source.class_name, request.kind)
+        key = f"{request.keys[0]}/{self.name}/{attempt}"
+        system = system_prompt(request.kind, request.word, request.wanted, self.config.kinds)
+        user = user_prompt(request.source.caption, request.word, request.kind)
         return self.model.ask(key, request.kind, system, user, content_seed(self.seed, key))
 
     def _placebo(self, source: Sample) -> Sample:

@@ -1,19 +1,18 @@
-"""The strict reader of what a language model answers when asked for an edit."""
+"""What a language model answers when asked for an edit: found among its words, and strictly checked."""
 
-import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.language.answers import BadReply
+from actors.language.json_objects import DuplicateKeyError, json_objects
+from engine.names import count_phrase, find_class, phrase_pattern, plain
 from engine.sample import EditKind
-from engine.untrusted_json import loads_outside
 
 KEYS = ("before", "after", "caption", "instruction")
 MAX_PHRASE, MAX_CAPTION, MAX_INSTRUCTION = 100, 300, 200  # characters; a CLIP text tower reads about 300
 
 # These kinds change words of the caption; the others add what it does not mention ("clear weather" to "fog").
 WORD_KINDS: frozenset[EditKind] = frozenset({"background", "colour", "object", "adjective"})
-
-FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\n?\s*```\Z", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,42 +25,30 @@ class Reply:
     instruction: str
 
 
-def parse_reply(text: str, *, caption: str, class_name: str, kind: EditKind) -> Reply | BadReply:
-    """Return the edit in a reply that is exactly one JSON object (a code fence around it is tolerated)."""
-    text = text.strip()
-    fenced = FENCE.match(text)
+def parse_reply(text: str, *, caption: str, words: Sequence[str], kind: EditKind) -> Reply | BadReply:
+    """Return the edit of the one object in a reply that has the four keys; what is around it does not count.
+
+    `words` are those of the class. Several objects with the four keys must agree. Other keys are left out.
+    """
     try:
-        value = loads_outside(fenced.group(1) if fenced else text, _unique)
-    except _DuplicateKeyError as error:
-        return BadReply(reason="reply_duplicate_key", detail=f"the key {error} is there twice")
+        objects = json_objects(text)
+    except DuplicateKeyError as error:
+        return BadReply(reason="reply_duplicate_key", detail=str(error))
     except ValueError as error:
-        return BadReply(reason="reply_not_json", detail=f"{error}; wanted one JSON object")
-    if not isinstance(value, dict):
-        return BadReply(reason="reply_not_object", detail=f"a JSON {type(value).__name__} instead of an object")
-    reply = _typed(value)
+        return BadReply(reason="reply_not_json", detail=f"{error}; wanted one with the keys {', '.join(KEYS)}")
+    replies = {_typed(value) for value in objects if set(KEYS) <= set(value)}
+    if not replies:
+        missing = min(([key for key in KEYS if key not in value] for value in objects), key=len)
+        return BadReply(reason="reply_missing_key", detail=f"missing keys {missing}")
+    if len(replies) > 1:
+        return BadReply(reason="reply_ambiguous", detail=f"{len(replies)} edits that differ; wanted one")
+    [reply] = replies
     if isinstance(reply, BadReply):
         return reply
-    return check_edit(reply, caption=caption, class_name=class_name, kind=kind) or reply
-
-
-class _DuplicateKeyError(Exception):
-    pass
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    result: dict[str, object] = {}
-    for key, value in pairs:
-        if key in result:
-            raise _DuplicateKeyError(repr(key))
-        result[key] = value
-    return result
+    return check_edit(reply, caption=caption, words=words, kind=kind) or reply
 
 
 def _typed(value: dict[str, object]) -> Reply | BadReply:
-    if unknown := sorted(set(value) - set(KEYS)):
-        return BadReply(reason="reply_unknown_key", detail=f"unknown keys {unknown}; wanted {list(KEYS)}")
-    if missing := [key for key in KEYS if key not in value]:
-        return BadReply(reason="reply_missing_key", detail=f"missing keys {missing}")
     texts: dict[str, str] = {}
     for key in KEYS:
         item = value[key]
@@ -77,8 +64,12 @@ def _typed(value: dict[str, object]) -> Reply | BadReply:
     return Reply(**texts)
 
 
-def check_edit(reply: Reply, *, caption: str, class_name: str, kind: EditKind) -> BadReply | None:
-    """Return what is wrong with an edit of `caption`, None when nothing is."""
+def check_edit(reply: Reply, *, caption: str, words: Sequence[str], kind: EditKind) -> BadReply | None:
+    """Return what is wrong with an edit of `caption`, None when nothing is.
+
+    A caption that does not name the class by one of its `words` does not tell whether the edit replaces it: such an
+    edit passes, and the report counts these captions.
+    """
     before, after = plain(reply.before), plain(reply.after)
     old, new = plain(caption), plain(reply.caption)
     if after == before:
@@ -89,35 +80,20 @@ def check_edit(reply: Reply, *, caption: str, class_name: str, kind: EditKind) -
         return BadReply(reason="edit_before_not_in_caption", detail=f"{reply.before!r} is not in {caption!r}")
     if not count_phrase(after, new):
         return BadReply(reason="edit_after_not_in_caption", detail=f"{reply.after!r} is not in {reply.caption!r}")
-    return _check_class_word(before, after, old, new, class_name)
+    return _check_class_word(before, after, old, new, words)
 
 
-def _check_class_word(before: str, after: str, old: str, new: str, class_name: str) -> BadReply | None:
+def _check_class_word(before: str, after: str, old: str, new: str, words: Sequence[str]) -> BadReply | None:
     """Return a BadReply when the edit reaches into the class word: the label would no longer be true."""
-    word = plain(class_name)
     for name, phrase in (("before", before), ("after", after)):
-        if count_phrase(word, phrase):
-            return BadReply(reason="edit_touches_class", detail=f"{name} {phrase!r} holds the class word {word!r}")
-    replaced = re.sub(_pattern(before), lambda _: after, old)
+        if found := find_class(phrase, words):
+            return BadReply(reason="edit_touches_class", detail=f"{name} {phrase!r} holds the class word {found[0]!r}")
+    replaced = phrase_pattern(before, old).sub(lambda _: after, old)
+    wanted = len(find_class(old, words))
     for name, text in (("the caption after the change", replaced), ("the new caption", new)):
-        if count_phrase(word, text) != count_phrase(word, old):
+        if (count := len(find_class(text, words))) != wanted:
             return BadReply(
                 reason="edit_touches_class",
-                detail=f"the class word {word!r} is {count_phrase(word, old)} times in the caption, "
-                f"{count_phrase(word, text)} times in {name} {text!r}",
+                detail=f"the class {words[0]!r} is named {wanted} times in the caption, {count} in {name} {text!r}",
             )
     return None
-
-
-def count_phrase(phrase: str, text: str) -> int:
-    """Return how often a phrase stands in a text as whole words."""
-    return len(re.findall(_pattern(phrase), text))
-
-
-def _pattern(phrase: str) -> str:
-    return rf"(?<!\w){re.escape(phrase)}(?!\w)"
-
-
-def plain(text: str) -> str:
-    """Return a text as it is compared: lower case, underscores as spaces, single spaces."""
-    return " ".join(text.casefold().replace("_", " ").split())

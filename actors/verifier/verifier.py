@@ -1,7 +1,8 @@
 """The verifier stage: the scores of its signals for every image, and a verdict for every edit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,20 +20,37 @@ from engine.sample import Json, Rejection, Sample
 from engine.verdicts.rule import verdict_of
 
 
-def make_signals(model: ModelConfig, device: torch.device, *, batch_size: int, offline: bool) -> tuple[Signal, ...]:
-    """Return the signals of a verifier whose CLIP is `model`, loaded."""
-    return ClipSimilarity(Clip(model, device, batch_size=batch_size, offline=offline)), Contrast()
+def make_signals(
+    model: ModelConfig,
+    device: torch.device,
+    *,
+    batch_size: int,
+    offline: bool,
+    words: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Signal, ...]:
+    """Return the signals of a verifier whose CLIP is `model`, loaded; with `words` it asks for the class."""
+    return ClipSimilarity(Clip(model, device, batch_size=batch_size, offline=offline), words), Contrast()
 
 
 class Verifier:
     """Add scores to every sample and a verdict to every edit; nothing is dropped.
 
-    Scores are of the stored bytes, NaN where one is undefined. The classifier under test has no say.
+    Scores are of the stored bytes, NaN where one is undefined. The classifier under test has no say. `words` are those
+    that name a class in captions, where its own name does not.
     """
 
-    def __init__(self, config: VerifierConfig, device: torch.device, *, name: str, offline: bool) -> None:
+    def __init__(
+        self,
+        config: VerifierConfig,
+        device: torch.device,
+        *,
+        name: str,
+        offline: bool,
+        words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         self.config, self.name = config, name
-        self.signals = make_signals(config.model, device, batch_size=config.batch_size, offline=offline)
+        asked = None if config.min_class is None else words
+        self.signals = make_signals(config.model, device, batch_size=config.batch_size, offline=offline, words=asked)
         self._record: dict[str, Json] = {}
         for signal in self.signals:
             self._record.update(signal.provenance)

@@ -1,11 +1,8 @@
 """The command `evaluate`: score any classifier on any labelled images."""
 
 import argparse
-import csv
-import json
 import re
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cluster.cli.options import (
@@ -18,12 +15,9 @@ from cluster.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from engine.runfile.data import AnySource
+    from engine.runfile.probe import ProbeConfig
 
 FUNCTION = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-WARDROBE_SPLITS = ("sources", "heldout")
-# Columns of a table that are no attributes.
-COLUMNS = ("path", "label", "caption", "group")
 MAX_GROUPS = 20
 
 
@@ -32,6 +26,17 @@ def add_commands(commands: Commands) -> None:
     parser = add_command(commands, "evaluate", evaluate)
     parser.add_argument("--model", required=True, metavar="MODEL", help="the classifier")
     parser.add_argument("--data", required=True, metavar="SOURCE", help="the labelled images")
+    parser.add_argument(
+        "--classes",
+        metavar="NAMES",
+        help="the classes of a function, or of a model without names, in the order of its outputs, comma-separated; "
+        "default: those of the data",
+    )
+    parser.add_argument(
+        "--restrict-classes",
+        action="store_true",
+        help="let the model choose among the data's classes alone, as ImageNet-R does; default: all that it knows",
+    )
     parser.add_argument("--group-by", metavar="ATTRS", help="attributes to group by, comma-separated; default: all")
     parser.add_argument(
         "--train-data",
@@ -51,37 +56,41 @@ def evaluate(options: argparse.Namespace) -> int:
 
     Accuracy with its interval, and by group of class and attributes, the worst first. Writes nothing.
 
-    MODEL   a folder that save_pretrained wrote, a hub id, zoo/patient, or a function package.module:name
-    SOURCE  a folder with one sub-folder a class, a .csv or .jsonl (path, label, attributes), a WebDataset tar
-            or a folder of them, a saved Hugging Face dataset, or wardrobe:heldout[:CORRELATION[:COUNT]]
+    MODEL   a folder that save_pretrained wrote, a hub id, zoo/patient, or a function package.module:name, which gets
+            a list of RGB images of PIL (and `classes`, if it takes that) and returns probabilities (num_images,
+            num_classes), columns in the order of the data's classes (of folders: the sorted names) or of --classes
+    SOURCE  a folder with one sub-folder a class, a .csv, .tsv or .jsonl (path, label, attributes), a WebDataset tar
+            or a folder of them (of RUN/shards the sources), a saved Hugging Face dataset (of a DatasetDict the folder
+            of one split), or wardrobe:heldout[:CORRELATION[:COUNT]]
 
     Examples:
       counterforge evaluate --model zoo/patient --data wardrobe:heldout
       counterforge evaluate --model runs/wardrobe/models/reinforced --data wardrobe:heldout:0.998 --json
       counterforge evaluate --model microsoft/resnet-50 --data birds.csv --group-by habitat,sex
+      counterforge evaluate --model mine:predict --data photos --classes bag,boot,coat,shirt
     """
     from cluster.phases.evaluate import attribute_names, evaluate_model
-    from cluster.session.session import num_cores
     from engine.evaluation.groups import dominant_values
-    from engine.runfile.fields import ModelConfig, Placement
-    from engine.runfile.probe import ProbeConfig
     from engine.sources import open_source
+    from engine.sources.guess import parse_source
 
     import_plugins_from()
     source = parse_source(options.data)
-    is_function = FUNCTION.match(options.model) is not None
-    config = ProbeConfig(
-        model=None if is_function else ModelConfig(name=options.model),
-        callable=options.model if is_function else None,
-        batch_size=max(options.batch_size, 1),
-        placement=Placement(device="cuda", num_gpus=1) if options.gpu else Placement(num_threads=num_cores()),
-    )
     group_by = options.group_by.split(",") if options.group_by else None
     dominant = None
     if options.train_data:
         items = list(open_source(parse_source(options.train_data)).items())
         dominant = dominant_values(items, attribute_names(items, group_by))
-    result = evaluate_model(config, source, group_by=group_by, dominant=dominant, offline=options.offline).to_json()
+    classes = [name.strip() for name in options.classes.split(",")] if options.classes else None
+    result = evaluate_model(
+        _config(options),
+        source,
+        classes=classes,
+        restricted=options.restrict_classes,
+        group_by=group_by,
+        dominant=dominant,
+        offline=options.offline,
+    ).to_json()
     if options.json:
         print_json(result)
     else:
@@ -89,35 +98,18 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
-def parse_source(text: str) -> "AnySource":
-    """Return the source that --data or --train-data names; SourceError if there is none."""
-    from engine.errors import SourceError
-    from engine.runfile.data import FolderSource, HuggingFaceSource, TableSource, TarSource
+def _config(options: argparse.Namespace) -> "ProbeConfig":
+    from cluster.session.session import num_cores
+    from engine.runfile.fields import ModelConfig, Placement
+    from engine.runfile.probe import ProbeConfig
 
-    if text.startswith("wardrobe:"):
-        return _wardrobe(text)
-    path = Path(text).expanduser()
-    if not path.exists():
-        raise SourceError(f"--data {text}: there is no such file or folder; or use wardrobe:heldout")
-    path = path.resolve()
-    if path.is_file():
-        match path.suffix.lower():
-            case ".csv" | ".jsonl":
-                return TableSource(path=str(path), attributes=_table_attributes(path))
-            case ".tar":
-                return TarSource(path=str(path))
-            case suffix:
-                raise SourceError(
-                    f"--data {text}: a file must be a .csv, .jsonl or .tar, this is {suffix or 'without ending'}"
-                )
-    if (path / "dataset_dict.json").is_file():
-        splits = ", ".join(sorted(part.name for part in path.iterdir() if part.is_dir()))
-        raise SourceError(f"--data {text} holds several splits: name one of them ({splits})")
-    if (path / "state.json").is_file() or (path / "dataset_info.json").is_file():
-        return HuggingFaceSource(path=str(path))
-    if any(path.glob("*.tar")):
-        return TarSource(path=str(path))
-    return FolderSource(path=str(path))
+    is_function = FUNCTION.match(options.model) is not None
+    return ProbeConfig(
+        model=None if is_function else ModelConfig(name=options.model),
+        callable=options.model if is_function else None,
+        batch_size=max(options.batch_size, 1),
+        placement=Placement(device="cuda", num_gpus=1) if options.gpu else Placement(num_threads=num_cores()),
+    )
 
 
 def result_lines(content: dict[str, Any]) -> list[str]:
@@ -135,47 +127,43 @@ def result_lines(content: dict[str, Any]) -> list[str]:
             lines.append(f"  {_group_name(group):<36} {_accuracy(group)}")
         if len(groups) > MAX_GROUPS:
             lines.append(f"  and {len(groups) - MAX_GROUPS} better ones; --json has all")
+    lines += _small_groups(content)
+    lines += _outputs(content)
     lines += [f"not read: {count} images, {reason}" for reason, count in content["unreadable"].items()]
     return lines
 
 
-def _group_name(group: dict[str, Any]) -> str:
+def _small_groups(content: dict[str, Any]) -> list[str]:
+    from engine.evaluation.groups import small_groups
+
+    if (small := small_groups(content["groups"], content["min_n"])) is None:
+        return []
+    worst = ", ".join(f"{_group_name(group)} {group['correct']} of {group['n']}" for group in small.worst)
+    num = f"{small.num_groups:,} group{'s' * (small.num_groups != 1)}"
+    together = f"{_accuracy(vars(small))} in {num} of fewer than {content['min_n']}, which are not ranked"
+    return [f"small groups   {together}; the worst: {worst}"]
+
+
+def _outputs(content: dict[str, Any]) -> list[str]:
+    """Return the lines on the classes that the answers are of."""
+    lines = []
+    number, num_data, num_others = content["model_classes"], len(content["classes"]), content["num_other_answers"]
+    if content["restricted"]:
+        trivial = ": with one class every answer is right" if num_data == 1 else ""
+        lines.append(f"restricted     answers to the data's {num_data:,} of the model's {number:,} classes{trivial}")
+    elif number > num_data:
+        others = f"{num_others:,} answers are of others"
+        lines.append(f"classes        {num_data:,} of the model's {number:,} are in the data, {others}")
+    if content["taken_in_order"]:
+        names = content["taken_in_order"]
+        shown = ", ".join(f"{place} as {name!r}" for place, name in enumerate(names[:MAX_GROUPS]))
+        lines.append(f"outputs        taken in order: {shown}{', ...' if len(names) > MAX_GROUPS else ''}")
+    return [*lines, *([f"look at this   {content['wrong_order']}"] if content["wrong_order"] else [])]
+
+
+def _group_name(group: Mapping[str, Any]) -> str:
     return " / ".join((group["class_name"], *group["values"].values()))
 
 
 def _accuracy(figure: dict[str, Any]) -> str:
     return f"{share_with_interval(figure['accuracy'], figure['low'], figure['high'])} of {figure['n']:,} images"
-
-
-def _wardrobe(text: str) -> "AnySource":
-    from pydantic import ValidationError
-
-    from engine.errors import SourceError
-    from engine.runfile.data import WardrobeSource
-
-    _, split, *rest = text.split(":")
-    names = ("correlation", "count")
-    try:
-        values = dict(zip(names, (float(value) for value in rest), strict=False))
-        if split not in WARDROBE_SPLITS or len(rest) > len(names):
-            raise ValueError(f"splits are {', '.join(WARDROBE_SPLITS)}")
-        return WardrobeSource.model_validate({"split": split, **values})
-    except (ValueError, ValidationError) as error:
-        problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
-        raise SourceError(
-            f"--data {text}: {problem}; right is wardrobe:heldout, wardrobe:heldout:0.95 or wardrobe:heldout:0.95:2000"
-        ) from error
-
-
-def _table_attributes(path: Path) -> tuple[str, ...]:
-    """Return the columns of a table that hold attributes."""
-    with path.open(encoding="utf-8-sig") as file:
-        first = file.readline().strip()
-    columns: list[str] = []
-    if path.suffix.lower() == ".csv":
-        columns = next(csv.reader([first]), [])
-    else:
-        with suppress(json.JSONDecodeError):
-            record = json.loads(first)
-            columns = list(record) if isinstance(record, dict) else []
-    return tuple(column for column in columns if column not in COLUMNS)

@@ -50,16 +50,19 @@ def add_commands(commands: Commands) -> None:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Print the progress of a run, from its markers alone.
+    """Print the progress of a run, from its markers, and a look into a few shards.
 
     Sum the counts in the markers of finished shards; list who holds the run's leases and which shards were begun more
-    than once. Safe at any time, from any machine that can read them. Writes nothing.
+    than once. Of a few finished shards also the share of captions that name their class, the share of each kind of
+    edit that was accepted, and the size of edits beside their sources, with warnings. Safe at any time, from any
+    machine that can read them. Writes nothing.
 
     Examples:
       counterforge status runs/wardrobe
       counterforge status s3://bucket/runs/first --json
     """
     from cluster.monitor.progress import describe, snapshot
+    from engine.report.glance import look_into
     from engine.run.attempts import at_work
     from engine.run.directory import PHASE_LOG
     from engine.run.lease import holders
@@ -71,10 +74,11 @@ def status(options: argparse.Namespace) -> int:
     seconds = phases.get("seconds", {}) if isinstance(phases, dict) else {}
     holder_of = holders(rundir.storage)
     repeated = [work for work in at_work(rundir.storage) if work.begun > 1]
+    seen = look_into(rundir)
     if options.json:
         held = {phase: asdict(holder) for phase, holder in holder_of.items()}
         more = {"plan": rundir.info.digest, "phases": seconds, "held": held, "begun_again": [*map(asdict, repeated)]}
-        print_json({**asdict(state), **more})
+        print_json({**asdict(state), **more, "seen": seen and asdict(seen)})
         return 0
     print(f"{rundir.info.name} in {rundir.storage}, plan {rundir.info.digest[:12]}")
     print(describe(state))
@@ -87,6 +91,8 @@ def status(options: argparse.Namespace) -> int:
             print(f"  {title}: {reason} {count}")
     for stage, mean in state.seconds.items():
         print(f"  {stage}: {duration(mean)} a shard")
+    if seen is not None:
+        print(*seen.lines(), sep="\n")
     if isinstance(seconds, dict) and seconds:
         print("phases: " + ", ".join(f"{name} {duration(float(str(spent)))}" for name, spent in seconds.items()))
     return 0

@@ -1,4 +1,7 @@
-"""The command line. Only the modules of this folder print."""
+"""The command line. Only the modules of this folder print.
+
+Our modules are imported in functions: only `main` makes sure that `engine` is ours, and not a file of the user's.
+"""
 
 import argparse
 import logging
@@ -7,9 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
-from cluster.cli import chaos, evaluate, inspect, report, run, select, watch
-from cluster.cli.options import HelpFormatter
-from cluster.terminal import plain_output, refuse_arguments, shown
+from cluster.session.imports import own_packages_first
 
 DESCRIPTION = """\
 Find what an image classifier wrongly relies on, and fix it with verified counterfactual images.
@@ -29,21 +30,31 @@ start here:
   counterforge run configs/wardrobe.yaml       run it; the same command resumes
   counterforge status runs/wardrobe            print its progress
 
-exit codes: 0 done, 1 the run failed, 2 wrong input (one message says what to change)"""
+exit codes: 0 done, 1 the run failed, 2 wrong input (one message says what to change), 130 stopped by Ctrl-C,
+143 stopped by SIGTERM"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    own_packages_first()
+    from cluster.terminal import plain_output
+
     with plain_output():
         return _run(sys.argv[1:] if arguments is None else arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
-    from engine.errors import EngineError
+    from cluster.terminal import refuse_arguments, shown
+    from engine.errors import EngineError, UserError
+    from engine.interrupt import exit_code
 
     verbose = False
     try:
         refuse_arguments(arguments)
+        try:
+            os.getcwd()
+        except FileNotFoundError as error:
+            raise UserError("the current folder was deleted: change to one that exists") from error
         options = make_parser().parse_args(arguments)
         start_logging(verbose := options.verbose)
         command: Callable[[argparse.Namespace], int] = options.command
@@ -53,9 +64,9 @@ def _run(arguments: Sequence[str]) -> int:
             logging.getLogger(__name__).error("%s", error, exc_info=True)
         print(shown(f"counterforge: {error}"), file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("counterforge: stopped. Finished shards are kept; the same command goes on from there", file=sys.stderr)
-        return 1
+        return exit_code(stop)
     except BrokenPipeError:
         # The reader (head, less) has closed the pipe; the interpreter must not fail when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -64,6 +75,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
+    from cluster.cli import chaos, evaluate, inspect, report, run, select, watch
+    from cluster.cli.options import HelpFormatter
+
     parser = argparse.ArgumentParser(
         prog="counterforge",
         description=DESCRIPTION,
@@ -80,13 +94,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 def start_logging(verbose: bool) -> None:
     """Send log lines to stderr: ours from INFO (DEBUG with `verbose`), those of libraries from WARNING."""
+    from engine.interrupt import terminate
+
     handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in ("engine", "actors", "cluster"):
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     # SIGTERM, as schedulers send it, gets the same clean stop as Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, terminate)
 
 
 class _StderrHandler(logging.Handler):
@@ -94,6 +110,8 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
+        from cluster.terminal import shown
+
         sys.stderr.write(shown(self.format(record)) + "\n")
 
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, TypeAlias
@@ -94,11 +95,12 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def load(options: argparse.Namespace) -> "RunFile":
-    """Read the run file; plugins may lie beside it or in the current folder."""
+    """Read the run file, and the value ranges of its images; plugins may lie beside it or in the current folder."""
+    from engine.plan.value_ranges import with_value_ranges
     from engine.runfile.load import load_run_file
 
     import_plugins_from(options.config.parent)
-    return load_run_file(options.config, options.overrides)
+    return with_value_ranges(load_run_file(options.config, options.overrides))
 
 
 def import_plugins_from(*folders: Path) -> None:
@@ -121,10 +123,29 @@ def out_of(options: argparse.Namespace, run: "RunFile") -> str:
 
 def open_directory(run: str) -> "RunDirectory":
     """Open a run directory; the plugins of a run may lie in the current folder."""
+    from engine.errors import RunDirectoryError
     from engine.run.directory import RunDirectory
 
     import_plugins_from()
+    if "://" not in run and Path(run).is_file():
+        raise RunDirectoryError(_not_a_folder(Path(run)))
     return RunDirectory.open(absolute(run))
+
+
+def _not_a_folder(path: Path) -> str:
+    """Return the message where RUN is a file, with the folder that a run file's run is written to."""
+    from engine.errors import UserError
+    from engine.run.info import RUN_INFO
+    from engine.runfile.load import load_run_file
+
+    example, kind = "runs/NAME", "file"
+    if path.suffix.lower() in (".yaml", ".yml"):
+        kind = "run file"
+        with suppress(UserError):
+            example = f"runs/{load_run_file(path).name}"
+    # RUN/run.yaml, RUN/shards/000000.tar
+    example = next((str(folder) for folder in path.parents if (folder / RUN_INFO).is_file()), example)
+    return f"{path} is a {kind}; RUN is the folder that `counterforge run` wrote, such as {example}"
 
 
 def session_of(options: argparse.Namespace) -> "SessionConfig":
@@ -135,12 +156,13 @@ def session_of(options: argparse.Namespace) -> "SessionConfig":
 
 
 def live_console() -> "Console | None":
-    """Return a console for a live display where stderr is a terminal, else None: plain lines."""
+    """Return a console for a live display where stderr is a terminal that can show it, else None: plain lines."""
     if not sys.stderr.isatty():
         return None
     from rich.console import Console
 
-    return Console(stderr=True)
+    console = Console(stderr=True)
+    return None if console.is_dumb_terminal else console
 
 
 def print_json(content: object) -> None:

@@ -1,10 +1,7 @@
 """What `counterforge plan` prints: splits, classes, plugins, and the estimated cost of generating."""
 
-import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-
-from engine.errors import UserError
+from cluster.preflight.code import place_of
+from engine.errors import EngineError
 from engine.plan.estimate import Measured, describe, estimate_run, measure
 from engine.plan.hash_store import HashStore
 from engine.plan.plan import Plan, make_plan
@@ -32,32 +29,10 @@ def plan_lines(run: RunFile, out: str) -> tuple[list[str], Plan]:
     lines.append(f"run directory {out}: {note}")
     for name, config in run.stages.items():
         if isinstance(config, PluginConfig):
-            lines.append(f"plugin: stage {name!r} runs your code {config.target}, {_place(config.target)}")
+            lines.append(f"plugin: stage {name!r} runs your code {config.target}, {place_of(config.target)}")
     if target := run.probe.callable:
-        lines.append(f"plugin: the probe runs your code {target}, {_place(target)}; a black box is not reinforced")
+        lines.append(f"plugin: the probe runs your code {target}, {place_of(target)}; a black box is not reinforced")
     return lines, plan
-
-
-def _place(target: str) -> str:
-    """Return in words the file of `package.module:name`, without importing it."""
-    module = target.partition(":")[0]
-    if (spec := _find_module(module)) is None:
-        return f"but no module {module!r} is found from here"
-    return f"in {spec.origin or ', '.join(spec.submodule_search_locations or ())}"
-
-
-def _find_module(module: str) -> ModuleSpec | None:
-    """Return the spec of a module; importlib.util.find_spec would import its parent packages, and so run them."""
-    path: Sequence[str] | None = None
-    spec: ModuleSpec | None = None
-    name = ""
-    for part in module.split("."):
-        name = f"{name}.{part}" if name else part
-        found = (finder.find_spec(name, path) for finder in sys.meta_path)
-        spec = next((each for each in found if each is not None), None)
-        if spec is None or (path := spec.submodule_search_locations) is None:
-            return spec if name == module else None
-    return spec
 
 
 def _near_duplicates(plan: Plan, store: HashStore) -> list[str]:
@@ -120,7 +95,7 @@ def _earlier(run: RunFile, out: str) -> tuple[Measured | None, str]:
     """Return the times that an earlier run in the same directory measured, and a note on its progress."""
     try:
         rundir = RunDirectory.open(out)
-    except UserError:
+    except EngineError:
         return None, "not there yet"
     markers = rundir.markers()
     return measure(run, markers), f"{len(markers)} of {rundir.info.num_shards} shards are done"

@@ -63,4 +63,4 @@ def report_lines(rundir: "RunDirectory") -> list[str]:
 
     summary: Any = rundir.read_json(SUMMARY)
     reasons = [f"  {reason}" for reason in summary["reasons"]]
-    return [headline(summary["verdict"]), *reasons, f"report: {rundir.storage.name(PAGE)}"]
+    return [headline(summary["verdict"], rundir.run()), *reasons, f"report: {rundir.storage.name(PAGE)}"]

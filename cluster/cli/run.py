@@ -1,6 +1,8 @@
 """The commands that compute: run, plan, generate, retry, probe, reinforce."""
 
 import argparse
+import shutil
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -84,10 +86,11 @@ def plan(options: argparse.Namespace) -> int:
     from cluster.preflight.preflight import preflight
 
     run = load(options)
-    lines, planned = plan_lines(run, out_of(options, run))
-    print(*lines, sep="\n")
-    found = preflight(run, planned)
-    print(*found.lines(), sep="\n")
+    out = out_of(options, run)
+    lines, planned = plan_lines(run, out)
+    found = preflight(run, planned, out=out, is_here=None)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(*lines, *found.lines(width), sep="\n")
     return 2 if found.problems else 0
 
 
@@ -144,11 +147,12 @@ def probe(options: argparse.Namespace) -> int:
       counterforge probe runs/wardrobe --set probe.min_drop=0.1
     """
     from engine.report.views.advice import weakest_cell
+    from engine.report.views.no_finding import no_weakness
     from engine.run.directory import WEAKNESS
 
     rundir = _run_phase("probe", options)
-    weakest = weakest_cell({"weakness": rundir.read_json(WEAKNESS)})
-    print(weakest or "no edit clearly costs more accuracy than probe.min_drop")
+    weakness: Any = rundir.read_json(WEAKNESS)
+    print(weakest_cell(weakness) or no_weakness(weakness), *weakness.get("output_notes", ()), sep="\n")
     print(f"table: {rundir.storage.name(WEAKNESS)}")
     return 0
 
@@ -181,7 +185,9 @@ def _run_file(options: argparse.Namespace, phases: Sequence[str]) -> "tuple[RunD
     from cluster.preflight.preflight import refuse_problems
 
     run = load(options)
-    rundir, planned = open_run(run, out_of(options, run), partial(refuse_problems, phases=phases))
+    out = out_of(options, run)
+    check = partial(refuse_problems, phases=phases, out=out, is_here=options.address is None)
+    rundir, planned = open_run(run, out, check)
     run_phases(phases, run, rundir, planned, session_of(options), live_console(), take_over=options.take_over)
     return rundir, planned
 
@@ -190,11 +196,12 @@ def _run_phase(name: str, options: argparse.Namespace) -> "RunDirectory":
     """Run one phase of a run directory, also if it is done."""
     from cluster.phases.follow import follow_run
     from cluster.phases.pipeline import run_phases
-    from cluster.preflight.preflight import refuse_problems
+    from cluster.preflight.preflight import refuse_change
 
     rundir, session, take_over = open_directory(options.run), session_of(options), options.take_over
-    run, planned = rundir.change(options.overrides), rundir.plan()
-    refuse_problems(run, planned, (name,))
+    planned = rundir.plan()
+    check = partial(refuse_change, plan=planned, phase=name, is_here=options.address is None)
+    run = rundir.change(options.overrides, check)
     if options.follow:
         follow_run(run, rundir, planned, session, take_over)
     else:

@@ -50,14 +50,15 @@ def watch_node(options: argparse.Namespace) -> int:
     """
     from cluster.session.session import prepare_environment
     from cluster.spot.watch import drain_on_notice
+    from engine.interrupt import exit_code
 
     prepare_environment(local=False)
     cloud = None if options.cloud == "auto" else options.cloud
     try:
         node, notice = drain_on_notice(cloud, options.node_id, options.grace)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("counterforge: stopped. Nothing was drained", file=sys.stderr)
-        return 1
+        return exit_code(stop)
     left = max(notice.end_s - time.time(), 0)
     print(f"drained: Ray node {node.node_id} of {node.address} gets no new work; {notice.why} in {left:.0f} s")
     return 0

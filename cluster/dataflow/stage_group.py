@@ -10,13 +10,16 @@ import pandas as pd
 
 from cluster.dataflow.blocks import from_block, to_block
 from cluster.dataflow.isolation import ShardBisector
+from cluster.dataflow.replies import check_replies
 from cluster.dataflow.shard_row import ShardRow
 from cluster.monitor.meters import StageMeter
 from cluster.session.placement import group_placement
 from cluster.session.worker import error_context, exit_without_teardown, kind_of_machine, load_with_retries
 from engine.errors import EngineError, RunError
 from engine.run.attempts import Attempts, Note, watched
+from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
+from engine.runfile.stages import words_of_classes
 from engine.sample import Rejection, Sample, Stage, sort_groups
 from engine.storage.storage import Storage
 from engine.verdicts.rule import is_early
@@ -49,6 +52,7 @@ class StageGroup:
         placement = group_placement(run, group)
         configs = {name: run.stages[name].model_copy(update={"placement": placement}) for name in group}
         self.name = "+".join(group)
+        self.perturbers = [name for name, config in configs.items() if isinstance(config, PerturberConfig)]
         self.attempts = Attempts(storage=storage, where=self.name)
         self.meter = StageMeter(run.name, self.name)
         self.sample_s = run.limits.sample_s
@@ -57,7 +61,8 @@ class StageGroup:
         self.machine = kind_of_machine(on_gpu=placement.num_gpus > 0)
         try:
             for name, config in configs.items():
-                build = partial(build_stage, config, name=name, seed=run.seed, offline=run.offline)
+                words = words_of_classes(run.stages)
+                build = partial(build_stage, config, name=name, seed=run.seed, offline=run.offline, words=words)
                 self.stages[name] = load_with_retries(f"the start of stage {name!r}", build)
         except EngineError as error:
             # Raised at the first shard instead: after an error in a constructor Ray restarts the actor again and again.
@@ -80,6 +85,9 @@ class StageGroup:
                 raise
             done = self._bisect(row, note)
         self.attempts.end(row.shard)
+        for name in self.perturbers:
+            with error_context(f"stage {name!r} on shard {row.shard}"):
+                check_replies(name, done, self.attempts.storage)
         return to_block(replace(done, machines=row.machines | {self.machine}))
 
     def _apply(self, row: ShardRow) -> ShardRow:

@@ -2,10 +2,11 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
+from textwrap import wrap
 from threading import Event, Thread
 from time import monotonic
 from types import TracebackType
@@ -32,6 +33,7 @@ POLL_S = 1.0
 # Plain lines: at most one report in MIN_LINE_S, at least one in MAX_LINE_S.
 MIN_LINE_S = 15.0
 MAX_LINE_S = 120.0
+UNBROKEN = "\u00a0"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +64,20 @@ def snapshot(markers: Iterable[Marker], num_shards: int, num_sources: int) -> Sn
 
 def describe(state: Snapshot) -> str:
     """Return the state of a run as one line."""
+    return ", ".join([_shards(state), *_counts(state), *_left(state)])
+
+
+def _shards(state: Snapshot) -> str:
+    return f"{state.done}/{state.num_shards} shards"
+
+
+def _left(state: Snapshot) -> list[str]:
+    return [f"{duration(state.seconds_left)} left"] if state.seconds_left else []
+
+
+def _counts(state: Snapshot) -> list[str]:
     counts = state.counts
     parts = [
-        f"{state.done}/{state.num_shards} shards",
         f"{counts.sources}/{state.num_sources} sources",
         f"accepted {counts.accepted}",
         f"rejected {sum(counts.rejected.values())}",
@@ -75,9 +88,7 @@ def describe(state: Snapshot) -> str:
         parts.append(f"{state.num_uncounted} shards done before not counted yet")
     if state.rate is not None:
         parts.append(f"{state.rate:.1f} images/s")
-    if state.seconds_left:
-        parts.append(f"{duration(state.seconds_left)} left")
-    return ", ".join(parts)
+    return parts
 
 
 def describe_stage(stage: StageActivity, num_shards: int, mean: float | None) -> str:
@@ -223,7 +234,7 @@ class Progress:
         finding = self._watchdog.look(now - self._changed)
         why = None if finding is None else finding.text
         if self._live is not None:
-            self._live.update(_table(state, stages, why), refresh=True)
+            self._live.update(display(state, stages, why, self._live.console.width), refresh=True)
         elif self._is_due(now):
             self._logged = now
             for line in report_lines(state, stages, why):
@@ -248,11 +259,31 @@ class Progress:
 
 def report_lines(state: Snapshot, stages: Sequence[StageActivity], why: str | None = None) -> list[str]:
     """Return the lines of a run's state: the run, each stage, and `why` nothing was finished for long."""
-    lines = [f"generate: {describe(state)}"]
+    lines = [f"generate: {describe(state)}", *stage_lines(state, stages)]
+    return lines if why is None else [*lines, f"  {why}"]
+
+
+def stage_lines(state: Snapshot, stages: Sequence[StageActivity]) -> Iterator[str]:
+    """Yield the state of each stage as a line."""
     for stage in stages:
         times = [state.seconds[name] for name in stage.name.split("+") if name in state.seconds]
-        lines.append(f"  {describe_stage(stage, state.num_shards, sum(times) if times else None)}")
-    return lines if why is None else [*lines, f"  {why}"]
+        yield f"  {describe_stage(stage, state.num_shards, sum(times) if times else None)}"
+
+
+def display(state: Snapshot, stages: Sequence[StageActivity], why: str | None, width: int) -> "RenderableType":
+    """Return the live display: a bar with the shards and the time left, then lines that are wrapped, never cut."""
+    from rich.text import Text
+
+    head = ", ".join([_shards(state), *_left(state)])
+    bar = max(8, min(60, width - len(head) - 2))
+    done = bar * state.done // max(state.num_shards, 1)
+    lines = [", ".join(_counts(state)), *stage_lines(state, stages)]
+    # Broken at commas alone. One column is left free: some terminals begin a new line in the last one.
+    kept = [shown(line).replace(" ", UNBROKEN).replace(f",{UNBROKEN}", ", ") for line in lines]
+    texts = [*kept, *([] if why is None else [shown(why)])]
+    wrapped = [part for text in texts for part in wrap(text, width - 1, subsequent_indent="    ")]
+    first = Text.assemble(("━" * done, "green"), ("─" * (bar - done), "dim"), f" {head}\n")
+    return first + Text("\n".join(wrapped).replace(UNBROKEN, " "), no_wrap=True)
 
 
 def _snapshot(tally: Tally, num_shards: int, num_sources: int) -> Snapshot:
@@ -263,13 +294,3 @@ def _snapshot(tally: Tally, num_shards: int, num_sources: int) -> Snapshot:
         counts=tally.counts,
         seconds=tally.mean_seconds(),
     )
-
-
-def _table(state: Snapshot, stages: Sequence[StageActivity], why: str | None) -> "RenderableType":
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.text import Text
-
-    lines = [Text(shown(line), overflow="ellipsis", no_wrap=True) for line in report_lines(state, stages)]
-    bar = ProgressBar(total=max(state.num_shards, 1), completed=state.done, width=60)
-    return Group(bar, *lines, *([] if why is None else [Text(shown(why))]))

@@ -171,6 +171,7 @@ def _evaluation_name(
         "data": run.data.model_dump(mode="json"),
         "items": {name: [[item.locator, item.label] for item in labelled.items] for name, labelled in sets.items()},
         "group_by": list(run.report.group_by),
-        "probe": run.probe.model_dump(mode="json", exclude={"placement", "transfer"}),
+        # `digests` say what `files` and `version` do.
+        "probe": run.probe.model_dump(mode="json", exclude={"placement", "transfer", "files", "version"}),
     }
     return json_digest(made_of)

@@ -30,12 +30,16 @@ Task = Callable[["Classifier"], Answer]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierRef:
-    """A reference to a classifier that any worker can load. With a `storage` the model is a folder inside it."""
+    """A reference to a classifier that any worker can load. With a `storage` the model is a folder inside it.
+
+    It answers with `classes` alone where it is `restricted`.
+    """
 
     config: ProbeConfig
     classes: tuple[str, ...]
     offline: bool = False
     storage: Storage | None = None
+    restricted: bool = True
 
     @property
     def name(self) -> str:
@@ -47,7 +51,7 @@ class ClassifierRef:
         from actors.classifier.classifier import Classifier
 
         with self._local_config() as config:
-            return Classifier(config, self.classes, self.offline)
+            return Classifier(config, self.classes, self.offline, restricted=self.restricted)
 
     def digest(self) -> str:
         """Return the digest that names its predictions."""

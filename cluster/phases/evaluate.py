@@ -1,20 +1,24 @@
 """Score a classifier on labelled images of any source."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from engine.errors import SourceError
+from engine.evaluation.confusion import wrong_order
 from engine.evaluation.groups import Dominant, GroupKey, GroupReport, LabelledPrediction, group_report
+from engine.plan.value_ranges import with_value_range
 from engine.runfile.data import AnySource
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json, Rejection
-from engine.sources import SourceItem, open_source, read_sample
+from engine.sources import SourceItem, listing_remarks, open_source, read_sample
+from engine.wording import name_some
 
 if TYPE_CHECKING:
     from actors.classifier.classifier import Classifier
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 ITEMS_PER_TASK = 256
 # A prediction, or the reason why the image cannot be read.
 Result = LabelledPrediction | str
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,19 @@ class LabelledSet:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """The number of a classifier's classes, whether its answers are restricted to some, and whether names match them.
+
+    Without names they are taken in the order of `classes`.
+    """
+
+    number: int
+    classes: tuple[str, ...]
+    restricted: bool
+    has_names: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """A classifier's scores on one labelled set, and its prediction of each item (None: the image cannot be read)."""
 
@@ -40,16 +59,35 @@ class Evaluation:
     answers: Sequence[LabelledPrediction | None]
     group_by: tuple[str, ...]
     unreadable: Mapping[str, int]
+    outputs: Outputs | None = None
 
     def to_json(self) -> dict[str, Json]:
         """Return the scores as plain JSON; unreadable images count in no accuracy."""
-        return {**self.report.to_json(), "group_by": list(self.group_by), "unreadable": dict(self.unreadable)}
+        outputs = {} if self.outputs is None else self._outputs_json(self.outputs)
+        return {
+            **self.report.to_json(),
+            "group_by": list(self.group_by),
+            "unreadable": dict(self.unreadable),
+            **outputs,
+        }
+
+    def _outputs_json(self, outputs: Outputs) -> dict[str, Json]:
+        read = [answer for answer in self.answers if answer is not None]
+        return {
+            "model_classes": outputs.number,
+            "restricted": outputs.restricted,
+            "num_other_answers": sum(answer.predicted not in self.report.classes for answer in read),
+            "taken_in_order": None if outputs.has_names else list(outputs.classes),
+            "wrong_order": _wrong_order(read, outputs.classes),
+        }
 
 
 def evaluate_model(
     config: ProbeConfig,
     source: AnySource,
     *,
+    classes: Sequence[str] | None = None,
+    restricted: bool = False,
     group_by: Sequence[str] | None = None,
     dominant: Dominant | None = None,
     offline: bool = False,
@@ -57,16 +95,26 @@ def evaluate_model(
 ) -> Evaluation:
     """Score a checkpoint or function on a whole labelled source, by groups of class and attributes (None: all of them).
 
-    `dominant` has the dominant values of the training data; without it there are no conflicts. Raises ModelError,
-    SourceError.
+    `classes` are those of a function or of a checkpoint without names, in the order of its outputs; by default those of
+    the source. A checkpoint answers with all its classes, with `restricted` with the source's alone. `dominant` has the
+    dominant values of the training data; without it there are no conflicts. Raises ModelError, SourceError.
     """
+    source = with_value_range(source, getattr(source, "path", source.kind))
     opened = open_source(source)
     labelled = LabelledSet(source=source, items=list(opened.items()))
     if not labelled.items:
         raise SourceError(f"there are no images in {getattr(source, 'path', source.kind)}: nothing to evaluate on")
-    ref = ClassifierRef(config=config, classes=opened.classes, offline=offline)
+    for remark in listing_remarks(opened):
+        logger.warning("%s", remark)
+    if unknown := sorted(set(opened.classes) - set(classes or opened.classes)):
+        raise SourceError(f"the images have the classes {name_some(unknown)}, which --classes leaves out: name all")
+    ref = ClassifierRef(config=config, classes=tuple(classes or opened.classes), offline=offline, restricted=restricted)
     group_by = attribute_names(labelled.items, group_by)
-    return score_answers(ask_all(ref, labelled), ref.classes, group_by, dominant or {}, {}, min_n=min_n)
+    asked: list[Question[Any]] = [Question(ref=ref, task=_outputs), *ask_set(ref, labelled)]
+    outputs, *answers = ask(asked, "evaluate")
+    results = [result for part in answers for result in part]
+    scored = score_answers(results, opened.classes, group_by, dominant or {}, {}, min_n=min_n)
+    return replace(scored, outputs=outputs)
 
 
 def ask_set(ref: ClassifierRef, labelled: LabelledSet) -> list[Question[list[Result]]]:
@@ -128,15 +176,35 @@ def _answer_items(
             continue
         row = next(probabilities)
         best = int(np.argmax(row))
+        predicted = (*classes, *classifier.others)[best]
         p_label = float(row[classes.index(item.class_name)]) if item.class_name in classes else 0.0
         answers.append(
             LabelledPrediction(
                 class_name=item.class_name,
                 attributes=dict(item.attributes),
+                predicted=predicted,
                 # By name: another source may have its classes in another order.
-                is_right=classes[best] == item.class_name,
+                is_right=best < len(classes) and predicted == item.class_name,
                 confidence=float(row[best]),
                 p_label=p_label,
             )
         )
     return answers
+
+
+def _outputs(classifier: "Classifier") -> Outputs:
+    """Return what a classifier answers with. Runs in its actor."""
+    known = len(classifier.classes) + len(classifier.others)
+    return Outputs(
+        number=classifier.num_outputs,
+        classes=classifier.classes,
+        restricted=known < classifier.num_outputs,
+        has_names=classifier.has_names,
+    )
+
+
+def _wrong_order(answers: Sequence[LabelledPrediction], classes: tuple[str, ...]) -> str | None:
+    place = {name: index for index, name in enumerate(classes)}
+    known = [each for each in answers if each.predicted in place]
+    labels, predictions = [place[each.class_name] for each in known], [place[each.predicted] for each in known]
+    return wrong_order(labels, predictions, classes)

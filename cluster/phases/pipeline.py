@@ -6,9 +6,10 @@ With several rounds each round is a `generate` phase, and from the second on an 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ from engine.plan.plan import Plan, make_plan
 from engine.rounds.allocation import allocation_path, shards_by_round
 from engine.run.directory import EVALUATION, REINFORCE, RETRIES, RUN_FILE, WEAKNESS, RunDirectory
 from engine.run.lease import held
+from engine.runfile.load import dump_run_file
+from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import RunFile
 from engine.storage.storage import Storage
 
@@ -43,14 +46,14 @@ NO_INPUTS: Mapping[str, Any] = {"placement": True, "max_failures": True, "num_wo
 def open_run(run: RunFile, out: str, check: Callable[[RunFile, Plan], None] | None = None) -> tuple[RunDirectory, Plan]:
     """Plan a run and create its directory, or open the directory of the same plan.
 
-    `check` is called before the directory is created, so that what it refuses leaves none behind.
+    `check` is called before the directory is created, or its run file changed, so that what it refuses leaves no trace.
     """
     start = monotonic()
     storage = Storage(out)
     store = HashStore(storage)
     plan = make_plan(run, store)
     shards_by_round(plan, run.rounds)  # refuses too many rounds before anything is written
-    if check is not None and not storage.exists(RUN_FILE):
+    if check is not None and not (storage.exists(RUN_FILE) and storage.read(RUN_FILE) == dump_run_file(run).encode()):
         check(run, plan)
     rundir = RunDirectory.create(out, run, plan)
     store.save(rundir.storage)
@@ -106,9 +109,10 @@ def all_phases(
     """Return the phases after the plan, in order; with `follow` the training does not wait for all shards."""
 
     def probe_digest() -> str:
-        config = run.probe.model_dump(mode="json", exclude=dict(NO_INPUTS))
+        # What `files` and `version` decide is in the stamps.
+        config = run.probe.model_dump(mode="json", exclude={*NO_INPUTS, "files", "version"})
         models = [*([run.probe.model] if run.probe.model else []), *run.probe.transfer]
-        stamps = [model_stamp(model.name) for model in models]
+        stamps = [*map(model_stamp, (model.name for model in models)), *function_stamps(run.probe)]
         # A retry replaces shards; of probe and training only what depends on those is repeated.
         retries = [rundir.read_json(RETRIES)] if rundir.exists(RETRIES) else []
         # Probe and training also compute attributions: more of them are another input.
@@ -174,10 +178,26 @@ def _is_allocated(rundir: RunDirectory, number: int, shards: Sequence[int]) -> b
 def model_stamp(name: str) -> str | None:
     """Return a digest of the file names, sizes and times of a local or zoo model; None for a hub id."""
     folder = MODELS_FOLDER / name.removeprefix("zoo/") if name.startswith("zoo/") else Path(name)
-    if not folder.is_dir():
-        return None
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    return digest_of([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in files])
+    return _stamp(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else None
+
+
+def function_stamps(config: ProbeConfig) -> list[str]:
+    """Return a digest of a function's `version` and of its source file and `files` by name, size and time.
+
+    A checkpoint has none.
+    """
+    if config.callable is None:
+        return []
+    spec = None
+    with suppress(ImportError, ValueError):  # the probe says so
+        spec = find_spec(config.callable.partition(":")[0])
+    named = map(Path, (*config.files, *([spec.origin] if spec and spec.origin else [])))
+    files = (path for place in named for path in (place, *place.rglob("*")) if path.is_file())
+    return [digest_of(_stamp(files), config.version)]
+
+
+def _stamp(paths: Iterable[Path]) -> str:
+    return digest_of([[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in sorted(paths)])
 
 
 def digest_of(*inputs: object) -> str:

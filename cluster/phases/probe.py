@@ -11,9 +11,11 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from engine.errors import LeakError, RunError, ShardError
+from engine.evaluation.confusion import wrong_order
 from engine.probe.findings import ClassifierPredictions, findings
 from engine.probe.weakness import Weakness
 from engine.run.directory import WEAKNESS, RunDirectory
@@ -47,7 +49,10 @@ def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
         for ref, digest in zip(refs, digests, strict=True)
     )
     table, content = findings(answers, others, run.probe, seed=run.seed)
-    rundir.write_json(WEAKNESS, content)
+    notes = _output_notes(run, answers.predictions, first.classes)
+    for note in notes:
+        LOG.warning("probe: %s", note)
+    rundir.write_json(WEAKNESS, {**content, "output_notes": list(notes)})
     return table
 
 
@@ -72,6 +77,9 @@ def questions(
     pending = [index for index in done if f"{index:06d}.parquet" not in present]
     if pending:
         LOG.info("probe: %d of %d shards by %s", len(pending), len(done), ref.name)
+    if num_known := len(done) - len(pending):
+        same = "its files" if ref.config.model else "source file, probe.files and probe.version (another one asks anew)"
+        LOG.info("probe: predictions of %d shards by %s are used again: %s are the same", num_known, ref.name, same)
     size = ceil(len(pending) / MAX_TASKS) or 1
     return [
         Question(ref=ref, task=partial(_probe_shards, rundir, digest, pending[start : start + size]))
@@ -87,6 +95,18 @@ def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | 
     table = pa.concat_tables(tables, promote_options="default")
     keys = rundir.plan().split_keys()
     return table.append_column("split_key", pa.array([keys[key] for key in table["source_key"].to_pylist()]))
+
+
+def _output_notes(run: RunFile, predictions: pa.Table, classes: tuple[str, ...]) -> list[str]:
+    """Return what a reader must know of the classifier's outputs: a wrong order, and classes beyond the run's."""
+    from actors.classifier.outputs import restriction
+
+    sources = predictions.filter(pc.equal(predictions["role"], "source"))
+    found = (
+        wrong_order(sources["label"], sources["prediction"], classes),
+        restriction(run.probe.model, len(classes), run.offline),
+    )
+    return [note for note in found if note is not None]
 
 
 def predictions_path(digest: str, index: int) -> str:

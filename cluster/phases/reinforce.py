@@ -36,7 +36,7 @@ def reinforce_run(
     done and takes in those that come. Raises LeakError where a shard holds test data, RunFileError for settings that
     cannot work, RunError where the training fails or nothing comes any more.
     """
-    from actors.models.loading import resolve_model
+    from actors.models.files import resolve_model
 
     digest = resolve_model(trained_model(run), run.offline).digest
     settings = resolve_settings(run, rundir, digest, follow=follow)

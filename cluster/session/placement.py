@@ -1,9 +1,8 @@
 """Placement: compare the resources that a run needs with those of the machines, before anything starts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import NoReturn
 
 from engine.errors import PlacementError
 from engine.runfile.fields import Placement
@@ -53,6 +52,16 @@ class Capacity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Lack:
+    """A pool that asks for more GPUs than there are: `have`, of which stages before it hold some."""
+
+    need: Need
+    asked: float
+    have: float
+    held: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """The resources of a cluster: all, and those free at the moment."""
 
@@ -84,11 +93,17 @@ def reinforce_needs(config: ReinforceConfig) -> list[Need]:
 
 
 def check_placement(phases: Sequence[Sequence[Need]], capacity: Capacity) -> None:
-    """Raise PlacementError unless the smallest pools of each phase fit; phases run one after another."""
+    """Raise PlacementError unless the smallest pools of each phase fit; phases run one after another.
+
+    All pools that lack GPUs are in one message.
+    """
+    lacking = {lack.need.path: lack for needs in phases for lack in _lacking_gpus(needs, capacity)}
+    if lacking:
+        raise PlacementError(_describe_lacking(list(lacking.values()), capacity))
     for needs in phases:
         for need in needs:
             _check_one_actor(need, capacity)
-        _check_together(needs, capacity)
+        _check_cpus(needs, capacity)
 
 
 def local_cpus(phases: Sequence[Sequence[Need]], cores: int) -> int:
@@ -104,12 +119,21 @@ def _need(path: str, placement: Placement) -> Need:
     return Need(path=path, num_cpus=placement.num_cpus, num_gpus=placement.num_gpus, replicas=placement.replicas)
 
 
+def _lacking_gpus(needs: Sequence[Need], capacity: Capacity) -> Iterator[_Lack]:
+    held = 0.0
+    most = max((node.num_gpus for node in capacity.nodes), default=0)
+    for need in needs:
+        asked = need.num_gpus * need.replicas[0]
+        if need.num_gpus > most:
+            yield _Lack(need=need, asked=need.num_gpus, have=most, held=0.0)
+        elif asked and held + asked > capacity.num_gpus + 1e-6:
+            yield _Lack(need=need, asked=asked, have=capacity.num_gpus, held=held)
+        held += asked
+
+
 def _check_one_actor(need: Need, capacity: Capacity) -> None:
     if any(node.num_cpus >= need.num_cpus and node.num_gpus >= need.num_gpus for node in capacity.nodes):
         return
-    most_gpus = max((node.num_gpus for node in capacity.nodes), default=0)
-    if need.num_gpus > most_gpus:
-        _refuse_gpus(need, capacity, asked=need.num_gpus, have=most_gpus)
     most_cpus = max((node.num_cpus for node in capacity.nodes), default=0)
     raise PlacementError(
         f"one actor of {need.path} asks for {need.num_cpus:g} CPU cores"
@@ -118,13 +142,7 @@ def _check_one_actor(need: Need, capacity: Capacity) -> None:
     )
 
 
-def _check_together(needs: Sequence[Need], capacity: Capacity) -> None:
-    held = 0.0
-    for need in needs:
-        asked = need.num_gpus * need.replicas[0]
-        if asked and held + asked > capacity.num_gpus + 1e-6:
-            _refuse_gpus(need, capacity, asked=asked, have=capacity.num_gpus, held=held)
-        held += asked
+def _check_cpus(needs: Sequence[Need], capacity: Capacity) -> None:
     cpus = sum(need.num_cpus * need.replicas[0] for need in needs) + RESERVED_CPUS
     if not capacity.local and cpus > capacity.num_cpus:
         largest = max(needs, key=lambda need: need.num_cpus * need.replicas[0])
@@ -135,14 +153,18 @@ def _check_together(needs: Sequence[Need], capacity: Capacity) -> None:
         )
 
 
-def _refuse_gpus(need: Need, capacity: Capacity, *, asked: float, have: float, held: float = 0.0) -> NoReturn:
-    pool = "reinforce.num_workers" if need.path == "reinforce" else f"{need.path}.placement.replicas"
+def _describe_lacking(lacking: Sequence[_Lack], capacity: Capacity) -> str:
+    first, *rest = lacking
+    path, have = first.need.path, first.have
+    others = f", {first.held:g} of them held by the stages before" if first.held and not rest else ""
+    pool = "reinforce.num_workers" if path == "reinforce" else f"{path}.placement.replicas"
+    lower = {
+        (True, False): f"lower {path}.placement.num_gpus (a fraction shares one GPU) or {pool}",
+        (True, True): "lower placement.num_gpus (a fraction shares one GPU) or replicas of each",
+        (False, False): f"run on the CPU with --set {path}.placement.num_gpus=0 --set {path}.placement.device=auto",
+        (False, True): "run on the CPU with placement: {num_gpus: 0} in each",
+    }[have > 0, bool(rest)]
+    asked = [f"{lack.need.path} asks for {lack.asked:g} GPU{'' if lack.asked == 1 else 's'}" for lack in lacking]
     place = "this machine" if capacity.local else "the cluster"
-    if have:
-        lower = f"lower {need.path}.placement.num_gpus (a fraction shares one GPU) or {pool}"
-    else:
-        lower = f"run on the CPU with --set {need.path}.placement.num_gpus=0 --set {need.path}.placement.device=auto"
     join = "join a cluster with --address" if capacity.local else "pass --autoscaling if the cluster grows on demand"
-    others = f", {held:g} of them held by the stages before" if held else ""
-    gpus = f"{asked:g} GPU{'' if asked == 1 else 's'}"
-    raise PlacementError(f"{need.path} asks for {gpus}, {place} has {have:g}{others}: {lower}, or {join}")
+    return f"{', '.join(asked)}, {place} has {have:g}{others}: {lower}, or {join}"

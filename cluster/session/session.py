@@ -4,18 +4,22 @@ import logging
 import os
 import secrets
 import signal
-import site
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cluster.session.imports import HOOK, worker_environment
 from cluster.session.placement import Capacity, Need, Node, Resources, check_placement, local_cpus
+from cluster.session.temporary import ray_folder
 from engine.errors import PlacementError, RunError
+
+if TYPE_CHECKING:
+    from ray.job_config import JobConfig
 
 LOG = logging.getLogger(__name__)
 # Ray gives its processes 30 s to come up and then raises a bare Exception: too short on a machine that is very busy.
@@ -88,8 +92,10 @@ def prepare_environment(local: bool) -> None:
     if beside not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = os.pathsep.join((beside, os.environ.get("PATH", "")))
     # Workers then import what this process can: plugins beside the run file, for one.
-    os.environ["PYTHONPATH"] = python_path()
+    os.environ.update(worker_environment())
     if local:
+        # As a runtime environment, which is the public way, it would cost each session two seconds.
+        os.environ["__RAY_WORKER_PROCESS_SETUP_HOOK_ENV_VAR"] = HOOK
         # Nobody preempts this machine: one process fewer to start for each training.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Ray then listens on the loopback alone, on Linux too (the name says where that is the default).
@@ -132,14 +138,6 @@ def missing_for_metrics() -> str | None:
     return None
 
 
-def python_path() -> str:
-    """Return PYTHONPATH for workers: what it is here, and the folders that this process has added for itself."""
-    known = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
-    installed = tuple({sys.prefix, sys.base_prefix, *site.getsitepackages()})
-    added = [folder for folder in sys.path if Path(folder or ".").is_dir() and not folder.startswith(installed)]
-    return os.pathsep.join(dict.fromkeys([*known, *(str(Path(folder).resolve()) for folder in added)]))
-
-
 def cluster_capacity() -> Capacity:
     """Return what the nodes of the joined cluster have."""
     import ray
@@ -167,31 +165,39 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def local_capacity(phases: Sequence[Sequence[Need]], num_gpus: int | None = None) -> Capacity:
+    """Return what this machine has; GPUs are counted (None) only where one is needed, as importing torch takes long."""
+    if num_gpus is None and any(need.num_gpus for needs in phases for need in needs):
+        import torch
+
+        num_gpus = torch.cuda.device_count()
+    return Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=num_gpus or 0),), local=True)
+
+
 def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> None:
     import ray
 
-    num_gpus = config.num_gpus or 0
-    if config.num_gpus is None and any(need.num_gpus for needs in phases for need in needs):
-        import torch  # only where a GPU is asked for: it takes seconds
-
-        num_gpus = torch.cuda.device_count()
-    capacity = Capacity(nodes=(Node(num_cpus=num_cores(), num_gpus=num_gpus),), local=True)
+    capacity = local_capacity(phases, config.num_gpus)
     check_placement(phases, capacity)
-    metrics: dict[str, Any] = {}
+    folder, more = ray_folder(), dict[str, Any]()
+    if folder.note is not None:
+        LOG.warning("%s", folder.note)
+        more = {"_temp_dir": folder.path, "object_spilling_directory": folder.spill}
     if config.metrics_port is not None:
         report = {"metrics_report_interval_ms": METRICS_REPORT_MS}
-        metrics = {"_metrics_export_port": config.metrics_port, "_system_config": report}
+        more |= {"_metrics_export_port": config.metrics_port, "_system_config": report}
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
             with _quiet_start(), _lean_start():
                 ray.init(
                     address="local",
                     num_cpus=local_cpus(phases, num_cores()),
-                    num_gpus=num_gpus,
+                    num_gpus=int(capacity.num_gpus),
                     include_dashboard=False,
                     log_to_driver=False,
                     logging_level=logging.CRITICAL,
-                    **metrics,
+                    job_config=_job_config(),
+                    **more,
                 )
             return
         except Exception as error:
@@ -199,7 +205,8 @@ def _start_local(phases: Sequence[Sequence[Need]], config: SessionConfig) -> Non
             if attempt == START_ATTEMPTS:
                 raise RunError(
                     f"Ray did not start on this machine: {str(error).strip().splitlines()[0]} Is it very busy, or "
-                    "short of memory or disk? Its logs are in /tmp/ray/session_latest; the same command tries again"
+                    f"short of memory or disk? Its logs are in {folder.path}/session_latest; the same command tries "
+                    "again"
                 ) from error
             LOG.warning("Ray did not start in time, trying again")
 
@@ -219,13 +226,27 @@ def _join(address: str) -> None:
                 address=address,
                 log_to_driver=False,
                 logging_level=logging.CRITICAL,
-                runtime_env={"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}},
+                job_config=_job_config({"env_vars": dict(worker_environment()), "worker_process_setup_hook": HOOK}),
             )
-    except (ConnectionError, ray.exceptions.RayError, RuntimeError) as error:
+    except (ConnectionError, ray.exceptions.RayError, RuntimeError, ValueError) as error:
         raise PlacementError(
             f"cannot join a Ray cluster at {address}: {str(error).splitlines()[0]} Start one with `ray start --head`, "
             "give RAY_AUTH_TOKEN if it asks for a token, or leave --address out to run on this machine alone"
         ) from error
+
+
+def _job_config(runtime_env: Mapping[str, object] | None = None) -> "JobConfig":
+    """Return the settings of a job whose workers look for modules where `worker_environment` says, and nowhere else.
+
+    Ray would put the current folder of the driver in front of all else, which may hold an engine.py of another project.
+    """
+    from ray.job_config import JobConfig
+
+    class OwnImports(JobConfig):  # type: ignore[misc]  # ray ships no types
+        def _runtime_env_has_working_dir(self) -> bool:
+            return True
+
+    return OwnImports(runtime_env=runtime_env)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from engine.statistics import UNDEFINED, Interval, calibration_error, wilson_int
 # of the class (eight colours, equally often) has no dominant value, hence no conflicts.
 DOMINANCE = 2.0
 STANDARD_ERRORS = 3.0
+# Of the groups that are too small to be ranked, so many are named.
+NUM_WORST = 3
 
 # By class name and attribute: the dominant value in the training data. Attributes without one are left out.
 Dominant = Mapping[str, Mapping[str, str]]
@@ -26,9 +29,10 @@ GroupKey = tuple[str, tuple[tuple[str, str], ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPrediction:
-    """A classifier's prediction for one labelled image; `confidence` is the probability of the predicted class."""
+    """A classifier's prediction for one labelled image; `confidence` is the probability of the class `predicted`."""
 
     class_name: str
+    predicted: str
     attributes: Mapping[str, str]
     is_right: bool
     confidence: float
@@ -56,6 +60,14 @@ class GroupAccuracy(AccuracyCount):
     class_name: str
     values: Mapping[str, str]
     conflict: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallGroups(AccuracyCount):
+    """Accuracy over all groups that are too small to be ranked, and the worst of them, as JSON."""
+
+    num_groups: int
+    worst: Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +115,7 @@ def dominant_values(items: Iterable[SourceItem], group_by: Sequence[str]) -> dic
     counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for item in items:
         for name in group_by:
-            if name in item.attributes:
+            if item.attributes.get(name):
                 counts[item.class_name][name][item.attributes[name]] += 1
     found: dict[str, dict[str, str]] = {}
     for class_name, by_name in sorted(counts.items()):
@@ -166,6 +178,25 @@ def group_report(
     )
 
 
+def small_groups(groups: Sequence[Mapping[str, Any]], min_n: int) -> SmallGroups | None:
+    """Return the groups of fewer than `min_n` images together, from GroupAccuracy as JSON; None where there is none."""
+    small = [group for group in groups if group["n"] < min_n]
+    if not small:
+        return None
+    n, correct = (sum(group[name] for group in small) for name in ("n", "correct"))
+    low, high = wilson_interval(correct, n)
+    return SmallGroups(
+        num_groups=len(small),
+        # Not by accuracy: 0 of 1 says less than 1 of 9.
+        worst=sorted(small, key=lambda group: group["high"])[:NUM_WORST],
+        n=n,
+        correct=correct,
+        accuracy=correct / n,
+        low=low,
+        high=high,
+    )
+
+
 def conflicts(dominant: Dominant, class_name: str, values: Mapping[str, str]) -> bool | None:
     """Return whether any value differs from its class's dominant one; None where the class has none."""
     usual = {name: value for name, value in dominant.get(class_name, {}).items() if name in values}
@@ -173,7 +204,7 @@ def conflicts(dominant: Dominant, class_name: str, values: Mapping[str, str]) ->
 
 
 def _key(class_name: str, attributes: Mapping[str, str], group_by: Sequence[str]) -> GroupKey:
-    return class_name, tuple((name, attributes[name]) for name in group_by if name in attributes)
+    return class_name, tuple((name, attributes[name]) for name in group_by if attributes.get(name))
 
 
 def _accuracy_of(predictions: Sequence[LabelledPrediction], confidence: float) -> AccuracyCount:

@@ -32,12 +32,21 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """Images of one set of `num_images` that cannot be read: their number by reason, and locators as examples."""
+
+    num_images: int
+    reasons: Mapping[str, int]
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
     """Findings: `num_images` were hashed, `num_without` of them have no hash (low contrast, or unreadable).
 
     `num_groups` groups hold `num_joined` sources, `largest` of them the largest group. `left_out` counts the sources
     that are near-duplicates of an image of a test set, by the set's field. Examples are pairs of locators, of two
-    sources or of a source and a test image.
+    sources or of a source and a test image. `unreadable` are sources and test images, by the set's field.
     """
 
     num_images: int = 0
@@ -48,6 +57,7 @@ class NearDuplicates:
     examples: tuple[Pair, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
     left_out_examples: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)
+    unreadable: Mapping[str, Unreadable] = field(default_factory=dict)
 
     def describe(self) -> list[str]:
         """Return lines for people: numbers of joined and left-out sources, and examples."""
@@ -87,12 +97,14 @@ def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing,
     locators = listing.texts["locator"].to_pylist()
     left_out: dict[str, int] = {}
     examples: dict[str, tuple[Pair, ...]] = {}
+    unreadable = _unreadable("train", looks, locators)
     gone = np.zeros(num_images, bool)
     for name, config in (("test", data.test), ("shifted", data.shifted)):
         if config is None or isinstance(config, WardrobeSource):
             continue
         items = list(open_source(config).items())
         theirs = store.looks(config, items)
+        unreadable |= _unreadable(name, theirs, [item.locator for item in items])
         num_images, num_without = num_images + len(items), num_without + int((~theirs.there).sum())
         like = _like(looks, theirs)
         found = np.flatnonzero(like < len(items))
@@ -104,8 +116,21 @@ def separate(listing: Listing, run: RunFile, store: HashStore) -> tuple[Listing,
     kept = listing.keep(np.flatnonzero(~gone)) if gone.any() else listing
     joined, groups = _join(kept, Looks(hashes=looks.hashes[~gone], there=looks.there[~gone]), run)
     return joined, replace(
-        groups, num_images=num_images, num_without=num_without, left_out=left_out, left_out_examples=examples
+        groups,
+        num_images=num_images,
+        num_without=num_without,
+        left_out=left_out,
+        left_out_examples=examples,
+        unreadable=unreadable,
     )
+
+
+def _unreadable(name: str, looks: Looks, locators: Sequence[str]) -> dict[str, Unreadable]:
+    if not looks.unreadable:
+        return {}
+    reasons = dict(Counter(looks.unreadable.values()).most_common())
+    examples = tuple(sorted(locators[row] for row in looks.unreadable)[:NUM_EXAMPLES])
+    return {name: Unreadable(num_images=len(locators), reasons=reasons, examples=examples)}
 
 
 def _like(ours: Looks, theirs: Looks) -> Rows:

@@ -21,13 +21,23 @@ from engine.wording import duration, size
 
 Basis = Literal["measured", "guess", "unknown"]
 
-# TFLOP of one U-Net or transformer row at the family's own edge in pixels, and that edge; counted on the published
-# configurations, the decoder's share included.
-DIFFUSION = (
-    (r"^zoo/", 0.0007, 64),
-    (r"flux", 17.4, 1024),
-    (r"xl|sdxl", 6.9, 1024),
-    (r"stable-diffusion|sd-?[12v]|pix2pix", 0.8, 512),
+# TFLOP of one U-Net or transformer row at the family's own edge in pixels, that edge, and the rows of a guided step,
+# None where the method says them. Counted on the published configurations, with the source's tokens where there are.
+DIFFUSION: tuple[tuple[str, float, int, int | None], ...] = (
+    (r"^zoo/", 0.0007, 64, None),
+    (r"kontext", 165.0, 1024, 1),
+    (r"flux\.?2.*klein.*9b", 161.0, 1024, 1),
+    (r"flux\.?2.*klein", 77.0, 1024, 1),
+    (r"flux\.?2", 583.0, 1024, 1),
+    (r"flux", 74.0, 1024, 1),
+    (r"qwen-image-edit", 164.0, 1024, 2),
+    (r"qwen-image", 71.0, 1024, 2),
+    (r"z-image", 57.0, 1024, 2),
+    (r"chroma", 75.0, 1024, 2),
+    (r"stable-diffusion-3.*large", 31.0, 1024, 2),
+    (r"stable-diffusion-3", 8.9, 1024, 2),
+    (r"xl|sdxl", 6.9, 1024, None),
+    (r"stable-diffusion|sd-?[12v]|pix2pix", 0.8, 512, None),
 )
 # TFLOP of one image through a CLIP image tower.
 CLIP = ((r"^zoo/", 0.0001), (r"vit-h", 0.33), (r"large|-l-|/l14|vit-l", 0.162), (r"base|-b-|vit-b", 0.0088))
@@ -51,18 +61,19 @@ DEFAULT_EDGE = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Costs measured on finished shards: seconds per sample by stage, bytes per stored image."""
+    """Costs measured on finished shards: seconds per sample by stage, bytes per stored image, edits per source."""
 
     seconds: Mapping[str, float]
     bytes_per_image: float
+    edits_per_source: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageEstimate:
-    """One stage: `seconds` on one device for all its samples, None for an unknown model."""
+    """One stage: `seconds` on one device for all its samples, None for an unknown model or number of samples."""
 
     name: str
-    num_samples: int
+    num_samples: int | None
     seconds: float | None
     basis: Basis
     num_gpus: float
@@ -71,11 +82,15 @@ class StageEstimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of generating. Totals leave out stages of unknown time; `wall_hours` assumes all replicas."""
+    """The cost of generating. Totals leave out stages of unknown time; `wall_hours` assumes all replicas.
+
+    `num_edits` is None where the edits are made by code of the user's and no shard is finished: `size_bytes` is then of
+    the sources alone.
+    """
 
     num_shards: int
     num_sources: int
-    num_edits: int
+    num_edits: int | None
     num_placebos: int
     size_bytes: int
     stages: tuple[StageEstimate, ...]
@@ -86,8 +101,8 @@ class Estimate:
 
     @property
     def num_images(self) -> int:
-        """Return sources, placebos and edits together."""
-        return self.num_sources + self.num_placebos + self.num_edits
+        """Return sources, placebos and edits together, without edits of an unknown number."""
+        return self.num_sources + self.num_placebos + (self.num_edits or 0)
 
     @property
     def basis(self) -> Basis:
@@ -99,13 +114,17 @@ class Estimate:
 def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> Estimate:
     """Return the estimated cost of all shards of the plan."""
     num_sources = plan.num_edited
-    edits = placebos = 0
+    edits: int | None = 0
+    placebos = 0
+    has_perturber = any(isinstance(config, PerturberConfig) for config in run.stages.values())
     stages: list[StageEstimate] = []
     wall = 0.0
     for group in run.stage_groups():
         placement = run.stages[group[0]].placement
         for name in group:
-            config, samples = run.stages[name], edits + placebos or num_sources
+            config, samples = run.stages[name], None if edits is None else edits + placebos or num_sources
+            if isinstance(config, PluginConfig) and not has_perturber and not edits:
+                edits = round(measured.edits_per_source * num_sources) if measured else None
             if isinstance(config, PerturberConfig):
                 edits = num_sources * sum(config.edits.values()) * len(config.severities)
                 placebos = num_sources * config.placebo
@@ -122,7 +141,7 @@ def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> 
         num_sources=num_sources,
         num_edits=edits,
         num_placebos=placebos,
-        size_bytes=round((num_sources + edits + placebos) * bytes_per_image),
+        size_bytes=round((num_sources + (edits or 0) + placebos) * bytes_per_image),
         stages=tuple(stages),
         gpu_hours=gpu_hours,
         cpu_hours=sum(stage.seconds or 0 for stage in stages if not stage.num_gpus) / 3600,
@@ -145,7 +164,8 @@ def measure(run: RunFile, markers: Mapping[int, Marker]) -> Measured | None:
         timed = [marker.seconds[name] for marker in markers.values() if name in marker.seconds]
         if timed:
             seconds[name] = sum(timed) / samples
-    return Measured(seconds=seconds, bytes_per_image=sum(file.bytes for file in files) / stored)
+    bytes_per_image = sum(file.bytes for file in files) / stored
+    return Measured(seconds=seconds, bytes_per_image=bytes_per_image, edits_per_source=images / counts.sources)
 
 
 def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) -> str:
@@ -157,18 +177,24 @@ def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) ->
 
 def describe(estimate: Estimate) -> list[str]:
     """Return the estimate as lines for a person."""
+    images = f"{estimate.num_images:,} ({estimate.num_edits or 0:,} edits, {estimate.num_placebos:,} placebos)"
+    least = "about"
+    if estimate.num_edits is None:
+        images, least = "not known before the first shard: the edits are made by your code", "at least"
     lines = [
         f"shards      {estimate.num_shards:,}",
         f"sources     {estimate.num_sources:,}",
-        f"images      {estimate.num_images:,} ({estimate.num_edits:,} edits, {estimate.num_placebos:,} placebos)",
-        f"storage     about {size(estimate.size_bytes)}",
+        f"images      {images}",
+        f"storage     {least} {size(estimate.size_bytes)}",
     ]
     for stage in estimate.stages:
         where = f"{stage.num_gpus:g} GPU" if stage.num_gpus else "CPU"
         time = "time not known" if stage.seconds is None else f"{duration(stage.seconds)} ({stage.basis})"
-        lines.append(f"  {stage.name:<12}{stage.num_samples:>12,} samples   {where}   {time}")
+        number = "?" if stage.num_samples is None else f"{stage.num_samples:,}"
+        lines.append(f"  {stage.name:<12}{number:>12} samples   {where}   {time}")
+    more = ", without stages of unknown time" if estimate.basis == "unknown" else ""
     lines.append(f"GPU-hours   {estimate.gpu_hours:.2f}")
-    lines.append(f"wall clock  about {duration(3600 * estimate.wall_hours)} with all replicas")
+    lines.append(f"wall clock  about {duration(3600 * estimate.wall_hours)} with all replicas{more}")
     if estimate.cost is not None:
         lines.append(f"cost        {estimate.cost:,.2f} at your price of a GPU-hour")
     if estimate.basis != "measured":
@@ -180,17 +206,17 @@ def describe(estimate: Estimate) -> list[str]:
 
 
 def _stage(
-    name: str, config: AnyStageConfig, placement: Placement, num_samples: int, measured: Measured | None
+    name: str, config: AnyStageConfig, placement: Placement, num_samples: int | None, measured: Measured | None
 ) -> StageEstimate:
     basis: Basis = "measured"
     if measured is None or (each := measured.seconds.get(name)) is None:
-        each = _guess_seconds(config, placement)
-        basis = "unknown" if each is None else "guess"
+        each, basis = _guess_seconds(config, placement), "guess"
+    seconds = None if each is None or num_samples is None else each * num_samples
     return StageEstimate(
         name=name,
         num_samples=num_samples,
-        seconds=None if each is None else each * num_samples,
-        basis=basis,
+        seconds=seconds,
+        basis="unknown" if seconds is None else basis,
         num_gpus=placement.num_gpus,
         replicas=placement.replicas[1],
     )
@@ -218,23 +244,23 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
 
 
 def _editor_tflop(config: EditorConfig) -> float | None:
-    row, edge = _family(config.model.name)
+    row, edge, rows = _family(config.model.name)
     if row is None:
         return None
     match config.method:
         case "instruct":
-            rows = 3.0 * config.num_inference_steps
+            rows, steps = rows or 3, float(config.num_inference_steps)
         case "img2img" | "inpaint":
-            rows = 2.0 * config.num_inference_steps * config.strength
+            rows, steps = rows or 2, config.num_inference_steps * config.strength
         case _:
             assert_never(config.method)
-    return rows * row * ((config.size or edge) / edge) ** 2
+    return rows * steps * row * ((config.size or edge) / edge) ** 2
 
 
-def _family(name: str) -> tuple[float | None, int]:
-    """Return the TFLOP of a row and the native edge of a diffusion model; None and DEFAULT_EDGE for an unknown one."""
-    known = ((row, edge) for pattern, row, edge in DIFFUSION if re.search(pattern, name.lower()))
-    return next(known, (None, DEFAULT_EDGE))
+def _family(name: str) -> tuple[float | None, int, int | None]:
+    """Return a model's TFLOP of a row, native edge and rows of a step; without a family None, DEFAULT_EDGE, None."""
+    known = ((row, edge, rows) for pattern, row, edge, rows in DIFFUSION if re.search(pattern, name.lower()))
+    return next(known, (None, DEFAULT_EDGE, None))
 
 
 def _language_tflop(name: str, new_tokens: int) -> float | None:

@@ -5,7 +5,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 
@@ -22,18 +22,19 @@ HASHES = "hashes.parquet"
 IMAGES_PER_TASK = 64
 SAY_EVERY_S = 20.0
 
-# None: the image is too plain for a hash, or it cannot be read.
-Known = dict[str, bytes | None]
+# A hash; None where the image is too plain for one, the reason where it cannot be read.
+Known = dict[str, bytes | str | None]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Looks:
-    """Hashes (n, 4) of some images, and a mask (n,) of those that have one."""
+    """Hashes (n, 4) of some images, a mask (n,) of those that have one, and by row why an image cannot be read."""
 
     hashes: Hashes
     there: npt.NDArray[np.bool_]
+    unreadable: Mapping[int, str] = field(default_factory=dict)
 
 
 class HashStore:
@@ -56,9 +57,13 @@ class HashStore:
         self._is_saved = self._is_saved and not missing
         self.seconds += monotonic() - start
         found = [known[item.key] for item in items]
-        whole = b"".join(value or bytes(HASH_BYTES) for value in found)
-        there = np.array([value is not None for value in found], bool)
-        return Looks(hashes=np.frombuffer(whole, np.uint64).reshape(-1, 4), there=there)
+        hashes = [value if isinstance(value, bytes) else None for value in found]
+        whole = b"".join(value or bytes(HASH_BYTES) for value in hashes)
+        return Looks(
+            hashes=np.frombuffer(whole, np.uint64).reshape(-1, 4),
+            there=np.array([value is not None for value in hashes], bool),
+            unreadable={row: value for row, value in enumerate(found) if isinstance(value, str)},
+        )
 
     def save(self, storage: Storage) -> None:
         """Write the hashes to a run directory if there are new ones."""
@@ -69,13 +74,18 @@ class HashStore:
         rows = [(name, key, value) for name, known in self._sets.items() for key, value in known.items()]
         names, keys, values = (list(column) for column in zip(*rows, strict=True))
         table = pa.table(
-            {"source": pa.array(names), "key": pa.array(keys), "hash": pa.array(values, pa.binary(HASH_BYTES))}
+            {
+                "source": pa.array(names),
+                "key": pa.array(keys),
+                "hash": pa.array([each if isinstance(each, bytes) else None for each in values], pa.binary(HASH_BYTES)),
+                "reason": pa.array([each if isinstance(each, str) else None for each in values], pa.string()),
+            }
         )
         storage.write(HASHES, parquet_bytes(table))
         self._is_saved = True
 
 
-def _hash_all(config: AnySource, items: Sequence[SourceItem]) -> Iterator[tuple[str, bytes | None]]:
+def _hash_all(config: AnySource, items: Sequence[SourceItem]) -> Iterator[tuple[str, bytes | str | None]]:
     if not items:
         return
     logger.info(
@@ -96,20 +106,22 @@ def _hash_all(config: AnySource, items: Sequence[SourceItem]) -> Iterator[tuple[
                 logger.info("plan: %s of %s images, about %.0f s left", f"{done:,}", f"{len(items):,}", left)
 
 
-def _hash_block(config: AnySource, items: Sequence[SourceItem]) -> Mapping[str, bytes | None]:
+def _hash_block(config: AnySource, items: Sequence[SourceItem]) -> Known:
     # Of its own: not every source may be read by two threads.
     source = open_source(config)
     found: Known = {}
     for item in items:
         try:
             found[item.key] = image_hash(source.read(item))
-        except UnreadableItemError:
-            found[item.key] = None
+        except UnreadableItemError as error:
+            found[item.key] = error.reason
     return found
 
 
 def _name(config: AnySource) -> str:
-    return hashlib.blake2b(config.model_dump_json().encode(), digest_size=8).hexdigest()
+    # Pictures look alike in every colour and range.
+    said = config.model_dump_json(exclude={"colour", "value_range"})
+    return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
 def _read(data: bytes) -> dict[str, Known]:
@@ -117,6 +129,8 @@ def _read(data: bytes) -> dict[str, Known]:
 
     sets: dict[str, Known] = {}
     columns = pq.read_table(io.BytesIO(data)).to_pydict()
-    for name, key, value in zip(columns["source"], columns["key"], columns["hash"], strict=True):
-        sets.setdefault(name, {})[key] = value
+    # An older file has no reasons.
+    reasons = columns.get("reason") or [None] * len(columns["key"])
+    for name, key, value, reason in zip(columns["source"], columns["key"], columns["hash"], reasons, strict=True):
+        sets.setdefault(name, {})[key] = value or reason
     return sets

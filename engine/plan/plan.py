@@ -5,7 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -23,7 +23,7 @@ from engine.runfile.fields import ServerConfig
 from engine.runfile.run import RunFile
 from engine.runfile.stages import AnyStageConfig
 from engine.sample import Split
-from engine.sources import Source, SourceItem, open_source
+from engine.sources import Source, SourceItem, listing_remarks, open_source
 from engine.storage.parquet import parquet_bytes
 from engine.wording import name_some
 
@@ -51,6 +51,7 @@ class Plan:
 
     Columns of `table`: shard (-1: gets no edits), split, key, split_key, label, locator, caption, attributes (JSON).
     Sources of the test split have no shard. A shard holds sources of one split: train shards first, then validation.
+    `notes` are remarks on what was listed, a line each; a plan that is read back has none.
     """
 
     digest: str
@@ -58,6 +59,7 @@ class Plan:
     num_shards: int
     table: "pa.Table"
     near_duplicates: NearDuplicates | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def shard(self, index: int) -> list[PlannedItem]:
         """Return the sources of one shard."""
@@ -162,7 +164,8 @@ def make_plan(run: RunFile, store: HashStore | None = None) -> Plan:
     """
     source = open_source(run.data.train)
     listing = list_source(source, run.data.splits, run.seed)
-    check_test_sources(run.data, source)
+    notes = [f"data.train: {remark}" for remark in listing_remarks(source)]
+    notes += check_test_sources(run.data, source)
     listing, found = separate(listing, run, store or HashStore())
     if found and (warning := found.warning(len(listing.label))):
         logger.warning("plan: %s", warning)
@@ -174,6 +177,7 @@ def make_plan(run: RunFile, store: HashStore | None = None) -> Plan:
         num_shards=int(shard.max()) + 1,
         table=table,
         near_duplicates=found,
+        notes=tuple(notes),
     )
 
 
@@ -221,11 +225,12 @@ def _stage_header(stage: AnyStageConfig) -> dict[str, JsonValue]:
     return header
 
 
-def check_test_sources(data: DataConfig, train: Source) -> None:
-    """List `test` and `shifted`, so that a mistake in them is found before the run and not after it.
+def check_test_sources(data: DataConfig, train: Source) -> list[str]:
+    """List `test` and `shifted`, so that a mistake in them is found before the run, and return remarks on them.
 
     Refuses the training data itself, and other classes than those of `train`.
     """
+    notes = []
     for name, config in (("test", data.test), ("shifted", data.shifted)):
         if config is None:
             continue
@@ -243,8 +248,10 @@ def check_test_sources(data: DataConfig, train: Source) -> None:
             raise SourceError(f"data.{name} must have the classes of data.train: {'; '.join(differences)}")
         for _ in source.items():
             pass
+        notes += [f"data.{name}: {remark}" for remark in listing_remarks(source)]
+    return notes
 
 
 def _is_same_data(config: AnySource, train: AnySource) -> bool:
-    varying = {"correlation", "count", "seed", "captions", "attributes"}
+    varying = {"correlation", "count", "seed", "captions", "attributes", "colour", "value_range"}
     return config.kind == train.kind and config.model_dump(exclude=varying) == train.model_dump(exclude=varying)

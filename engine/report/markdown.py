@@ -6,6 +6,7 @@ from typing import Any
 
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import looks_of
+from engine.report.views.no_finding import untested
 from engine.report.views.results import FIGURES
 from engine.report.views.run import cost_view
 from engine.runfile.arms import BASE, title_of
@@ -24,7 +25,7 @@ def markdown_report(summary: Summary, run: RunFile) -> str:
     """Return the report as GitHub's Markdown. Names that come from users are escaped."""
     patient = run.probe.model.name if run.probe.model else str(run.probe.callable)
     parts = [
-        f"## {SIGNS.get(summary['verdict'], '⏳')} {headline(summary['verdict'])}",
+        f"## {SIGNS.get(summary['verdict'], '⏳')} {headline(summary['verdict'], run)}",
         f"Counterforge run **{_text(summary['name'])}**, classifier under test: **{_text(patient)}**",
         "\n".join(f"- {_sentence(reason)}" for reason in summary["reasons"]),
         *_section("Before and after", _figures(summary, run)),
@@ -75,7 +76,7 @@ def _change(summary: Summary, name: str, ships: str) -> str:
 
 def _cells(summary: Summary) -> str:
     weakness = summary["weakness"]
-    if not weakness:
+    if not weakness or untested(weakness):
         return ""
     drop = weakness["drop"]
     cells = [cell for cell in weakness["cells"] if cell[drop] is not None and cell["significant"]][:NUM_CELLS]

@@ -20,7 +20,8 @@ def data_uri(image: ImageBytes, max_edge: int = MAX_EDGE) -> str:
     """Return an encoded image as a data URI, made smaller where an edge is longer than `max_edge` pixels."""
     with Image.open(io.BytesIO(image)) as opened:
         kind, small = opened.format, max(opened.size) <= max_edge
-        if not (small and kind in {"JPEG", "PNG"}):
+        # A profile would show a source in other colours than its edits, which have none.
+        if not (small and kind in {"JPEG", "PNG"} and not opened.info.get("icc_profile")):
             reduced = opened.convert("RGB")
             reduced.thumbnail((max_edge, max_edge), Image.Resampling.LANCZOS)
             buffer = io.BytesIO()

@@ -154,6 +154,18 @@ class AcceptRate(Part):
     by_score: list[ScoreMedians]
 
 
+class DomainPart(Part):
+    """Captions that name their class, and median sizes of sources and edits as width and height in pixels."""
+
+    num_captions: Whole
+    num_named: Whole
+    source_size: list[Whole] | None
+    edit_size: list[Whole] | None
+    scale: float | None = Field(description="edge of an edit by that of its source, the median")
+    sentence: str
+    warnings: list[str]
+
+
 class PairAttribution(Part):
     """Drop of p(label) from the control to the edit, and the sum of the map's cells."""
 
@@ -218,6 +230,7 @@ class SummaryFile(Part):
     groups: GroupsPart | None
     training: Training | None
     accept_rate: AcceptRate
+    domain: DomainPart
     pictures: list[RowPart]
     examples: dict[Literal["accepted", "rejected"], list[Example]]
     plan_digest: str

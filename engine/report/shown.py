@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.report.domain import Sizes, sizes_of
 from engine.report.results import picture_shards, read_guesses
 from engine.report.rows import PictureRow, choose_examples, choose_rows, make_rows
 from engine.run.directory import RunDirectory, rejected_path, shard_path
@@ -23,12 +24,16 @@ class PictureFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """The pictures of the page: rows of one source each, accepted and rejected examples; and the file of each."""
+    """The pictures of the page: rows of one source each, accepted and rejected examples; and the file of each.
+
+    `sizes` are those of some sources and their edits.
+    """
 
     rows: Sequence[PictureRow]
     accepted: Sequence[Sample]
     rejected: Sequence[Sample]
     places: Mapping[str, PictureFile]
+    sizes: Sequence[Sizes]
 
     @property
     def pictures(self) -> dict[str, Sample]:
@@ -57,6 +62,7 @@ def choose_shown(rundir: RunDirectory, run: RunFile, digests: Mapping[str, str])
         accepted=choose_examples(edits, is_accepted=True, count=NUM_EXAMPLES),
         rejected=choose_examples(edits, is_accepted=False, count=NUM_EXAMPLES),
         places=places,
+        sizes=sizes_of(samples),
     )
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from engine.canonical import as_json
 from engine.probe.attribution import Attribution
+from engine.report.domain import domain_of
 from engine.report.drawing.maps import group_name, shown_cells
 from engine.report.pictures import edit_label
 from engine.report.results import Content, Results
@@ -25,7 +26,7 @@ from engine.shards.record import SCORE
 from engine.statistics import wilson_interval
 
 ENDS = ("low", "high")
-NOTHING = Shown(rows=(), accepted=(), rejected=(), places={})
+NOTHING = Shown(rows=(), accepted=(), rejected=(), places={}, sizes=())
 NO_MAPS: Mapping[str, Mapping[str, Attribution]] = {}
 # JSON content, described by engine/report/schema.py.
 Summary = dict[str, Any]
@@ -35,7 +36,7 @@ def build_summary(
     results: Results, shown: Shown = NOTHING, maps: Mapping[str, Mapping[str, Attribution]] = NO_MAPS
 ) -> Summary:
     """Return the summary of a run, null or empty for missing results. `maps` are by arm and edit key."""
-    reinforce = results.reinforce or {}
+    reinforce, domain = results.reinforce or {}, domain_of(results.candidates, shown.sizes, results.run)
     summary: Summary = {
         "name": results.info.name,
         "verdict": reinforce.get("verdict", "none yet"),
@@ -59,14 +60,15 @@ def build_summary(
         ),
         "groups": _groups(results.evaluation),
         "training": dict(results.reinforce) if results.reinforce else None,
-        "accept_rate": _accept_rates(results.candidates),
+        "accept_rate": accept_rates(results.candidates),
+        "domain": {**asdict(domain), "sentence": domain.sentence(), "warnings": domain.warnings()},
         "pictures": [_row(row, maps) for row in shown.rows],
         "examples": {"accepted": [*map(_example, shown.accepted)], "rejected": [*map(_example, shown.rejected)]},
         "plan_digest": results.info.digest,
         "revision": results.info.revision,
         "versions": dict(results.info.versions),
     }
-    summary["reasons"] = verdict_reasons(summary)
+    summary["reasons"] = verdict_reasons(summary, results.run)
     summary["next_steps"] = next_steps(summary, results.run)
     result: Summary = as_json(summary)
     return result
@@ -124,7 +126,7 @@ def _stage_seconds(results: Results) -> dict[str, float]:
     return dict(total.most_common())
 
 
-def _accept_rates(candidates: pa.Table) -> Summary:
+def accept_rates(candidates: pa.Table) -> Summary:
     """Return accept rates by edit kind, failure rates by check, and medians by score, over the counterfactuals."""
     edits = candidates.filter(pc.equal(candidates["role"], "counterfactual"))
     accepted = pc.fill_null(edits["accepted"], True).to_numpy(zero_copy_only=False).astype(bool)

@@ -4,22 +4,23 @@ Readers look at markers only: a shard without one is not there, whatever files l
 """
 
 import json
+import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.canonical import indented_json
-from engine.errors import EngineError, RunDirectoryError, RunFileError, ShardError
+from engine.errors import EngineError, RunDirectoryError, RunFileError, ShardError, UserError
 from engine.plan.plan import Plan
 from engine.run.attempts import FOLDER as ATTEMPTS
 from engine.run.attempts import clear_attempts
 from engine.run.info import FORMAT, RUN_INFO, RunInfo, images_of, read_run_info, refuse_other_plan
 from engine.run.lease import Lease
-from engine.runfile.load import dump_run_file, load_run_file
+from engine.runfile.load import describe_changes, dump_run_file, load_run_file
 from engine.runfile.run import RunFile
 from engine.sample import Json, Rejection, Sample
 from engine.shards.marker import Marker, revision, versions
@@ -30,6 +31,7 @@ from engine.storage.storage import Storage
 if TYPE_CHECKING:
     import pyarrow as pa
 
+LOG = logging.getLogger(__name__)
 RUN_FILE = "run.yaml"
 PLAN = "plan.parquet"
 SHARDS = "shards"
@@ -79,16 +81,20 @@ class RunDirectory:
         )
         is_new = not storage.exists(RUN_INFO)
         if is_new:
-            _refuse_other_contents(storage)
+            refuse_other_contents(storage)
         else:
             refuse_other_plan(storage, read_run_info(storage), info)
         if is_new or not storage.exists(PLAN):
             storage.write(PLAN, plan.to_bytes())
+        rundir = cls(storage, info)
+        if storage.exists(RUN_FILE):
+            with suppress(UserError):  # that of another version cannot be compared
+                for change in describe_changes(rundir.run(), run):
+                    LOG.info("run.yaml changed: %s", change)
         # What is CHANGEABLE may change within one plan: the run file on disk is the last one used.
         storage.write(RUN_FILE, dump_run_file(run).encode())
         storage.write(RUN_INFO, indented_json(asdict(info)))
         storage.sweep("")
-        rundir = cls(storage, info)
         rundir.tidy()
         return rundir
 
@@ -113,8 +119,11 @@ class RunDirectory:
             path.write_bytes(self._read_own(RUN_FILE))
             return load_run_file(path, overrides)
 
-    def change(self, overrides: Sequence[str]) -> RunFile:
-        """Apply overrides to the run file on disk and return it; RunFileError where they ask for other images."""
+    def change(self, overrides: Sequence[str], check: Callable[[RunFile, RunFile], None] | None = None) -> RunFile:
+        """Apply overrides to the run file on disk and return it; RunFileError where they ask for other images.
+
+        `check` gets the run file before and after, and is called before anything is written.
+        """
         before, after = self.run(), self.run(overrides)
         if before.model_dump(exclude=CHANGEABLE) != after.model_dump(exclude=CHANGEABLE):
             raise RunFileError(
@@ -122,8 +131,12 @@ class RunDirectory:
                 f"{', '.join(sorted(CHANGEABLE))} may change; for others give the run file to `counterforge run` with "
                 "another --out"
             )
+        if check is not None:
+            check(before, after)
         if after != before:
             self.storage.write(RUN_FILE, dump_run_file(after).encode())
+        for change in describe_changes(before, after):
+            LOG.info("run.yaml changed: %s", change)
         return after
 
     def done(self) -> list[int]:
@@ -279,9 +292,9 @@ def _missing_is(error: EngineError) -> Iterator[None]:
         raise error from missing
 
 
-def _refuse_other_contents(storage: Storage) -> None:
-    others = [name for name in storage.list("") if name not in (PLAN, RUN_FILE)]
-    if others:
+def refuse_other_contents(storage: Storage) -> None:
+    """Raise RunDirectoryError where a folder that is no run directory holds files."""
+    if others := [name for name in storage.list("") if name not in (PLAN, RUN_FILE)]:
         raise RunDirectoryError(
             f"{storage} holds {others[0]!r} and is not a run directory: choose a new or empty folder with --out"
         )

@@ -2,19 +2,41 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from engine.runfile.fields import PATH, Config
 
 
-class FolderSource(Config):
+class ImageSource(Config):
+    """Say how the pixels of a source are read; stored pictures are 8-bit RGB without a colour profile."""
+
+    colour: Literal["srgb", "raw"] = Field(
+        "srgb",
+        description="srgb: colours are converted by the ICC profile of an image. raw: its numbers are kept, for a "
+        "classifier that reads them so",
+    )
+    value_range: Literal["auto"] | tuple[float, float] = Field(
+        "auto",
+        description="[black, white] of images with more than 8 bits a channel, such as [0, 4095]; an image with other "
+        "values is refused. auto: 8, 10, 12, 14 or 16 bits, or [0, 1], by some images of the source",
+    )
+
+    @field_validator("value_range")
+    @classmethod
+    def _ordered(cls, value: Literal["auto"] | tuple[float, float]) -> Literal["auto"] | tuple[float, float]:
+        if value != "auto" and not value[0] < value[1]:
+            raise ValueError(f"value_range must be [black, white] with black < white, got [{value[0]:g}, {value[1]:g}]")
+        return value
+
+
+class FolderSource(ImageSource):
     """Read a folder with one sub-folder a class."""
 
     kind: Literal["folder"] = "folder"
     path: Annotated[str, PATH] = Field(description="a folder of class folders: path/cat/1.jpg, path/dog/a/2.png")
 
 
-class TableSource(Config):
+class TableSource(ImageSource):
     """Read a CSV or JSONL with the columns path and label, and if wanted caption, group and attributes."""
 
     kind: Literal["table"] = "table"
@@ -22,20 +44,20 @@ class TableSource(Config):
     image_folder: Annotated[str | None, PATH] = Field(
         None, description="image paths are relative to this folder and stay inside; default: that of the table"
     )
-    classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
+    classes: tuple[str, ...] = Field((), description="names of the labels 0, 1, 2, ...; or all labels, where one is NA")
     attributes: tuple[str, ...] = Field((), description="further columns to keep, for evaluation by group")
 
 
-class TarSource(Config):
+class TarSource(ImageSource):
     """Read WebDataset tars: {key}.jpg with {key}.cls or a label in {key}.json, and if wanted a caption and a group."""
 
     kind: Literal["webdataset"] = "webdataset"
     path: Annotated[str, PATH] = Field(description="one tar, or a folder of tars")
-    classes: tuple[str, ...] = Field((), description="names of the integer labels 0, 1, 2, ...")
+    classes: tuple[str, ...] = Field((), description="names of the labels 0, 1, 2, ...; or all labels, where one is NA")
     attributes: tuple[str, ...] = Field((), description="further fields of the json to keep")
 
 
-class HuggingFaceSource(Config):
+class HuggingFaceSource(ImageSource):
     """Read a Hugging Face dataset that was saved to disk."""
 
     kind: Literal["huggingface"] = "huggingface"
@@ -44,7 +66,10 @@ class HuggingFaceSource(Config):
     image_column: str = "image"
     label_column: str = "label"
     caption_column: str | None = None
-    group_column: str | None = None
+    group_column: str | None = Field(
+        None, description="rows with the same value fall in one split; default: the column `group`, where there is one"
+    )
+    classes: tuple[str, ...] = Field((), description="names of the labels 0, 1, 2, ...; or all labels, where one is NA")
     attributes: tuple[str, ...] = Field((), description="further columns to keep")
 
 
@@ -109,3 +134,15 @@ class DataConfig(Config):
     num_validation_sources: int = Field(
         0, ge=0, description="sources of the validation split that get edits too, for model selection"
     )
+
+    def sources(self) -> dict[str, AnySource]:
+        """Return the sources that are named, by their fields."""
+        named = {"train": self.train, "test": self.test, "shifted": self.shifted, "oracle": self.oracle}
+        return {name: source for name, source in named.items() if source is not None}
+
+    @model_validator(mode="after")
+    def _one_colour(self) -> "DataConfig":
+        colours = {name: getattr(source, "colour", None) for name, source in self.sources().items()}
+        if len(set(colours.values()) - {None}) > 1:
+            raise ValueError(f"colour must be the same in all sources, which one classifier reads: got {colours}")
+        return self

@@ -1,8 +1,10 @@
 """What sections of the run file share: the strict model, placement, models and servers."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, field_validator, model_validator
+
+from engine.names import nfc
 
 # In the metadata of a field: a path, relative to the run file.
 PATH = "path"
@@ -104,3 +106,20 @@ AttentionKernel = Literal["default", "sdpa", "flash", "xformers"]
 
 
 CompileMode = Literal["off", "default", "max-autotune"]
+
+
+def _words_by_name(value: object) -> object:
+    """Return words by class name as texts: YAML reads `7: [sneaker]` and `n01440764: tench` otherwise."""
+    if not isinstance(value, dict):
+        return value
+    words = {nfc(str(name)): each.split(",") if isinstance(each, str) else each for name, each in value.items()}
+    return {
+        name: [str(word).strip() for word in each] if isinstance(each, list | tuple) else each
+        for name, each in words.items()
+    }
+
+
+ClassWords = Annotated[
+    dict[str, Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]],
+    BeforeValidator(_words_by_name),
+]

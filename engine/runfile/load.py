@@ -2,8 +2,10 @@
 
 import difflib
 import io
+import json
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from engine.runfile.problems import describe_problems
 from engine.runfile.run import RunFile, resolve_path
 
 ALIASES = "zoo/"
+DATA_SUFFIXES = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".tar": "webdataset"}
+# A character beyond U+FFFF as JSON escapes it: for YAML these are two, neither of which can be written.
+PAIR = re.compile(r"(?<!\\)\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,24 @@ def dump_run_file(run: RunFile) -> str:
     return buffer.getvalue()
 
 
+def describe_changes(before: RunFile, after: RunFile) -> list[str]:
+    """Return each field that differs with both values, such as `report.group_by: [] -> ["background"]`."""
+    old, new = (dict(_leaves(run.model_dump(mode="json"))) for run in (before, after))
+    return [
+        f"{name}: {json.dumps(old.get(name), ensure_ascii=False)} -> {json.dumps(new.get(name), ensure_ascii=False)}"
+        for name in dict.fromkeys([*old, *new])
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _leaves(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{at}{name}.")
+        else:
+            yield f"{at}{name}", value
+
+
 def parse_override(text: str) -> Override:
     """Return the path and value of `a.b=value`; the value is YAML, so `[1, 2]` is a list and `1e-4` a number."""
     name, equals, value = text.partition("=")
@@ -81,12 +104,17 @@ def parse_override(text: str) -> Override:
 
 
 def _read_tree(path: Path) -> dict[str, Any]:
+    if path.suffix.lower() in DATA_SUFFIXES:
+        raise RunFileError(
+            f"{path} is data, expected a run file (YAML) that names it: `data: {{train: {{kind: "
+            f"{DATA_SUFFIXES[path.suffix.lower()]}, path: {path.name}}}}}`; configs/wardrobe.yaml is an example"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise RunFileError(f"run file not found: {path}{_near(path)}") from error
     except IsADirectoryError as error:
-        raise RunFileError(f"{path} is a folder; expected a run file such as configs/wardrobe.yaml") from error
+        raise RunFileError(f"{path} is a folder, expected a run file{_run_file_in(path)}") from error
     except PermissionError as error:
         raise RunFileError(f"{path} may not be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -111,12 +139,20 @@ def _read_tree(path: Path) -> dict[str, Any]:
 def _load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
     """Return the value of a YAML text; YAMLError for what ruamel raises as something else, too."""
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return YAML(typ="safe", pure=True).load(PAIR.sub(lambda found: json.loads(f'"{found[0]}"'), text))
     except RecursionError as error:
         raise YAMLError("it is nested too deeply") from error
     except ValueError as error:
         # A date with a thirteenth month, a number with thousands of digits.
         raise YAMLError(str(error)) from error
+
+
+def _run_file_in(folder: Path) -> str:
+    """Return which run file of a folder was meant, as the end of a message."""
+    if (folder / "run.json").is_file():
+        return f": it is a run directory, which `counterforge status {folder}` shows; its run file is {folder}/run.yaml"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".yaml", ".yml"))
+    return f"; did you mean {folder / names[0]}?" if names else " such as configs/wardrobe.yaml, which names it as data"
 
 
 def _near(path: Path) -> str:
@@ -157,7 +193,9 @@ def _resolved(value: Any, at: tuple[str, ...], base: Callable[[tuple[str, ...]],
             changes = {name: _resolved(each, (*at, name), base) for name, each in value}
             for name, each in value:
                 is_path = PATH in type(value).model_fields[name].metadata
-                if isinstance(each, str) and (is_path or (isinstance(value, ModelConfig) and name == "name")):
+                if is_path and isinstance(each, tuple):
+                    changes[name] = tuple(resolve_path(os.path.expanduser(path), base((*at, name))) for path in each)
+                elif isinstance(each, str) and (is_path or (isinstance(value, ModelConfig) and name == "name")):
                     resolved = resolve_path(os.path.expanduser(each), base((*at, name)))
                     changes[name] = resolved if is_path or _is_local_model(each, resolved) else each
             return value.model_copy(update=changes)

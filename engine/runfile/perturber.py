@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from engine.runfile.fields import AttentionKernel, Config, ModelConfig, ServerConfig, StageConfig
+from engine.runfile.fields import AttentionKernel, ClassWords, Config, ModelConfig, ServerConfig, StageConfig
 from engine.sample import EditKind
 
 # What an edit of each kind may change, in the words of the prompt.
@@ -34,6 +34,11 @@ class PerturberConfig(StageConfig):
         {},
         description="kinds of edits of your own: a name, and in words what such an edit may change, as in "
         "`{headwear: what the person wears on the head}`; then name it in `edits`",
+    )
+    class_words: ClassWords = Field(
+        {},
+        description="the words by which captions name a class, where its name is an id or captions say it otherwise, "
+        "as in `{n01440764: [tench], 7: [sneaker, trainer]}`; prompts say the first, and no edit may replace any",
     )
     placebo: bool = Field(True, description="also make the edit that changes nothing, to measure the generator itself")
     severities: tuple[float, ...] = Field(

@@ -1,8 +1,10 @@
 """The section `probe` of the run file."""
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
-from engine.runfile.fields import Config, ModelConfig, Placement
+from engine.runfile.fields import PATH, Config, ModelConfig, Placement
 
 
 class ProbeConfig(Config):
@@ -12,7 +14,18 @@ class ProbeConfig(Config):
     callable: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="package.module:function, a black box instead of `model`",
+        description="package.module:function, a black box instead of `model`. It gets a list of RGB images of PIL, and "
+        "as `classes` the names of the run's classes where it takes that, and returns probabilities (num_images, "
+        "num_classes), columns in the order in which `counterforge plan` prints the classes. A wrong order shows as an "
+        "accuracy near 0 %",
+    )
+    files: Annotated[tuple[str, ...], PATH] = Field(
+        (),
+        description="files or folders that decide what `callable` answers, such as [model.onnx]: it is known by its "
+        "source file and by what is in these. Where one changes, it is asked anew",
+    )
+    version: str | int | None = Field(
+        None, description="a name for what `callable` answers now, where no file says it: another one asks it anew"
     )
     batch_size: int = Field(64, ge=1)
     placement: Placement = Placement()
@@ -35,4 +48,6 @@ class ProbeConfig(Config):
     def _one(self) -> "ProbeConfig":
         if (self.model is None) == (self.callable is None):
             raise ValueError("give exactly one of probe.model and probe.callable")
+        if self.callable is None and (self.files or self.version is not None):
+            raise ValueError("files and version go with probe.callable: a checkpoint is known by its own files")
         return self

@@ -1,6 +1,6 @@
 """The section `stages` of the run file: a discriminated union on `kind`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
@@ -27,6 +27,11 @@ class PluginConfig(StageConfig):
 AnyStageConfig = Annotated[
     CaptionerConfig | PerturberConfig | EditorConfig | VerifierConfig | PluginConfig, Field(discriminator="kind")
 ]
+
+
+def words_of_classes(stages: Mapping[str, AnyStageConfig]) -> Mapping[str, Sequence[str]]:
+    """Return the words by class that a run's perturber is given; none where it has no perturber."""
+    return next((stage.class_words for stage in stages.values() if isinstance(stage, PerturberConfig)), {})
 
 
 def check_one_of_each_kind(stages: Mapping[str, AnyStageConfig]) -> None:

@@ -21,6 +21,14 @@ class VerifierConfig(StageConfig):
     min_contrast: float = Field(
         0.02, ge=0, le=1, description="smallest standard deviation of pixels in [0, 1]: catches blank and black"
     )
+    min_class: float | None = Field(
+        None,
+        ge=-1,
+        le=1,
+        description="smallest change, from source to edit, of the CLIP similarity to `a photo of a {class}`, about "
+        "-0.06: finds edits that replace the main object, whatever the caption says. CLIP models differ. The class is "
+        "called by the first of the perturber's `class_words`, else by its name; default: not asked",
+    )
     batch_size: int = Field(32, ge=1)
 
 
@@ -28,7 +36,8 @@ class Check(NamedTuple):
     """One check of an edit: its score, which names the reason of a rejection too, against a field of VerifierConfig.
 
     A field that is a number is the least score that passes; one that is true or false says whether the score must be
-    above 0. A check `of_text` asks how the text changes, and a placebo's does not.
+    above 0. Where it is None the score is not made. A check `of_text` asks how the text changes, and a placebo's does
+    not.
     """
 
     score: str
@@ -42,6 +51,7 @@ CHECKS = (
     Check("text_source", "min_text"),
     Check("text_edit", "min_text"),
     Check("contrast", "min_contrast"),
+    Check("class", "min_class"),
     Check("directional", "min_directional", of_text=True),
     Check("consistency", "consistency", of_text=True),
 )
@@ -52,4 +62,10 @@ THRESHOLDS = tuple(name for name in VerifierConfig.model_fields if any(check.thr
 def loosest(threshold: str) -> float | bool:
     """Return the value of a threshold that every finite score passes: False, or the least value of its field."""
     field = VerifierConfig.model_json_schema()["properties"][threshold]
-    return float(field["minimum"]) if "minimum" in field else False
+    number = next((each for each in field.get("anyOf", [field]) if "minimum" in each), None)
+    return False if number is None else float(number["minimum"])
+
+
+def thresholds_asked(config: VerifierConfig) -> tuple[str, ...]:
+    """Return the names of the thresholds whose scores a verifier makes."""
+    return tuple(name for name in THRESHOLDS if getattr(config, name) is not None)

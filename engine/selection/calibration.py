@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import SelectionError
-from engine.runfile.verifier import CHECKS, THRESHOLDS, VerifierConfig, loosest
+from engine.runfile.verifier import CHECKS, THRESHOLDS, VerifierConfig, loosest, thresholds_asked
 from engine.sample import content_seed
 from engine.selection.labels import Labelled
 from engine.statistics import Floats, Interval, wilson_interval
@@ -73,10 +73,11 @@ def calibrate(rows: Sequence[Labelled], config: VerifierConfig, precision: float
             "each are needed, and about 200 in all; `counterforge show RUN --label` makes a page to label more"
         )
     folds = deal_folds(rows)
+    names = tuple(name for name in OPEN if name in thresholds_asked(config))
     return Calibration(
         now=score(rows, accepts(rows, config)),
-        alone={name: _choose(rows, folds, config, precision, (name,)) for name in OPEN},
-        together=_choose(rows, folds, config, precision, tuple(OPEN)),
+        alone={name: _choose(rows, folds, config, precision, (name,)) for name in names},
+        together=_choose(rows, folds, config, precision, names),
     )
 
 
@@ -144,12 +145,13 @@ def _choose(
 ) -> Choice:
     """Choose thresholds on all rows, and score the procedure by cross-validation."""
     accepted = np.zeros(len(rows), np.bool_)
+    open_values = {name: OPEN[name] for name in thresholds_asked(config)}
     for fold in range(NUM_FOLDS):
         training = [row for row, place in zip(rows, folds, strict=True) if place != fold]
         held_out = [row for row, place in zip(rows, folds, strict=True) if place == fold]
         if held_out:
             thresholds, _ = tune(training, config, precision, names)
-            accepted[folds == fold] = accepts(held_out, config.model_copy(update={**OPEN, **thresholds}))
+            accepted[folds == fold] = accepts(held_out, config.model_copy(update=open_values | thresholds))
     thresholds, is_reached = tune(rows, config, precision, names)
     return Choice(thresholds=thresholds, is_reached=is_reached, score=score(rows, accepted))
 

@@ -8,7 +8,7 @@ from engine.errors import SelectionError
 from engine.run.directory import RunDirectory
 from engine.runfile.load import parse_override
 from engine.runfile.run import RunFile
-from engine.runfile.verifier import THRESHOLDS, VerifierConfig
+from engine.runfile.verifier import THRESHOLDS, VerifierConfig, thresholds_asked
 from engine.sample import Role, Verdict
 from engine.shards.record import SCORE, mapping_of
 from engine.shards.rows import join_candidates
@@ -131,12 +131,17 @@ def change_thresholds(rundir: RunDirectory, settings: Sequence[str]) -> RunFile:
                 "anything else needs new images: change the run file and run it with a new --out"
             )
         overrides.append(text if len(path) > 1 else f"stages.{name}.{text}")
-    return rundir.run(overrides)
+    run = rundir.run(overrides)
+    before, after = (set(thresholds_asked(thresholds_of(each))) for each in (rundir.run(), run))
+    for field in sorted(before ^ after):
+        remedy = "with -1 every edit passes" if field in before else "set it in the run file, for a new --out"
+        raise SelectionError(f"--set {field}: select makes no scores and takes none away: {remedy}")
+    return run
 
 
 def describe_thresholds(config: VerifierConfig) -> dict[str, str]:
     """Return the thresholds as text, as in a run file."""
-    return {name: str(getattr(config, name)).lower() for name in THRESHOLDS}
+    return {name: str(getattr(config, name)).lower() for name in thresholds_asked(config)}
 
 
 def check_verdicts(candidates: Sequence[Candidate], config: VerifierConfig) -> None:

@@ -9,9 +9,11 @@ from string import ascii_lowercase, digits
 from typing import Literal, Protocol, runtime_checkable
 
 from engine.errors import SourceError
-from engine.wording import name_some
+from engine.runfile.data import AnySource
 
-Reason = Literal["missing_file", "outside_root", "not_a_file", "empty_file", "too_large", "unreadable_image"]
+Reason = Literal[
+    "missing_file", "outside_root", "not_a_file", "empty_file", "too_large", "unreadable_image", "value_range"
+]
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_SLUG = 40  # with 16 digits and an edit's suffix a key stays under the 100 characters of a USTAR name
@@ -53,6 +55,16 @@ class ItemColumns:
 
 class Source(Protocol):
     """List labelled images and read them again one by one, here or in another process."""
+
+    @property
+    def config(self) -> AnySource:
+        """Return the configuration that the source was opened with."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Return what the listing left out, a line each; complete once everything is listed."""
+        ...
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -124,24 +136,6 @@ def _slugs(paths: Sequence[str]) -> list[str]:
     while b"--" in text:
         text = text.replace(b"--", b"-")
     return text.replace(b"-\n", b"\n").replace(b"\n-", b"\n").strip(b"-").decode().split("\n")
-
-
-def sort_classes(names: set[str]) -> tuple[str, ...]:
-    """Return class names in order: by number where all are integers, else by text."""
-    if all(name.isdecimal() and name.isascii() for name in names):
-        return tuple(sorted(names, key=lambda name: (int(name), name)))
-    return tuple(sorted(names))
-
-
-def name_class(label: str, classes: tuple[str, ...], where: str) -> str:
-    """Return the class of a label as written: `classes` names the integers; without it labels are names."""
-    if not classes or label in classes:
-        return label
-    if label.isascii() and label.isdecimal() and int(label) < len(classes):
-        return classes[int(label)]
-    raise SourceError(
-        f"{where}: label {label!r} is not one of `classes` ({name_some(classes)}) nor a number below {len(classes)}"
-    )
 
 
 def read_inside(root: str, locator: str) -> bytes:

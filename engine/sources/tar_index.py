@@ -2,12 +2,13 @@
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import BinaryIO, NamedTuple
 
 from engine.errors import SourceError
 
 BLOCK = 512
+PIECE = 2**20
 END = bytes(BLOCK)
 FILE_TYPES = (b"0", b"\0")
 POSIX, GNU = b"ustar\x0000", b"ustar  \0"
@@ -23,15 +24,47 @@ class Member(NamedTuple):
 
 
 def members(file: BinaryIO, name: str) -> Iterator[Member]:
-    """Yield the members of a tar without folders; raise SourceError unless it is a complete, uncompressed tar."""
+    """Yield the members of a tar without folders, and those of tars that were joined to it (`cat a.tar b.tar`).
+
+    Raises SourceError unless it is complete and uncompressed.
+    """
     size = os.fstat(file.fileno()).st_size
-    offset = 0
+    start: int | None = 0
+    while start is not None:
+        end = yield from _members_of_one(file, start, size, name)
+        start = _next_tar(file, end, size, name)
+
+
+def _members_of_one(file: BinaryIO, start: int, size: int, name: str) -> Generator[Member, None, int]:
+    """Yield the members of the tar that begins at `start`, and return where its end begins."""
+    offset = start
     while member := _plain_member(os.pread(file.fileno(), BLOCK, offset), offset):
         _check_end(member, size, name)
         yield member
         offset = member.offset + -(-member.size // BLOCK) * BLOCK
-    if os.pread(file.fileno(), BLOCK, offset) != END or not offset:
-        yield from _unusual_members(file, offset, size, name)
+    if os.pread(file.fileno(), BLOCK, offset) != END or offset == start:
+        return (yield from _unusual_members(file, offset, size, name))
+    return offset
+
+
+def _next_tar(file: BinaryIO, end: int, size: int, name: str) -> int | None:
+    """Return where a header follows the zeros of a tar's end, None where none does."""
+    while end < size:
+        piece = os.pread(file.fileno(), PIECE, end)
+        rest = piece.lstrip(b"\0")
+        if not rest:
+            end += len(piece)
+            continue
+        start = end + len(piece) - len(rest)
+        try:
+            tarfile.TarInfo.frombuf(os.pread(file.fileno(), BLOCK, start), "utf-8", "surrogateescape")
+        except tarfile.HeaderError as error:
+            raise SourceError(
+                f"{name} is damaged or something else was joined to it: {size - start} bytes behind its end, from byte "
+                f"{start} on, are no tar; copy it again, or cut them off (truncate -s {start})"
+            ) from error
+        return start
+    return None
 
 
 def _plain_member(block: bytes, offset: int) -> Member | None:
@@ -48,8 +81,8 @@ def _plain_member(block: bytes, offset: int) -> Member | None:
     return Member(name.decode("utf-8", "surrogateescape"), offset + BLOCK, int(digits, 8), True)
 
 
-def _unusual_members(file: BinaryIO, offset: int, size: int, name: str) -> Iterator[Member]:
-    """Yield the members from `offset` on as tarfile reads them: long names, folders, links, other formats."""
+def _unusual_members(file: BinaryIO, offset: int, size: int, name: str) -> Generator[Member, None, int]:
+    """Yield the members from `offset` on as tarfile reads them (long names, folders, links), and return their end."""
     file.seek(offset)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -66,6 +99,7 @@ def _unusual_members(file: BinaryIO, offset: int, size: int, name: str) -> Itera
     # tarfile takes a damaged header for the end.
     if any(os.pread(file.fileno(), BLOCK, end)) or end >= size:
         raise SourceError(f"{name} is damaged or cut off at byte {end}: copy it again")
+    return end
 
 
 def _check_end(member: Member, size: int, name: str) -> None:

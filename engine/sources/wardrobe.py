@@ -16,6 +16,8 @@ from engine.wardrobe.scene import Scene, caption, make_scene, render
 class WardrobeImages:
     """Composites of one split of the garments; all composites of a garment share a split key."""
 
+    notes = ()
+
     def __init__(self, config: WardrobeSource) -> None:
         self.config = config
 

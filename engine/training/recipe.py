@@ -1,24 +1,11 @@
-"""The recipe of fine-tuning: batches, learning rate, pace of an arm that follows, and DeepSpeed settings."""
+"""The recipe of fine-tuning: batches, learning rate, pace of an arm that follows."""
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
-from engine.credentials import refuse_credentials
 from engine.errors import RunFileError
 from engine.runfile.reinforce import ReinforceConfig
-from engine.sample import Json
 
-# Set by the fields of `reinforce`, so that they cannot be set twice and differ.
-OWNED_SETTINGS = {
-    "train_batch_size": "batch_size",
-    "train_micro_batch_size_per_gpu": "batch_size and num_workers",
-    "optimizer": "learning_rate and weight_decay",
-    "scheduler": "learning_rate and warmup_share",
-}
 # Share of the steps that an arm which follows the generation may make before the last shard is done.
 FOLLOWED_SHARE = 0.5
 MIN_LOOKS = 4
@@ -100,67 +87,3 @@ def nothing_came(timeout_s: float, num_done: int, num_shards: int) -> str:
         "generate` still runs on this directory. The same command goes on from the last checkpoint; if shards take "
         "longer, raise reinforce.follow_timeout_s"
     )
-
-
-def deepspeed_settings(config: ReinforceConfig) -> dict[str, Json]:
-    """Return the complete DeepSpeed settings of a run; raise RunFileError, naming the field, where they cannot work."""
-    settings = _read_settings(config.deepspeed) if isinstance(config.deepspeed, str) else dict(config.deepspeed)
-    _refuse_settings(settings)
-    for name, owner in OWNED_SETTINGS.items():
-        if name in settings and settings[name] != "auto":
-            raise RunFileError(f"reinforce.deepspeed sets {name!r}, which follows from reinforce.{owner}: leave it out")
-    accumulation = settings.get("gradient_accumulation_steps", 1)
-    if accumulation == "auto":
-        accumulation = 1
-    if not isinstance(accumulation, int) or accumulation < 1:
-        raise RunFileError(f"reinforce.deepspeed.gradient_accumulation_steps is {accumulation!r}: right is 1 or more")
-    parts = config.num_workers * accumulation
-    if config.batch_size % parts:
-        raise RunFileError(
-            f"reinforce.batch_size is {config.batch_size}, which {config.num_workers} workers with "
-            f"{accumulation} accumulation steps cannot share evenly: make it a multiple of {parts}"
-        )
-    kept = {name: value for name, value in settings.items() if name not in OWNED_SETTINGS}
-    return kept | {
-        "gradient_accumulation_steps": accumulation,
-        "train_micro_batch_size_per_gpu": config.batch_size // parts,
-    }
-
-
-def precision_name(settings: Mapping[str, Json]) -> Literal["float32", "bfloat16", "float16"]:
-    """Return the number format in which DeepSpeed keeps the weights."""
-    for section, name in (("bf16", "bfloat16"), ("bfloat16", "bfloat16"), ("fp16", "float16")):
-        found = settings.get(section)
-        if isinstance(found, dict) and found.get("enabled") in (True, "auto"):
-            return "bfloat16" if name == "bfloat16" else "float16"
-    return "float32"
-
-
-def _refuse_settings(settings: Mapping[str, Json]) -> None:
-    """Refuse secrets, which would be written to reinforce.json, and modules that DeepSpeed would import."""
-    try:
-        refuse_credentials(dict(settings))
-    except ValueError as error:
-        raise RunFileError(f"reinforce.deepspeed: {error}") from error
-    autocast = settings.get("torch_autocast")
-    modules = autocast.get("lower_precision_safe_modules") if isinstance(autocast, dict) else None
-    names = modules if isinstance(modules, list) else []
-    if foreign := [name for name in names if not str(name).startswith("torch.nn.")]:
-        raise RunFileError(
-            f"reinforce.deepspeed.torch_autocast.lower_precision_safe_modules names {foreign[0]!r}, which DeepSpeed "
-            "would import: name classes of torch.nn, such as torch.nn.Linear"
-        )
-
-
-def _read_settings(path: str) -> dict[str, Json]:
-    try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunFileError(
-            f"reinforce.deepspeed: cannot read {path}: {error.strerror}: name a DeepSpeed JSON file"
-        ) from error
-    except ValueError as error:
-        raise RunFileError(f"reinforce.deepspeed: {path} is not JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise RunFileError(f"reinforce.deepspeed: {path} holds a {type(settings).__name__}: right is a JSON object")
-    return settings

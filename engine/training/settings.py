@@ -12,7 +12,8 @@ from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
 from engine.sample import Json
 from engine.training.contents import EditCell, ShardContents, edit_harm, inspect_shards, source_splits
-from engine.training.recipe import deepspeed_settings, followed_first
+from engine.training.deepspeed import deepspeed_settings
+from engine.training.recipe import followed_first
 
 # They change how a training is run, not its result.
 NO_RESULT = {"placement", "max_failures", "deepspeed", "num_workers", "follow_timeout_s"}

@@ -40,4 +40,4 @@ def verdict_reasons(scores: Mapping[str, float], config: VerifierConfig, *, text
 def asked_thresholds(config: VerifierConfig, *, text_changes: bool) -> dict[str, float | bool]:
     """Return the threshold of each check that an edit must pass, by score: its least value, or True for above 0."""
     found = {check.score: getattr(config, check.threshold) for check in CHECKS if text_changes or not check.of_text}
-    return {score: threshold for score, threshold in found.items() if threshold is not False}
+    return {score: threshold for score, threshold in found.items() if threshold is not None and threshold is not False}

@@ -18,7 +18,8 @@ from actors.captioner.captioner import Captioner
 from actors.language.generation import Ask, PaddedTexts, Writer
 from actors.language.slots import TextSlots
 from actors.models.device import fix_threads
-from actors.models.loading import load_tokenizer, load_weights, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_tokenizer, load_weights
 from actors.perturber.chat import LoadedChat
 from actors.perturber.perturber import Perturber
 from actors.perturber.prompts import user_prompt

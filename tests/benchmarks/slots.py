@@ -23,7 +23,7 @@ from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import Prompt
 from actors.images.frame import Frame
 from actors.models.device import fix_threads
-from actors.models.loading import resolve_model
+from actors.models.files import resolve_model
 from actors.models.untyped import Model
 from engine.figures.figures import Figure
 from engine.runfile.editor import EditorConfig

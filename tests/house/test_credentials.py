@@ -105,7 +105,7 @@ def test_a_run_file_made_by_a_script_is_refused_too(tmp_path: Path) -> None:
 
 
 def test_a_deepspeed_file_with_credentials_is_refused(run_file: Path, tmp_path: Path) -> None:
-    from engine.training.recipe import deepspeed_settings
+    from engine.training.deepspeed import deepspeed_settings
 
     (tmp_path / "zero.json").write_text(json.dumps({"comet": {"api_key": PASSWORD}}))
     run = load_run_file(run_file, [f"reinforce.deepspeed={tmp_path / 'zero.json'}"])

@@ -20,7 +20,7 @@ FLOORS = ("engine", "actors", "cluster")
 PUBLIC = {"_replace", "_asdict", "_exit"}
 # By module of ours: the names, and where their library defines each (file, path in it); None where it is compiled.
 USED = {
-    "actors/editor/strategies/flux.py": {
+    "actors/editor/pipelines/drawing.py": {
         "_auto_resize": "diffusers/pipelines/flux/pipeline_flux_kontext.py FluxKontextPipeline.__call__._auto_resize",
     },
     "actors/editor/slots/packed.py": {
@@ -49,6 +49,7 @@ USED = {
         "ray._private.node": "ray/_private/node.py Node",
         "_metrics_export_port": "ray/_private/worker.py init._metrics_export_port",
         "_system_config": "ray/_private/worker.py init._system_config",
+        "_temp_dir": "ray/_private/worker.py init._temp_dir",
     },
     "cluster/spot/drain.py": {"ray._raylet": None},
     "cluster/studies/chaos/nodes.py": {"ray._private.node": "ray/_private/node.py Node"},
@@ -62,6 +63,10 @@ UNDOCUMENTED = {
         "ray/_private/node.py Node.start_log_monitor",
         "ray/_private/node.py Node.start_api_server",
         "ray/dashboard/optional_deps.py",
+        # Overridden.
+        "ray/job_config.py JobConfig._runtime_env_has_working_dir",
+        # Set in the environment, by the name that it holds.
+        "ray/_private/ray_constants.py WORKER_PROCESS_SETUP_HOOK_ENV_VAR",
     ],
     "cluster/dataflow/stage_watch.py": [
         "ray/data/_internal/execution/interfaces/physical_operator.py PhysicalOperator.get_actor_info",

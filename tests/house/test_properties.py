@@ -72,7 +72,7 @@ def replies(draw: st.DrawFn) -> str:
 @many
 @given(text=replies())
 def test_a_reply_is_an_edit_that_can_be_stored_or_refused_with_a_reason(text: str) -> None:
-    found = parse_reply(text, caption=CAPTION, class_name="shoe", kind="background")
+    found = parse_reply(text, caption=CAPTION, words=["shoe"], kind="background")
     if isinstance(found, BadReply):
         assert re.fullmatch(r"(reply|edit)_[a-z_]+", found.reason)
         assert found.detail

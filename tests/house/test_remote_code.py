@@ -15,14 +15,22 @@ from tiny_models import save_clip, save_language_model
 from tiny_pipelines import save_stable_diffusion
 
 from actors.editor.pipelines.loading import load_pipeline
-from actors.models.loading import load_tokenizer, load_weights, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_tokenizer, load_weights
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig
 
 CPU = torch.device("cpu")
 HOUSE = ("engine", "actors", "cluster")
-WEIGHTLESS = {"AutoImageProcessor", "AutoTokenizer", "AutoProcessor", "AutoConfig"}
+WEIGHTLESS = {
+    "AutoImageProcessor",
+    "AutoTokenizer",
+    "PreTrainedTokenizerFast",
+    "AutoProcessor",
+    "processor_class",
+    "AutoConfig",
+}
 # What a call may hold and must: weights in safetensors, no code of a model's own.
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 

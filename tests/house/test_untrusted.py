@@ -20,7 +20,7 @@ from engine.runfile.load import load_run_file
 from engine.sample import Rejection
 from engine.shards.tar import decode_shard
 from engine.sources import open_source, read_sample
-from engine.training.recipe import deepspeed_settings
+from engine.training.deepspeed import deepspeed_settings
 
 RUN = """\
 name: demo

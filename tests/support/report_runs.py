@@ -117,6 +117,7 @@ def evaluation(attributes: Sequence[str] = ("background",)) -> dict[str, object]
         answers = [
             LabelledPrediction(
                 class_name=name,
+                predicted=name,
                 attributes=dict.fromkeys(attributes, place),
                 is_right=own[name] == place or number < share,
                 confidence=0.9,

@@ -15,7 +15,7 @@ from actors.finetune.trainer import Trainer
 from engine.runfile.arms import PRESETS
 from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import ReinforceConfig
-from engine.training.recipe import deepspeed_settings
+from engine.training.deepspeed import deepspeed_settings
 
 SEED_OF_BATCHES = 5
 

@@ -1,6 +1,7 @@
 """Random-weight instances of the real model classes at tiny size, saved as `from_pretrained` reads them."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -256,4 +257,41 @@ def save_chat_captioner(folder: Path) -> Path:
         CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size), tokenizer, patch_size=8,
         vision_feature_select_strategy="default", chat_template=template, num_additional_image_tokens=1,
     ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def save_qwen_vl(folder: Path) -> Path:
+    """Save a tiny Qwen2.5-VL with a chat template, in the files of those on the hub."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessorPil
+
+    marks = ["<|vision_start|>", "<|image_pad|>", "<|video_pad|>", "<|vision_end|>"]
+    tokenizer = text_tokenizer([*marks, *CHAT_TOKENS])
+    torch.manual_seed(0)
+    start, image, video, end = (tokenizer.convert_tokens_to_ids(mark) for mark in marks)
+    text = {
+        "vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 4096, "bos_token_id": 1,
+        "eos_token_id": 2, "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    vision = {
+        "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+        "patch_size": 14, "spatial_merge_size": 2, "window_size": 112, "fullatt_block_indexes": [0],
+    }  # fmt: skip
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, image_token_id=image, video_token_id=video, vision_start_token_id=start,
+        vision_end_token_id=end,
+    )  # fmt: skip
+    template = (
+        "{% for message in messages %}<|{{ message['role'] }}|>{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part['text'] }}"
+        "{% endif %}{% endfor %}<|end|>{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer.chat_template = template
+    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 56 * 56, "longest_edge": 112 * 112})
+    Qwen2_5_VLForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    images.save_pretrained(folder)
+    record = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").write_text(json.dumps({**record, "processor_class": "Qwen2_5_VLProcessor"}))
     return folder

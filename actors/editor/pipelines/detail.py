@@ -32,8 +32,12 @@ def reconstruct(pipeline: Pipeline, images: torch.Tensor) -> torch.Tensor:
     # SDXL's autoencoder overflows in half precision; its pipelines do the same.
     dtype = torch.float32 if own == torch.float16 and getattr(vae.config, "force_upcast", False) else own
     vae.to(dtype)
-    encoded = vae.encode((2 * images - 1).to(pipeline.device, dtype))
+    pixels = (2 * images - 1).to(pipeline.device, dtype)
+    # Qwen-Image's autoencoder is one of videos: a picture is a video of one frame.
+    is_video = "temperal_downsample" in vae.config
+    encoded = vae.encode(pixels.unsqueeze(2) if is_video else pixels)
     latents = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
     decoded = vae.decode(latents).sample
+    decoded = decoded.squeeze(2) if is_video else decoded
     vae.to(own)
     return torch.as_tensor((decoded.float() + 1) / 2).clamp(0, 1).cpu()

@@ -1,5 +1,6 @@
 """Edits by calls of a diffusers pipeline on whole batches: for pipelines that the slot batcher cannot run."""
 
+import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -38,6 +39,7 @@ class PipelineDrawing:
                 f"{', '.join(wanted)}: only for pipelines that are drawn in slots (Stable Diffusion 1, 2 and XL), and "
                 f"model {config.model.name!r} is a {type(pipeline).__name__}: leave it out"
             )
+        self._named = f"model {config.model.name!r}: {type(pipeline).__name__}"
         kernel = set_attention(denoiser(pipeline), attention, pipeline.device)
         self.record: dict[str, Json] = {"batching": "batches", "attention": kernel}
 
@@ -74,9 +76,27 @@ class PipelineDrawing:
             "num_inference_steps": self._config.num_inference_steps,
             # Masks and images are tensors: through PIL a batch costs 9-12 ms an image at 512 px.
             "output_type": "pt",
+            **_size(self._pipeline, batch.images),
             **self._strategy.settings(batch.severity),
         }
         self.calls.update(encoded=len(jobs), decoded=len(jobs))
         with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
             arguments |= self._strategy.arguments(self._pipeline, batch)
-            return torch.as_tensor(self._pipeline(**arguments).images).float().cpu()
+            try:
+                pictures = torch.as_tensor(self._pipeline(**arguments).images).float().cpu()
+            except ValueError as error:
+                raise ModelError(f"{self._named} refuses its call: {error}") from error
+        if len(pictures) != len(jobs):
+            raise ModelError(f"{self._named} drew {len(pictures)} pictures for {len(jobs)} edits")
+        return pictures
+
+
+def _size(pipeline: Pipeline, images: torch.Tensor) -> dict[str, Any]:
+    """Return the size of the images as arguments of a pipeline, and what keeps it from choosing its own.
+
+    Only what its call takes: without a size some take that of the images, others that of their training.
+    """
+    height, width = images.shape[-2:]
+    wanted = {"height": height, "width": width, "max_area": height * width, "_auto_resize": False}
+    takes = inspect.signature(type(pipeline).__call__).parameters
+    return {name: value for name, value in wanted.items() if name in takes}

@@ -8,7 +8,8 @@ import torch
 from actors.images.frame import Frame
 from actors.models.batching import padded_batches, padded_tokens
 from actors.models.device import precision
-from actors.models.loading import load_image_processor, load_tokenizer, load_weights, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_image_processor, load_tokenizer, load_weights
 from engine.runfile.fields import ModelConfig
 from engine.sample import Json
 

@@ -17,7 +17,8 @@ from actors.editor.slots.trajectory import Trajectory
 from actors.images.frame import Frame, to_tensor
 from actors.models.batching import padded_batches
 from actors.models.device import precision, weights_dtype
-from actors.models.loading import model_errors, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import model_errors
 from actors.models.untyped import Model
 from actors.verifier.signals.signal import Seen, edit_scores, see_images
 from actors.verifier.verifier import make_signals

@@ -1,7 +1,7 @@
 """img2img (SDEdit, Meng et al. 2022) and inpainting: follow a caption from the noised latents of the source."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -13,6 +13,7 @@ from actors.editor.strategies.strategy import (
     Scale,
     negative_prompts,
     text_guidance,
+    true_guidance,
 )
 from actors.models.untyped import Pipeline
 from engine.sample import Edit
@@ -25,17 +26,14 @@ class Img2Img:
     With `inpaints` only what the mask covers is redrawn, by a UNet with channels for the mask or by blending latents.
     """
 
-    is_batched: ClassVar[bool] = True
+    loader: str
+    is_batched: bool
     guidance_scale: float
     negative_prompt: str | None
+    has_true_guidance: bool
     strength: float
     num_inference_steps: int
     inpaints: bool = False
-
-    @property
-    def loader(self) -> str:
-        """Return the name of the diffusers class that loads the pipeline."""
-        return "AutoPipelineForInpainting" if self.inpaints else "AutoPipelineForImage2Image"
 
     def text(self, edit: Edit) -> EditText:
         """Return the caption."""
@@ -52,9 +50,10 @@ class Img2Img:
         return True
 
     def arguments(self, pipeline: Pipeline, batch: EditBatch) -> dict[str, Any]:
-        """Return sources and negative prompts, for inpainting masks and size as well."""
-        masked = {**batch.shape, "mask_image": batch.masks} if self.inpaints else {}
-        return {"image": batch.images, **negative_prompts(self.negative_prompt, len(batch.texts)), **masked}
+        """Return sources, negative prompts and true guidance, for inpainting masks as well."""
+        count, masked = len(batch.texts), {"mask_image": batch.masks} if self.inpaints else {}
+        guidance = true_guidance(self.guidance_scale, self.negative_prompt, count) if self.has_true_guidance else {}
+        return {"image": batch.images, **negative_prompts(self.negative_prompt, count), **guidance, **masked}
 
     def guidance(self, severity: float) -> tuple[GuidanceWeight, ...]:
         """Return the weights of classifier-free guidance."""

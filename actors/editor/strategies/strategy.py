@@ -39,12 +39,6 @@ class EditBatch:
         """Return the texts without where they start."""
         return [text.text for text in self.texts]
 
-    @property
-    def shape(self) -> dict[str, Any]:
-        """Return height and width as arguments of a pipeline."""
-        height, width = self.images.shape[-2:]
-        return {"height": height, "width": width}
-
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceWeight:
@@ -81,7 +75,7 @@ class Strategy(Protocol):
         ...
 
     def arguments(self, pipeline: Pipeline, batch: EditBatch) -> dict[str, Any]:
-        """Return the arguments of a pipeline call besides prompts, generators, settings and number of steps."""
+        """Return the arguments of a pipeline call besides prompts, generators, size, settings and number of steps."""
         ...
 
 
@@ -120,3 +114,13 @@ def scaled_guidance(guidance_scale: float, severity: float) -> float:
 def negative_prompts(prompt: str | None, count: int) -> dict[str, Any]:
     """Return the negative prompt of each row as an argument of a pipeline; nothing if there is none."""
     return {} if prompt is None else {"negative_prompt": [prompt] * count}
+
+
+def true_guidance(scale: float, negative_prompt: str | None, count: int) -> dict[str, Any]:
+    """Return classifier-free guidance as arguments of a pipeline whose guidance_scale is for distilled networks alone.
+
+    These pipelines guide only where a negative prompt is given; a blank is Qwen's own.
+    """
+    if scale <= 1:
+        return {"true_cfg_scale": 1.0}
+    return {"true_cfg_scale": scale, "negative_prompt": [negative_prompt or " "] * count}

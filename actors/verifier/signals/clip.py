@@ -9,7 +9,8 @@ from PIL import Image
 
 from actors.models.batching import padded_batches, padded_tokens
 from actors.models.device import precision, upload
-from actors.models.loading import load_image_processor, load_tokenizer, load_weights, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_image_processor, load_tokenizer, load_weights
 from actors.models.token_encoder import give_tokens
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig

@@ -10,6 +10,7 @@ from PIL import Image
 
 from actors.verifier.signals.clip import Clip
 from actors.verifier.signals.signal import Scores
+from engine.names import class_words
 from engine.sample import Json, Sample
 
 # An embedding of length 1, (dim,).
@@ -19,11 +20,13 @@ Embedding = NDArray[np.float32]
 class ClipSimilarity:
     """Score cosines between embeddings of images and texts (Prabhu et al. 2023, LANCE).
 
-    A source gets `text_source`, an edit `image`, `text_source`, `text_edit`, `directional` and `consistency`.
+    A source gets `text_source`, an edit `image`, `text_source`, `text_edit`, `directional` and `consistency`. With
+    words of classes an edit gets `class` too: how much nearer it is to "a photo of a {word of its class}" than its
+    source. It asks for no other classes, so that it does not depend on which there are.
     """
 
-    def __init__(self, clip: Clip) -> None:
-        self._clip = clip
+    def __init__(self, clip: Clip, words: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._clip, self._words = clip, words
         self.provenance: Mapping[str, Json] = {"model": clip.provenance}
         # A text that is empty has the embedding NaN.
         self._texts = {"": np.full(1, np.nan, dtype=np.float32)}
@@ -33,6 +36,8 @@ class ClipSimilarity:
         edits = [sample.edit for sample in samples if sample.edit is not None]
         wanted = {sample.caption for sample in samples}
         wanted.update(text for edit in edits for text in (edit.caption, edit.before, edit.after))
+        if self._words is not None:
+            wanted.update(_class_text(sample, self._words) for sample in samples)
         self._texts = {"": self._texts[""], **self._clip.texts(sorted(wanted - {""}))}
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
@@ -53,13 +58,21 @@ class ClipSimilarity:
         old, new = self._texts[edit.caption], self._texts[edit.edit.caption]
         text_changes = edit.edit.caption != edit.caption
         towards = cosine(seen, self._texts[edit.edit.after]) - cosine(seen, self._texts[edit.edit.before])
-        return {
+        kept: Scores = {}
+        if self._words is not None:
+            text = self._texts[_class_text(edit, self._words)]
+            kept = {"class": cosine(seen, text) - cosine(source_seen, text)}
+        return kept | {
             "image": cosine(source_seen, seen),
             "text_source": cosine(source_seen, old),
             "text_edit": cosine(seen, new),
             "directional": directional(source_seen, seen, old, new) if text_changes else math.nan,
             "consistency": towards if text_changes else math.nan,
         }
+
+
+def _class_text(sample: Sample, words: Mapping[str, Sequence[str]]) -> str:
+    return f"a photo of a {(*class_words(sample.class_name, words), sample.class_name)[0]}"
 
 
 def cosine(left: Embedding, right: Embedding) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from cluster.dataflow.blocks import commit_block
-from cluster.session.session import python_path
+from cluster.session.imports import worker_environment
 from engine.errors import RunError
 
 # When a driver is killed its Ray processes end by themselves, most within seconds; Ray's agents try for a minute to
@@ -37,7 +37,8 @@ class Driver:
         with log.open("a") as file:
             self._process = subprocess.Popen(  # nosec B603 # this program, with paths of ours
                 [sys.executable, "-m", "cluster.cli.main", "generate", str(run_file), "--out", str(out), *options],
-                env=os.environ | {"PYTHONPATH": python_path()},
+                # It finds the plugins that this process finds.
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, worker_environment().values()))},
                 stdout=file,
                 stderr=file,
                 start_new_session=True,

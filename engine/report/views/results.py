@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.evaluation.groups import small_groups
 from engine.report.drawing.maps import group_attributes, group_map, group_name, key_of, shown_classes
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ArmLook, looks_of
@@ -38,6 +39,8 @@ FIGURES = (
     ),
 )
 NUM_GROUPS = 8
+# Of a group that is ranked, as in the evaluation.
+MIN_IMAGES = 10
 MISSING = {
     "evaluation": "No evaluation yet: `counterforge run` evaluates every arm on the test sets after reinforcing.",
     "weakness": "Not probed yet: run `counterforge probe`, which asks the classifier about every accepted picture.",
@@ -47,35 +50,46 @@ MISSING = {
     "candidates": "No edits were made yet: run `counterforge generate`.",
     "reinforce": "Not reinforced yet: run `counterforge reinforce` to train on the accepted edits.",
 }
+BLACK_BOX = {
+    "evaluation": "No evaluation yet: `counterforge reinforce` scores a function on the test sets.",
+    "reinforce": "Not reinforced: a function (`probe.callable`) is a black box, which nothing here can train.",
+}
+NO_EDITS = {
+    "candidates": "No edit was made of any source: the reasons stand under counts and time.",
+    "pictures": "No pictures: no source has an accepted edit, or report.num_rows is 0.",
+}
 
 
 def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
     """Return the template's variables beside the summary itself."""
     verdict = summary["verdict"]
     looks = looks_of(summary, run.reinforce)
+    compared = (BASE, *(run.reinforce.arms if run.probe.model else ()))
     badge, sign = {"ship": ("ship", "✓"), "do not ship": ("stop", "✗")}.get(verdict, ("open", "…"))
     return {
-        "headline": headline(verdict),
+        "headline": headline(verdict, run),
         "badge": badge,
         "sign": sign,
         "patient": run.probe.model.name if run.probe.model else run.probe.callable,
-        "arms": [
-            _arm(look) | {"what": look.meaning} for arm, look in looks.items() if arm in (BASE, *run.reinforce.arms)
-        ],
+        "arms": [_arm(look) | {"what": look.meaning} for arm, look in looks.items() if arm in compared],
         "ships": title_of(summary["ships"]),
         "arm_words": arm_words(looks),
         "figures": _figures(summary, looks),
         "weakness": weakness_view(summary["weakness"]),
         "pictures_sentence": _pictures_sentence(summary["pictures"]),
         "groups": _groups(summary["groups"], run, looks),
-        "verifier_sentence": verifier_sentence(summary),
+        "verifier_sentence": f"{verifier_sentence(summary)} {summary['domain']['sentence']}",
         "accept_tables": accept_tables(summary["accept_rate"]),
         "training": training_view(summary["training"], looks),
         "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds),
         **cost_view(summary),
         "run_file": run_text,
-        "missing": MISSING,
+        "missing": MISSING | (BLACK_BOX if run.probe.callable else {}) | (NO_EDITS if _is_made(summary) else {}),
     }
+
+
+def _is_made(summary: Mapping[str, Any]) -> bool:
+    return bool(summary["counts"]["shards"] == summary["counts"]["planned_shards"])
 
 
 def _base_on_edits(training: Mapping[str, Any] | None) -> float | None:
@@ -146,7 +160,8 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile, looks: Mapping[str, 
     return {
         "sentence": f"On the {'shifted ' if run.data.shifted else ''}test set. ◆ marks a class's usual value in the "
         "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row."
-        + _adjusted_sentence(groups["adjusted_average"], looks),
+        + _adjusted_sentence(groups["adjusted_average"], looks)
+        + _small_groups_sentence(base),
         "key": key_of("all right", "all wrong"),
         "attributes": attributes,
         "arms": [_arm(looks[arm]) for arm in known],
@@ -168,9 +183,19 @@ def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]], looks: Mapping
     return f" Adjusted average, each group weighed by its share of the training data: {arms}."
 
 
+def _small_groups_sentence(groups: Sequence[Mapping[str, Any]]) -> str:
+    if (small := small_groups(groups, MIN_IMAGES)) is None:
+        return ""
+    worst = ", ".join(f"{group_name(group)} {group['correct']} of {group['n']}" for group in small.worst)
+    return (
+        f" {count(small.num_groups)} groups have fewer than {MIN_IMAGES} images and are not ranked: together the base "
+        f"classifier is right on {percent(small.accuracy)} of their {count(small.n)}; the worst: {worst}."
+    )
+
+
 def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Mapping[str, ArmLook]) -> list[View]:
     found = {arm: {group_name(group): {**group, "value": group["accuracy"]} for group in arms[arm]} for arm in known}
-    large = [group for group in arms[BASE] if group["n"] >= 10]
+    large = [group for group in arms[BASE] if group["n"] >= MIN_IMAGES]
     worst = sorted(large, key=lambda group: (group["accuracy"], -group["n"]))[:NUM_GROUPS]
     return [
         {

@@ -99,8 +99,12 @@ def _place(scored: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def _sentence(training: Mapping[str, Any], arms: Sequence[View]) -> str:
+    if not arms:
+        return "No arm was trained; the base classifier was scored."
     images = training.get("images") or {}
     used = ", ".join(f"{count(int(n))} {IMAGE_NAMES.get(name, words(name))}" for name, n in images.items())
     drawn = f" Images to draw from: {used}." if used else ""
-    chosen = " Which weights were kept was chosen on validation data alone." if arms else ""
-    return f"All arms start from the base classifier and take the same number of steps.{drawn}{chosen}"
+    return (
+        f"All arms start from the base classifier and take the same number of steps.{drawn} Which weights were kept "
+        "was chosen on validation data alone."
+    )

@@ -5,6 +5,7 @@ from typing import Any
 
 from engine.report.drawing.charts import Line, line_chart
 from engine.report.drawing.maps import key_of, weakness_maps
+from engine.report.views.no_finding import untested
 from engine.wording import count, interval, percent, plain, points, signed_interval
 
 View = dict[str, Any]
@@ -48,7 +49,9 @@ def _cell(cell: Mapping[str, Any], drop: str) -> View:
 
 
 def _sentence(weakness: Mapping[str, Any], drop: str) -> str:
-    overall = weakness["overall"] or {}
+    if (nothing := untested(weakness)) is not None:
+        return nothing
+    overall = weakness["overall"]
     # Runs of versions without probe.min_drop tested against 0.
     least = 100 * weakness.get("min_drop", 0)
     more = f", by more than {least:g} points" if least else ""
@@ -62,9 +65,11 @@ def _sentence(weakness: Mapping[str, Any], drop: str) -> str:
 
 
 def _placebo_sentence(weakness: Mapping[str, Any]) -> str:
-    overall = weakness["overall"] or {}
+    overall = weakness["overall"]
+    if overall is None:
+        return ""
     if not weakness["has_placebos"]:
-        return "This run has no placebo: the drop includes the effect of the editor alone."
+        return "No tested edit has an accepted placebo beside it: the drop includes the effect of the editor alone."
     if overall.get("artefact_drop") is None:
         return ""
     return (

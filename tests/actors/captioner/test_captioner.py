@@ -4,7 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import jpeg, save_blip, save_chat_captioner, save_clip, save_encoder_decoder, save_florence
+from tiny_models import (
+    jpeg,
+    save_blip,
+    save_chat_captioner,
+    save_clip,
+    save_encoder_decoder,
+    save_florence,
+    save_qwen_vl,
+)
 
 from actors.captioner.captioner import Captioner
 from actors.models.device import fix_threads
@@ -34,7 +42,7 @@ def captioner(folder: Path, **changes: object) -> Captioner:
     return Captioner(CaptionerConfig(**settings), CPU, name="captioner", offline=True)
 
 
-@pytest.mark.parametrize("save", [save_blip, save_florence, save_encoder_decoder, save_chat_captioner])
+@pytest.mark.parametrize("save", [save_blip, save_florence, save_encoder_decoder, save_chat_captioner, save_qwen_vl])
 def test_every_family_captions_sources(save: Callable[[Path], Path], tmp_path: Path) -> None:
     model = captioner(save(tmp_path))
     samples = [source(f"s{index}", image=jpeg(seed=index, size=(32 + 8 * index, 32))) for index in range(3)]
@@ -118,3 +126,12 @@ def test_a_model_that_writes_no_captions_is_refused(tmp_path: Path) -> None:
 def test_a_florence_task_without_words_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFileError, match="<MORE_DETAILED_CAPTION>"):
         captioner(save_florence(tmp_path), prompt="<OD>")
+
+
+def test_florence_captions_alike_without_rules_for_boxes(tmp_path: Path) -> None:
+    folder = save_florence(tmp_path)
+    config = json.loads((folder / "processor_config.json").read_text())
+    assert config.pop("post_processor_config") == {"pure_text": {}}
+    wanted = list(captioner(folder)([source("s0")]))
+    (folder / "processor_config.json").write_text(json.dumps(config))
+    assert [item.caption for item in captioner(folder)([source("s0")])] == [item.caption for item in wanted]

@@ -1,6 +1,7 @@
 """Any checkpoint or function answers in the run's classes, or says why it cannot."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from PIL import Image
 from skimage import data
 from tiny_classifiers import save_checkpoint
 
-from actors.classifier.classes import match_classes
 from actors.classifier.classifier import Classifier, classifier_digest
 from actors.finetune.model import BaseClassifier
 from actors.images.codec import UnreadableImageError, decode_rgb
@@ -79,7 +79,7 @@ def test_the_network_is_the_door_to_features_and_gradients(checkpoint: Path) -> 
     step = 1e-3 * gradient / gradient.norm()
     moved = (network.logits(inputs + step)[:, 1].sum() - logits[:, 1].sum()).detach()
     assert float(moved) == pytest.approx(float((gradient * step).sum()), rel=0.1)
-    head = [part for part in network.module.modules() if isinstance(part, torch.nn.Linear)][-1]
+    head = network.module.get_submodule(network.heads[0])
     again = head(network.features(inputs))[:, network.columns]
     assert torch.allclose(again, logits, atol=1e-5)
 
@@ -90,6 +90,42 @@ def test_a_black_box_has_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     classifier = Classifier(ProbeConfig(callable="my_box:ask"), CLASSES)
     with pytest.raises(ModelError, match=r"'my_box:ask' is a black box: it has no layers, features or gradients"):
         _ = classifier.network
+
+
+def test_the_digest_of_a_function_follows_its_files_and_its_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = _function(monkeypatch, tmp_path, "return 1")
+    weights = tmp_path / "weights"
+    (weights / "deep").mkdir(parents=True)
+    (tmp_path / "model.onnx").write_bytes(b"one")
+    (weights / "deep" / "a.bin").write_bytes(b"two")
+
+    def digest(**changes: object) -> str:
+        return classifier_digest(config.model_copy(update=changes))
+
+    files = {"files": (str(tmp_path / "model.onnx"), str(weights))}
+    found = [digest(), digest(version="b"), digest(version=2), digest(**files)]
+    (weights / "deep" / "a.bin").write_bytes(b"TWO")
+    found.append(digest(**files))
+    (tmp_path / "model.onnx").write_bytes(b"ONE")
+    found.append(digest(**files))
+    assert len(set(found)) == len(found) == 6
+    assert digest(**files) == found[-1]
+    with pytest.raises(ModelError, match=r"probe.files: cannot read .*nowhere.onnx: No such file or directory"):
+        digest(files=("nowhere.onnx",))
+
+
+def test_an_object_that_is_called_is_known_by_the_source_of_its_module(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source = tmp_path / "user_object.py"
+    source.write_text("class Box:\n    def __call__(self, images):\n        return 1\nask = Box()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = ProbeConfig(callable="user_object:ask")
+    before = classifier_digest(config)
+    source.write_text(source.read_text().replace("1", "2"))
+    assert classifier_digest(config) != before
 
 
 def test_no_image_gives_no_row(checkpoint: Path) -> None:
@@ -109,22 +145,6 @@ def test_missing_classes_are_named(checkpoint: Path) -> None:
         Classifier(_config(checkpoint), (*CLASSES, "coat"))
 
 
-def test_names_match_without_case_spaces_and_underscores() -> None:
-    assert match_classes({0: "T-Shirt", 1: " ANKLE_boot", 2: "bag"}, CLASSES, "m") == [1, 2, 0]
-
-
-def test_a_model_without_names_is_taken_by_index_where_the_counts_agree() -> None:
-    assert match_classes({0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}, CLASSES, "m") == [0, 1, 2]
-    with pytest.raises(ModelError, match="has 2 classes without names, the run has 3"):
-        match_classes({0: "LABEL_0", 1: "LABEL_1"}, CLASSES, "m")
-
-
-def test_a_name_that_two_classes_share_is_refused() -> None:
-    names = {0: "crane, bird", 1: "crane, machine"}
-    with pytest.raises(ModelError, match="more than one class of the name 'crane'"):
-        match_classes(names, ["crane"], "m")
-
-
 def test_a_function_is_a_classifier(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     config = _function(monkeypatch, tmp_path, "return [[0.2, 0.3, 0.5] for image in images]")
     got = Classifier(config, CLASSES).predict([_picture(0)] * 5)
@@ -136,10 +156,27 @@ def test_a_function_gets_rgb_images_of_pil(monkeypatch: pytest.MonkeyPatch, tmp_
     assert Classifier(_function(monkeypatch, tmp_path, body), CLASSES).predict([_picture(0)])[0, 0] == 1
 
 
+def test_a_function_gets_the_names_of_the_classes_where_it_takes_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "my_names.py").write_text(
+        "def by_keyword(images, *, classes): return [[float(name == 'bag') for name in classes]] * len(images)\n"
+        "class Model:\n    def __call__(self, images, classes=()): return by_keyword(images, classes=classes)\n"
+        "model = Model()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for target in ("my_names:by_keyword", "my_names:model"):
+        got = Classifier(ProbeConfig(callable=target), CLASSES).predict([_picture(0)])
+        assert got.tolist() == [[0, 1, 0]]
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return [[0.5, 0.5] for image in images]", r"shape \(4, 2\), wanted \(4, 3\)"),
+        (
+            "return [[0.5, 0.5] for image in images]",
+            r"shape \(4, 2\), wanted \(4, 3\): .* in the order 'ankle boot', 'bag', 't-shirt'",
+        ),
         ("return [[float('nan')] * 3 for image in images]", "NaN or infinite"),
         ("return [[4.0, -1.0, 2.0] for image in images]", "apply softmax to logits"),
     ],
@@ -179,6 +216,15 @@ def test_the_digest_follows_weights_and_code(monkeypatch: pytest.MonkeyPatch, tm
     assert classifier_digest(config) != before
 
 
+def test_a_processor_that_does_not_resize_is_named_where_images_differ(checkpoint: Path) -> None:
+    settings = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    (checkpoint / "preprocessor_config.json").write_text(json.dumps({**settings, "do_resize": False}))
+    classifier = Classifier(_config(checkpoint), CLASSES)
+    assert classifier.predict([_picture(0)] * 2).shape == (2, 3)
+    with pytest.raises(ModelError, match=r"\(3, 32, 32\) and \(3, 40, 50\): set do_resize: true"):
+        classifier.predict([_picture(0), _picture(1, (40, 50))])
+
+
 def test_an_image_that_cannot_be_read_is_reported(checkpoint: Path) -> None:
     with pytest.raises(UnreadableImageError):
         Classifier(_config(checkpoint), CLASSES).predict([b"no image"])
@@ -195,8 +241,8 @@ def _function(monkeypatch: pytest.MonkeyPatch, folder: Path, body: str) -> Probe
     return ProbeConfig(callable=f"{module}:classify", batch_size=4)
 
 
-def _picture(seed: int) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)
+def _picture(seed: int, size: tuple[int, int] = (32, 32)) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()

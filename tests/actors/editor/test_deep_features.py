@@ -21,7 +21,7 @@ from actors.editor.slots.memory import Fitted
 from actors.editor.slots.steps import DenoiseJob
 from actors.editor.slots.unet import DeepFeatures, DeepUNet, UNet
 from actors.models.device import fix_threads
-from actors.models.loading import resolve_model
+from actors.models.files import resolve_model
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig

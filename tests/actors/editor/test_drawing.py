@@ -21,7 +21,7 @@ from actors.editor.slots.texts import PromptCache
 from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import UNet
 from actors.models.device import fix_threads
-from actors.models.loading import resolve_model
+from actors.models.files import resolve_model
 from actors.models.untyped import Pipeline
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig

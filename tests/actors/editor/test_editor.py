@@ -9,7 +9,13 @@ import torch
 from edits import CPU, editor, group, pixels
 from PIL import Image
 from tiny_models import jpeg, save_clipseg, save_language_model
-from tiny_pipelines import save_flux_klein, save_flux_kontext, save_stable_diffusion, save_stable_diffusion_xl
+from tiny_pipelines import (
+    save_flux,
+    save_flux_klein,
+    save_flux_kontext,
+    save_stable_diffusion,
+    save_stable_diffusion_xl,
+)
 
 from actors.editor.editor import Editor
 from actors.editor.pipelines.detail import with_detail
@@ -53,10 +59,12 @@ PIPELINES: list[tuple[Callable[[Path], Path], dict[str, object]]] = [
     (lambda folder: save_stable_diffusion_xl(folder, "img2img"), {"method": "img2img", "keep_detail": True}),
     (save_flux_kontext, {"method": "instruct", "size": 32, "keep_detail": True}),
     (save_flux_klein, {"method": "instruct", "size": 64, "keep_detail": True}),
+    (save_flux, {"method": "img2img", "size": 48, "keep_detail": True}),
+    (lambda folder: save_flux(folder, "FluxFillPipeline"), {"method": "inpaint", "size": 48}),
 ]
 NAMES = [
     "sd-instruct", "sd-instruct-unipc", "sd-img2img", "sd-inpaint-4", "sd-inpaint-9", "xl-instruct", "xl-img2img",
-    "kontext", "klein",
+    "kontext", "klein", "flux-img2img", "flux-fill",
 ]  # fmt: skip
 
 
@@ -176,7 +184,10 @@ def test_with_detail_the_zoo_s_placebo_is_nearer_to_its_source() -> None:
 
 
 def img2img(num_inference_steps: int) -> Img2Img:
-    return Img2Img(guidance_scale=5, negative_prompt=None, strength=0.8, num_inference_steps=num_inference_steps)
+    return Img2Img(
+        loader="StableDiffusionImg2ImgPipeline", is_batched=True, guidance_scale=5, negative_prompt=None,
+        has_true_guidance=False, strength=0.8, num_inference_steps=num_inference_steps,
+    )  # fmt: skip
 
 
 def test_severity_scales_strength_or_guidance(instruct: Path) -> None:

@@ -261,7 +261,7 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
     from actors.editor.pipelines.loading import load_pipeline
     from actors.editor.slots.drawing import SlotDrawing
     from actors.editor.slots.previews import PreviewModels
-    from actors.models.loading import resolve_model
+    from actors.models.files import resolve_model
 
     folder = (
         save_stable_diffusion_xl(tmp_path / "xl", "instruct")

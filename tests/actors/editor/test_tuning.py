@@ -16,7 +16,7 @@ from actors.editor.slots.drawing import SlotDrawing
 from actors.editor.slots.layout import lay_out
 from actors.editor.slots.packed import can_pack
 from actors.models.device import fix_threads, precision
-from actors.models.loading import resolve_model
+from actors.models.files import resolve_model
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig

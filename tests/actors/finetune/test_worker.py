@@ -14,24 +14,25 @@ import numpy as np
 import pytest
 import torch
 from finetune_run import CLASSES, SIZE, committed_run, edited, plant, run_file, save_images, save_resnet, save_vit
+from odd_pictures import ADOBE_RGB, png_16, rgb_profile
 from PIL import Image
 
 from actors.finetune.batches import DecodedImages, RealImages, TrainingImages
 from actors.finetune.model import (
     BaseClassifier,
     adapted,
-    find_head,
     freeze_batch_norm,
     interpolated,
     merged,
     parameter_groups,
-    prepare_batch_norm,
+    prepare_precision,
 )
 from actors.finetune.stream import Counterfactuals, Place, StreamedEdit, read_validation_edits
 from actors.images.codec import decode_rgb
 from actors.images.preprocessing import Preprocessing
 from actors.models.batching import ahead
-from actors.models.loading import load_image_processor, resolve_model
+from actors.models.files import resolve_model
+from actors.models.loading import load_image_processor
 from engine.errors import LeakError, ModelError, ShardError
 from engine.run.directory import RunDirectory
 from engine.runfile.arms import PRESETS
@@ -370,11 +371,14 @@ def test_real_images_of_every_kind_are_as_a_shard_holds_them(tmp_path: Path, pre
     plain = (tmp_path / "images" / "blob" / "plain.jpg").read_bytes()
     (tmp_path / "images" / "blob" / "cut.jpg").write_bytes(plain[:-200])
     (tmp_path / "images" / "blob" / "torn.jpg").write_bytes(plain[:100])
+    (tmp_path / "images" / "blob" / "hole.jpg").write_bytes(plain[:-90] + plain[-2:])
+    picture.save(tmp_path / "images" / "blob" / "wide.jpg", icc_profile=rgb_profile(ADOBE_RGB, 2.2))
+    (tmp_path / "images" / "blob" / "deep.png").write_bytes(png_16(np.asarray(picture, np.uint16) * 16))
     source = open_source(run_file(tmp_path / "images", tmp_path).data.train)
     items = list(source.items())
     images = RealImages(source, items, preprocessing)
     stored = [read_sample(source, item, "train") for item in items]
-    assert sum(isinstance(sample, Rejection) for sample in stored) == 2
+    assert sum(isinstance(sample, Rejection) for sample in stored) == 3
     for index, sample in enumerate(stored):
         found = images.image(index)
         if isinstance(sample, Rejection):
@@ -479,7 +483,7 @@ def test_batch_norm_keeps_float32_statistics_under_bfloat16() -> None:
     half.load_state_dict(exact.state_dict())
     for parameter in half.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
-    prepare_batch_norm(half, "bfloat16")
+    prepare_precision(half, "bfloat16")
     images = torch.randn(8, 3, 8, 8)
     expected, found = exact(images), half(images.to(torch.bfloat16))
     assert found.dtype == torch.bfloat16
@@ -494,13 +498,6 @@ def test_frozen_batch_norm_does_not_move() -> None:
     freeze_batch_norm(model)
     model(torch.randn(4, 3, 2, 2) + 5)
     assert torch.equal(model[0].running_mean, torch.zeros(3))
-
-
-def test_the_head_is_the_last_layer_with_a_row_for_each_class(folder: Path) -> None:
-    model = BaseClassifier(ModelConfig(name=str(folder / "patient")), CLASSES, offline=True).model()
-    assert find_head(model, len(CLASSES), "head") is model.classifier[1]
-    with pytest.raises(ModelError, match=r"trained is lora.* no linear layer of 7 rows: set it to all"):
-        find_head(model, 7, "lora")
 
 
 @pytest.mark.parametrize("save", [save_resnet, save_vit])

@@ -164,9 +164,51 @@ def test_what_cannot_be_read_is_said(edge: int, damage: str) -> None:
         Preprocessing(make("ViT", size={"height": 40, "width": 40})).pixels(broken)
 
 
+@pytest.mark.parametrize("name", ["vit", "small", "efficientnet"])
+@pytest.mark.parametrize("settings", [{}, {"progressive": True}])
+def test_a_jpeg_with_a_hole_in_its_data_is_refused(name: str, settings: dict[str, bool]) -> None:
+    image = encoded(picture(300, 400), **settings)
+    hole = image[: len(image) // 2] + image[len(image) // 2 + 2000 :]
+    assert decode_rgb(hole).size == (400, 300)  # Pillow says nothing
+    split = Preprocessing(PROCESSORS[name]())
+    split.pixels(image)
+    with pytest.raises(UnreadableImageError, match="Corrupt JPEG data"):
+        split.pixels(hole)
+
+
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("quality", [60, 95, 100])
 def test_both_decoders_give_the_same_bits(subsampling: int, quality: int) -> None:
     for height, width in ((1, 1), (7, 9), (33, 64), (120, 77)):
         image = encoded(picture(height, width), quality=quality, subsampling=subsampling)
         assert np.array_equal(simplejpeg.decode_jpeg(image), np.asarray(decode_rgb(image)))
+
+
+class TensorsAlone:
+    """A processor as timm's wrapper is: tensors and nothing else."""
+
+    def __call__(self, images: Image.Image, return_tensors: str) -> dict[str, torch.Tensor]:
+        if return_tensors != "pt":
+            raise ValueError(f"return_tensors must be pt, but got {return_tensors}")
+        pixels = np.asarray(images.resize((20, 24)), np.float32) / 255
+        return {"pixel_values": torch.from_numpy(pixels.transpose(2, 0, 1))[None]}
+
+
+def test_a_processor_that_returns_tensors_alone_is_called_for_each_image() -> None:
+    split = Preprocessing(TensorsAlone())
+    image = encoded(picture(60, 70))
+    assert not split.keeps_uint8
+    inputs = split.inputs(np.stack([split.pixels(image)]), CPU)
+    assert torch.equal(inputs, TensorsAlone()(decode_rgb(image), "pt")["pixel_values"])
+
+
+@pytest.mark.parametrize("name", ["ViT", "ConvNext", "EfficientNet"])
+def test_a_model_of_one_channel_sees_the_image_in_grey(name: str) -> None:
+    size = {"shortest_edge": 40} if name == "ConvNext" else {"height": 40, "width": 40}
+    processor = make(name, size=size, image_mean=[0.4], image_std=[0.2], do_convert_rgb=False)
+    split = Preprocessing(processor, num_channels=1)
+    image = encoded(picture(60, 70))
+    inputs = split.inputs(np.stack([split.pixels(image)]), CPU)
+    wanted = processor(images=decode_rgb(image).convert("L"), return_tensors="pt")["pixel_values"]
+    assert inputs.shape == (1, 1, 40, 40)
+    torch.testing.assert_close(inputs, wanted.float(), atol=1e-5, rtol=0)

@@ -18,7 +18,7 @@ from waiting import free_port, wait_until
 
 from actors.captioner.captioner import Captioner
 from actors.models.device import fix_threads
-from actors.models.loading import resolve_model
+from actors.models.files import resolve_model
 from actors.perturber.perturber import Perturber
 from engine.errors import ModelError, ModelUnavailableError
 from engine.runfile.captioner import CaptionerConfig

@@ -1,10 +1,12 @@
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny_models import jpeg, save_language_model
 
 from actors.language.generation import Ask
@@ -109,6 +111,31 @@ def test_the_model_is_asked_in_its_own_chat_format(folder: Path, scripted: Calla
     user = "caption: a photo of a red sneaker on grass\nclass: sneaker\nchange: background"
     assert prompt.startswith("<|system|>You invent")
     assert prompt.endswith(f"<|end|><|user|>{user}<|end|><|assistant|>")
+
+
+def test_a_class_with_an_id_is_asked_about_and_guarded_by_its_words(folder: Path, scripted: Callable) -> None:
+    swap = {"before": "red sneaker", "after": "blue boot", "caption": "a photo of a blue boot on grass"}
+    asked = scripted([json.dumps({**swap, "instruction": "make it a boot"}), answer("sand")])
+    shoe = replace(source("s0"), class_name="n04254777")
+    _, found = perturber(folder, edits={"background": 1}, placebo=False, class_words={"n04254777": "shoe, sneaker"})(
+        [shoe]
+    )
+    assert found.class_name == "n04254777"
+    assert found.edit.after == "sand"
+    assert len(asked) == 2
+    assert "\nclass: shoe\nchange: background" in asked[0][0]
+    assert 'The class word "shoe" stays' in asked[0][0]
+
+
+def test_words_of_classes_may_be_written_as_yaml_reads_them() -> None:
+    config = PerturberConfig(
+        model=ModelConfig(name="zoo/perturber"), class_words={7: ["sneaker", "trainer"], "n01440764": "tench, carp"}
+    )
+    assert config.class_words == {"7": ("sneaker", "trainer"), "n01440764": ("tench", "carp")}
+    assert "class_words" not in PerturberConfig(model=ModelConfig(name="zoo/perturber")).changes()
+    for bad in ({"7": []}, {"7": ""}, {"7": 3}):
+        with pytest.raises(ValidationError):
+            PerturberConfig(model=ModelConfig(name="zoo/perturber"), class_words=bad)
 
 
 def test_a_bad_reply_is_asked_again_with_another_seed_then_given_up(folder: Path, scripted: Callable) -> None:

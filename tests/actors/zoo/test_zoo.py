@@ -108,7 +108,7 @@ def test_every_drawn_answer_is_a_valid_edit() -> None:
         caption, name, kind = (line.split(": ", 1)[1] for line in drawn.question.splitlines())
         # A label that the caption does not name cannot be guarded.
         if f" {name} " in f"{caption} ":
-            assert isinstance(parse_reply(answer, caption=caption, class_name=name, kind=kind), Reply), answer  # type: ignore[arg-type]
+            assert isinstance(parse_reply(answer, caption=caption, words=[name], kind=kind), Reply), answer  # type: ignore[arg-type]
 
 
 def test_tokenizers_take_any_text() -> None:

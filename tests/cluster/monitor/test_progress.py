@@ -1,6 +1,7 @@
 """What is said of a run while it goes, from its markers."""
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,14 +9,14 @@ import pytest
 from tiny_runs import tiny_plan, tiny_results
 
 from cluster.monitor.activity import Activity, StageActivity
-from cluster.monitor.progress import MarkerFollower, Progress, Snapshot, describe, describe_stage, snapshot
+from cluster.monitor.progress import MarkerFollower, Progress, Snapshot, describe, describe_stage, display, snapshot
 from cluster.monitor.watchdog import Watchdog
 from cluster.session.placement import Resources
 from engine.plan.plan import Plan
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory, marker_path
 from engine.runfile.run import LimitsConfig
-from engine.shards.marker import Marker
+from engine.shards.marker import Counts, Marker
 from engine.wording import duration
 
 EDITOR = StageActivity(name="editor+verifier", done=1, working=2, waiting=3, actors=1, starting=1)
@@ -148,6 +149,33 @@ def test_on_a_terminal_there_is_a_live_display(planned: tuple[RunDirectory, Plan
         progress.show()
     assert "1/2 shards" in screen.getvalue()
     assert "editor+verifier: 1/2 shards" in screen.getvalue()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 140])
+def test_the_live_display_shows_all_in_any_width(width: int) -> None:
+    import io
+
+    from rich.console import Console
+
+    counts = Counts(sources=96, accepted=310, rejected=Counter(dark=77), quarantined=Counter(unreadable=3))
+    state = Snapshot(
+        done=12, num_shards=50, num_sources=400, counts=counts, seconds={"editor": 75.2}, rate=12.3, seconds_left=3900
+    )
+    screen = io.StringIO()
+    Console(file=screen, width=width).print(display(state, [EDITOR], "nothing was finished for 9 min", width))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) < width
+    head = " 12/50 shards, 1 h 5 min left"
+    assert lines[0].endswith(head)
+    bar = lines[0].removesuffix(head)
+    assert set(bar) == {"━", "─"}
+    assert len(bar) == min(60, width - len(head) - 1)
+    assert bar.count("━") == 12 * len(bar) // 50
+    shown = " ".join(" ".join(lines[1:]).split())
+    assert shown == (
+        "96/400 sources, accepted 310, rejected 77, not processed 3, 12.3 images/s editor+verifier: 1/50 shards, 2 in "
+        "work, 3 waiting, 1 actor, 1 starting, 1 min 15 s a shard nothing was finished for 9 min"
+    )
 
 
 def test_durations_are_for_people() -> None:

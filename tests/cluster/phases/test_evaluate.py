@@ -1,23 +1,26 @@
 """Every arm is scored on the same test images, by group and against each other; only here is the test split read."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from odd_pictures import encoded, grey_profile, png_16
 from PIL import Image
 from scipy import stats
 from tiny_classifiers import save_checkpoint
 
 from cluster.phases.arms import arm_refs, evaluate_arms
 from cluster.phases.evaluate import evaluate_model
-from engine.errors import SourceError
+from engine.errors import ModelError, SourceError
 from engine.evaluation.comparison import PairedImages
 from engine.plan.plan import make_plan
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
 from engine.runfile.captioner import CaptionerConfig
-from engine.runfile.data import DataConfig, FolderSource, Splits, TableSource
+from engine.runfile.data import DataConfig, FolderSource, Splits, TableSource, WardrobeSource
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import ReportConfig, RunFile, ShardConfig
@@ -42,6 +45,13 @@ def object_reader(images):
 
 def background_reader(images):
     return _ask(images, False)
+
+def swapped_reader(images):
+    return [row[::-1] for row in _ask(images, True)]
+
+def three_reader(images):
+    white = [np.asarray(image)[:, 8:].mean() > 250 for image in images]
+    return [[0, 0, 1] if odd else [*row, 0] for odd, row in zip(white, _ask(images, True))]
 """
 
 
@@ -64,6 +74,72 @@ def test_a_source_is_scored_by_class_and_group(tmp_path: Path) -> None:
     json.dumps(content, allow_nan=False)
 
 
+@pytest.fixture
+def seeing(tmp_path: Path) -> Path:
+    """A model of four classes that answers three of ten coats with `coat` and the others with classes of its own."""
+    model = save_checkpoint(tmp_path / "four", "resnet", ["bag", "Coat", "boot", "shirt"], seed=3)
+    coats = tmp_path / "coats" / "coat"
+    coats.mkdir(parents=True)
+    for number in range(40):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), np.uint8) // (1 + number % 7)
+        Image.fromarray(pixels.astype(np.uint8)).save(coats / f"{number}.png")
+    return model
+
+
+def test_data_of_one_class_are_scored_over_all_classes_of_the_model(tmp_path: Path, seeing: Path) -> None:
+    from transformers import AutoModelForImageClassification
+
+    from actors.classifier.classifier import Classifier
+
+    config = ProbeConfig(model=ModelConfig(name=str(seeing)), batch_size=16)
+    source = FolderSource(path=str(tmp_path / "coats"))
+    images = [path.read_bytes() for path in sorted((tmp_path / "coats" / "coat").iterdir())]
+    network = Classifier(config, ["coat"]).network
+    model = AutoModelForImageClassification.from_pretrained(seeing).eval()
+    with torch.inference_mode():
+        logits = model(network.inputs([network.read(image) for image in images])).logits
+    right = int((logits.argmax(1) == 1).sum())
+    assert right < 40  # else this test shows nothing
+    content = evaluate_model(config, source).to_json()
+    assert (content["n"], content["correct"]) == (40, right)
+    assert (content["model_classes"], content["restricted"], content["num_other_answers"]) == (4, False, 40 - right)
+    assert content["nll"] == pytest.approx(-float(logits.log_softmax(1)[:, 1].mean()), abs=0.01)
+    restricted = evaluate_model(config, source, restricted=True).to_json()
+    assert (restricted["correct"], restricted["restricted"], restricted["num_other_answers"]) == (40, True, 0)
+    assert restricted["taken_in_order"] is None
+    json.dumps(content, allow_nan=False)
+
+
+def test_a_class_that_the_model_does_not_know_is_refused(tmp_path: Path, seeing: Path) -> None:
+    (tmp_path / "coats" / "coat").rename(tmp_path / "coats" / "hat")
+    config = ProbeConfig(model=ModelConfig(name=str(seeing)))
+    with pytest.raises(ModelError, match="does not know 'hat', it knows 'bag', 'Coat', 'boot', 'shirt'"):
+        evaluate_model(config, FolderSource(path=str(tmp_path / "coats")))
+
+
+def test_a_function_in_the_wrong_order_is_said_and_its_classes_can_be_named(tmp_path: Path) -> None:
+    source = make_folder(tmp_path, per_class=40)
+    content = evaluate_model(_box("swapped_reader"), source).to_json()
+    assert content["accuracy"] == 0
+    assert content["taken_in_order"] == ["boot", "coat"]
+    assert "0.0\u202f% are right as they are taken, 100.0\u202f% with output 0 as 'coat', 1 as 'boot'" in str(
+        content["wrong_order"]
+    )
+    named = evaluate_model(_box("swapped_reader"), source, classes=["coat", "boot"]).to_json()
+    assert (named["accuracy"], named["wrong_order"], named["taken_in_order"]) == (1, None, ["coat", "boot"])
+    with pytest.raises(SourceError, match="the images have the classes 'coat', which --classes leaves out"):
+        evaluate_model(_box("swapped_reader"), source, classes=["boot", "hat"])
+
+
+def test_a_function_of_more_classes_is_scored_on_data_of_some(tmp_path: Path) -> None:
+    """It answers `hat`, which no image is, for one of ten images of each class."""
+    source = make_folder(tmp_path, per_class=20)
+    content = evaluate_model(_box("three_reader"), source, classes=["boot", "coat", "hat"])
+    assert (content.report.overall.n, content.report.overall.correct) == (40, 36)
+    assert content.to_json()["num_other_answers"] == 4
+    assert list(content.report.classes) == ["boot", "coat"]
+
+
 def test_a_plain_folder_has_no_attributes_and_no_conflict(tmp_path: Path) -> None:
     evaluation = evaluate_model(_box("object_reader"), make_folder(tmp_path))
     content = evaluation.to_json()
@@ -76,6 +152,47 @@ def test_an_image_that_cannot_be_read_is_counted_apart(tmp_path: Path) -> None:
     evaluation = evaluate_model(_box("object_reader"), source)
     assert evaluation.unreadable == {"unreadable_image": 1}
     assert (evaluation.report.overall.n, evaluation.report.overall.accuracy) == (12, 1)
+
+
+def test_12_bits_in_16_score_as_8_bits_do(tmp_path: Path) -> None:
+    garments = open_source(WardrobeSource(split="heldout", count=40, correlation=0.998))
+    for item in garments.items():
+        with Image.open(io.BytesIO(garments.read(item))) as image:
+            pixels = np.asarray(image)
+        for name, data in (
+            ("8", encoded(image, "PNG")),
+            ("12", png_16(np.round(pixels * (4095 / 255)).astype(np.uint16))),
+            ("grey", encoded(image.convert("L"), "PNG")),
+            ("int32", encoded(Image.fromarray(np.asarray(image.convert("L"), np.int32)), "TIFF")),
+        ):
+            path = tmp_path / name / item.class_name / f"{item.key}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    patient = ProbeConfig(model=ModelConfig(name="zoo/patient"))
+    found = {name: evaluate_model(patient, FolderSource(path=str(tmp_path / name))) for name in ("8", "12")}
+    assert found["8"].report.overall.accuracy > 0.7
+    assert found["12"].answers == found["8"].answers
+    assert [evaluate_model(patient, FolderSource(path=str(tmp_path / name))).answers for name in ("grey", "int32")] == [
+        evaluate_model(patient, FolderSource(path=str(tmp_path / "grey"))).answers
+    ] * 2
+
+
+def test_the_classifier_sees_colours_as_srgb_unless_it_reads_raw_numbers(tmp_path: Path) -> None:
+    # 60 of linear brightness is 133 in sRGB: light, which is a coat.
+    for name, shade in (("boot", 3), ("coat", 60)):
+        (tmp_path / "linear" / name).mkdir(parents=True)
+        image = Image.new("L", (16, 16), shade)
+        image.save(tmp_path / "linear" / name / "1.png", icc_profile=grey_profile(1.0))
+    for colour, accuracy in (("srgb", 1), ("raw", 0.5)):
+        source = FolderSource(path=str(tmp_path / "linear"), colour=colour)
+        assert evaluate_model(_box("object_reader"), source).report.overall.accuracy == accuracy
+
+
+def test_what_is_left_out_of_a_listing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = make_folder(tmp_path)
+    _write_halves(tmp_path / "folder" / "loose.png", 40, 100)
+    assert evaluate_model(_box("object_reader"), source).report.overall.n == 12
+    assert f"1 images in {source.path} itself are in no class folder and were left out: 'loose.png'" in caplog.text
 
 
 def test_a_group_that_is_not_there_is_named(tmp_path: Path) -> None:
@@ -202,12 +319,13 @@ def make_table(folder: Path, name: str, *, conflict: float) -> TableSource:
     return TableSource(path=str(table), attributes=("background",))
 
 
-def make_folder(folder: Path) -> FolderSource:
-    """Six images of each class in class folders."""
+def make_folder(folder: Path, per_class: int = 6) -> FolderSource:
+    """Images of each class in class folders; every tenth has a white background."""
     for label, name in enumerate(CLASSES):
         (folder / "folder" / name).mkdir(parents=True)
-        for number in range(6):
-            _write_halves(folder / "folder" / name / f"{number}.png", 40 + 180 * label, 100)
+        for number in range(per_class):
+            side = 255 if number % 10 == 9 else 100
+            _write_halves(folder / "folder" / name / f"{number}.png", 40 + 180 * label, side)
     return FolderSource(path=str(folder / "folder"))
 
 

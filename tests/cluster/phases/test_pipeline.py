@@ -16,6 +16,7 @@ from engine.errors import SourceError
 from engine.plan.plan import make_plan
 from engine.run.directory import RunDirectory
 from engine.runfile.load import dump_run_file
+from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import RunFile
 
 
@@ -71,6 +72,30 @@ def test_another_setting_changes_only_the_phases_that_read_it(rundir: RunDirecto
     assert differing(probe={"callable": "tiny_stages:other"}) == ["probe", "reinforce", "report"]
 
 
+def test_a_function_is_probed_again_where_its_code_its_files_or_its_version_changed(
+    rundir: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tint_run(write_images(tmp_path / "images"))
+    plan = make_plan(run)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, weights = tmp_path / "mine_box.py", tmp_path / "model.onnx"
+    code.write_text("def ask(images): return 1")
+    weights.write_bytes(b"one")
+    probe = ProbeConfig(callable="mine_box:ask", files=(str(weights),))
+
+    def digest(**changes: object) -> str | None:
+        changed = run.model_copy(update={"probe": probe.model_copy(update=changes)})
+        return next(each.digest() for each in all_phases(changed, rundir, plan) if each.name == "probe")
+
+    found = [digest(), digest(version=2)]
+    weights.write_bytes(b"another")
+    found.append(digest())
+    code.write_text("def ask(images): return 22")
+    found.append(digest())
+    assert len(set(found)) == 4
+    assert digest() == found[-1]
+
+
 def test_a_model_that_changes_under_its_name_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     before = model_stamp(str(tmp_path))
@@ -87,6 +112,7 @@ def test_a_whole_run_is_not_done_twice(
     run_file, out = tmp_path / "run.yaml", tmp_path / "run"
     run_file.write_text(dump_run_file(tint_run(write_images(tmp_path / "images"), grouped=True)))
     command = ["run", str(run_file), "--out", str(out), "--set", "data.splits={train: 0.6, validation: 0.0, test: 0.4}"]
+    command += ["--set", "probe.min_sources=2"]
     assert main(command) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {out}/report/index.html"
     summary = json.loads((out / "report" / "summary.json").read_text())

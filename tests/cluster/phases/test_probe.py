@@ -13,6 +13,7 @@ from tiny_runs import CLASSES, tiny_plan, tiny_results
 from actors.classifier.classifier import Classifier
 from cluster.phases.classifiers import ClassifierRef
 from cluster.phases.probe import predictions_path, probe_run, probe_shards, read_predictions
+from cluster.preflight.preflight import preflight
 from engine.errors import LeakError, ModelError, RunError
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
@@ -141,6 +142,64 @@ def test_a_black_box_is_probed_as_a_checkpoint_is(
     assert table.overall is not None
     assert table.overall.measures["accuracy_source"].value == 0.5
     assert table.overall.measures["accuracy_drop"].value == 0
+
+
+def test_a_new_model_file_behind_the_same_function_is_asked_anew_and_reuse_is_said(
+    tmp_path: Path,
+    finished: tuple[RunFile, RunDirectory],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    share = tmp_path / "share.txt"
+    share.write_text("0.75")
+    (tmp_path / "file_box.py").write_text(
+        f"from pathlib import Path\ndef ask(images):\n    share = float(Path({str(share)!r}).read_text())\n"
+        "    return [[1 - share, share] for _ in images]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    _, rundir = finished
+    config = ProbeConfig(callable="file_box:ask", files=(str(share),), min_sources=2)
+
+    def p_labels(config: ProbeConfig) -> set[float]:
+        ref = ClassifierRef(config=config, classes=CLASSES)
+        return set(read_predictions(rundir, probe_shards(ref, rundir))["p_label"].to_pylist())
+
+    assert p_labels(config) == {0.25, 0.75}
+    share.write_text("0.5")
+    assert p_labels(config) == {0.5}
+    # Without `files` nothing tells the two apart: the log says that it asked nobody, and how to ask anew.
+    alone = config.model_copy(update={"files": ()})
+    assert p_labels(alone) == {0.5}
+    share.write_text("0.25")
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        assert p_labels(alone) == {0.5}
+    assert caplog.messages == [
+        "probe: predictions of 2 shards by file_box:ask are used again: source file, probe.files and probe.version "
+        "(another one asks anew) are the same"
+    ]
+    assert p_labels(alone.model_copy(update={"version": 2})) == {0.25, 0.75}
+
+
+def test_a_model_of_more_classes_is_probed_within_those_of_the_run_and_that_is_said(
+    finished: tuple[RunFile, RunDirectory], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, rundir = finished
+    model = save_checkpoint(tmp_path / "three", "resnet", [*CLASSES, "hat"])
+    note = (
+        f"model {str(model)!r} has 3 classes, its answers are restricted to the run's 2; fine-tuned it has these alone"
+    )
+    config = run.probe.model_copy(update={"model": ModelConfig(name=str(model))})
+    probe_run(run.model_copy(update={"probe": config}), rundir)
+    content = rundir.read_json("weakness.json")
+    assert isinstance(content, dict)
+    assert content["output_notes"] == [note]
+    assert f"probe: {note}" in caplog.messages
+    assert preflight(run.model_copy(update={"probe": config}), rundir.plan(), ["probe"]).warnings == [note]
+    probe_run(run, rundir)
+    content = rundir.read_json("weakness.json")
+    assert isinstance(content, dict)
+    assert content["output_notes"] == []
 
 
 @pytest.mark.slow

@@ -370,7 +370,7 @@ def test_settings_that_deepspeed_refuses_are_the_user_s_mistake(
     monkeypatch.setenv("DS_ACCELERATOR", "cpu")
     monkeypatch.setattr("deepspeed.init_distributed", lambda **_: None)
     monkeypatch.setattr("actors.finetune.start.set_up_process", lambda _: None)
-    run, rundir = make(folder, "refused", deepspeed={"zero_optimization": {"stage": 9}})
+    run, rundir = make(folder, "refused", deepspeed={"zero_optimization": {"stage": 1, "of_no_version": 9}})
     with pytest.raises(RunFileError, match="DeepSpeed refuses the settings"):
         reinforce_run(run, rundir)
 

@@ -86,15 +86,16 @@ def test_paused_taken_over_and_killed_it_ends_with_the_same_bytes(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_one_line_and_keeps_what_is_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("stop", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_is_one_line_and_keeps_what_is_done(tmp_path: Path, stop: signal.Signals, expected: int) -> None:
     run = tint_run(write_images(tmp_path / "images"), tint={"sleep_s": 0.8}, grouped=True)
     run_file = tmp_path / "run.yaml"
     run_file.write_text(dump_run_file(run))
     process = start(run_file, tmp_path / "run")
     wait_for_shards(process, tmp_path / "run", 1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     code, _, errors = finish(process)
-    assert code == 1
+    assert code == expected
     assert errors.splitlines()[-1] == (
         "counterforge: stopped. Finished shards are kept; the same command goes on from there"
     )

@@ -46,6 +46,15 @@ def test_a_gpu_that_is_not_there_is_named_with_what_to_do() -> None:
     )
 
 
+def test_all_pools_that_lack_gpus_are_one_message() -> None:
+    phases = [[need("stages.captioner", gpus=0.5), need(gpus=1, low=2)], [need("probe", gpus=1)]]
+    assert message(phases, machine()) == (
+        "stages.captioner asks for 0.5 GPUs, stages.editor asks for 1 GPU, probe asks for 1 GPU, this machine has 0: "
+        "run on the CPU with placement: {num_gpus: 0} in each, or join a cluster with --address"
+    )
+    assert message(phases, machine(gpus=1)).startswith("stages.editor asks for 2 GPUs, this machine has 1, 0.5 of them")
+
+
 def test_fractions_of_gpus_add_up() -> None:
     thirds = [need("stages.captioner", gpus=0.25), need("stages.editor", gpus=0.25, low=3)]
     check_placement([thirds], machine(gpus=1))

@@ -6,7 +6,7 @@ import math
 import pytest
 from scipy import stats
 
-from engine.evaluation.groups import LabelledPrediction, dominant_values, group_counts, group_report
+from engine.evaluation.groups import LabelledPrediction, dominant_values, group_counts, group_report, small_groups
 from engine.sources import SourceItem
 
 CLASSES = ("boot", "bag")
@@ -51,6 +51,17 @@ def test_groups_worst_group_and_conflict_are_counted() -> None:
     assert (first["low"], first["high"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_a_value_that_is_missing_is_neither_usual_nor_a_conflict() -> None:
+    assert dominant_values(_items("boot", {"": 95, "sand": 5, "snow": 40}), ["background"]) == {
+        "boot": {"background": "snow"}
+    }
+    answers = [*_answers("boot", "", 0, 30), *_answers("boot", "snow", 9, 10), *_answers("boot", "sand", 1, 10)]
+    report = group_report(answers, CLASSES, ["background"], DOMINANT, {})
+    assert report.conflict is not None
+    assert (report.conflict.correct, report.conflict.n) == (1, 10)
+    assert [dict(group.values) for group in report.groups] == [{}, {"background": "sand"}, {"background": "snow"}]
+
+
 def test_the_adjusted_average_weighs_groups_as_the_training_data_do() -> None:
     answers = [*_answers("boot", "snow", 9, 10), *_answers("boot", "sand", 2, 10), *_answers("bag", "sand", 40, 80)]
     training = group_counts(_items("boot", {"snow": 90, "sand": 5}) + _items("bag", {"sand": 5}), ["background"])
@@ -68,7 +79,7 @@ def test_the_adjusted_average_weighs_groups_as_the_training_data_do() -> None:
 
 def test_likelihood_is_in_nats_and_stays_finite() -> None:
     answers = [
-        LabelledPrediction(class_name="bag", attributes={}, is_right=True, confidence=1.0, p_label=p)
+        LabelledPrediction(class_name="bag", predicted="bag", attributes={}, is_right=True, confidence=1.0, p_label=p)
         for p in (0.5, 0.25, 0.0)
     ]
     assert group_report(answers[:2], CLASSES, [], {}, {}).nll == pytest.approx(1.5 * math.log(2))
@@ -78,6 +89,7 @@ def test_likelihood_is_in_nats_and_stays_finite() -> None:
 def test_a_second_attribute_without_dominant_value_makes_no_conflict() -> None:
     answer = LabelledPrediction(
         class_name="boot",
+        predicted="boot",
         attributes={"background": "snow", "colour": "red"},
         is_right=True,
         confidence=0.9,
@@ -89,7 +101,9 @@ def test_a_second_attribute_without_dominant_value_makes_no_conflict() -> None:
 
 
 def test_without_attributes_the_groups_are_the_classes_and_nothing_conflicts() -> None:
-    answers = [LabelledPrediction(class_name="bag", attributes={}, is_right=True, confidence=0.7, p_label=0.7)] * 20
+    answers = [
+        LabelledPrediction(class_name="bag", predicted="bag", attributes={}, is_right=True, confidence=0.7, p_label=0.7)
+    ] * 20
     report = group_report(answers, CLASSES, [], {}, {})
     content = report.to_json()
     assert (content["conflict_accuracy"], content["aligned_accuracy"], content["worst_group_accuracy"]) == (
@@ -121,10 +135,25 @@ def _items(class_name: str, counts: dict[str, int]) -> list[SourceItem]:
     ]
 
 
+def test_groups_that_are_too_small_to_rank_are_counted_together_and_the_worst_are_named() -> None:
+    answers = [*_answers("bag", "sand", 12, 12), *_answers("bag", "snow", 0, 9), *_answers("boot", "snow", 2, 4)]
+    report = group_report(answers, CLASSES, ["background"], {}, {}).to_json()
+    found = small_groups(report["groups"], 10)  # type: ignore[arg-type]  # JSON
+    assert found is not None
+    assert (found.num_groups, found.n, found.correct) == (2, 13, 2)
+    assert found.accuracy == pytest.approx(2 / 13)
+    assert [(group["class_name"], group["values"], group["n"]) for group in found.worst] == [
+        ("bag", {"background": "snow"}, 9),
+        ("boot", {"background": "snow"}, 4),
+    ]
+    assert small_groups(report["groups"], 4) is None  # type: ignore[arg-type]  # JSON
+
+
 def _answers(class_name: str, background: str, correct: int, n: int) -> list[LabelledPrediction]:
     return [
         LabelledPrediction(
             class_name=class_name,
+            predicted=class_name,
             attributes={"background": background},
             is_right=number < correct,
             confidence=0.9,

@@ -166,3 +166,18 @@ def test_many_that_look_alike_are_a_reason_to_ask(
     assert plan.near_duplicates is not None
     assert plan.near_duplicates.largest >= 61
     assert "look alike and are kept in one split" in caplog.text
+
+
+def test_images_that_cannot_be_read_are_counted_also_where_the_hashes_were_kept(images: Path, tmp_path: Path) -> None:
+    first, second, third = sorted(images.rglob("*.jpg"))[:3]
+    first.write_bytes(b"")
+    second.write_bytes(b"no image")
+    third.write_bytes(third.read_bytes()[:300])
+    for _ in range(2):
+        rundir, plan = open_run(run_of(images), str(tmp_path / "run"))
+        assert plan.near_duplicates is not None
+        found = plan.near_duplicates.unreadable["train"]
+        assert found.num_images == NUM_IMAGES + len(TWINS)
+        assert found.reasons == {"empty_file": 1, "unreadable_image": 2}
+        assert set(found.examples) == {str(path.relative_to(images)) for path in (first, second, third)}
+    assert rundir.plan().near_duplicates == plan.near_duplicates

@@ -77,12 +77,51 @@ def test_without_shards_times_are_guesses_by_model_family(plan: Plan) -> None:
     assert estimate.gpu_hours * 3600 == pytest.approx(editor + verifier)
 
 
+@pytest.mark.parametrize(
+    ("name", "method", "tflop"),
+    [
+        ("black-forest-labs/FLUX.1-dev", "img2img", 20 * 0.6 * 74),
+        ("black-forest-labs/FLUX.1-Kontext-dev", "instruct", 20 * 165),
+        ("black-forest-labs/FLUX.2-klein-4B", "instruct", 20 * 77),
+        ("black-forest-labs/FLUX.2-dev", "instruct", 20 * 583),
+        ("stabilityai/stable-diffusion-3.5-large", "img2img", 2 * 20 * 0.6 * 31),
+        ("Qwen/Qwen-Image", "img2img", 2 * 20 * 0.6 * 71),
+        ("Qwen/Qwen-Image-Edit", "instruct", 2 * 20 * 164),
+        ("stabilityai/stable-diffusion-xl-base-1.0", "img2img", 2 * 20 * 0.6 * 6.9),
+    ],
+)
+def test_an_edit_costs_what_its_family_s_steps_cost(name: str, method: str, tflop: float, plan: Plan) -> None:
+    editor = {"kind": "editor", "method": method, "model": {"name": name}, "placement": GPU}
+    estimate = estimate_run(run_of(stages={**run_of().model_dump()["stages"], "editor": editor}), plan)
+    seconds = seconds_of(estimate)["editor"]
+    assert seconds is not None
+    assert seconds / 192 == pytest.approx(tflop / 100)
+    # Pictures of 1024 * 1024 pixels.
+    assert estimate.size_bytes == round(240 * (1024 * 1024 * 0.5 + 2500))
+
+
 def test_an_unknown_model_has_no_time_rather_than_a_made_up_one(plan: Plan) -> None:
     run = run_of(stages={"mine": {"kind": "plugin", "target": "a:B"}})
     estimate = estimate_run(run, plan)
     assert seconds_of(estimate) == {"mine": None}
     assert (estimate.basis, estimate.gpu_hours) == ("unknown", 0)
     assert "time not known" in "\n".join(describe(estimate))
+
+
+def test_the_edits_of_a_stage_of_ones_own_are_unknown_until_a_shard_is_done(plan: Plan) -> None:
+    plugin = {"kind": "plugin", "target": "a:B"}
+    run = run_of(stages={"mine": plugin, "judge": plugin})
+    estimate = estimate_run(run, plan)
+    assert (estimate.num_edits, estimate.num_images) == (None, 48)
+    assert [stage.num_samples for stage in estimate.stages] == [48, None]
+    text = "\n".join(describe(estimate))
+    assert "images      not known before the first shard" in text
+    assert "storage     at least" in text
+    measured = measure(run, {0: marker_of(0, {"mine": 5.0})})
+    estimate = estimate_run(run, plan, measured)
+    # 30 candidates, 8 placebos and 2 rejected ones of 10 sources.
+    assert (estimate.num_edits, estimate.num_images) == (192, 240)
+    assert "images      240" in "\n".join(describe(estimate))
 
 
 def test_after_the_first_shards_times_are_measured(plan: Plan) -> None:

@@ -271,6 +271,23 @@ def test_an_image_that_is_listed_twice_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == said
 
 
+def test_a_plan_says_what_was_left_out_of_each_source_and_is_the_same_plan(tmp_path: Path) -> None:
+    for name in ("train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg", "test/b/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    train, test = ({"kind": "folder", "path": str(tmp_path / name)} for name in ("train", "test"))
+    whole = make_plan(run_of(train, test=test, near_duplicates="off"))
+    assert whole.notes == ()
+    (tmp_path / "train/3.jpg").touch()
+    (tmp_path / "test/b/4.heic").touch()
+    plan = make_plan(run_of(train, test=test, near_duplicates="off"))
+    assert plan.notes == (
+        f"data.train: 1 images in {tmp_path}/train itself are in no class folder and were left out: '3.jpg'",
+        "data.test: 1 pictures have formats that are not read (1 .heic) and were left out: 'b/4.heic'",
+    )
+    assert (plan.digest, plan.to_bytes()) == (whole.digest, whole.to_bytes())
+
+
 class NoImages:
     classes = ("cat",)
 

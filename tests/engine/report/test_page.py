@@ -9,8 +9,10 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from odd_pictures import ADOBE_RGB, rgb_profile
 from PIL import Image
 from report_runs import EVIL, evaluation, finished_run, generated_run, predictions
 from repository import ROOT
@@ -382,6 +384,15 @@ def test_large_pictures_are_made_smaller_and_small_ones_kept() -> None:
     assert len(data_uri(large)) < 20_000
     with pytest.raises(OSError, match="cannot identify"):
         data_uri(b"not an image")
+
+
+def test_a_source_with_a_profile_is_shown_by_its_numbers_as_its_edits_are() -> None:
+    for kind in ("PNG", "JPEG"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 48), (9, 120, 200)).save(buffer, kind, icc_profile=rgb_profile(ADOBE_RGB, 2.2))
+        shown = Image.open(io.BytesIO(base64.b64decode(data_uri(buffer.getvalue()).partition(",")[2])))
+        assert "icc_profile" not in shown.info
+        assert np.abs(np.asarray(shown, int)[5, 5] - (9, 120, 200)).max() <= 3
 
 
 def test_the_result_picture_shows_the_rows_of_the_report(finished: tuple[RunDirectory, RunFile]) -> None:

@@ -139,7 +139,7 @@ def test_no_weakness_is_claimed_that_is_not_significant(whole: tuple[Summary, Ru
     summary = json.loads(json.dumps(whole[0]))
     for cell in summary["weakness"]["cells"]:
         cell["significant"] = False
-    assert not any("weakness found" in reason for reason in verdict_reasons(summary))
+    assert not any("weakness found" in reason for reason in verdict_reasons(summary, whole[1]))
 
 
 def test_json_has_null_where_a_number_is_undefined() -> None:

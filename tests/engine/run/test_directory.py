@@ -12,6 +12,7 @@ from engine.audit.files import verify_run
 from engine.errors import RunDirectoryError, RunFileError, ShardError
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory, marker_path, shard_path
+from engine.runfile.run import RunFile
 
 
 @pytest.fixture
@@ -60,6 +61,36 @@ def test_settings_that_no_image_depends_on_can_be_changed_in_place(rundir: RunDi
     with pytest.raises(RunFileError, match=r"--set seed=3: the images of .* are made: only fields of limits, probe"):
         rundir.change(["seed=3"])
     assert (rundir.run().reinforce.num_steps, rundir.run().seed) == (7, 0)
+
+
+def test_a_change_that_is_refused_leaves_the_run_file_as_it_was(
+    rundir: RunDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(before: RunFile, after: RunFile) -> None:
+        assert (before.report.group_by, after.report.group_by) == ((), ("typo",))
+        raise RunFileError("no such attribute")
+
+    before = rundir.storage.read("run.yaml")
+    caplog.clear()
+    with caplog.at_level("INFO"), pytest.raises(RunFileError, match="no such attribute"):
+        rundir.change(["report.group_by=[typo]"], refuse)
+    assert rundir.storage.read("run.yaml") == before
+    assert caplog.messages == []
+
+
+def test_a_change_is_said_field_by_field(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run, plan = tiny_plan(tmp_path)
+    caplog.clear()
+    with caplog.at_level("INFO"):
+        rundir = RunDirectory.create(str(tmp_path / "run"), run, plan)
+        assert caplog.messages == []
+        changed = rundir.change(["report.group_by=[background]", "reinforce.num_steps=7"])
+        steps = f"run.yaml changed: reinforce.num_steps: {run.reinforce.num_steps} -> 7"
+        assert caplog.messages == [steps, 'run.yaml changed: report.group_by: [] -> ["background"]']
+        # So is one by `run` with another run file of the same plan.
+        caplog.clear()
+        RunDirectory.create(str(tmp_path / "run"), changed.model_copy(update={"report": run.report}), plan)
+    assert caplog.messages == ['run.yaml changed: report.group_by: ["background"] -> []']
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
 # ruff: noqa: E501  # messages are compared whole, as they are shown
 """The run file: what is read from it, and what is said about a wrong one."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from engine.errors import RunFileError
 from engine.runfile.data import FolderSource, TableSource
 from engine.runfile.editor import EditorConfig
-from engine.runfile.load import dump_run_file, load_run_file, parse_override
+from engine.runfile.load import describe_changes, dump_run_file, load_run_file, parse_override
 
 GOOD = """\
 name: demo
@@ -58,6 +60,27 @@ def test_every_model_of_a_run_file_is_found(run_file: Path, tmp_path: Path) -> N
     mask_model = editor_of(run_file).mask_model
     assert mask_model is not None
     assert mask_model.name == str(tmp_path / "configs/clipseg")
+
+
+def test_the_files_of_a_function_are_relative_to_the_run_file(run_file: Path, tmp_path: Path) -> None:
+    probe = "probe: {callable: 'mine:ask', files: [model.onnx, /weights], version: 3}"
+    run_file.write_text(GOOD.replace("probe: {model: {name: ./patient}}", probe))
+    found = load_run_file(run_file).probe
+    assert (found.files, found.version) == ((str(tmp_path / "configs/model.onnx"), "/weights"), 3)
+    run_file.write_text(GOOD)
+    said = message(run_file, "probe.files=[model.onnx]")[0]
+    assert "files and version go with probe.callable: a checkpoint is known by its own files" in said
+
+
+def test_what_changed_is_said_with_both_values(run_file: Path) -> None:
+    before = load_run_file(run_file)
+    after = load_run_file(run_file, ["stages.editor.batch_size=3", "probe.transfer=[{name: zoo/patient}]"])
+    patient = '{"name": "zoo/patient", "revision": null, "dtype": "float32"}'
+    assert describe_changes(before, after) == [
+        "stages.editor.batch_size: 16 -> 3",
+        f"probe.transfer: [] -> [{patient}]",
+    ]
+    assert describe_changes(before, before) == []
 
 
 @pytest.mark.parametrize("kind", ["perturber", "editor"])
@@ -140,7 +163,7 @@ def test_a_dumped_run_file_loads_as_the_same_run(run_file: Path, tmp_path: Path)
         ("configs/demo.yml", "run file not found: configs/demo.yml; did you mean configs/demo.yaml?"),
         ("configs/other", "run file not found: configs/other; configs/ has demo.yaml"),
         ("nowhere/demo.yaml", "run file not found: nowhere/demo.yaml; there is no folder nowhere"),
-        ("configs", "configs is a folder; expected a run file such as configs/wardrobe.yaml"),
+        ("configs", "configs is a folder, expected a run file; did you mean configs/demo.yaml?"),
     ],
 )
 def test_a_missing_run_file_is_named(run_file: Path, name: str, said: str) -> None:
@@ -216,3 +239,12 @@ def test_each_problem_has_one_line_with_path_and_remedy(run_file: Path, old: str
 )  # fmt: skip
 def test_a_bad_override_is_named(run_file: Path, override: str, said: str) -> None:
     assert message(run_file, override) == [said]
+
+
+def test_a_run_file_that_is_json_keeps_its_escaped_characters(run_file: Path) -> None:
+    tree = {**YAML(typ="safe").load(GOOD), "name": "run"}
+    tree["stages"]["perturber"]["kinds"] = {"mood \U0001f600 猫": "how it looks"}
+    run_file.write_text(json.dumps(tree))
+    perturber = load_run_file(run_file).stages["perturber"]
+    assert perturber.model_dump(mode="json")["kinds"].keys() == {"mood \U0001f600 猫"}
+    assert parse_override(r'a="\\ud83d\ude00 \uD83D\uDE00"').value == "\\ud83d\ude00 \U0001f600"

@@ -99,6 +99,21 @@ def test_consistency_is_asked_for_where_it_parts_good_from_bad() -> None:
     assert chosen["consistency"] is True
 
 
+def test_the_class_is_asked_for_where_its_score_is_there() -> None:
+    rows = [
+        replace(
+            row,
+            candidate=replace(row.candidate, scores={**SCORES, "class": row.candidate.scores["directional"] - 0.66}),
+        )
+        for row in labelled(200)
+    ]
+    assert "min_class" not in calibrate(rows, CONFIG, 0.95).together.thresholds
+    found = calibrate(rows, CONFIG.model_copy(update={"min_class": -1.0}), 0.95).together
+    good = [row.candidate.scores["class"] for row in rows if row.is_good]
+    assert -0.16 < float(found.thresholds["min_class"]) <= min(good)
+    assert found.is_reached
+
+
 def test_labels_of_chance_are_not_praised() -> None:
     held_out, in_sample = [], []
     for seed in range(6):

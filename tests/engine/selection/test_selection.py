@@ -162,6 +162,12 @@ def test_only_thresholds_can_be_set(tmp_path: Path) -> None:
         change_thresholds(rundir, ["min_image=2"])
 
 
+def test_a_check_that_was_not_made_cannot_be_selected_by(tmp_path: Path) -> None:
+    rundir = scored_run(tmp_path / "run")
+    with pytest.raises(SelectionError, match=r"--set min_class: select makes no scores .* new --out"):
+        change_thresholds(rundir, ["min_class=-0.1"])
+
+
 def test_a_run_in_which_another_stage_decides_is_refused(tmp_path: Path) -> None:
     rundir = scored_run(tmp_path, **LOOSE)
     candidates = read_scored(rundir)

@@ -1,10 +1,8 @@
 # ruff: noqa: E501  # messages are compared whole, as they are shown
 """Sources: what is listed, which bytes come back, and what is said about input that cannot be used."""
 
-import csv
 import io
 import json
-import logging
 import os
 import pickle
 import tarfile
@@ -14,43 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from source_files import encoded, folder_of, items_of, listing_error, remarks_of, table, write, write_tar
 
-from engine.errors import SourceError
 from engine.runfile.data import AnySource, FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
 from engine.sample import Rejection, Sample
 from engine.sources import SourceItem, open_source, read_sample
-from engine.sources import table as table_module
+from engine.sources import rows as rows_module
 from engine.sources.item import make_key, make_keys
 from engine.sources.table import TableImages
-
-
-def encoded(format_: str = "JPEG", mode: str = "RGB", size: tuple[int, int] = (12, 8), **options: object) -> bytes:
-    values = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(values).convert(mode).save(buffer, format_, **options)
-    return buffer.getvalue()
-
-
-def write(path: Path, data: bytes | None = None) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(encoded() if data is None else data)
-    return path
-
-
-def folder_of(root: Path, *names: str) -> FolderSource:
-    for name in names:
-        write(root / name)
-    return FolderSource(path=str(root))
-
-
-def items_of(config: AnySource) -> list[SourceItem]:
-    return sorted(open_source(config).items(), key=lambda item: item.key)
-
-
-def listing_error(config: AnySource) -> str:
-    with pytest.raises(SourceError) as caught:
-        items_of(config)
-    return str(caught.value)
 
 
 def reread(config: AnySource, item: SourceItem) -> Sample | Rejection:
@@ -121,12 +90,11 @@ def test_class_folders_that_are_numbers_are_in_order_of_number(tmp_path: Path) -
     assert open_source(folder_of(tmp_path, "10/1.jpg", "2/1.jpg", "1/1.jpg")).classes == ("1", "2", "10")
 
 
-def test_files_that_are_no_images_by_name_are_left_out_and_told(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        assert len(items_of(folder_of(tmp_path, "cat/1.jpg", "cat/1.txt", "cat/1.json"))) == 1
-    assert "2 files are not images by their names and were left out: 'cat/1." in caplog.text
+def test_files_that_are_no_images_by_name_are_left_out_and_told(tmp_path: Path) -> None:
+    config = folder_of(tmp_path, "cat/1.jpg", "cat/1.txt", "cat/1.json")
+    assert len(items_of(config)) == 1
+    said = "2 files are not images by their names and were left out: 'cat/1.json', 'cat/1.txt'"
+    assert remarks_of(config) == [said]
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -306,13 +274,6 @@ def test_damaged_bytes_are_rejected_never_raised(tmp_path: Path) -> None:
 # Tables
 
 
-def table(path: Path, *rows: tuple[object, ...], delimiter: str = ",") -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        csv.writer(file, delimiter=delimiter).writerows(rows)
-    return str(path)
-
-
 def test_a_csv_gives_labels_captions_groups_and_attributes(tmp_path: Path) -> None:
     write(tmp_path / "photos/1.jpg")
     rows = (
@@ -361,7 +322,7 @@ def test_a_table_is_read_in_batches_that_nobody_sees(
     assert [item.label for item in whole] == [n % 3 for n in range(23)]
     assert [item.key for item in whole] == [make_key(item.locator) for item in whole]
     assert [item.split_key for item in whole][:3] == [whole[0].key, "group:g1", whole[2].key]
-    monkeypatch.setattr(table_module, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(rows_module, "ROWS_AT_ONCE", 4)
     assert list(open_source(config).items()) == whole
     bad = {"path": "9.jpg", "label": "", "group": ""}
     lines.append(json.dumps(bad) if suffix == "jsonl" else "9.jpg,,")
@@ -464,16 +425,6 @@ def test_a_missing_or_foreign_table_is_named(tmp_path: Path) -> None:
 # WebDataset
 
 
-def write_tar(path: Path, *members: tuple[str, bytes], format_: int = tarfile.PAX_FORMAT) -> TarSource:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w", format=format_) as tar:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return TarSource(path=str(path))
-
-
 @pytest.mark.parametrize("format_", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_tars_give_labels_and_captions(tmp_path: Path, format_: int) -> None:
     long_name = "x" * (60 if format_ == tarfile.USTAR_FORMAT else 120)
@@ -524,7 +475,7 @@ JPG = ("1.jpg", encoded())
         ([JPG, ("1.png", encoded("PNG")), ("1.cls", b"0")], "sample 1 has two images; expected one a sample"),
         ([JPG, ("1.json", b"{")], "sample 1: its .json: not JSON"),
         ([JPG, ("1.json", b"[]")], "sample 1: its .json is no object"),
-        ([JPG, ("2.jpg", encoded()), ("1.cls", b"0")], "sample 1 has no label"),
+        ([JPG, ("2.jpg", encoded()), ("1.cls", b"0")], "sample 2 has no label"),
     ],
 )  # fmt: skip
 def test_a_bad_tar_gets_one_clear_message(tmp_path: Path, members: list[tuple[str, bytes]], said: str) -> None:

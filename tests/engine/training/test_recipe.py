@@ -1,20 +1,14 @@
 """What feeds which arm, and the DeepSpeed settings."""
 
-import json
-from pathlib import Path
-
 import pytest
 
-from engine.errors import RunFileError
 from engine.runfile.arms import PRESETS
 from engine.runfile.reinforce import ReinforceConfig
 from engine.training.recipe import (
     Share,
     batch_share,
-    deepspeed_settings,
     learning_rate,
     nothing_to_learn_from,
-    precision_name,
 )
 
 
@@ -46,35 +40,6 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert max(rates) == rates[10] == 0.5
     assert rates[100] == pytest.approx(0)
     assert learning_rate(0, ReinforceConfig(num_steps=1, warmup_share=0, learning_rate=0.5)) == 0.5
-
-
-def test_settings_come_from_a_file_or_from_the_run_file(tmp_path: Path) -> None:
-    settings = {"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 2}
-    path = tmp_path / "zero2.json"
-    path.write_text(json.dumps(settings))
-    inline = deepspeed_settings(ReinforceConfig(batch_size=16, num_workers=2, deepspeed=settings))
-    assert inline == deepspeed_settings(ReinforceConfig(batch_size=16, num_workers=2, deepspeed=str(path)))
-    assert inline["train_micro_batch_size_per_gpu"] == 4
-
-
-@pytest.mark.parametrize(
-    ("deepspeed", "words"),
-    [
-        ({"optimizer": {"type": "AdamW"}}, "'optimizer', which follows from reinforce.learning_rate"),
-        ({"train_batch_size": 7}, "'train_batch_size', which follows from reinforce.batch_size"),
-        ({"gradient_accumulation_steps": 3}, "make it a multiple of 6"),
-        ("no/such/file.json", "cannot read no/such/file.json"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(deepspeed: object, words: str) -> None:
-    with pytest.raises(RunFileError, match=words):
-        deepspeed_settings(ReinforceConfig.model_validate({"batch_size": 64, "num_workers": 2, "deepspeed": deepspeed}))
-
-
-def test_the_precision_is_that_of_the_settings() -> None:
-    assert precision_name({"bf16": {"enabled": True}}) == "bfloat16"
-    assert precision_name({"fp16": {"enabled": True}}) == "float16"
-    assert precision_name({"bf16": {"enabled": False}}) == "float32"
 
 
 def test_where_no_edit_is_left_the_field_that_left_them_out_is_named() -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from actors.editor.strategies.make import FOLLOW_INSTRUCTIONS, make_strategy
+from actors.editor.strategies.families import FAMILIES
+from actors.editor.strategies.make import make_strategy
 from actors.editor.strategies.strategy import SlotStrategy, Strategy
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
@@ -11,6 +12,7 @@ from engine.sample import PLACEBO_INSTRUCTION, Edit
 
 PLAIN = "StableDiffusionPipeline"
 PIX2PIX = "StableDiffusionInstructPix2PixPipeline"
+FOLLOW_INSTRUCTIONS = [family.drawn_by["instruct"] for family in FAMILIES if "instruct" in family.drawn_by]
 
 
 def strategy(method: str, class_name: str = PLAIN, **changes: object) -> Strategy:
@@ -28,7 +30,7 @@ def test_a_pipeline_that_follows_instructions_loads_as_itself_and_reads_the_inst
     found = strategy("instruct", class_name)
     assert found.loader == class_name
     assert found.text(edit(1.0)).text == "make it b"
-    with pytest.raises(ModelError, match=f"is a {class_name}, which follows instructions: use method instruct"):
+    with pytest.raises(ModelError, match=rf"is a {class_name}, which follows instructions: use method instruct\b"):
         strategy("img2img", class_name)
 
 
