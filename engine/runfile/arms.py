@@ -111,7 +111,7 @@ def with_presets(arms: object) -> object:
     Raises ValueError for a name that is none.
     """
     if isinstance(arms, list | tuple):
-        if unknown := [name for name in arms if name not in PRESETS]:
+        if unknown := [name for name in arms if not (isinstance(name, str) and name in PRESETS)]:
             raise ValueError(
                 f"{unknown[0]!r} is no preset; a list names some of {', '.join(PRESETS)}, an arm of your own is an "
                 "entry of a map: {mine: {edits: {by: alike}, mix: cutmix}}"
