@@ -23,7 +23,6 @@ from actors.finetune.trainer import Trainer
 from actors.models.batching import ahead
 from actors.models.device import resolve_device
 from engine.run.directory import RunDirectory
-from engine.runfile.arms import Arm
 from engine.sample import Json, content_seed
 from engine.training.gate import Gate, Score
 from engine.training.progress import ArmRecord, Entry, Progress
@@ -64,24 +63,24 @@ class Worker:
 class ArmRun:
     """The training of one arm: `progress` of all arms and, on the first worker, this arm's `best` weights so far."""
 
-    def __init__(self, worker: Worker, arm: Arm, progress: Progress, best: Weights, checkpoint: Path | None) -> None:
+    def __init__(self, worker: Worker, name: str, progress: Progress, best: Weights, checkpoint: Path | None) -> None:
         self._worker = worker
-        self._arm = arm
-        self._config = worker.settings.config
+        self._name = name
+        self._config = worker.settings.config.of_arm(name)
         self.progress = progress
         self.best = best
-        self._trainer = Trainer(arm, worker.base, self._config, worker.settings.deepspeed)
+        self._trainer = Trainer(self._config.arms[name], worker.base, self._config, worker.settings.deepspeed)
         if checkpoint is not None:
             self._trainer.load(str(checkpoint))
 
     @property
     def record(self) -> ArmRecord:
         """Return the progress of this arm."""
-        return self.progress.arms.get(self._arm.name, ArmRecord())
+        return self.progress.arms.get(self._name, ArmRecord())
 
     @record.setter
     def record(self, record: ArmRecord) -> None:
-        self.progress = self.progress.with_arm(self._arm.name, record)
+        self.progress = self.progress.with_arm(self._name, record)
 
     def close(self) -> None:
         """Free the trainer's memory."""
@@ -125,8 +124,8 @@ class ArmRun:
 
     def batches(self) -> Generator[Batch]:
         """Yield this worker's micro-batches, from the first of the next step on."""
-        share = batch_share(self._config, self._arm, self._trainer.num_parts)
-        images = self._worker.images.of_arm(self._arm, self._worker.mark_base)
+        share = batch_share(self._config, self._name, self._trainer.num_parts)
+        images = self._worker.images.of_arm(self._name, self._worker.mark_base)
         first = self.record.step * self._trainer.num_parts
         return ahead(images.batches(share, self._worker.place, first), BATCHES_AHEAD)
 
@@ -163,7 +162,7 @@ class ArmRun:
                 lines: list[Json] = [{"arm": key, **asdict(line)} for key, record in arms for line in record.history]
                 rundir.write_json(settings.history_path, lines)
             last = self.record.history[-1]
-            metrics = {"arm": self._arm.name, "step": last.step, "validation_accuracy": last.validation_accuracy}
+            metrics = {"arm": self._name, "step": last.step, "validation_accuracy": last.validation_accuracy}
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
     def _rank(self) -> partial[tuple[bool, float]]:
@@ -172,4 +171,4 @@ class ArmRun:
         base = self.progress.base or images.score(self._worker.mark_base)
         self.progress = replace(self.progress, base=base)
         gate = Gate(base=base, config=self._config, real_groups=images.real_groups, edit_groups=images.edit_groups)
-        return partial(gate.rank, arm=self._arm)
+        return partial(gate.rank, arm=self._config.arms[self._name])

@@ -11,7 +11,7 @@ from actors.finetune.images import RunImages
 from actors.finetune.stream import Place
 from engine.errors import EngineError, RunError
 from engine.run.directory import RunDirectory
-from engine.training.contents import EditCell, ShardContents, edit_draws, inspect_shards
+from engine.training.contents import EditCell, ShardContents, edit_harm, inspect_shards
 from engine.training.recipe import nothing_came, steps_allowed, steps_between_looks
 from engine.training.settings import TrainSettings
 
@@ -33,7 +33,7 @@ class Look:
     num_done: int
     num_shards: int
     new: tuple[ShardContents, ...]
-    draws: Mapping[EditCell, int]
+    harm: Mapping[EditCell, float | None]
 
     @property
     def is_complete(self) -> bool:
@@ -70,7 +70,7 @@ class Follower:
             raise StoppedError(found)
         assert found is not None
         self._known |= {shard.shard: shard for shard in found.new}
-        self._images.draw_from(tuple(shard for _, shard in sorted(self._known.items())), found.draws)
+        self._images.draw_from(tuple(shard for _, shard in sorted(self._known.items())), found.harm)
         if found.is_complete:
             self._images.score_on(self._images.contents)
         return found
@@ -95,8 +95,8 @@ class Follower:
             self._waited_s = 0.0
         elif len(done) < num_shards and self._waited_s >= limit:
             raise RunError(nothing_came(limit, len(done), num_shards))
-        draws = edit_draws(self._rundir, self.config, (*self._known.values(), *new))
-        return Look(num_done=len(done), num_shards=num_shards, new=new, draws=draws)
+        harm = edit_harm(self._rundir, (*self._known.values(), *new))
+        return Look(num_done=len(done), num_shards=num_shards, new=new, harm=harm)
 
 
 def follow_shards(run: ArmRun, follower: Follower) -> None:

@@ -13,11 +13,10 @@ from actors.models.device import num_readers, resolve_device
 from engine.errors import RunFileError, SourceError
 from engine.plan.splits import SPLITS, split_of
 from engine.run.directory import RunDirectory
-from engine.runfile.arms import ARMS, Arm
 from engine.sample import Json, Sample, Split, content_seed
 from engine.shards.walk import Image
 from engine.sources import SourceItem, open_source
-from engine.training.contents import EditCell, ShardContents, source_splits
+from engine.training.contents import EditCell, ShardContents, edit_draws, source_splits
 from engine.training.gate import Score
 from engine.training.held_out import is_held_out
 from engine.training.progress import Progress
@@ -40,8 +39,8 @@ class RunImages:
         self._preprocessing = base.preprocessing
         self._place = place
         self._rundir = RunDirectory.open(settings.rundir)
-        arms = [ARMS[name] for name in settings.arms]
-        augmented = [arm.name for arm in arms if arm.augmentation == "randaugment"]
+        arms = {name: settings.config.arms[name] for name in settings.arms}
+        augmented = [name for name, arm in arms.items() if arm.augment == "randaugment"]
         if augmented and not base.preprocessing.keeps_uint8:
             raise RunFileError(
                 f"reinforce.arms names {augmented[0]}, which needs pixels of 8 bits, but this model's image processor "
@@ -54,15 +53,15 @@ class RunImages:
         source = open_source(settings.data.train)
         self.real = RealImages(source, by_split["train"], base.preprocessing)
         # Opened now, so that an error of the run file is raised before anything is trained.
-        self._oracle = self._oracle_images() if any(arm.is_bound for arm in arms) else self.real
+        self._oracle = self._oracle_images() if any(arm.is_bound for arm in arms.values()) else self.real
         self.validation = self._to_score(RealImages(source, held, base.preprocessing))
         self.real_groups = [item.split_key for item in held]
-        self.draw_from(settings.contents, settings.draws)
+        self.draw_from(settings.contents, settings.harm)
         self.score_on(settings.contents)
 
-    def draw_from(self, contents: Sequence[ShardContents], draws: Mapping[EditCell, int]) -> None:
-        """Draw the edits of train sources from these shards, so often."""
-        self.contents, self.draws = contents, draws
+    def draw_from(self, contents: Sequence[ShardContents], harm: Mapping[EditCell, float | None]) -> None:
+        """Draw the edits of train sources from these shards; `harm` is that of their cells."""
+        self.contents, self._harm = contents, harm
 
     def score_on(self, contents: Sequence[ShardContents]) -> None:
         """Score on the edits of validation sources in these shards."""
@@ -110,27 +109,26 @@ class RunImages:
         labels = np.array([sample.label for sample, _ in edits], np.int64)
         return ValidationImages(images=images, labels=labels, num_threads=self._num_threads)
 
-    def of_arm(self, arm: Arm, mark_base: Mark) -> TrainingImages:
+    def of_arm(self, name: str, mark_base: Mark) -> TrainingImages:
         """Return the training images of an arm; `mark_base` says which images the base classifier gets right."""
         seed = content_seed(self._settings.seed, "reinforce/images")
-        edits = None if arm.edits is None else self._counterfactuals(arm, seed)
+        arm, config = self._settings.config.arms[name], self._settings.config.of_arm(name)
+        edits = None if arm.edits is None else self._counterfactuals(edit_draws(arm.edits, config, self._harm), seed)
         real = self._oracle if arm.is_bound else self.real
-        if arm.upweights_errors:
+        if arm.sampler == "errors":
             marks = mark_base(self._to_score(real))
-            upweight = self._settings.config.upweight
-            real = real.repeated(np.array([upweight if mark == "0" else 1 for mark in marks]))
+            real = real.repeated(np.array([config.upweight if mark == "0" else 1 for mark in marks]))
         return TrainingImages(
             real,
             edits,
             self._preprocessing,
             seed,
-            augmented=arm.augmentation == "randaugment",
+            augmented=arm.augment == "randaugment",
             num_threads=self._num_threads,
-            is_pinned=resolve_device(self._settings.config.placement).type == "cuda",
+            is_pinned=resolve_device(config.placement).type == "cuda",
         )
 
-    def _counterfactuals(self, arm: Arm, seed: int) -> Counterfactuals:
-        draws = {cell: min(1, n) for cell, n in self.draws.items()} if arm.edits == "uniform" else self.draws
+    def _counterfactuals(self, draws: Mapping[EditCell, int], seed: int) -> Counterfactuals:
         share = self._settings.config.edit_share
         return Counterfactuals(self._rundir, self.contents, draws, self.splits, self._place, seed, share)
 
@@ -163,7 +161,7 @@ class RunImages:
         ]
         if not items:
             raise SourceError(
-                "data.oracle has no image of the train split and the run's classes: add images, or leave the arm "
-                "oracle out"
+                "data.oracle has no image of the train split and the run's classes: add images, or leave the "
+                "arms on it out"
             )
         return RealImages(source, items, self._preprocessing)

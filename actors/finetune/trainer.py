@@ -28,7 +28,7 @@ from actors.finetune.safe_load import read_as_data
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.stream import Place
 from actors.models.device import DTYPES, upload
-from engine.runfile.arms import Arm
+from engine.runfile.arms import ArmConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
 from engine.training.deepspeed import precision_name
@@ -38,10 +38,10 @@ TAG = "state"
 
 
 class Trainer:
-    """Train one arm with DeepSpeed. All workers make the same calls in the same order."""
+    """Train one arm with DeepSpeed, `config` being its own. All workers make the same calls in the same order."""
 
     def __init__(
-        self, arm: Arm, base: BaseClassifier, config: ReinforceConfig, deepspeed_settings: Mapping[str, Json]
+        self, arm: ArmConfig, base: BaseClassifier, config: ReinforceConfig, deepspeed_settings: Mapping[str, Json]
     ) -> None:
         import deepspeed
 
@@ -153,7 +153,7 @@ class Trainer:
     def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         labels = upload(torch.from_numpy(batch.labels), self._engine.device)
         inputs = self._inputs(batch.pixels)
-        if self._arm.augmentation == "cutmix":
+        if self._arm.mix == "cutmix":
             inputs, partners, shares = cutmixed(inputs, generator)
             logits = self._logits(blurred(inputs, self._config.max_blur, generator))
             return mixed_cross_entropy(logits, labels, partners, shares)

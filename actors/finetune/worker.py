@@ -16,7 +16,6 @@ from actors.finetune.follow import Follower, StoppedError, follow_shards
 from actors.finetune.model import Weights
 from actors.finetune.start import start_worker
 from engine.errors import EngineError, UserError
-from engine.runfile.arms import ARMS, ArmName
 from engine.training.progress import Progress
 from engine.training.result import TrainOutput
 from engine.training.settings import TrainSettings
@@ -59,13 +58,13 @@ def train_arms(worker: Worker, checkpoint: Path | None) -> TrainOutput:
 
 
 def _train_arm(
-    worker: Worker, name: ArmName, progress: Progress, checkpoint: Path | None, follower: Follower | None
+    worker: Worker, name: str, progress: Progress, checkpoint: Path | None, follower: Follower | None
 ) -> Progress:
     best: Weights = {}
     if checkpoint is not None and worker.place.rank == 0:
         best = load_file(checkpoint / BEST)
     if not progress.is_complete(name, worker.settings.config):
-        run = ArmRun(worker, ARMS[name], progress, best, checkpoint)
+        run = ArmRun(worker, name, progress, best, checkpoint)
         if follower is not None and progress.base is None:
             follow_shards(run, follower)
         run.train()

@@ -12,7 +12,7 @@ from engine.report.results import read_digests, read_results
 from engine.report.shown import choose_shown, worst_pairs
 from engine.report.views.attribution import read_attributions, write_attributions
 from engine.run.directory import RunDirectory
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE
 from engine.runfile.run import RunFile
 from engine.sample import Sample
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from actors.classifier.classifier import Classifier
 
 LOG = logging.getLogger(__name__)
-# The two whose answers stand below each picture of the report.
-ARMS = (BASE, CANDIDATE)
 
 
-def attribute_run(run: RunFile, rundir: RunDirectory, arms: Sequence[str] = ARMS) -> None:
+def attribute_run(run: RunFile, rundir: RunDirectory, arms: Sequence[str] | None = None) -> None:
     """Write attribution/<digest>.json for each of these arms that exists, for the pairs that the report shows.
 
+    By default for the two whose answers stand below each picture: the base classifier and the arm that may ship.
     Existing maps are kept. Raises ModelError.
     """
+    arms = arms or (BASE, run.reinforce.ships)
     if not run.report.num_attributions:
         return
     shown = choose_shown(rundir, run, read_digests(read_results(rundir, run)))

@@ -9,7 +9,7 @@ from cluster.monitor.training_log import logged_history
 from cluster.session.worker import last_line
 from engine.errors import EngineError, RunError
 from engine.run.directory import REINFORCE, WEAKNESS, RunDirectory
-from engine.runfile.arms import ARMS
+from engine.runfile.arms import ArmConfig
 from engine.runfile.run import RunFile
 from engine.sample import Json
 from engine.storage.object_store import open_remote
@@ -45,7 +45,7 @@ def reinforce_run(
         return done
     if not settings.arms:
         LOG.warning("reinforce: %s; only the base classifier is scored", nothing_to_learn_from(settings.config))
-    elif any(ARMS[name].edits == "by_weakness" for name in settings.arms) and not rundir.exists(WEAKNESS):
+    elif any(map(_looks_at_weakness, settings.config.arms.values())) and not rundir.exists(WEAKNESS):
         LOG.warning("reinforce: not probed yet, so every edit is drawn alike: `counterforge probe` says which matter")
     with logged_history(rundir, settings):
         output = _fit(settings, rundir)
@@ -53,6 +53,10 @@ def reinforce_run(
     rundir.write_json(result_file, result)
     LOG.info("reinforce: %s: %s", result["verdict"], "; ".join(cast(list[str], result["reasons"])))
     return result
+
+
+def _looks_at_weakness(arm: ArmConfig) -> bool:
+    return arm.edits is not None and arm.edits.by == "weakness"
 
 
 def _finished(rundir: RunDirectory, name: str, result_file: str) -> dict[str, Json] | None:

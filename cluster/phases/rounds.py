@@ -15,7 +15,7 @@ from engine.probe.pairs import read_pairs
 from engine.rounds.allocate import Evidence, allocate
 from engine.rounds.allocation import FOLDER, allocation_path, read_allocation, shards_by_round
 from engine.run.directory import RunDirectory, marker_path
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE
 from engine.runfile.run import RunFile
 
 if TYPE_CHECKING:
@@ -52,9 +52,11 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: Plan, number: int) 
         return
     probe_run(run, rundir)
     # The classifier of a round is only asked where it is weak: the arms are compared after the last round.
-    one_arm = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"arms": (CANDIDATE,)})})
+    ships = run.reinforce.ships
+    only = {"arms": {ships: run.reinforce.arms[ships]}}
+    one_arm = run.model_copy(update={"reinforce": run.reinforce.model_copy(update=only)})
     result: Any = reinforce_run(one_arm, rundir, f"{FOLDER}/{number - 1:03d}_training.json")
-    arm = result["arms"].get(CANDIDATE)
+    arm = result["arms"].get(ships)
     ref = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
     if arm is not None:
         ref = trained_ref(run, rundir, arm["model"])

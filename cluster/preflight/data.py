@@ -14,7 +14,6 @@ from engine.names import same_names
 from engine.plan.duplicates import Unreadable
 from engine.plan.plan import Plan
 from engine.plan.splits import split_of
-from engine.runfile.arms import ARMS
 from engine.runfile.data import TableSource, WardrobeSource
 from engine.runfile.editor import EditorConfig
 from engine.runfile.run import RunFile
@@ -135,7 +134,7 @@ def _classes_without(counts: Mapping[Split, Mapping[str, int]], split: Split) ->
 
 
 def _oracle(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
-    if run.data.oracle is None or not any(ARMS[name].is_bound for name in run.reinforce.arms):
+    if run.data.oracle is None or not any(arm.is_bound for arm in run.reinforce.arms.values()):
         return
     used = {
         item.class_name

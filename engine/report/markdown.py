@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.report.views.advice import find_comparison, headline
-from engine.report.views.arms import ARMS, LOOKS
+from engine.report.views.arms import looks_of
 from engine.report.views.no_finding import untested
 from engine.report.views.results import FIGURES
 from engine.report.views.run import cost_view
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE, title_of
 from engine.runfile.run import RunFile
 from engine.wording import count, interval, percent, points, q_value, signed_interval
 
@@ -28,7 +28,7 @@ def markdown_report(summary: Summary, run: RunFile) -> str:
         f"## {SIGNS.get(summary['verdict'], '⏳')} {headline(summary['verdict'], run)}",
         f"Counterforge run **{_text(summary['name'])}**, classifier under test: **{_text(patient)}**",
         "\n".join(f"- {_sentence(reason)}" for reason in summary["reasons"]),
-        *_section("Before and after", _figures(summary)),
+        *_section("Before and after", _figures(summary, run)),
         *_section("Where it is weak", _cells(summary)),
         *_section(
             "What to do next", "\n".join(f"{n}. {_sentence(step)}" for n, step in enumerate(summary["next_steps"], 1))
@@ -44,17 +44,18 @@ def _section(title: str, body: str) -> list[str]:
     return [f"### {title}", body] if body else []
 
 
-def _figures(summary: Summary) -> str:
+def _figures(summary: Summary, run: RunFile) -> str:
     """Return a table with one row a headline figure and one column an arm."""
-    arms = [arm for arm in ARMS if any((summary[name] or {}).get(arm) for name, *_ in FIGURES)]
+    looks, ships = looks_of(summary, run.reinforce), summary["ships"]
+    arms = [arm for arm in looks if any((summary[name] or {}).get(arm) for name, *_ in FIGURES)]
     if not arms:
         return ""
     rows = []
     for name, title, *_ in FIGURES:
         found = [(summary[name] or {}).get(arm) for arm in arms]
         if any(found):
-            rows.append([f"**{title}**", *map(_figure, found), _change(summary, name)])
-    return _table(["", *(LOOKS[arm].name for arm in arms), "reinforced − base classifier, points"], rows)
+            rows.append([f"**{title}**", *map(_figure, found), _change(summary, name, ships)])
+    return _table(["", *(looks[arm].name for arm in arms), f"{title_of(ships)} − base classifier, points"], rows)
 
 
 def _figure(figure: Mapping[str, Any] | None) -> str:
@@ -64,8 +65,8 @@ def _figure(figure: Mapping[str, Any] | None) -> str:
     return f"**{percent(figure['value'])}** ({interval(figure)}; n {count(figure['n'])}{group})"
 
 
-def _change(summary: Summary, name: str) -> str:
-    before, after = ((summary[name].get(arm) or {}).get("value") for arm in (BASE, CANDIDATE))
+def _change(summary: Summary, name: str, ships: str) -> str:
+    before, after = ((summary[name].get(arm) or {}).get("value") for arm in (BASE, ships))
     if before is None or after is None:
         return "–"
     comparison = find_comparison(summary, name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.report.rows import Picture, PictureRow
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE
 from engine.sample import ImageBytes, Sample
 
 MAX_EDGE = 256
@@ -90,8 +90,7 @@ def _write_captions(draw: ImageDraw.ImageDraw, picture: Picture, corner: tuple[i
     if sample.verdict and not sample.verdict.accepted:
         text = "rejected: " + ", ".join(sample.verdict.reasons).replace("_", " ")
         draw.text((x, y + LINE), _fit(text, font, width), WRONG_INK, font)
-    known = [(arm, picture.guesses[arm]) for arm in (BASE, CANDIDATE) if arm in picture.guesses]
-    for line, (arm, guess) in enumerate(known, start=1):
+    for line, (arm, guess) in enumerate(picture.guesses.items(), start=1):
         top, ink = y + LINE * line, RIGHT_INK if guess.right else WRONG_INK
         draw.text((x, top), "before" if arm == BASE else "after", SOFT_INK, font)
         # The built-in font has no tick and no cross.

@@ -13,7 +13,7 @@ from engine.report.rows import Guess
 from engine.rounds.allocation import Allocation, read_allocations
 from engine.run.directory import EVALUATION, PHASE_LOG, REINFORCE, WEAKNESS, RunDirectory, rejected_path, shard_path
 from engine.run.info import RunInfo
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE
 from engine.runfile.run import RunFile
 from engine.shards.marker import Marker
 
@@ -67,11 +67,12 @@ def picture_shards(markers: Mapping[int, Marker], budget: int = PICTURE_BYTES) -
 
 
 def read_digests(results: Results) -> dict[str, str]:
-    """Return the digests of the base and the reinforced classifier, where known: their folders under probe/."""
+    """Return the digests, folders under probe/, of the base classifier and of the arm that may ship, where known."""
     arms = (results.evaluation or {}).get("arms", {})
     digests = {BASE: results.weakness["digest"]} if results.weakness and "digest" in results.weakness else {}
     # Pictures show these two.
-    return digests | {arm: arms[arm]["digest"] for arm in (BASE, CANDIDATE) if "digest" in arms.get(arm, {})}
+    shown = (BASE, results.run.reinforce.ships)
+    return digests | {arm: arms[arm]["digest"] for arm in shown if "digest" in arms.get(arm, {})}
 
 
 def read_guesses(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE
 from engine.sample import ROLES, Sample
 
 T = TypeVar("T")
@@ -22,15 +22,20 @@ class Guess:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A sample with the predictions of the arms, where known."""
+    """A sample with the predictions of the base classifier and of the arm that may ship, where known."""
 
     sample: Sample
     guesses: Mapping[str, Guess] = field(default_factory=dict)
 
-    def is_right(self, arm: str) -> bool | None:
-        """Return whether an arm's prediction is correct; None without a prediction."""
-        guess = self.guesses.get(arm)
-        return None if guess is None else guess.right
+    @property
+    def was_right(self) -> bool | None:
+        """Return whether the base classifier's prediction is correct; None without a prediction."""
+        return self.guesses[BASE].right if BASE in self.guesses else None
+
+    @property
+    def is_cured(self) -> bool:
+        """Return whether the prediction after training is correct."""
+        return any(guess.right for arm, guess in self.guesses.items() if arm != BASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +51,13 @@ class PictureRow:
 
     def flips(self) -> list[Picture]:
         """Return the accepted counterfactuals that the base classifier gets wrong, but not source and placebo."""
-        if any(picture.is_right(BASE) is False for picture in self.pictures if not _is_counterfactual(picture)):
+        if any(picture.was_right is False for picture in self.pictures if not _is_counterfactual(picture)):
             return []
-        return [picture for picture in self.pictures if _is_counterfactual(picture) and picture.is_right(BASE) is False]
+        return [picture for picture in self.pictures if _is_counterfactual(picture) and picture.was_right is False]
 
     def repairs(self) -> list[Picture]:
-        """Return the flips that the reinforced model gets right."""
-        return [picture for picture in self.flips() if picture.is_right(CANDIDATE)]
+        """Return the flips that the trained classifier gets right."""
+        return [picture for picture in self.flips() if picture.is_cured]
 
 
 def make_rows(
@@ -97,7 +102,7 @@ def choose_examples(samples: Iterable[Sample], *, is_accepted: bool, count: int)
 
 
 def _row_order(picture: Picture) -> tuple[int, bool, str]:
-    return ROLES.index(picture.sample.role), picture.is_right(BASE) is not False, picture.sample.key
+    return ROLES.index(picture.sample.role), picture.was_right is not False, picture.sample.key
 
 
 def _is_counterfactual(picture: Picture) -> bool:

@@ -213,6 +213,7 @@ class SummaryFile(Part):
 
     name: str
     verdict: Literal["ship", "do not ship", "none yet"]
+    ships: str = Field(description="the arm that the verdict is about")
     reasons: list[str] = Field(description="why, most important first")
     next_steps: list[str]
     worst_group_accuracy: ArmNumbers = Field(description="by arm, on the shifted test set")

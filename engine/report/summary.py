@@ -19,9 +19,7 @@ from engine.report.results import Content, Results
 from engine.report.rows import Picture, PictureRow
 from engine.report.shown import Shown
 from engine.report.views.advice import next_steps, verdict_reasons
-from engine.report.views.arms import ARMS
 from engine.report.views.rounds import rounds_summary
-from engine.runfile.arms import BASE, CANDIDATE
 from engine.sample import Sample
 from engine.shards.marker import add_counts
 from engine.shards.record import SCORE
@@ -42,6 +40,7 @@ def build_summary(
     summary: Summary = {
         "name": results.info.name,
         "verdict": reinforce.get("verdict", "none yet"),
+        "ships": results.run.reinforce.ships,
         "reasons": [],
         "next_steps": [],
         **_headline_figures(results.evaluation),
@@ -57,6 +56,7 @@ def build_summary(
             {index: marker.allocation for index, marker in results.markers.items()},
             results.candidates,
             results.reinforce,
+            results.run.reinforce.ships,
         ),
         "groups": _groups(results.evaluation),
         "training": dict(results.reinforce) if results.reinforce else None,
@@ -156,7 +156,7 @@ def _median(column: pa.ChunkedArray, chosen: "np.ndarray[Any, np.dtype[np.bool_]
 
 def _headline_figures(evaluation: Content | None) -> Summary:
     """Return worst-group and conflict accuracy on the shifted set, and accuracy on the biased test set, by arm."""
-    arms = {arm: evaluation["arms"][arm] for arm in ARMS if arm in evaluation["arms"]} if evaluation else {}
+    arms = evaluation["arms"] if evaluation else {}
     return {
         "worst_group_accuracy": {arm: _figure(found["shifted"].get("worst_group")) for arm, found in arms.items()},
         "conflict_accuracy": {arm: _figure(found["shifted"].get("conflict")) for arm, found in arms.items()},
@@ -175,7 +175,7 @@ def _figure(measured: Content | None) -> Summary | None:
 def _groups(evaluation: Content | None) -> Summary | None:
     if evaluation is None:
         return None
-    arms = {arm: evaluation["arms"][arm]["shifted"] for arm in ARMS if arm in evaluation["arms"]}
+    arms = {arm: found["shifted"] for arm, found in evaluation["arms"].items()}
     return {
         "group_by": evaluation.get("group_by", []),
         "dominant": evaluation.get("dominant", {}),
@@ -221,7 +221,7 @@ def _row(row: PictureRow, maps: Mapping[str, Mapping[str, Attribution]]) -> Summ
 def _picture(picture: Picture, maps: Mapping[str, Mapping[str, Attribution]]) -> Summary:
     return {
         **_example(picture.sample),
-        "predictions": {arm: picture.guesses[arm] for arm in (BASE, CANDIDATE) if arm in picture.guesses},
+        "predictions": dict(picture.guesses),
         "attribution": {
             arm: _attribution(found[picture.sample.key]) for arm, found in maps.items() if picture.sample.key in found
         },

@@ -1,37 +1,63 @@
-"""The arms: ways to fine-tune the classifier that are compared with each other, one table for the whole project."""
+"""The arms: ways to fine-tune the classifier that are compared with each other. An arm is data of the run file."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-ArmName = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+from pydantic import Field
+
+from engine.runfile.fields import Config
+
+# An arm's name is a folder of the run directory and a column of its tables.
+ARM_NAME = re.compile(r"[a-z][a-z0-9_]*")
+# The key under which results have the base classifier beside the arms.
+BASE = "patient"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """A training strategy: what an arm trains on. Steps, batch size and optimizer are the same for all arms.
+class EditsConfig(Config):
+    """Train on accepted edits beside real images."""
 
-    `edits` says how accepted edits are drawn, None where the arm has none: each equally often, or more often the more
-    its cell lowers accuracy. `images` are the real images: the train split of the run, or data.oracle. With
-    `upweights_errors` those that the base classifier gets wrong are drawn more often (JTT). The gate decides on the arm
-    that `may_ship`; `is_key` marks those that the page shows where there is no room for all.
+    by: Literal["alike", "weakness"] = Field(
+        "alike",
+        description="alike: every edit is drawn equally often; weakness: more often the more its cell lowers accuracy",
+    )
+    emphasis: int | None = Field(
+        None,
+        ge=1,
+        description="by weakness: an edit of the weakest cell is drawn so many times as often as a harmless one",
+    )
+    replay_ratio: float | None = Field(None, ge=0, lt=1, description="share of real images in each batch")
 
-    `title` and `meaning` are its words on the page and in the gate's reasons.
+
+class LossConfig(Config):
+    """Weights of the terms that are added to the cross-entropy."""
+
+    consistency: float | None = Field(None, ge=0)
+    distillation: float | None = Field(None, ge=0)
+    soft_labels: float | None = Field(None, ge=0, lt=1)
+
+
+class ArmConfig(Config):
+    """Say what an arm trains on, and how. Steps, batch size and schedule are the same for all arms.
+
+    What is left out is as `reinforce` says for all arms.
     """
 
-    name: ArmName
-    title: str
-    meaning: str
-    edits: Literal["uniform", "by_weakness"] | None = None
-    images: Literal["train", "oracle"] = "train"
-    augmentation: Literal["randaugment", "cutmix"] | None = None
-    upweights_errors: bool = False
-    may_ship: bool = False
-    is_key: bool = False
+    images: Literal["train", "oracle"] = Field(
+        "train", description="the real images: of the train split, or data.oracle, which makes the arm an upper bound"
+    )
+    edits: EditsConfig | None = Field(None, description="accepted edits as well; default: real images alone")
+    augment: Literal["randaugment"] | None = Field(None, description="augmentation of the real images")
+    mix: Literal["cutmix"] | None = Field(None, description="images mixed with others of the batch, and their labels")
+    sampler: Literal["errors"] | None = Field(
+        None, description="errors: real images that the classifier gets wrong are drawn `upweight` times as often (JTT)"
+    )
+    losses: LossConfig = LossConfig()
+    trained: Literal["all", "head", "lora"] | None = Field(None, description="which weights")
 
     @property
     def is_bound(self) -> bool:
-        """Return whether it trains on images without the weakness: an upper bound, which the run file has to name."""
+        """Return whether it trains on images without the weakness: an upper bound, which never ships."""
         return self.images == "oracle"
 
     @property
@@ -39,41 +65,80 @@ class Arm:
         """Return whether it needs no edits: an arm that ships must be better than it."""
         return self.edits is None and not self.is_bound
 
+    @property
+    def meaning(self) -> str:
+        """Return in words what it trains on, for the page and the gate's reasons."""
+        how = {"alike": "each drawn equally often", "weakness": "drawn by the weakness found"}
+        words = "real images without the weakness" if self.is_bound else "real images"
+        if self.edits is not None:
+            words += f" and accepted edits, {how[self.edits.by]}"
+        if under := [title_of(name) for name in (self.augment, self.mix) if name]:
+            words += f" under {' and '.join(under)}"
+        if self.sampler:
+            words += " with the errors drawn more often"
+        own = [f"{name.replace('_', ' ')} {value:g}" for name, value in self.numbers().items()]
+        own += [f"trained: {self.trained}"] if self.trained else []
+        if not (self.is_bound or self.edits or under or self.sampler or own):
+            words += " only"
+        return f"{words}{': an upper bound' if self.is_bound else ''}{''.join(f'; {each}' for each in own)}"
 
-_PRESETS = (
-    Arm(name="real_only", title="real only", meaning="real images only", is_key=True),
-    Arm(name="randaugment", title="RandAugment", meaning="real images under RandAugment", augmentation="randaugment"),
-    Arm(name="cutmix", title="CutMix", meaning="real images under CutMix", augmentation="cutmix"),
-    Arm(
-        name="reweighted",
-        title="reweighted",
-        meaning="real images with the errors drawn more often",
-        upweights_errors=True,
-    ),
-    Arm(
-        name="random_edits",
-        title="random edits",
-        meaning="real images and accepted edits, each drawn equally often",
-        edits="uniform",
-    ),
-    Arm(
-        name="reinforced",
-        title="reinforced",
-        meaning="real images and accepted edits, drawn by the weakness found",
-        edits="by_weakness",
-        may_ship=True,
-        is_key=True,
-    ),
-    Arm(
-        name="oracle",
-        title="oracle",
-        meaning="real images without the weakness: an upper bound",
-        images="oracle",
-        is_key=True,
-    ),
-)
-ARMS: Mapping[str, Arm] = {arm.name: arm for arm in _PRESETS}
+    def numbers(self) -> dict[str, float]:
+        """Return the settings of `reinforce` that this arm has its own numbers for."""
+        found = self.losses.model_dump() | (self.edits.model_dump(exclude={"by"}) if self.edits else {})
+        return {name: value for name, value in found.items() if value is not None}
 
-# The arm that the gate decides on, and the key under which results have the base classifier beside the arms.
-CANDIDATE = next(arm.name for arm in _PRESETS if arm.may_ship)
-BASE = "patient"
+
+def title_of(name: str) -> str:
+    """Return an arm's name as a title."""
+    return {"randaugment": "RandAugment", "cutmix": "CutMix"}.get(name, name.replace("_", " "))
+
+
+PRESETS: Mapping[str, ArmConfig] = {
+    "real_only": ArmConfig(),
+    "randaugment": ArmConfig(augment="randaugment"),
+    "cutmix": ArmConfig(mix="cutmix"),
+    "reweighted": ArmConfig(sampler="errors"),
+    "random_edits": ArmConfig(edits=EditsConfig(by="alike")),
+    "reinforced": ArmConfig(edits=EditsConfig(by="weakness")),
+    "oracle": ArmConfig(images="oracle"),
+}
+Preset = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+
+
+def with_presets(arms: object) -> object:
+    """Return arms as a map of plain settings: names of a list are presets, and a preset's name in a map starts from it.
+
+    Raises ValueError for a name that is none.
+    """
+    if isinstance(arms, list | tuple):
+        if unknown := [name for name in arms if not (isinstance(name, str) and name in PRESETS)]:
+            raise ValueError(
+                f"{unknown[0]!r} is no preset; a list names some of {', '.join(PRESETS)}, an arm of your own is an "
+                "entry of a map: {mine: {edits: {by: alike}, mix: cutmix}}"
+            )
+        return {name: PRESETS[name].changes() for name in arms}
+    if not isinstance(arms, dict):
+        return arms
+    for name in arms:
+        if not ARM_NAME.fullmatch(str(name)) or name == BASE:
+            raise ValueError(f"{name!r} cannot be the name of an arm: small letters, digits and _, not {BASE}")
+    return {name: _started(str(name), settings) for name, settings in arms.items()}
+
+
+def without_presets(arms: Mapping[str, ArmConfig]) -> list[str] | dict[str, Any]:
+    """Return arms as a run file has them: a list where all are presets, else a map of their settings."""
+    if all(PRESETS.get(name) == arm for name, arm in arms.items()):
+        return list(arms)
+    # Whole where it is named as a preset: what the preset sets and the arm does not has to be said.
+    return {name: arm.model_dump(mode="json", exclude_defaults=name not in PRESETS) for name, arm in arms.items()}
+
+
+def _started(name: str, settings: object) -> object:
+    """Return an arm's settings upon those of the preset of its name."""
+    if settings is not None and not isinstance(settings, dict):
+        return settings
+    started: dict[str, Any] = PRESETS[name].changes() if name in PRESETS else {}
+    for field, value in (settings or {}).items():
+        before = started.get(field)
+        started[field] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
+    return started

@@ -1,10 +1,10 @@
 """The section `reinforce` of the run file: arms, steps, losses, and what keeps the classifier from forgetting."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, model_validator
 
-from engine.runfile.arms import ArmName
+from engine.runfile.arms import PRESETS, ArmConfig, Preset, with_presets, without_presets
 from engine.runfile.fields import PATH, Config, Placement
 
 DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
@@ -21,12 +21,18 @@ class LoraSettings(Config):
 class ReinforceConfig(Config):
     """Fine-tune the classifier on accepted counterfactuals mixed with replayed real images."""
 
-    arms: tuple[ArmName, ...] = Field(
-        ("real_only", "reinforced"),
-        description="trained one after another from the classifier under test: real images alone, under RandAugment, "
-        "under CutMix, or with its errors drawn more often (JTT); with edits drawn alike, or by the weakness that the "
-        "probe found; on data.oracle",
+    arms: Annotated[
+        dict[str, ArmConfig],
+        BeforeValidator(with_presets, tuple[Preset, ...] | dict[str, ArmConfig | None]),
+        PlainSerializer(without_presets, return_type=list[str] | dict[str, Any]),
+    ] = Field(
+        {name: PRESETS[name] for name in ("real_only", "reinforced")},
+        description="trained one after another from the classifier under test: a list of presets, or a map from a "
+        "name to what the arm does. Presets: real images alone, under RandAugment, under CutMix, or with its errors "
+        "drawn more often (JTT); with edits drawn alike, or by the weakness that the probe found; on data.oracle. In "
+        "a map a preset's name starts from it",
     )
+    ships: str = Field("reinforced", description="the arm that the gate decides on")
     num_steps: int = Field(300, ge=1, description="optimizer steps, the same in every arm")
     batch_size: int = Field(64, ge=1, description="images in one step, over all workers")
     learning_rate: float = Field(1e-3, gt=0)
@@ -105,3 +111,17 @@ class ReinforceConfig(Config):
     follow_timeout_s: float = Field(
         3600, gt=0, description="`reinforce --follow`: it stops where no further shard is done for so long"
     )
+
+    @model_validator(mode="after")
+    def _ships_an_arm(self) -> "ReinforceConfig":
+        if self.ships not in self.arms and self.ships not in PRESETS:
+            raise ValueError(f"ships names {self.ships!r}, the arms are {', '.join(self.arms)}: name one of them")
+        if self.ships in self.arms and self.arms[self.ships].is_bound:
+            raise ValueError(f"ships names {self.ships!r}, which trains on data.oracle: an upper bound never ships")
+        return self
+
+    def of_arm(self, name: str) -> "ReinforceConfig":
+        """Return the settings that hold for one arm."""
+        arm = self.arms[name]
+        own: dict[str, object] = {**arm.numbers(), **({"trained": arm.trained} if arm.trained else {})}
+        return self.model_copy(update=own)

@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from engine.credentials import refuse_credentials
-from engine.runfile.arms import ARMS, CANDIDATE
 from engine.runfile.data import DataConfig
 from engine.runfile.fields import Config
 from engine.runfile.perturber import PerturberConfig
@@ -127,7 +126,7 @@ class RunFile(Config):
             "a perturber among stages, which is what a round steers": not kinds,
             "probe.model: a black box is not trained, so no round would differ": self.probe.model is None,
             "data.num_validation_sources, whose edits show where it is weak": not self.data.num_validation_sources,
-            f"{CANDIDATE} among reinforce.arms": CANDIDATE not in self.reinforce.arms,
+            f"{self.reinforce.ships} among reinforce.arms": self.reinforce.ships not in self.reinforce.arms,
             f"rounds.floor of at most {1 / max(1, len(kinds)):g}": self.rounds.floor * len(kinds) > 1,
         }
         if self.rounds.count > 1 and (missing := [what for what, lacks in problems.items() if lacks]):
@@ -142,7 +141,7 @@ class RunFile(Config):
 
     @model_validator(mode="after")
     def _an_oracle_has_images(self) -> "RunFile":
-        bounds = [name for name in self.reinforce.arms if ARMS[name].is_bound]
+        bounds = [name for name, arm in self.reinforce.arms.items() if arm.is_bound]
         if bounds and self.data.oracle is None:
             raise ValueError(f"reinforce.arms names {bounds[0]}: set data.oracle to images without the weakness")
         return self

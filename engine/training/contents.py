@@ -10,6 +10,7 @@ from engine.errors import LeakError
 from engine.plan.plan import Plan
 from engine.plan.splits import SPLITS, splits_of
 from engine.run.directory import WEAKNESS, RunDirectory
+from engine.runfile.arms import EditsConfig
 from engine.runfile.data import Splits
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Sample, Split
@@ -60,13 +61,27 @@ def source_splits(plan: Plan, splits: Splits, seed: int) -> dict[str, Split]:
     return {key: SPLITS[place] for key, place in zip(keys, places.tolist(), strict=True)}
 
 
-def edit_draws(rundir: RunDirectory, config: ReinforceConfig, contents: Iterable[ShardContents]) -> dict[EditCell, int]:
-    """Return how often an edit of each cell is drawn by what the probe found; 0 where its phrase is held out."""
+def edit_harm(rundir: RunDirectory, contents: Iterable[ShardContents]) -> dict[EditCell, float | None]:
+    """Return how much an edit of each cell lowers accuracy: 1 in the weakest, 0 in a harmless one.
+
+    By weakness.json, 0 where nothing was probed; None where the phrase is held out of training.
+    """
     weakness = cast(dict[str, Any], rundir.read_json(WEAKNESS)) if rundir.exists(WEAKNESS) else None
     shards = list(contents)
     drawn = sorted({cell for shard in shards for cell in shard.cells})
-    never = dict.fromkeys((cell for shard in shards for cell in shard.held_out), 0)
-    return draws_of_cells(weakness, drawn, config.emphasis) | never
+    never = dict.fromkeys(cell for shard in shards for cell in shard.held_out)
+    return {**harm_of_cells(weakness, drawn), **never}
+
+
+def edit_draws(
+    edits: EditsConfig, config: ReinforceConfig, harm: Mapping[EditCell, float | None]
+) -> dict[EditCell, int]:
+    """Return how often a round has an edit of each cell: 0 times where its phrase is held out.
+
+    By weakness it is `emphasis` times in the weakest cell, once in a harmless one, in between in proportion.
+    """
+    most = config.emphasis if edits.by == "weakness" else 0
+    return {cell: 0 if value is None else max(1, round(most * value)) for cell, value in harm.items()}
 
 
 def inspect_shard(
@@ -111,11 +126,10 @@ def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None
         raise LeakError(f"{where}: recorded as {recorded}, but by its hash its source is of the {true} split; {remedy}")
 
 
-def draws_of_cells(weakness: Mapping[str, Any] | None, cells: Iterable[EditCell], most: int) -> dict[EditCell, int]:
-    """Return how often an edit of each cell is drawn in a round: `most` times in the weakest, once in a harmless one.
+def harm_of_cells(weakness: Mapping[str, Any] | None, cells: Iterable[EditCell]) -> dict[EditCell, float]:
+    """Return the accuracy drop of each cell as a share of the largest one, 0 for all where none lowers accuracy.
 
-    In between, the number is proportional to the accuracy drop that weakness.json has for the finest row with the cell.
-    Every edit is drawn once where nothing was probed or no cell lowers accuracy.
+    The drop is that of the finest row of weakness.json with the cell.
     """
     rows = (*weakness["cells"], *weakness["by_kind"]) if weakness else ()
     drops = {
@@ -125,7 +139,7 @@ def draws_of_cells(weakness: Mapping[str, Any] | None, cells: Iterable[EditCell]
     }
     harm = {cell: _harm(cell, drops) for cell in cells}
     top = max(harm.values(), default=0.0)
-    return {cell: max(1, round(most * value / top)) if top > 0 else 1 for cell, value in harm.items()}
+    return {cell: value / top if top > 0 else 0.0 for cell, value in harm.items()}
 
 
 def _harm(cell: EditCell, drops: Mapping[tuple[str | None, str | None, str | None], float]) -> float:

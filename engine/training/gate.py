@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.runfile.arms import ARMS, CANDIDATE, Arm
+from engine.runfile.arms import ArmConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
 from engine.statistics import sign_test
@@ -71,7 +71,7 @@ class Gate:
     real_groups: Sequence[str]
     edit_groups: Sequence[str]
 
-    def rank(self, score: Score, arm: Arm) -> tuple[bool, float]:
+    def rank(self, score: Score, arm: ArmConfig) -> tuple[bool, float]:
         """Return the rank of a checkpoint of an arm, higher is better.
 
         Within the guard it is the mean of both accuracies; outside, and below all within, the one on real images. An
@@ -111,15 +111,15 @@ class Gate:
         return mean, math.sqrt(variance) / len(pairs)
 
     def decide(self, arms: Mapping[str, Score]) -> Decision:
-        """Return the verdict on the reinforced arm.
+        """Return the verdict on the arm `ships`.
 
         It ships if it is within the guard, and on the validation edits better than the base classifier, beyond chance,
         and than each arm without edits. On edits with a held-out phrase it must be no worse than the base classifier;
         its accuracy on them is reported in any case.
         """
-        reinforced = arms.get(CANDIDATE)
+        reinforced = arms.get(self.config.ships)
         if reinforced is None:
-            return Decision(verdict="do not ship", reasons=(f"there is no {CANDIDATE} arm",))
+            return Decision(verdict="do not ship", reasons=(f"there is no {self.config.ships} arm",))
         loss, error = self.accuracy_loss(reinforced)
         known = f"standard error {100 * error:.1f}" if math.isfinite(error) else "one split key: no error is known"
         words = (
@@ -129,7 +129,9 @@ class Gate:
             f"a loss of {100 * self.config.max_accuracy_loss:.1f} with its error is allowed"
         )
         checks = [(self.is_within_guard(reinforced), words), *self._compare_edits(reinforced, arms)]
-        held_out = [_compare_held_out(reinforced, self.base, arms)] if self.config.held_out_phrases else []
+        held_out = []
+        if self.config.held_out_phrases:
+            held_out = [_compare_held_out(reinforced, self.base, self._baselines(arms))]
         bad = [sentence for holds, sentence in (*checks, *held_out) if not holds]
         reasons = bad or [sentence for _, sentence in checks]
         reasons += [sentence for holds, sentence in held_out if holds]
@@ -147,15 +149,23 @@ class Gate:
             f"({up} split keys better, {down} worse, sign test p = {p_value:.2g})"
         )
         result = [(after > before and p_value < ALPHA, words)]
-        for meaning, score in _baselines(arms):
+        for meaning, score in self._baselines(arms):
             if (other := score.edits_accuracy) is not None:
                 # A point estimate: the question is which of two fine-tuned models to take, not whether to change.
                 words = f"accuracy on validation edits {_percent(after)}, {meaning} {_percent(other)}"
                 result.append((after > other, words))
         return result
 
+    def _baselines(self, arms: Mapping[str, Score]) -> list[tuple[str, Score]]:
+        """Return the arms without edits that were trained, each by what it trains on, with its score."""
+        return [
+            (arm.meaning, arms[name])
+            for name, arm in self.config.arms.items()
+            if arm.is_baseline and name != self.config.ships and name in arms
+        ]
 
-def _compare_held_out(reinforced: Score, base: Score, arms: Mapping[str, Score]) -> tuple[bool, str]:
+
+def _compare_held_out(reinforced: Score, base: Score, baselines: Sequence[tuple[str, Score]]) -> tuple[bool, str]:
     after, before = reinforced.held_out_accuracy, base.held_out_accuracy
     if after is None or before is None:
         return True, (
@@ -164,18 +174,13 @@ def _compare_held_out(reinforced: Score, base: Score, arms: Mapping[str, Score])
         )
     others = [
         f", {meaning} {_percent(other)}"
-        for meaning, score in _baselines(arms)
+        for meaning, score in baselines
         if (other := score.held_out_accuracy) is not None
     ]
     return after >= before, (
         f"accuracy on the {len(reinforced.held_out)} validation edits with phrases that were held out of training "
         f"{_percent(after)}, base classifier {_percent(before)}{''.join(others)}"
     )
-
-
-def _baselines(arms: Mapping[str, Score]) -> list[tuple[str, Score]]:
-    """Return the arms without edits that were trained, each by what it trains on, with its score."""
-    return [(arm.meaning, arms[name]) for name, arm in ARMS.items() if arm.is_baseline and name in arms]
 
 
 def _changed_groups(after: str, before: str, groups: Sequence[str]) -> tuple[int, int]:

@@ -1,11 +1,9 @@
 """The recipe of fine-tuning: batches, learning rate, pace of an arm that follows."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.errors import RunFileError
-from engine.runfile.arms import ARMS, CANDIDATE, Arm, ArmName
 from engine.runfile.reinforce import ReinforceConfig
 
 # Share of the steps that an arm which follows the generation may make before the last shard is done.
@@ -36,10 +34,11 @@ def nothing_to_learn_from(config: ReinforceConfig) -> str:
     return "no counterfactual of a train source was accepted: there is nothing to learn from"
 
 
-def batch_share(config: ReinforceConfig, arm: Arm, num_parts: int = 1) -> Share:
+def batch_share(settings: ReinforceConfig, arm: str, num_parts: int = 1) -> Share:
     """Return the share of one worker in each of `num_parts` accumulation steps; all arms see as many images."""
+    config = settings.of_arm(arm)
     images = config.batch_size // (config.num_workers * num_parts)
-    if arm.edits is None:
+    if config.arms[arm].edits is None:
         return Share(real=images, counterfactual=0)
     # One counterfactual at least: a small batch must not round the arm to real images alone.
     real = min(round(images * config.replay_ratio), images - 1)
@@ -67,13 +66,13 @@ def steps_allowed(config: ReinforceConfig, num_done: int, num_shards: int) -> in
     return int(FOLLOWED_SHARE * config.num_steps * num_done / num_shards)
 
 
-def followed_first(arms: Sequence[ArmName]) -> tuple[ArmName, ...]:
+def followed_first(config: ReinforceConfig) -> tuple[str, ...]:
     """Return the arms with the one in front that follows the generation; raise RunFileError where none has edits."""
-    with_edits = [arm for arm in arms if ARMS[arm].edits is not None]
+    with_edits = [name for name, arm in config.arms.items() if arm.edits is not None]
     if not with_edits:
-        raise RunFileError(f"reinforce.arms names no arm with edits, so there is nothing to follow: add {CANDIDATE}")
-    first = CANDIDATE if CANDIDATE in with_edits else with_edits[0]
-    return (first, *(arm for arm in arms if arm != first))
+        raise RunFileError(f"reinforce.arms names no arm with edits, so there is nothing to follow: add {config.ships}")
+    first = config.ships if config.ships in with_edits else with_edits[0]
+    return (first, *(arm for arm in config.arms if arm != first))
 
 
 def steps_between_looks(config: ReinforceConfig) -> int:

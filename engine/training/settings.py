@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from engine.canonical import json_digest
 from engine.errors import RunFileError
 from engine.run.directory import RunDirectory, shard_path
-from engine.runfile.arms import ArmName
 from engine.runfile.data import DataConfig
 from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
 from engine.sample import Json
-from engine.training.contents import EditCell, ShardContents, edit_draws, inspect_shards, source_splits
+from engine.training.contents import EditCell, ShardContents, edit_harm, inspect_shards, source_splits
 from engine.training.deepspeed import deepspeed_settings
 from engine.training.recipe import followed_first
 
@@ -25,8 +24,8 @@ class TrainSettings:
     """All that the workers of a training get.
 
     `deepspeed` are the complete DeepSpeed settings. `contents` lists the shards that are done, each checked for leaks;
-    `draws` says how often a round has an edit of each cell where edits are drawn by weakness. With `follow` both are
-    empty: the workers look which shards are done, and the first arm trains meanwhile.
+    `harm` is what the probe found of each cell of theirs. With `follow` both are empty: the workers look which shards
+    are done, and the first arm trains meanwhile.
     """
 
     name: str
@@ -38,9 +37,9 @@ class TrainSettings:
     data: DataConfig
     config: ReinforceConfig
     deepspeed: Mapping[str, Json]
-    arms: tuple[ArmName, ...]
+    arms: tuple[str, ...]
     contents: tuple[ShardContents, ...]
-    draws: Mapping[EditCell, int]
+    harm: Mapping[EditCell, float | None]
     follow: bool
 
     @property
@@ -58,10 +57,10 @@ def resolve_settings(run: RunFile, rundir: RunDirectory, model_digest: str, *, f
     config = run.reinforce
     contents: tuple[ShardContents, ...] = ()
     if follow:
-        arms = followed_first(config.arms)
+        arms = followed_first(config)
     else:
         contents = inspect_shards(rundir, config, source_splits(rundir.plan(), run.data.splits, run.seed))
-        arms = config.arms if any(shard.train for shard in contents) else ()
+        arms = tuple(config.arms) if any(shard.train for shard in contents) else ()
     settings = TrainSettings(
         name="",
         rundir=rundir.storage.root,
@@ -74,7 +73,7 @@ def resolve_settings(run: RunFile, rundir: RunDirectory, model_digest: str, *, f
         deepspeed=deepspeed_settings(config),
         arms=arms,
         contents=contents,
-        draws={} if follow else edit_draws(rundir, config, contents),
+        harm={} if follow else edit_harm(rundir, contents),
         follow=follow,
     )
     return replace(settings, name=_digest(settings, rundir, model_digest))
@@ -95,7 +94,7 @@ def _digest(settings: TrainSettings, rundir: RunDirectory, model_digest: str) ->
     """
     config, placement, oracle = settings.config, settings.config.placement, settings.data.oracle
     shards = [marker.files[shard_path(index)].blake3 for index, marker in rundir.markers().items()]
-    draws = [[*cell, count] for cell, count in sorted(settings.draws.items())]
+    harm = [[*cell, value] for cell, value in sorted(settings.harm.items())]
     parts = {
         "seed": settings.seed,
         "plan": rundir.info.digest,
@@ -105,7 +104,7 @@ def _digest(settings: TrainSettings, rundir: RunDirectory, model_digest: str) ->
         "deepspeed": {
             key: value for key, value in settings.deepspeed.items() if key != "train_micro_batch_size_per_gpu"
         },
-        "draws": None if settings.follow else draws,
+        "harm": None if settings.follow else harm,
         "oracle": None if oracle is None else oracle.model_dump(mode="json"),
         "placement": [placement.device, placement.num_gpus > 0, placement.num_threads],
     }

@@ -12,7 +12,7 @@ from actors.finetune.batches import Batch
 from actors.finetune.model import BaseClassifier
 from actors.finetune.start import leave_out_shared_memory
 from actors.finetune.trainer import Trainer
-from engine.runfile.arms import ARMS
+from engine.runfile.arms import PRESETS
 from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.training.deepspeed import deepspeed_settings
@@ -36,7 +36,7 @@ def main(rank: int, world: int, port: int, patient_folder: str, stage: str, step
         num_steps=20, batch_size=8, num_workers=world, max_blur=0.0, deepspeed={"zero_optimization": zero}
     )
     patient = BaseClassifier(ModelConfig(name=patient_folder), CLASSES, offline=True)
-    arm = Trainer(ARMS["real_only"], patient, config, deepspeed_settings(config))
+    arm = Trainer(PRESETS["real_only"], patient, config, deepspeed_settings(config))
     first = 0
     if saved != "-":
         arm.load(saved)

@@ -10,12 +10,12 @@ from cluster.studies.proofs.seeds import mean_over_seeds
 from engine.figures.figures import Figure
 from engine.plan.plan import Plan
 from engine.run.directory import EVALUATION, RunDirectory
-from engine.runfile.arms import ARMS, BASE, CANDIDATE
+from engine.runfile.arms import BASE, PRESETS
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 
 RUN_FILE = Path("configs/wardrobe.yaml")
-BOUND = next(name for name, arm in ARMS.items() if arm.is_bound)
+CANDIDATE, BOUND = "reinforced", "oracle"
 NUM_SOURCES, NUM_STEPS = 1600, 300
 SETTINGS = (
     # As many edits of either kind: before the probe it is not known which matters.
@@ -26,7 +26,7 @@ SETTINGS = (
     # on conflict images and .26 in the worst group; with emphasis 1 .75 and .18. Another seed changes as much.
     "reinforce.emphasis=4",
     "probe.transfer=[]",
-    f"reinforce.arms=[{', '.join(ARMS)}]",
+    f"reinforce.arms=[{', '.join(PRESETS)}]",
     # The same garments on every background equally often.
     "data.oracle={kind: wardrobe, split: sources, count: 8000}",
 )
@@ -60,7 +60,7 @@ def reinforce_figures(folder: Path, seeds: Sequence[int]) -> Iterator[Figure]:
         found.append(run_seed(folder, seed))
         print(f"seed {seed}: {_describe(found[-1])}", flush=True)
     for measure in MEASURES:
-        for arm in (BASE, *ARMS, ATTAINABLE):
+        for arm in (BASE, *PRESETS, ATTAINABLE):
             yield mean_over_seeds(f"reinforce.{measure}.{arm}", [accuracies[arm][measure] for accuracies in found])
     for measure, name, target in GAPS:
         # Where the oracle itself is no better there is no gap to close.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.report.views.no_finding import no_weakness, untested
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
 from engine.wording import count, percent, points, words
@@ -75,7 +75,8 @@ def next_steps(summary: dict[str, Any], run: RunFile) -> list[str]:
     match summary["verdict"]:
         case "ship":
             steps.append(
-                f"Load the classifier with `from_pretrained` from `models/{CANDIDATE}` and try it on your own pictures."
+                f"Load the classifier with `from_pretrained` from `models/{summary['ships']}` and try it on your own "
+                "pictures."
             )
         case "do not ship":
             steps += _remedies(summary, run)
@@ -107,7 +108,7 @@ def _after_a_black_box(summary: Mapping[str, Any]) -> str:
 
 def _remedies(summary: dict[str, Any], run: RunFile) -> list[str]:
     training, num_validation = summary["training"] or {}, run.data.num_validation_sources
-    reinforced = training.get("arms", {}).get(CANDIDATE)
+    reinforced = training.get("arms", {}).get(summary["ships"])
     if reinforced is None or not training.get("images", {}).get("counterfactuals", 1):
         return ["The reasons above say what the training lacked: change that, then start `counterforge run` again."]
     lost = _lost(summary)
@@ -135,7 +136,7 @@ def _remedies(summary: dict[str, Any], run: RunFile) -> list[str]:
 def _lost(summary: Mapping[str, Any]) -> float:
     """Return the accuracy lost on the test set like the training data, 0 where it was not measured."""
     biased = summary["accuracy_biased"]
-    before, after = ((biased.get(arm) or {}).get("value") for arm in (BASE, CANDIDATE))
+    before, after = ((biased.get(arm) or {}).get("value") for arm in (BASE, summary["ships"]))
     return 0.0 if before is None or after is None else float(before - after)
 
 
@@ -187,7 +188,7 @@ def _doubts(summary: dict[str, Any], run: RunFile) -> list[str]:
             "validation images, which chose it: see whether you can bear that, or lower reinforce.max_accuracy_loss."
         )
     for name in ("worst_group_accuracy", "conflict_accuracy"):
-        after = summary[name].get(CANDIDATE)
+        after = summary[name].get(summary["ships"])
         if after and after["low"] is not None and after["high"] - after["low"] > MAX_WIDTH:
             words = name.replace("_", " ")
             steps.append(
@@ -232,14 +233,14 @@ def find_comparison(summary: Mapping[str, Any], name: str) -> dict[str, Any] | N
     found = {
         (comparison["set"], comparison["where"]): comparison
         for comparison in summary["comparisons"]
-        if comparison["arm"] == CANDIDATE and comparison["against"] == BASE
+        if comparison["arm"] == summary["ships"] and comparison["against"] == BASE
     }
     return next((found[place] for place in wanted if place in found), None)
 
 
 def _change_in_words(summary: Mapping[str, Any], name: str, words: str) -> str | None:
     figure, comparison = summary[name], find_comparison(summary, name)
-    before, after = figure.get(BASE), figure.get(CANDIDATE)
+    before, after = figure.get(BASE), figure.get(summary["ships"])
     if not before or not after or before["value"] is None or after["value"] is None:
         return None
     difference = after["value"] - before["value"]

@@ -2,15 +2,16 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from engine.probe.attribution import GRID, METHOD, Attribution, map_at
+from engine.report.views.arms import SHIPS
 from engine.run.directory import RunDirectory
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE
 from engine.sample import Json, Sample
 from engine.wording import percent, points
 
@@ -23,7 +24,14 @@ FAINT = 0.05
 MAX_EDGE = 64
 
 View = dict[str, Any]
-ARM_WORDS = {BASE: "before", CANDIDATE: "after"}
+# What the classifier is called on the page, and its colour: by whether it is the base classifier.
+WORDS = {True: "before", False: "after"}
+CSS = {True: BASE, False: SHIPS}
+
+
+def arm_words(arms: Iterable[str]) -> dict[str, str]:
+    """Return for each arm whether it stands for before or after the training."""
+    return {arm: WORDS[arm == BASE] for arm in arms}
 
 
 def attribution_path(digest: str) -> str:
@@ -74,11 +82,11 @@ def evidence_view(
                 overlays[picture["key"]] = _overlays(found, pictures[picture["key"]])
     if not overlays:
         return None
-    arms = [arm for arm in ARM_WORDS if any(layer["css"] == arm for layers in overlays.values() for layer in layers)]
+    shown = {layer["css"]: layer["name"] for layers in overlays.values() for layer in layers}
     return {
         "overlays": overlays,
-        "controls": {key: maps[layers[0]["css"]][key].control for key, layers in overlays.items()},
-        "arms": [{"css": arm, "name": ARM_WORDS[arm]} for arm in arms],
+        "controls": {key: layers[0]["control"] for key, layers in overlays.items()},
+        "arms": [{"css": css, "name": shown[css]} for css in CSS.values() if css in shown],
         "takes": _colour(TAKES),
         "gives": _colour(GIVES),
     }
@@ -95,8 +103,9 @@ def _overlays(found: Mapping[str, Attribution], sample: Sample) -> list[View]:
         total = f"{points(-attribution.total, 0)} points"
         layers.append(
             {
-                "css": arm,
-                "name": ARM_WORDS[arm],
+                "css": CSS[arm == BASE],
+                "name": WORDS[arm == BASE],
+                "control": attribution.control,
                 "uri": overlay_uri(attribution.cells, scale, size),
                 "words": f"probability of the true class {change}; cells sum to {total}",
                 "short": f"p {change}, cells {total}",

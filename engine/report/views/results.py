@@ -6,14 +6,14 @@ from typing import Any
 from engine.evaluation.groups import small_groups
 from engine.report.drawing.maps import group_attributes, group_map, group_name, key_of, shown_classes
 from engine.report.views.advice import find_comparison, headline
-from engine.report.views.arms import ARMS, LOOKS, arms_of
-from engine.report.views.attribution import ARM_WORDS
+from engine.report.views.arms import ArmLook, looks_of
+from engine.report.views.attribution import arm_words
 from engine.report.views.rounds import rounds_view
 from engine.report.views.run import accept_tables, cost_view, verifier_sentence
 from engine.report.views.training import training_view
 from engine.report.views.weakness import weakness_view
-from engine.runfile.arms import ARMS as TRAINED
-from engine.runfile.arms import BASE, CANDIDATE
+from engine.runfile.arms import BASE, title_of
+from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
 from engine.wording import count, interval, percent, points
 
@@ -41,9 +41,6 @@ FIGURES = (
 NUM_GROUPS = 8
 # Of a group that is ranked, as in the evaluation.
 MIN_IMAGES = 10
-# More would be read by nobody; the others are in summary.json.
-GROUP_ARMS = (BASE, *(name for name, arm in TRAINED.items() if arm.is_key))
-MAP_ARMS = (BASE, CANDIDATE, *(name for name in GROUP_ARMS[1:] if TRAINED[name].is_baseline))
 MISSING = {
     "evaluation": "No evaluation yet: `counterforge run` evaluates every arm on the test sets after reinforcing.",
     "weakness": "Not probed yet: run `counterforge probe`, which asks the classifier about every accepted picture.",
@@ -66,21 +63,24 @@ NO_EDITS = {
 def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
     """Return the template's variables beside the summary itself."""
     verdict = summary["verdict"]
+    looks = looks_of(summary, run.reinforce)
+    compared = (BASE, *(run.reinforce.arms if run.probe.model else ()))
     badge, sign = {"ship": ("ship", "✓"), "do not ship": ("stop", "✗")}.get(verdict, ("open", "…"))
     return {
         "headline": headline(verdict, run),
         "badge": badge,
         "sign": sign,
         "patient": run.probe.model.name if run.probe.model else run.probe.callable,
-        "arms": [_arm(arm) | {"what": LOOKS[arm].meaning} for arm in (arms_of(run) if run.probe.model else (BASE,))],
-        "arm_words": ARM_WORDS,
-        "figures": _figures(summary),
+        "arms": [_arm(look) | {"what": look.meaning} for arm, look in looks.items() if arm in compared],
+        "ships": title_of(summary["ships"]),
+        "arm_words": arm_words(looks),
+        "figures": _figures(summary, looks),
         "weakness": weakness_view(summary["weakness"]),
         "pictures_sentence": _pictures_sentence(summary["pictures"]),
-        "groups": _groups(summary["groups"], run),
+        "groups": _groups(summary["groups"], run, looks),
         "verifier_sentence": f"{verifier_sentence(summary)} {summary['domain']['sentence']}",
         "accept_tables": accept_tables(summary["accept_rate"]),
-        "training": training_view(summary["training"]),
+        "training": training_view(summary["training"], looks),
         "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds),
         **cost_view(summary),
         "run_file": run_text,
@@ -96,29 +96,29 @@ def _base_on_edits(training: Mapping[str, Any] | None) -> float | None:
     return training["arms"][BASE]["validation_edits_accuracy"] if training else None
 
 
-def _arm(name: str) -> View:
-    return {"css": name, "name": LOOKS[name].name, "mark": LOOKS[name].mark}
+def _arm(look: ArmLook) -> View:
+    return {"css": look.css, "name": look.name, "mark": look.mark}
 
 
-def _estimate(arm: str, figure: Mapping[str, Any]) -> View:
-    title = f"{LOOKS[arm].name}: {percent(figure['value'])}, {percent(figure['low'])} to {percent(figure['high'])}"
-    return {**_arm(arm), **figure, "title": title}
+def _estimate(look: ArmLook, figure: Mapping[str, Any]) -> View:
+    title = f"{look.name}: {percent(figure['value'])}, {percent(figure['low'])} to {percent(figure['high'])}"
+    return {**_arm(look), **figure, "title": title}
 
 
-def _figures(summary: Mapping[str, Any]) -> list[View]:
+def _figures(summary: Mapping[str, Any], looks: Mapping[str, ArmLook]) -> list[View]:
     if not any(summary[name] for name, *_ in FIGURES):
         return []
-    figures = []
+    figures, ships = [], summary["ships"]
     for name, title, what, missing in FIGURES:
         known = {arm: figure for arm, figure in summary[name].items() if figure and figure["value"] is not None}
-        both = BASE in known and CANDIDATE in known
+        both = BASE in known and ships in known
         figures.append(
             {
                 "name": title,
                 "what": what,
-                "change": known[CANDIDATE]["value"] - known[BASE]["value"] if both else None,
+                "change": known[ships]["value"] - known[BASE]["value"] if both else None,
                 "range": _change_range(summary, name),
-                "arms": [_estimate(arm, known[arm]) for arm in ARMS if arm in known],
+                "arms": [_estimate(look, known[arm]) for arm, look in looks.items() if arm in known],
                 "missing": None if known else missing,
             }
         )
@@ -142,7 +142,7 @@ def _pictures_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
+def _groups(groups: Mapping[str, Any] | None, run: RunFile, looks: Mapping[str, ArmLook]) -> View | None:
     if not groups or not group_attributes(groups["arms"][BASE]):
         return None
     base = groups["arms"][BASE]
@@ -151,28 +151,35 @@ def _groups(groups: Mapping[str, Any] | None, run: RunFile) -> View | None:
     attributes = []
     for attribute in group_attributes(base):
         maps = [
-            group_map(arms[arm], attribute, title=LOOKS[arm].name, classes=classes, dominant=groups["dominant"])
-            for arm in MAP_ARMS
+            group_map(arms[arm], attribute, title=looks[arm].name, classes=classes, dominant=groups["dominant"])
+            for arm in (BASE, *reversed(_key_arms(run.reinforce, bounds=False)))
             if arm in arms
         ]
         attributes.append({"name": attribute, "maps": maps, "note": note})
-    known = [arm for arm in GROUP_ARMS if arm in arms]
+    known = [arm for arm in (BASE, *_key_arms(run.reinforce, bounds=True)) if arm in arms]
     return {
         "sentence": f"On the {'shifted ' if run.data.shifted else ''}test set. ◆ marks a class's usual value in the "
         "training data; the other cells are conflicts. Looking at the object alone gives one shade across a row."
-        + _adjusted_sentence(groups["adjusted_average"])
+        + _adjusted_sentence(groups["adjusted_average"], looks)
         + _small_groups_sentence(base),
         "key": key_of("all right", "all wrong"),
         "attributes": attributes,
-        "arms": [_arm(arm) for arm in known],
-        "worst": _worst_groups(arms, known),
+        "arms": [_arm(looks[arm]) for arm in known],
+        "worst": _worst_groups(arms, {arm: looks[arm] for arm in known}),
     }
 
 
-def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]]) -> str:
+def _key_arms(config: ReinforceConfig, *, bounds: bool) -> list[str]:
+    """Return the arms for which there is room: the first one without edits, the one that may ship, upper bounds."""
+    first = [name for name, arm in config.arms.items() if arm.is_baseline and name != config.ships][:1]
+    others = [name for name, arm in config.arms.items() if arm.is_bound] if bounds else []
+    return [*first, config.ships, *others]
+
+
+def _adjusted_sentence(adjusted: Mapping[str, Mapping[str, Any]], looks: Mapping[str, ArmLook]) -> str:
     if not adjusted:
         return ""
-    arms = "; ".join(f"{LOOKS[arm].name} {percent(at['value'])} ({interval(at)})" for arm, at in adjusted.items())
+    arms = "; ".join(f"{looks[arm].name} {percent(at['value'])} ({interval(at)})" for arm, at in adjusted.items())
     return f" Adjusted average, each group weighed by its share of the training data: {arms}."
 
 
@@ -186,7 +193,7 @@ def _small_groups_sentence(groups: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Sequence[str]) -> list[View]:
+def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Mapping[str, ArmLook]) -> list[View]:
     found = {arm: {group_name(group): {**group, "value": group["accuracy"]} for group in arms[arm]} for arm in known}
     large = [group for group in arms[BASE] if group["n"] >= MIN_IMAGES]
     worst = sorted(large, key=lambda group: (group["accuracy"], -group["n"]))[:NUM_GROUPS]
@@ -194,7 +201,7 @@ def _worst_groups(arms: Mapping[str, Sequence[Mapping[str, Any]]], known: Sequen
         {
             "name": name,
             "n": group["n"],
-            "arms": [_estimate(arm, found[arm][name]) for arm in known if name in found[arm]],
+            "arms": [_estimate(look, found[arm][name]) for arm, look in known.items() if name in found[arm]],
         }
         for name, group in ((group_name(group), group) for group in worst)
     ]

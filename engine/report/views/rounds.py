@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from engine.report.drawing.charts import share_bar
 from engine.rounds.allocation import Allocation, CellShare
-from engine.runfile.arms import CANDIDATE
 from engine.runfile.rounds import RoundsConfig
 from engine.wording import DASH, count, percent
 
@@ -24,6 +23,7 @@ def rounds_summary(
     of_shard: Mapping[int, str | None],
     candidates: pa.Table,
     trained: Mapping[str, Any] | None,
+    ships: str,
 ) -> list[View]:
     """Return one object a round: its edits by kind, its largest cells, and the accuracy on validation edits after it.
 
@@ -35,7 +35,7 @@ def rounds_summary(
     ordered = sorted(allocations.items(), key=lambda item: item[1].number)
     after = [allocation.edits_accuracy for _, allocation in ordered]
     arms = (trained or {}).get("arms", {})
-    after.append(arms.get(CANDIDATE, {}).get("validation_edits_accuracy"))
+    after.append(arms.get(ships, {}).get("validation_edits_accuracy"))
     chosen = pc.and_(pc.equal(candidates["role"], "counterfactual"), pc.equal(candidates["split"], "train"))
     edits = candidates.filter(chosen)
     of_edit = pa.array([of_shard.get(shard) or "" for shard in edits["shard"].to_pylist()], pa.string())

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from engine.report.drawing.charts import Line, line_chart
-from engine.report.views.arms import ARMS, LOOKS
+from engine.report.views.arms import ArmLook
 from engine.runfile.arms import BASE
 from engine.wording import DASH, count, percent, plain, words
 
@@ -15,19 +15,19 @@ View = dict[str, Any]
 IMAGE_NAMES = {"replay": "real ones", "counterfactuals": "accepted edits"}
 
 
-def training_view(training: Mapping[str, Any] | None) -> View | None:
+def training_view(training: Mapping[str, Any] | None, looks: Mapping[str, ArmLook]) -> View | None:
     """Return the training section: results, curves of every arm that was trained, the frontier and the settings."""
     if training is None:
         return None
     known = training.get("arms", {})
     arms = [
         {
-            "css": arm,
-            "name": LOOKS[arm].name,
+            "css": looks[arm].css,
+            "name": looks[arm].name,
             "history": list(known[arm].get("history", [])),
             "best": known[arm].get("best_step"),
         }
-        for arm in ARMS
+        for arm in looks
         if arm in known and arm != BASE
     ]
     for arm in arms:
@@ -37,20 +37,20 @@ def training_view(training: Mapping[str, Any] | None) -> View | None:
     charts = [_curves(arms, name) for name in columns if name == "loss" or "accuracy" in name]
     return {
         "sentence": _sentence(training, arms),
-        "results": [_result(arm, known[arm]) for arm in ARMS if arm in known],
+        "results": [_result(look, known[arm]) for arm, look in looks.items() if arm in known],
         "arms": [arm for arm in arms if arm["history"]],
         "charts": [chart for chart in charts if chart],
-        "frontier": _frontier(training),
+        "frontier": _frontier(training, looks),
         "settings": [(name, plain(value)) for name, value in (training.get("settings") or {}).items()],
     }
 
 
-def _result(arm: str, result: Mapping[str, Any]) -> tuple[str, ...]:
+def _result(look: ArmLook, result: Mapping[str, Any]) -> tuple[str, ...]:
     """Return an arm's row: name, both accuracies, the kept weights, and their path."""
     share = result.get("best_share", 1.0)
     kept = plain(result.get("best_step")) if share == 1 else f"{percent(share, 0)} of the way to {result['best_step']}"
     return (
-        LOOKS[arm].name,
+        look.name,
         *(percent(result.get(name)) for name in ("validation_accuracy", "validation_edits_accuracy")),
         kept,
         result.get("model", DASH),
@@ -66,18 +66,18 @@ def _curves(arms: Sequence[View], name: str) -> Markup:
     return line_chart(lines, title=f"{words(name)} by step", y_label=words(name), percent="accuracy" in name)
 
 
-def _frontier(training: Mapping[str, Any]) -> Markup:
+def _frontier(training: Mapping[str, Any], looks: Mapping[str, ArmLook]) -> Markup:
     """Draw each arm's accuracy on edits against that on real images, from the base classifier to the last step."""
     known = training.get("arms", {})
     base = _place(known.get(BASE, {}))
     lines = []
-    for arm in ARMS:
+    for arm, look in looks.items():
         ways = known.get(arm, {}).get("frontier", [])
         if base is None or not ways:
             continue
         places = [_place(point) for point in (*sorted(ways, key=itemgetter("share")), known[arm]["history"][-1])]
         points = [base, *(place for place in places if place is not None)]
-        lines.append(Line(css=arm, points=points, highlight=_place(known[arm])))
+        lines.append(Line(css=look.css, points=points, highlight=_place(known[arm])))
     if not lines or base is None:
         return Markup("")
     allowed = base[0] - training["settings"]["max_accuracy_loss"]

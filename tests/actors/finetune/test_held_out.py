@@ -11,9 +11,10 @@ from actors.finetune.images import RunImages
 from actors.finetune.model import BaseClassifier
 from actors.finetune.stream import Place
 from engine.run.directory import WEAKNESS, RunDirectory
-from engine.runfile.arms import ARMS, ArmName
+from engine.runfile.arms import PRESETS
 from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
+from engine.training.contents import edit_draws
 from engine.training.gate import Gate, Score
 from engine.training.held_out import is_held_out
 from engine.training.settings import resolve_settings
@@ -63,17 +64,21 @@ def test_phrases_can_be_named() -> None:
 
 
 @pytest.mark.parametrize("arm", ["random_edits", "reinforced"])
-def test_no_draw_has_a_held_out_phrase(run: RunFile, rundir: RunDirectory, arm: ArmName) -> None:
+def test_no_draw_has_a_held_out_phrase(run: RunFile, rundir: RunDirectory, arm: str) -> None:
     weak = {"class_name": None, "kind": "background", "after": "navy", "tested_drop": 0.9}
     rundir.write_json(WEAKNESS, {"cells": [weak], "by_kind": []})
-    settings = replace(resolve_settings(run, rundir, "digest"), arms=(arm,))
-    assert {cell[2]: times for cell, times in settings.draws.items()} == {"blue": 1, "navy": 0}
+    one_arm = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"arms": {arm: PRESETS[arm]}})})
+    settings = resolve_settings(one_arm, rundir, "digest")
+    assert {cell[2]: harm for cell, harm in settings.harm.items()} == {"blue": 0.0, "navy": None}
+    edits, config = settings.config.arms[arm].edits, settings.config
+    assert edits is not None
+    draws = edit_draws(edits, config, settings.harm)
     for size in (1, 2):
         drawn: list[str] = []
         for rank in range(size):
             base = BaseClassifier(settings.model, settings.classes, offline=True)
             images = RunImages(settings, base, Place(rank=rank, size=size))
-            stream = images._counterfactuals(ARMS[arm], seed=0)
+            stream = images._counterfactuals(draws, seed=0)
             records = [edit.key for turn in range(2) for edit in stream.round(turn)]
             assert len(records) == 2 * stream.round_length
             drawn += records
@@ -94,7 +99,7 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
     worse = replace(good, held_out="0001")
     sources = [f"s{number}" for number in range(20)]
     gate = Gate(base=patient, config=config, real_groups=sources[:10], edit_groups=sources)
-    assert gate.rank(good, ARMS["reinforced"]) == gate.rank(worse, ARMS["reinforced"])
+    assert gate.rank(good, PRESETS["reinforced"]) == gate.rank(worse, PRESETS["reinforced"])
     real_only = replace(patient, held_out="1100")
     decision = gate.decide({"reinforced": good, "real_only": real_only})
     assert decision.verdict == "ship"

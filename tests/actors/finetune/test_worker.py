@@ -35,7 +35,7 @@ from actors.models.files import resolve_model
 from actors.models.loading import load_image_processor
 from engine.errors import LeakError, ModelError, ShardError
 from engine.run.directory import RunDirectory
-from engine.runfile.arms import ARMS
+from engine.runfile.arms import PRESETS
 from engine.runfile.fields import ModelConfig
 from engine.runfile.reinforce import LoraSettings, ReinforceConfig
 from engine.runfile.run import RunFile
@@ -546,7 +546,7 @@ def test_only_matrices_decay() -> None:
 def test_progress_survives_json_and_keeps_the_first_of_equal_checkpoints() -> None:
     patient, score = Score(real="110", edits="0"), Score(real="111", edits="1")
     gate = Gate(base=patient, config=ReinforceConfig(), real_groups="abc", edit_groups="d")
-    rank = partial(gate.rank, arm=ARMS["reinforced"])
+    rank = partial(gate.rank, arm=PRESETS["reinforced"])
     record = ArmRecord()
     for step in (10, 20):
         entry = Entry(
@@ -571,6 +571,6 @@ def test_weights_on_the_way_are_kept_where_the_trained_ones_break_the_guard() ->
     )  # fmt: skip
     for arm, share, best in (("reinforced", 0.5, between), ("oracle", 1.0, broken)):
         gate = Gate(base=patient, config=ReinforceConfig(), real_groups="ab", edit_groups="cd")
-        rank = partial(gate.rank, arm=ARMS[arm])
+        rank = partial(gate.rank, arm=PRESETS[arm])
         record = ArmRecord().add(entry, broken, rank).add_point(0.5, between, rank)
         assert (record.best_step, record.best_share, record.best) == (20, share, best)

@@ -100,9 +100,13 @@ def test_half_of_the_steps_keep_pace_with_the_shards() -> None:
 
 
 def test_the_arm_that_follows_has_edits() -> None:
-    assert followed_first(("real_only", "random_edits", "reinforced")) == ("reinforced", "real_only", "random_edits")
+    def first(arms: list[str]) -> tuple[str, ...]:
+        return followed_first(ReinforceConfig.model_validate({"arms": arms}))
+
+    assert first(["real_only", "random_edits", "reinforced"]) == ("reinforced", "real_only", "random_edits")
+    assert first(["real_only", "random_edits"]) == ("random_edits", "real_only")
     with pytest.raises(RunFileError, match="no arm with edits"):
-        followed_first(("real_only", "oracle"))
+        first(["real_only", "oracle"])
 
 
 @pytest.mark.slow

@@ -47,7 +47,9 @@ def candidates() -> pa.Table:
 
 def summary() -> list[dict[str, object]]:
     given = allocation()
-    return rounds_summary({given.sha256: given}, {0: None, 1: given.sha256, 2: None}, candidates(), TRAINED)
+    return rounds_summary(
+        {given.sha256: given}, {0: None, 1: given.sha256, 2: None}, candidates(), TRAINED, "reinforced"
+    )
 
 
 def test_each_round_has_what_it_spent_and_what_came_of_it() -> None:
@@ -63,7 +65,7 @@ def test_each_round_has_what_it_spent_and_what_came_of_it() -> None:
 
 
 def test_a_run_of_one_round_says_nothing_of_rounds() -> None:
-    assert rounds_summary({}, {0: None}, candidates(), TRAINED) == []
+    assert rounds_summary({}, {0: None}, candidates(), TRAINED, "reinforced") == []
     assert rounds_view([], None, RoundsConfig()) is None
 
 
@@ -84,7 +86,7 @@ def test_the_page_says_why_a_cell_got_its_share() -> None:
 
 def test_a_round_that_is_not_made_yet_is_shown_as_such() -> None:
     given = allocation()
-    rounds = rounds_summary({given.sha256: given}, {0: None}, candidates().slice(0, 4), None)
+    rounds = rounds_summary({given.sha256: given}, {0: None}, candidates().slice(0, 4), None, "reinforced")
     view = rounds_view(rounds, None, CONFIG)
     assert view is not None
     assert view["rounds"][1]["spent"] == "0 edits, 0 accepted: not made yet"

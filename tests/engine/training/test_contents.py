@@ -2,7 +2,11 @@
 
 from typing import Any
 
-from engine.training.contents import draws_of_cells
+from engine.runfile.arms import EditsConfig
+from engine.runfile.reinforce import ReinforceConfig
+from engine.training.contents import edit_draws, harm_of_cells
+
+BY_WEAKNESS, EMPHASIS_4 = EditsConfig(by="weakness"), ReinforceConfig(emphasis=4)
 
 
 def row(class_name: str | None, kind: str | None, after: str | None, drop: float | None) -> dict[str, Any]:
@@ -21,7 +25,7 @@ WEAKNESS = {
 
 
 def test_the_finest_row_decides_and_no_edit_is_left_out() -> None:
-    draws = draws_of_cells(
+    harm = harm_of_cells(
         WEAKNESS,
         [
             ("cat", "background", "snow"),
@@ -31,13 +35,13 @@ def test_the_finest_row_decides_and_no_edit_is_left_out() -> None:
             ("dog", "colour", "red"),
             ("dog", "weather", "fog"),
         ],
-        most=4,
     )
-    assert list(draws.values()) == [4, 1, 2, 3, 1, 1]
+    assert list(edit_draws(BY_WEAKNESS, EMPHASIS_4, harm).values()) == [4, 1, 2, 3, 1, 1]
+    assert set(edit_draws(EditsConfig(by="alike"), EMPHASIS_4, harm).values()) == {1}
 
 
 def test_without_a_probe_or_without_harm_every_edit_is_drawn_once() -> None:
     cells = [("cat", "background", "snow"), ("dog", "colour", "red")]
-    assert set(draws_of_cells(None, cells, 4).values()) == {1}
+    assert set(edit_draws(BY_WEAKNESS, EMPHASIS_4, harm_of_cells(None, cells)).values()) == {1}
     harmless = {"cells": [], "by_kind": [row(None, "background", None, -0.2)]}
-    assert set(draws_of_cells(harmless, cells, 4).values()) == {1}
+    assert set(edit_draws(BY_WEAKNESS, EMPHASIS_4, harm_of_cells(harmless, cells)).values()) == {1}

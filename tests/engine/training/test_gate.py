@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from engine.runfile.arms import ARMS
+from engine.runfile.arms import PRESETS
 from engine.runfile.reinforce import ReinforceConfig
 from engine.training.gate import Decision, Gate, Score
 
-CONFIG = ReinforceConfig(max_accuracy_loss=0.2)
+CONFIG = ReinforceConfig.model_validate({"max_accuracy_loss": 0.2, "arms": list(PRESETS)})
 SOURCES = [f"s{number}" for number in range(20)]
 PATIENT = Score(real="1" * 9 + "0", edits="0" * 20)
 GOOD = Score(real="1" * 9 + "0", edits="1" * 20)
@@ -26,7 +26,7 @@ def gate(
 
 
 def key(score: Score, patient: Score = PATIENT, config: ReinforceConfig = CONFIG) -> tuple[bool, float]:
-    return gate(patient, config).rank(score, ARMS["reinforced"])
+    return gate(patient, config).rank(score, PRESETS["reinforced"])
 
 
 def decide(arms: dict[str, Score], edit_groups: Sequence[str] = SOURCES) -> Decision:
@@ -69,9 +69,9 @@ def test_images_of_one_garment_alone_say_nothing_of_another() -> None:
 
 def test_the_oracle_is_chosen_by_edits_whatever_it_forgets() -> None:
     forgets = Score(real="0" * 10, edits="1" * 20)
-    assert gate().rank(forgets, ARMS["oracle"]) > gate().rank(PATIENT, ARMS["oracle"])
+    assert gate().rank(forgets, PRESETS["oracle"]) > gate().rank(PATIENT, PRESETS["oracle"])
     assert key(forgets) < key(PATIENT)
-    assert gate().rank(Score(real="10"), ARMS["oracle"]) == (True, 0.5)
+    assert gate().rank(Score(real="10"), PRESETS["oracle"]) == (True, 0.5)
 
 
 def test_an_image_that_cannot_be_read_counts_for_nobody() -> None:
@@ -117,3 +117,10 @@ def test_edits_of_one_source_are_one_vote() -> None:
 
 def test_without_a_reinforced_arm_nothing_ships() -> None:
     assert decide({}, []).verdict == "do not ship"
+
+
+def test_the_run_file_says_which_arm_ships() -> None:
+    config = ReinforceConfig.model_validate({"max_accuracy_loss": 0.2, "arms": list(PRESETS), "ships": "random_edits"})
+    judge = Gate(base=PATIENT, config=config, real_groups=SOURCES[:10], edit_groups=SOURCES)
+    assert judge.decide({"random_edits": GOOD, "reinforced": PATIENT}).verdict == "ship"
+    assert judge.decide({"reinforced": GOOD}).reasons == ("there is no random_edits arm",)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.runfile.arms import ARMS
+from engine.runfile.arms import PRESETS
 from engine.runfile.reinforce import ReinforceConfig
 from engine.training.recipe import (
     Share,
@@ -14,21 +14,23 @@ from engine.training.recipe import (
 
 def test_both_arms_have_the_same_batch() -> None:
     config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.25)
-    assert batch_share(config, ARMS["real_only"]) == Share(real=32, counterfactual=0)
-    assert batch_share(config, ARMS["reinforced"]) == Share(real=8, counterfactual=24)
+    assert batch_share(config, "real_only") == Share(real=32, counterfactual=0)
+    assert batch_share(config, "reinforced") == Share(real=8, counterfactual=24)
 
 
 def test_every_arm_sees_as_many_images_in_every_part_of_a_step() -> None:
-    config = ReinforceConfig(batch_size=64, num_workers=2, replay_ratio=0.75, consistency=0.1)
-    for arm in ARMS.values():
-        share = batch_share(config, arm, num_parts=2)
+    config = ReinforceConfig.model_validate(
+        {"arms": list(PRESETS), "batch_size": 64, "num_workers": 2, "replay_ratio": 0.75, "consistency": 0.1}
+    )
+    for name, arm in PRESETS.items():
+        share = batch_share(config, name, num_parts=2)
         assert share.real + share.counterfactual == 16
         assert (share.counterfactual > 0) == (arm.edits is not None)
-    assert batch_share(config, ARMS["reinforced"], num_parts=2) == Share(real=12, counterfactual=4, paired=4)
+    assert batch_share(config, "reinforced", num_parts=2) == Share(real=12, counterfactual=4, paired=4)
 
 
 def test_a_small_batch_keeps_a_counterfactual() -> None:
-    assert batch_share(ReinforceConfig(batch_size=2, replay_ratio=0.9), ARMS["reinforced"]).counterfactual == 1
+    assert batch_share(ReinforceConfig(batch_size=2, replay_ratio=0.9), "reinforced").counterfactual == 1
 
 
 def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:

@@ -43,14 +43,14 @@ def test_the_settings_are_complete_and_go_to_workers_as_they_are(run: RunFile, r
     settings = resolve_settings(changed(run, num_workers=2), rundir, "digest")
     assert settings.deepspeed["train_micro_batch_size_per_gpu"] == run.reinforce.batch_size // 2
     assert settings.classes == rundir.info.classes
-    assert settings.arms == run.reinforce.arms
+    assert settings.arms == tuple(run.reinforce.arms)
     assert sum(shard.train for shard in settings.contents) > 0
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
 def test_who_follows_knows_no_shard_yet_and_trains_an_arm_with_edits_first(run: RunFile, rundir: RunDirectory) -> None:
     settings = resolve_settings(run, rundir, "digest", follow=True)
-    assert (settings.contents, settings.draws) == ((), {})
+    assert (settings.contents, settings.harm) == ((), {})
     assert settings.arms == ("reinforced", "real_only")
 
 
