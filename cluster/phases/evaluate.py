@@ -18,7 +18,7 @@ from engine.runfile.data import AnySource
 from engine.runfile.probe import ProbeConfig
 from engine.sample import Json, Rejection
 from engine.sources import SourceItem, listing_remarks, open_source, read_sample
-from engine.wording import name_some
+from engine.wording import name_some, words
 
 if TYPE_CHECKING:
     from actors.classifier.classifier import Classifier
@@ -99,11 +99,12 @@ def evaluate_model(
     the source. A checkpoint answers with all its classes, with `restricted` with the source's alone. `dominant` has the
     dominant values of the training data; without it there are no conflicts. Raises ModelError, SourceError.
     """
-    source = with_value_range(source, getattr(source, "path", source.kind))
+    where = getattr(source, "path", source.kind)
+    source = with_value_range(source, where)
     opened = open_source(source)
     labelled = LabelledSet(source=source, items=list(opened.items()))
     if not labelled.items:
-        raise SourceError(f"there are no images in {getattr(source, 'path', source.kind)}: nothing to evaluate on")
+        raise SourceError(f"there are no images in {where}: nothing to evaluate on")
     for remark in listing_remarks(opened):
         logger.warning("%s", remark)
     if unknown := sorted(set(opened.classes) - set(classes or opened.classes)):
@@ -113,6 +114,10 @@ def evaluate_model(
     asked: list[Question[Any]] = [Question(ref=ref, task=_outputs), *ask_set(ref, labelled)]
     outputs, *answers = ask(asked, "evaluate")
     results = [result for part in answers for result in part]
+    reasons = Counter(result for result in results if isinstance(result, str))
+    if reasons.total() == len(results):
+        seen = ", ".join(f"{count} {words(reason)}" for reason, count in reasons.most_common())
+        raise SourceError(f"none of the {len(results)} images of {where} can be read ({seen}): nothing to score")
     scored = score_answers(results, opened.classes, group_by, dominant or {}, {}, min_n=min_n)
     return replace(scored, outputs=outputs)
 

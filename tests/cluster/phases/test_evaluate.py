@@ -188,6 +188,14 @@ def test_the_classifier_sees_colours_as_srgb_unless_it_reads_raw_numbers(tmp_pat
         assert evaluate_model(_box("object_reader"), source).report.overall.accuracy == accuracy
 
 
+def test_where_no_image_can_be_read_nothing_is_scored(tmp_path: Path) -> None:
+    source = make_folder(tmp_path)
+    for path in (tmp_path / "folder").rglob("*.png"):
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(SourceError, match=r"none of the 12 images of .*folder can be read \(12 unreadable image\)"):
+        evaluate_model(_box("object_reader"), source)
+
+
 def test_what_is_left_out_of_a_listing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = make_folder(tmp_path)
     _write_halves(tmp_path / "folder" / "loose.png", 40, 100)
