@@ -31,7 +31,16 @@ class CheckpointSettings:
         if self.names is None:
             return [*self.notes]
         match_classes(self.names, classes, self.model)
-        return [*order_remarks(self.names, classes, self.model), *self.notes]
+        return [*order_remarks(self.names, classes, self.model), *self.restriction(classes), *self.notes]
+
+    def restriction(self, classes: Sequence[str]) -> list[str]:
+        """Return a line where the model has more classes than the run."""
+        if self.names is None or len(self.names) <= len(classes):
+            return []
+        return [
+            f"model {self.model!r} has {len(self.names):,} classes, its answers are restricted to the run's "
+            f"{len(classes):,}; fine-tuned it has these alone"
+        ]
 
 
 def read_settings(model: str, read: Read) -> CheckpointSettings:
@@ -64,11 +73,8 @@ def is_timm(config: Mapping[str, Json]) -> bool:
     return config.get("model_type", "timm_wrapper") == "timm_wrapper" and "architecture" in config
 
 
-def checkpoint_remarks(model: ModelConfig, classes: Sequence[str], offline: bool) -> list[str]:
-    """Return what a user should know of a checkpoint, from its JSON files alone; nothing where the hub does not answer.
-
-    Raises ModelError where it cannot answer in the run's classes.
-    """
+def settings_of(model: ModelConfig, offline: bool) -> CheckpointSettings | None:
+    """Return the settings of a checkpoint, None where the hub does not answer; raises ModelError."""
     read: Read
     try:
         read = partial(read_json, resolve_model(model, offline=True).folder)
@@ -77,8 +83,14 @@ def checkpoint_remarks(model: ModelConfig, classes: Sequence[str], offline: bool
             raise
         read = partial(fetch_json, model)
         if read(CONFIG) is None:
-            return []
-    return read_settings(model.name, read).remarks(classes)
+            return None
+    return read_settings(model.name, read)
+
+
+def checkpoint_remarks(model: ModelConfig, classes: Sequence[str], offline: bool) -> list[str]:
+    """Return what a user should know of a checkpoint; raises ModelError where it cannot answer in the run's classes."""
+    settings = settings_of(model, offline)
+    return [] if settings is None else settings.remarks(classes)
 
 
 def output_remarks(config: ProbeConfig, classes: Sequence[str], offline: bool = False) -> list[str]:

@@ -99,14 +99,12 @@ def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | 
 
 def _output_notes(run: RunFile, predictions: pa.Table, classes: tuple[str, ...]) -> list[str]:
     """Return what a reader must know of the classifier's outputs: a wrong order, and classes beyond the run's."""
-    from actors.classifier.outputs import restriction
+    from actors.classifier.settings import settings_of
 
     sources = predictions.filter(pc.equal(predictions["role"], "source"))
-    found = (
-        wrong_order(sources["label"], sources["prediction"], classes),
-        restriction(run.probe.model, len(classes), run.offline),
-    )
-    return [note for note in found if note is not None]
+    order = wrong_order(sources["label"], sources["prediction"], classes)
+    settings = settings_of(run.probe.model, run.offline) if run.probe.model else None
+    return [*([order] if order else []), *(settings.restriction(classes) if settings else ())]
 
 
 def predictions_path(digest: str, index: int) -> str:

@@ -1,10 +1,8 @@
 """Checks of the classifier under test and of those that are asked about the same pictures, without their weights."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
-from actors.classifier.outputs import restriction
 from actors.classifier.settings import checkpoint_remarks, output_remarks
 from engine.errors import ModelError, UserError
 from engine.plan.plan import Plan
@@ -22,9 +20,6 @@ def check_classifier(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
             yield from checkpoint_remarks(model, plan.classes, run.offline)
         except ModelError as error:
             yield ModelError(f"probe.transfer.{place}: {error}")
-    with suppress(ModelError):  # nothing is downloaded for a remark
-        if (remark := restriction(run.probe.model, len(plan.classes), offline=True)) is not None:
-            yield remark
     for path in run.probe.files:
         if not Path(path).exists():
             yield ModelError(f"probe.files: there is no {path}: name files that decide what probe.callable answers")

@@ -108,3 +108,10 @@ def test_the_columns_of_a_function_are_said() -> None:
     assert output_remarks(ProbeConfig(callable="not_there:ask"), ("bag", "boot")) == [
         "probe.callable 'not_there:ask': its outputs are taken in the order of the run's, 0 as 'bag', 1 as 'boot'"
     ]
+
+
+def test_a_model_of_more_classes_than_the_run_is_said_to_be_restricted(checkpoint: Path) -> None:
+    assert remarks(checkpoint, ("bag",)) == [
+        f"model {str(checkpoint)!r} has 2 classes, its answers are restricted to the run's 1; "
+        "fine-tuned it has these alone"
+    ]
