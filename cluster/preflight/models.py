@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.editor.strategies.families import family_of
-from actors.models.files import HUB_ID, REMOVED, SINGLE_FILES, fetch_json, read_json, resolve_model
+from actors.models.files import HUB_ID, HUB_TIMEOUT_S, REMOVED, SINGLE_FILES, fetch_json, read_json, resolve_model
 from engine.errors import ModelError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.editor import EditorConfig
@@ -13,7 +13,6 @@ from engine.runfile.fields import Config, ModelConfig
 from engine.runfile.run import RunFile
 
 CONFIG, INDEX = "config.json", "model_index.json"
-HUB_ANSWERS_S = 5.0
 # Ends of the class names that config.json has of models that a stage cannot use.
 WRONG_KINDS = {
     "captioner": ("ForImageClassification", "CLIPModel"),
@@ -108,7 +107,7 @@ def _ask_hub(field: str, model: ModelConfig, not_here: ModelError) -> Iterator[s
 
     what = f"{field}: {model.name}{f' at revision {model.revision}' if model.revision else ''}"
     try:
-        found = HfApi().model_info(model.name, revision=model.revision, timeout=HUB_ANSWERS_S)
+        found = HfApi().model_info(model.name, revision=model.revision, timeout=HUB_TIMEOUT_S)
     except errors.OfflineModeIsEnabled:  # HF_HUB_OFFLINE is set
         yield ModelError(f"{field}: {not_here}")
     except errors.GatedRepoError:

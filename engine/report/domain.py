@@ -10,6 +10,7 @@ import pyarrow as pa
 from PIL import Image
 
 from engine.names import class_words, count_named
+from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
 from engine.sample import ImageBytes, Sample
 from engine.wording import count, percent
@@ -70,9 +71,8 @@ def domain_of(candidates: pa.Table, sizes: Sequence[Sizes], run: RunFile) -> Dom
 
     Classes without words, such as WordNet ids, are left out unless the perturber's class_words names them.
     """
-    given: Mapping[str, Sequence[str]] = {}
-    for stage in run.stages.values():
-        given = getattr(stage, "class_words", given)
+    words = [stage.class_words for stage in run.stages.values() if isinstance(stage, PerturberConfig)]
+    given: Mapping[str, Sequence[str]] = words[0] if words else {}
     captions = [pair for pair in _captions(candidates) if class_words(pair[1], given)]
     scales = [float(np.sqrt(np.prod(edit) / np.prod(source))) for source, edit in sizes]
     medians = np.median(np.array(sizes), axis=0).round().astype(int).tolist() if sizes else (None, None)
