@@ -11,6 +11,7 @@ from cluster.preflight.code import check_stage_code, check_target
 from cluster.preflight.models import models_of
 from cluster.session.placement import check_placement, generate_needs, group_placement, probe_needs, reinforce_needs
 from cluster.session.session import local_capacity
+from cluster.session.temporary import ray_folder
 from engine.errors import ModelError, PlacementError, RunDirectoryError, UserError
 from engine.plan.estimate import estimate_run
 from engine.plan.plan import Plan
@@ -47,13 +48,16 @@ def check_probe_device(run: RunFile, plan: Plan) -> Iterator[UserError]:
 
 
 def check_devices(run: RunFile, phases: Sequence[str]) -> Iterator[UserError]:
-    """Raise PlacementError, one for all phases, where this machine has too few GPUs or CPU cores."""
+    """Yield where this machine has no folder for Ray's sockets, or too few GPUs or CPU cores, one for all phases."""
     needs = {"generate": generate_needs(run), "probe": probe_needs(run.probe)}
     if run.probe.model is not None:
         needs["reinforce"] = reinforce_needs(run.reinforce)
     wanted = [found for phase, found in needs.items() if phase in phases]
-    check_placement(wanted, local_capacity(wanted))
-    yield from ()
+    for check in (ray_folder, lambda: check_placement(wanted, local_capacity(wanted))):
+        try:
+            check()
+        except PlacementError as error:
+            yield error
 
 
 def check_out(run: RunFile, plan: Plan, out: str) -> Iterator[str | UserError]:

@@ -21,8 +21,9 @@ from engine.runfile.run import RunFile, resolve_path
 
 ALIASES = "zoo/"
 DATA_SUFFIXES = {".csv": "table", ".tsv": "table", ".jsonl": "table", ".tar": "webdataset"}
-# A character beyond U+FFFF as JSON escapes it: for YAML these are two, neither of which can be written.
-PAIR = re.compile(r"(?<!\\)\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
+# A character beyond U+FFFF as JSON escapes it (for YAML these are two, neither of which can be written), or an escaped
+# backslash, which is part of no such escape.
+PAIR = re.compile(r"(\\\\)|\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +140,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
 def _load_yaml(text: str) -> Any:  # noqa: ANN401 any YAML value
     """Return the value of a YAML text; YAMLError for what ruamel raises as something else, too."""
     try:
-        return YAML(typ="safe", pure=True).load(PAIR.sub(lambda found: json.loads(f'"{found[0]}"'), text))
+        return YAML(typ="safe", pure=True).load(PAIR.sub(lambda found: found[1] or json.loads(f'"{found[0]}"'), text))
     except RecursionError as error:
         raise YAMLError("it is nested too deeply") from error
     except ValueError as error:

@@ -30,7 +30,8 @@ def test_a_failure_is_found_and_its_seed_repeats_it_at_the_same_example() -> Non
     first = fuzz(never_divides_by_97, 60, seed=3)
     assert first.seed is not None
     assert "AssertionError" in first.failure
-    assert re.search(r"never_divides_by_97\(\s*number=(97|194|291|388)\b", first.failure)
+    (number,) = re.findall(r"never_divides_by_97\(\s*number=(\d+)", first.failure)
+    assert int(number) % 97 == 0
     seen.clear()
     assert tried(fuzz(never_divides_by_97, 60, first.seed)) == tried(fuzz(never_divides_by_97, 60, first.seed))
 

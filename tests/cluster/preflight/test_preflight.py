@@ -420,3 +420,16 @@ def test_deepspeed_settings_are_checked_at_plan_line_by_line(tmp_path: Path) -> 
         "reinforce.deepspeed.zero_optimization is 2",
     ]
     assert "set gradient_clipping (0 for none, or 1.0, which is the Trainer's default)" in found[0]
+
+
+def test_a_folder_that_ray_cannot_write_in_is_told_at_plan(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(folder / ("long" * 30)))
+    run_file = str(folder / "run.yaml")
+    assert main(["plan", run_file]) == 0  # a warning: the run may be made on another machine
+    said = "bytes, Ray's sockets leave room for 39: set a shorter one, such as RAY_TMPDIR=/tmp"
+    assert said in capsys.readouterr().out
+    assert main(["run", run_file, "--out", str(folder / "out")]) == 2
+    assert said in capsys.readouterr().err
+    assert not (folder / "out").exists()

@@ -247,4 +247,7 @@ def test_a_run_file_that_is_json_keeps_its_escaped_characters(run_file: Path) ->
     run_file.write_text(json.dumps(tree))
     perturber = load_run_file(run_file).stages["perturber"]
     assert perturber.model_dump(mode="json")["kinds"].keys() == {"mood \U0001f600 猫"}
-    assert parse_override(r'a="\\ud83d\ude00 \uD83D\uDE00"').value == "\\ud83d\ude00 \U0001f600"
+    assert (
+        parse_override(r'a="\\ud83d\ude00 \uD83D\uDE00 \\\uD83D\uDE00"').value
+        == "\\ud83d\ude00 \U0001f600 \\\U0001f600"
+    )
