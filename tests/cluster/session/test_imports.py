@@ -40,7 +40,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pytest.importorskip("setuptools", minversion="77")
     folder = tmp_path_factory.mktemp("installed")
     for name in ("engine", "actors", "cluster"):
-        shutil.copytree(ROOT / name, folder / "copy" / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+        left_out = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(ROOT / name, folder / "copy" / name, ignore=left_out)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder / "copy")
     build = "from setuptools import build_meta as b; b.build_wheel('../wheel'); b.build_editable('../editable')"
