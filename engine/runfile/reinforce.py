@@ -48,8 +48,8 @@ class ReinforceConfig(Config):
     consistency: float = Field(
         0.0,
         ge=0,
-        description="weight of the Jensen-Shannon divergence between the answers to an edit and to its source, which "
-        "then stand in one batch, in the place of other real images",
+        description="weight of the Jensen-Shannon divergence between the answers to an edit and to its source, for as "
+        "many edits as a quarter of the real images, in whose place the sources stand in the batch",
     )
     distillation: float = Field(
         0.0,

@@ -26,7 +26,9 @@ def test_every_arm_sees_as_many_images_in_every_part_of_a_step() -> None:
         share = batch_share(config, name, num_parts=2)
         assert share.real + share.counterfactual == 16
         assert (share.counterfactual > 0) == (arm.edits is not None)
-    assert batch_share(config, "reinforced", num_parts=2) == Share(real=12, counterfactual=4, paired=4)
+    assert batch_share(config, "reinforced", num_parts=2) == Share(real=12, counterfactual=4, paired=3)
+    softened = config.model_copy(update={"soft_labels": 0.5})
+    assert batch_share(softened, "reinforced", num_parts=2) == Share(real=12, counterfactual=4, paired=4)
 
 
 def test_a_small_batch_keeps_a_counterfactual() -> None:
