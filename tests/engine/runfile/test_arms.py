@@ -29,6 +29,8 @@ def test_a_list_names_presets_and_is_written_back_as_a_list() -> None:
     config = arms(["cutmix", "reinforced"])
     assert config.arms == {"cutmix": ArmConfig(mix="cutmix"), "reinforced": ArmConfig(edits=EditsConfig(by="weakness"))}
     assert config.model_dump(mode="json")["arms"] == ["cutmix", "reinforced"]
+    schema = ReinforceConfig.model_json_schema()["properties"]["arms"]
+    assert schema["anyOf"][0]["items"]["enum"] == list(PRESETS)
     with pytest.raises(ValidationError, match=r"'unheard_of' is no preset.*real_only.*map"):
         arms(["unheard_of"])
 
