@@ -1,18 +1,17 @@
 """Whether the models of a run know its images: captions that name their class, and edits as large as their sources."""
 
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from engine.names import class_words, count_named
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
 from engine.sample import ImageBytes, Sample
+from engine.sources.decode import image_size
 from engine.wording import count, percent
 
 # A larger run is looked at here and there.
@@ -94,7 +93,7 @@ def sizes_of(samples: Iterable[Sample]) -> list[Sizes]:
             if sample.role == "source":
                 sources[sample.key] = sample.image
             elif sample.role == "counterfactual" and sample.image and sources.get(sample.source_key):
-                yield _size(sources[sample.source_key]), _size(sample.image)
+                yield image_size(sources[sample.source_key]), image_size(sample.image)
 
     return list(islice(pairs(), MAX_EDITS))
 
@@ -106,8 +105,3 @@ def _captions(candidates: pa.Table) -> list[tuple[str, str]]:
     rows = columns.take(np.arange(0, columns.num_rows, step)).to_pylist()
     found = {row["source_key"]: (row["caption"], row["class_name"]) for row in rows if row["caption"]}
     return list(found.values())[:MAX_CAPTIONS]
-
-
-def _size(image: ImageBytes) -> Size:
-    with Image.open(io.BytesIO(image)) as opened:
-        return opened.size

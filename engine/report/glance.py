@@ -46,18 +46,16 @@ class Glance:
 def look_into(rundir: RunDirectory) -> Glance | None:
     """Return what a few shards, spread over those that are done, hold; None where none can be read."""
     done = rundir.done()
+    if not done:
+        return None
     some = [done[place * len(done) // MAX_SHARDS] for place in range(MAX_SHARDS)] if len(done) > MAX_SHARDS else done
     with suppress(EngineError):  # a shard that is made again just now, or damaged, which `verify` says
         candidates = join_candidates([rundir.read_rows(index) for index in some])
-        samples = _samples(rundir, some[0]) if rundir.storage.is_local and some else ()
-        return (
-            None
-            if not some
-            else Glance(
-                num_shards=len(some),
-                by_kind=accept_rates(candidates)["by_kind"],
-                domain=domain_of(candidates, sizes_of(samples), rundir.run()),
-            )
+        samples = _samples(rundir, some[0]) if rundir.storage.is_local else ()
+        return Glance(
+            num_shards=len(some),
+            by_kind=accept_rates(candidates)["by_kind"],
+            domain=domain_of(candidates, sizes_of(samples), rundir.run()),
         )
     return None
 

@@ -81,6 +81,12 @@ def is_plain_jpeg(data: ImageBytes) -> bool:
         return _is_plain(image) and without_profile(data) == data
 
 
+def image_size(data: ImageBytes) -> tuple[int, int]:
+    """Return width and height as stored, from the header alone; raise UnreadableItemError."""
+    with _opened(data) as (image, _):
+        return image.size
+
+
 def wide_values(data: ImageBytes) -> Values | None:
     """Return the values of an image with more than 8 bits a channel, None for others; raise UnreadableItemError."""
     with _opened(data) as (image, data):
