@@ -69,9 +69,14 @@ class ArmRun:
         self._config = worker.settings.config.of_arm(name)
         self.progress = progress
         self.best = best
-        self._trainer = Trainer(self._config.arms[name], worker.base, self._config, worker.settings.deepspeed)
+        groups = worker.images.groups
+        num_groups = len(groups) if groups is not None else 0
+        arm, settings = self._config.arms[name], worker.settings
+        self._trainer = Trainer(arm, worker.base, self._config, settings.deepspeed, num_groups)
         if checkpoint is not None:
             self._trainer.load(str(checkpoint))
+            if self._trainer.group_weights is not None:
+                self._trainer.group_weights.load(self.record.group_weights)
 
     @property
     def record(self) -> ArmRecord:
@@ -153,6 +158,8 @@ class ArmRun:
     def report(self) -> None:
         """Hand a checkpoint of all workers to Ray Train, and the lines of history to the run directory."""
         settings, rundir = self._worker.settings, self._worker.rundir
+        if (groups := self._trainer.group_weights) is not None:
+            self.record = replace(self.record, group_weights=tuple(groups.to_list()))
         with tempfile.TemporaryDirectory() as folder:
             self._trainer.save(folder)
             if self._worker.place.rank == 0:

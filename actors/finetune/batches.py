@@ -34,12 +34,14 @@ CACHE_BYTES = 2 << 30
 BATCHES_UNDER_WAY = 2
 BATCHES_AHEAD = 2
 
-Row = Callable[[], tuple[Pixels, int]]
+# An image, its label, and the number of its group.
+Drawn = tuple[Pixels, int, int]
+Row = Callable[[], Drawn]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One worker's micro-batch: pixels (n, channels, height, width), labels (n,).
+    """One worker's micro-batch: pixels (n, channels, height, width), labels (n,), numbers of their groups (n,).
 
     The first `num_real` rows are real images. `pairs` (num_pairs, 2) are the rows of a source and of its edit. Pixels
     lie in memory with their channels last, as they are decoded.
@@ -47,6 +49,7 @@ class Batch:
 
     pixels: Pixels
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
     num_real: int
     pairs: NDArray[np.int64]
 
@@ -81,10 +84,20 @@ class DecodedImages:
 
 
 class RealImages:
-    """The real images of one split, as the probe and the shards see them. Thread-safe."""
+    """The real images of one split, as the probe and the shards see them. Thread-safe.
 
-    def __init__(self, source: Source, items: Sequence[SourceItem], preprocessing: Preprocessing) -> None:
+    `groups` (num_items,) are the numbers of their groups, 0 for all where no arm asks for groups.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        items: Sequence[SourceItem],
+        preprocessing: Preprocessing,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
         self.items = items
+        self.groups = np.zeros(len(items), np.int64) if groups is None else groups
         self._turns = np.arange(len(items))
         self.labels = np.array([item.label for item in items], np.int64)
         self.image = DecodedImages(lambda index: _stored(source, items[index]), preprocessing)
@@ -97,15 +110,15 @@ class RealImages:
         other._keep_orders()
         return other
 
-    def draw(self, position: int, seed: int) -> tuple[Pixels, int]:
-        """Return image and label number `position` of an endless walk that passes every image once a round."""
+    def draw(self, position: int, seed: int) -> Drawn:
+        """Return image number `position`, its label and group, of an endless walk: each image once a round."""
         turn, place = divmod(position, len(self._turns))
         order = self._order(turn, seed)
         # An image that cannot be read gives its turn to the next one.
         for offset in range(len(order)):
             index = int(order[(place + offset) % len(order)])
             if (pixels := self.image(index)) is not None:
-                return pixels, int(self.labels[index])
+                return pixels, int(self.labels[index]), int(self.groups[index])
         raise UnreadableItemError("unreadable_image", "none of the replayed images can be read")
 
     def _keep_orders(self) -> None:
@@ -143,12 +156,10 @@ class TrainingImages:
 
     def batches(self, share: Share, place: Place, first: int) -> Iterator[Batch]:
         """Yield this worker's micro-batches from number `first` (from 0) on, without end."""
-        edits = np.arange(share.real, share.real + share.paired)
-        pairs = np.stack([edits - share.paired, edits], axis=1)
         waiting: deque[tuple[Batch, list[Future[None]]]] = deque()
         with ThreadPoolExecutor(self._num_threads, thread_name_prefix="images") as pool:
-            for rows in self._rows(share, place, first):
-                batch = self._empty(rows, share.real, pairs)
+            for number, rows in enumerate(self._rows(share, place, first), first):
+                batch = self._empty(rows, share.at(number))
                 parts = range(self._num_threads)
                 waiting.append((batch, [pool.submit(self._fill, batch, rows, part) for part in parts]))
                 if len(waiting) == BATCHES_UNDER_WAY:
@@ -161,40 +172,45 @@ class TrainingImages:
         """Yield the rows of each micro-batch, not decoded yet."""
         stream: Iterator[StreamedEdit] = iter(())
         if share.counterfactual and self._counterfactuals is not None:
-            stream = self._counterfactuals.stream(first * share.counterfactual)
-        alone = share.real - share.paired
+            stream = self._counterfactuals.stream(share.before(first)[1])
         for number in itertools.count(first):
-            start = (number * place.size + place.rank) * alone
+            part = share.at(number)
+            alone = part.real - part.paired
+            start = share.before(number)[0] * place.size + place.rank * alone
             rows: list[Row] = [partial(self._draw, position) for position in range(start, start + alone)]
-            edits = list(itertools.islice(stream, share.counterfactual))
-            rows += [partial(self._decode, edit.source, edit.label) for edit in edits[: share.paired]]
-            yield rows + [partial(self._decode, edit.image, edit.label) for edit in edits]
+            edits = list(itertools.islice(stream, part.counterfactual))
+            paired = edits[: part.paired]
+            rows += [partial(self._decode, edit.source, edit.label, edit.source_group) for edit in paired]
+            yield rows + [partial(self._decode, edit.image, edit.label, edit.group) for edit in edits]
 
-    def _empty(self, rows: Sequence[Row], num_real: int, pairs: NDArray[np.int64]) -> Batch:
+    def _empty(self, rows: Sequence[Row], share: Share) -> Batch:
         if self._shape is None:
             channels, height, width = rows[0]()[0].shape
             self._shape = (height, width, channels)
         dtype = torch.uint8 if self._preprocessing.keeps_uint8 else torch.float32
         pixels = torch.empty((len(rows), *self._shape), dtype=dtype, pin_memory=self._is_pinned).numpy()
-        labels = np.empty(len(rows), np.int64)
-        return Batch(pixels=pixels.transpose(0, 3, 1, 2), labels=labels, num_real=num_real, pairs=pairs)
+        labels, groups = np.empty((2, len(rows)), np.int64)
+        pixels = pixels.transpose(0, 3, 1, 2)
+        edits = np.arange(share.real, share.real + share.paired)
+        pairs = np.stack([edits - share.paired, edits], axis=1)
+        return Batch(pixels=pixels, labels=labels, groups=groups, num_real=share.real, pairs=pairs)
 
     def _fill(self, batch: Batch, rows: Sequence[Row], part: int) -> None:
         """Decode every so-many-th row into its place in the batch, beginning with number `part`."""
         for row in range(part, len(rows), self._num_threads):
-            pixels, batch.labels[row] = rows[row]()
+            pixels, batch.labels[row], batch.groups[row] = rows[row]()
             same_size([batch.pixels[row], pixels])
             batch.pixels[row] = pixels
 
-    def _draw(self, position: int) -> tuple[Pixels, int]:
-        pixels, label = self._real.draw(position, self._seed)
+    def _draw(self, position: int) -> Drawn:
+        pixels, label, group = self._real.draw(position, self._seed)
         if self._augmented:
             rng = random.Random(content_seed(self._seed, f"randaugment/{position}"))
             pixels = randaugmented(cast(NDArray[np.uint8], pixels), rng)
-        return pixels, label
+        return pixels, label, group
 
-    def _decode(self, image: Image, label: int) -> tuple[Pixels, int]:
-        return self._preprocessing.pixels(image()), label
+    def _decode(self, image: Image, label: int, group: int) -> Drawn:
+        return self._preprocessing.pixels(image()), label, group
 
 
 def _stored(source: Source, item: SourceItem) -> bytes:

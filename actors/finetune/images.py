@@ -13,11 +13,14 @@ from actors.models.device import num_readers, resolve_device
 from engine.errors import RunFileError, SourceError
 from engine.plan.splits import SPLITS, split_of
 from engine.run.directory import RunDirectory
+from engine.runfile.arms import ArmConfig
+from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json, Sample, Split, content_seed
 from engine.shards.walk import Image
-from engine.sources import SourceItem, open_source
+from engine.sources import Source, SourceItem, open_source
 from engine.training.contents import EditCell, ShardContents, edit_draws, source_splits
 from engine.training.gate import Score
+from engine.training.groups import Groups, balanced_draws, balancing
 from engine.training.held_out import is_held_out
 from engine.training.progress import Progress
 from engine.training.result import TrainOutput
@@ -51,7 +54,8 @@ class RunImages:
         by_split = self._items()
         held = by_split["validation"][:MAX_VALIDATION_IMAGES]
         source = open_source(settings.data.train)
-        self.real = RealImages(source, by_split["train"], base.preprocessing)
+        self.groups = Groups(settings.group_by) if settings.config.needs_groups else None
+        self.real = self._real_images(source, by_split["train"])
         # Opened now, so that an error of the run file is raised before anything is trained.
         self._oracle = self._oracle_images() if any(arm.is_bound for arm in arms.values()) else self.real
         self.validation = self._to_score(RealImages(source, held, base.preprocessing))
@@ -62,6 +66,8 @@ class RunImages:
     def draw_from(self, contents: Sequence[ShardContents], harm: Mapping[EditCell, float | None]) -> None:
         """Draw the edits of train sources from these shards; `harm` is that of their cells."""
         self.contents, self._harm = contents, harm
+        if self.groups is not None:
+            self.groups.add_edits(cell for shard in contents for cell in shard.cells)
 
     def score_on(self, contents: Sequence[ShardContents]) -> None:
         """Score on the edits of validation sources in these shards."""
@@ -113,8 +119,10 @@ class RunImages:
         """Return the training images of an arm; `mark_base` says which images the base classifier gets right."""
         seed = content_seed(self._settings.seed, "reinforce/images")
         arm, config = self._settings.config.arms[name], self._settings.config.of_arm(name)
-        edits = None if arm.edits is None else self._counterfactuals(edit_draws(arm.edits, config, self._harm), seed)
+        edits = None if arm.edits is None else self._counterfactuals(arm, config, seed)
         real = self._oracle if arm.is_bound else self.real
+        if arm.sampler == "groups":
+            real = real.repeated(np.array(balancing(np.bincount(real.groups).tolist()))[real.groups])
         if arm.sampler == "errors":
             marks = mark_base(self._to_score(real))
             real = real.repeated(np.array([config.upweight if mark == "0" else 1 for mark in marks]))
@@ -128,9 +136,29 @@ class RunImages:
             is_pinned=resolve_device(config.placement).type == "cuda",
         )
 
-    def _counterfactuals(self, draws: Mapping[EditCell, int], seed: int) -> Counterfactuals:
-        share = self._settings.config.edit_share
-        return Counterfactuals(self._rundir, self.contents, draws, self.splits, self._place, seed, share)
+    def _counterfactuals(self, arm: ArmConfig, config: ReinforceConfig, seed: int) -> Counterfactuals:
+        assert arm.edits is not None
+        draws = edit_draws(arm.edits, config, self._harm)
+        if arm.sampler == "groups":
+            draws = balanced_draws(draws, self.contents)
+        return Counterfactuals(
+            self._rundir,
+            self.contents,
+            draws,
+            self.splits,
+            self._place,
+            seed,
+            config.edit_share,
+            arm.edits.placebos,
+            self.groups,
+        )
+
+    def _real_images(self, source: Source, items: Sequence[SourceItem]) -> RealImages:
+        if self.groups is None:
+            return RealImages(source, items, self._preprocessing)
+        found = [self.groups.of_real(item.class_name, item.attributes) for item in items]
+        self.groups.add_real(found)
+        return RealImages(source, items, self._preprocessing, np.array([*map(self.groups.number, found)], np.int64))
 
     def _items(self) -> dict[Split, list[SourceItem]]:
         """Return the sources by split, computed again from the hash of their keys."""
@@ -164,4 +192,4 @@ class RunImages:
                 "data.oracle has no image of the train split and the run's classes: add images, or leave the "
                 "arms on it out"
             )
-        return RealImages(source, items, self._preprocessing)
+        return self._real_images(source, items)

@@ -23,6 +23,8 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 CONFIG = "config.json"
 # Of logits, before and after the head is cut.
 TOLERANCE = 1e-4
+# Of layer-wise learning rates: each is a group of DeepSpeed's, which partitions every group by itself.
+NUM_RATES = 6
 
 
 class BaseClassifier:
@@ -170,13 +172,23 @@ def interpolated(start: Weights, end: Weights, share: float) -> Weights:
     }
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the parameters in two groups: matrices decay, biases and norms do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1], "weight_decay": weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(model: nn.Module, weight_decay: float, first_layer_rate: float = 1.0) -> list[dict[str, Any]]:
+    """Return the trained parameters in groups by `rate` and `weight_decay`: matrices decay, biases and norms do not.
+
+    `rate` is the learning rate as a share of the head's: `first_layer_rate` in the first layers, 1 in the last ones, in
+    between one of six on a geometric scale (layer-wise decay, Clark et al. 2020, in fewer groups).
+    """
+    layers: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            layers.setdefault(name.rpartition(".")[0], []).append(parameter)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for place, parameters in enumerate(layers.values()):
+        step = round((NUM_RATES - 1) * place / max(1, len(layers) - 1))
+        rate = first_layer_rate ** (1 - step / (NUM_RATES - 1))
+        for parameter in parameters:
+            groups.setdefault((rate, weight_decay if parameter.ndim > 1 else 0.0), []).append(parameter)
+    return [{"params": each, "rate": rate, "weight_decay": decay} for (rate, decay), each in groups.items()]
 
 
 def _takes_adapter(layer: nn.Module) -> bool:

@@ -7,13 +7,16 @@ import itertools
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from actors.models.batching import ahead
 from engine.run.directory import RunDirectory, shard_path
 from engine.sample import Sample, Split, content_seed
-from engine.shards.walk import Image, Shard
+from engine.shards.record import ATTRIBUTE
+from engine.shards.walk import Entry, Image, Shard
 from engine.training.contents import EditCell, ShardContents, refuse_leak
+from engine.training.groups import Groups
 from engine.training.held_out import is_of_share
 
 SHUFFLED_SAMPLES = 2048
@@ -31,20 +34,24 @@ class Place:
 class StreamedEdit:
     """One counterfactual to train on; `image` and `source` return the encoded images of the edit and its source.
 
-    Both raise RunError, ShardError where the shard has changed since.
+    `group` and `source_group` are the numbers of their groups, 0 where no arm asks for them. Both images raise
+    RunError, ShardError where the shard has changed since.
     """
 
     key: str
     label: int
     image: Image
     source: Image
+    group: int = 0
+    source_group: int = 0
 
 
 class Counterfactuals:
     """The accepted counterfactuals of train sources that one worker trains on, streamed from finished shards.
 
     Steered ones are left out. Workers share the shards where there is one for each, else the samples. Each round is
-    shuffled anew, and repeats an edit as often as `draws` says of its cell: 0 times, where its phrase is held out.
+    shuffled anew, and repeats an edit as often as `draws` says of its cell: 0 times, where its phrase is held out. In
+    the place of a share `placebos` of them comes the placebo of their source. `groups` numbers their groups.
     """
 
     def __init__(
@@ -56,7 +63,10 @@ class Counterfactuals:
         place: Place,
         seed: int,
         edit_share: float = 1.0,
+        placebos: float = 0.0,
+        groups: Groups | None = None,
     ) -> None:
+        self._placebos, self._groups = placebos, groups
         self._storage = rundir.storage
         self._edit_share = edit_share
         self._draws = draws
@@ -85,20 +95,24 @@ class Counterfactuals:
         order = random.Random(content_seed(self._seed, f"shards/{turn}"))
         names = order.sample(self._names, len(self._names))
         seed = content_seed(self._seed, f"counterfactuals/{turn}/{self._place.rank}")
-        edits = self._select(names)
+        edits = self._select(names, turn)
         if not self._by_shard:
             edits = itertools.islice(edits, self._place.rank, None, self._place.size)
         yield from wds.shuffle(SHUFFLED_SAMPLES, initial=SHUFFLED_SAMPLES, seed=seed)(edits)
 
-    def _select(self, names: Sequence[str]) -> Iterator[StreamedEdit]:
+    def _select(self, names: Sequence[str], turn: int) -> Iterator[StreamedEdit]:
         """Yield the edits that are trained on; raise LeakError where a sample is not in its true split."""
         source: Image | None = None
+        placebo: Image | None = None
+        rng = random.Random(content_seed(self._seed, f"placebos/{turn}"))
         for name, shard in zip(names, self._shards(names), strict=True):
             for entry in shard.entries():
                 sample = json.loads(entry.record)
                 refuse_leak(name, entry.key, sample["split"], self._splits.get(sample["source_key"]))
                 if sample["role"] == "source":
-                    source = entry.image
+                    source, placebo = entry.image, None
+                elif sample["role"] == "placebo":
+                    placebo = entry.image
                 accepted = sample["role"] == "counterfactual" and sample["verdict"] != "rejected"
                 if (
                     accepted
@@ -107,9 +121,22 @@ class Counterfactuals:
                     and is_of_share(entry.key, self._edit_share)
                 ):
                     assert source is not None  # it stands before its edits in the tar
-                    edit = StreamedEdit(key=entry.key, label=entry.label, image=entry.image, source=source)
+                    edit = self._edit(entry, sample, source)
                     cell = (sample["class_name"], sample["edit_kind"], sample["edit_after"])
-                    yield from itertools.repeat(edit, self._draws[cell])
+                    for _ in range(self._draws[cell]):
+                        if self._placebos and rng.random() < self._placebos and placebo is not None:
+                            yield replace(edit, image=placebo, group=edit.source_group)
+                        else:
+                            yield edit
+
+    def _edit(self, entry: Entry, sample: Mapping[str, Any], source: Image) -> StreamedEdit:
+        edit = StreamedEdit(key=entry.key, label=entry.label, image=entry.image, source=source)
+        if self._groups is None:
+            return edit
+        attributes = {name: sample.get(f"{ATTRIBUTE}{name}", "") for name in self._groups.attributes}
+        of_source = self._groups.of_real(sample["class_name"], attributes)
+        group = self._groups.of_edit(of_source, sample["edit_kind"], sample["edit_after"])
+        return replace(edit, group=self._groups.number(group), source_group=self._groups.number(of_source))
 
     def _shards(self, names: Iterable[str]) -> Iterator[Shard]:
         shards = (Shard(self._storage, name) for name in names)

@@ -4,12 +4,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from actors.finetune.arms.contrast import supervised_contrast
 from actors.finetune.arms.cutmix import cutmixed, mixed_cross_entropy
-from actors.finetune.arms.edits import edit_loss
+from actors.finetune.arms.edits import edit_terms, soft_targets
+from actors.finetune.arms.worst_group import GroupWeights
 from actors.finetune.augment import blurred
 from actors.finetune.batches import Batch
 from actors.finetune.model import (
@@ -41,7 +44,12 @@ class Trainer:
     """Train one arm with DeepSpeed, `config` being its own. All workers make the same calls in the same order."""
 
     def __init__(
-        self, arm: ArmConfig, base: BaseClassifier, config: ReinforceConfig, deepspeed_settings: Mapping[str, Json]
+        self,
+        arm: ArmConfig,
+        base: BaseClassifier,
+        config: ReinforceConfig,
+        deepspeed_settings: Mapping[str, Json],
+        num_groups: int,
     ) -> None:
         import deepspeed
 
@@ -55,27 +63,37 @@ class Trainer:
         prepare_precision(model, precision)
         # A torch optimizer: DeepSpeed's own would be compiled at the first run.
         # Its learning rate is set anew before each step.
-        optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay))
+        groups = parameter_groups(model, config.weight_decay, config.first_layer_rate)
+        self._rates = [group.pop("rate") for group in groups]
+        optimizer = torch.optim.AdamW(groups)
+        # What the head got at the last forward pass.
+        self._features: list[Tensor] = []
+        if config.contrast:
+            head = model.get_submodule(base.heads[0])
+            head.register_forward_pre_hook(lambda _, got: self._features.append(got[0]))
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **deepspeed_settings}
         )
         self._teacher: nn.Module | None = None
-        if (config.distillation or config.soft_labels) and arm.edits is not None:
+        if config.distillation or config.soft_labels:
             self._teacher = base.model().eval().requires_grad_(False).to(self._engine.device, self._dtype)
+        self.group_weights: GroupWeights | None = None
+        if config.worst_group:
+            self.group_weights = GroupWeights(num_groups, config.worst_group, self._engine.device)
 
     def train(self, batches: Sequence[Batch], step: int, seed: int) -> Tensor:
         """Make step number `step` (from 0) on its micro-batches and return the loss of this worker's images."""
         # Dropout must not depend on whether the run was resumed.
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(step, self._config)
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * learning_rate(step, self._config)
         self._engine.train()
         if self._config.freeze_batch_norm or self._config.trained != "all":
             freeze_batch_norm(self._engine.module)
         total = torch.zeros((), device=self._engine.device)
         for batch in batches:
-            loss = self._loss(batch, generator)
+            loss = self._loss(batch, generator, weighs_groups=step >= self._first_weighted)
             self._engine.backward(loss)
             self._engine.step()
             total += loss.detach() / len(batches)
@@ -147,22 +165,41 @@ class Trainer:
         return self._preprocessing.inputs(pixels, self._engine.device)
 
     def _logits(self, inputs: Tensor) -> Tensor:
+        self._features.clear()
         logits: Tensor = self._engine(pixel_values=inputs.to(self._dtype)).logits
         return logits.float()
 
-    def _loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        labels = upload(torch.from_numpy(batch.labels), self._engine.device)
+    @property
+    def _first_weighted(self) -> int:
+        """Return the first step in which groups have weights of their own."""
+        return round(self._config.worst_group_after * self._config.num_steps)
+
+    def _loss(self, batch: Batch, generator: torch.Generator, *, weighs_groups: bool) -> Tensor:
+        config, labels = self._config, self._upload(batch.labels)
         inputs = self._inputs(batch.pixels)
         if self._arm.mix == "cutmix":
             inputs, partners, shares = cutmixed(inputs, generator)
-            logits = self._logits(blurred(inputs, self._config.max_blur, generator))
+            logits = self._logits(blurred(inputs, config.max_blur, generator))
             return mixed_cross_entropy(logits, labels, partners, shares)
-        inputs = blurred(inputs, self._config.max_blur, generator)
+        inputs = blurred(inputs, config.max_blur, generator)
         logits = self._logits(inputs)
-        if self._arm.edits is None:
-            return nn.functional.cross_entropy(logits, labels)
-        pairs = upload(torch.from_numpy(batch.pairs), self._engine.device)
-        return edit_loss(logits, labels, pairs, self._answers_before(inputs[: batch.num_real]), self._config)
+        pairs = self._upload(batch.pairs)
+        before = self._answers_before(inputs[: batch.num_real])
+        targets = labels
+        if config.soft_labels and before is not None:
+            targets = soft_targets(labels, before, pairs[:, 0], pairs[:, 1], config.soft_labels)
+        if self.group_weights is not None and weighs_groups:
+            losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+            loss = self.group_weights.loss(losses, self._upload(batch.groups))
+        else:
+            loss = nn.functional.cross_entropy(logits, targets)
+        loss = loss + edit_terms(logits, pairs, before, config)
+        if config.contrast:
+            loss = loss + config.contrast * supervised_contrast(self._features.pop(), labels)
+        return loss
+
+    def _upload(self, values: NDArray[np.int64]) -> Tensor:
+        return upload(torch.from_numpy(values), self._engine.device)
 
     @torch.no_grad()
     def _answers_before(self, inputs: Tensor) -> Tensor | None:

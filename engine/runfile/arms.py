@@ -27,14 +27,30 @@ class EditsConfig(Config):
         description="by weakness: an edit of the weakest cell is drawn so many times as often as a harmless one",
     )
     replay_ratio: float | None = Field(None, ge=0, lt=1, description="share of real images in each batch")
+    placebos: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the edits in whose place the placebo of the same source is drawn: then generated images "
+        "have every value of an attribute, the usual ones too",
+    )
+    first: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the steps that see edits alone; the others then see real images alone (FFR, Qraitem et "
+        "al. 2024). 0: both are in each batch",
+    )
 
 
 class LossConfig(Config):
-    """Weights of the terms that are added to the cross-entropy."""
+    """Weights of the terms that are added to the cross-entropy, and which losses take its place."""
 
     consistency: float | None = Field(None, ge=0)
     distillation: float | None = Field(None, ge=0)
     soft_labels: float | None = Field(None, ge=0, lt=1)
+    contrast: float | None = Field(None, ge=0)
+    worst_group: float | None = Field(None, ge=0)
 
 
 class ArmConfig(Config):
@@ -49,10 +65,13 @@ class ArmConfig(Config):
     edits: EditsConfig | None = Field(None, description="accepted edits as well; default: real images alone")
     augment: Literal["randaugment"] | None = Field(None, description="augmentation of the real images")
     mix: Literal["cutmix"] | None = Field(None, description="images mixed with others of the batch, and their labels")
-    sampler: Literal["errors"] | None = Field(
-        None, description="errors: real images that the classifier gets wrong are drawn `upweight` times as often (JTT)"
+    sampler: Literal["errors", "groups"] | None = Field(
+        None,
+        description="errors: real images that the classifier gets wrong are drawn `upweight` times as often (JTT); "
+        "groups: real images of each class and attribute value equally often, and edits of each cell",
     )
     losses: LossConfig = LossConfig()
+    first_layer_rate: float | None = Field(None, gt=0, le=1)
     trained: Literal["all", "head", "lora"] | None = Field(None, description="which weights")
 
     @property
@@ -72,10 +91,13 @@ class ArmConfig(Config):
         words = "real images without the weakness" if self.is_bound else "real images"
         if self.edits is not None:
             words += f" and accepted edits, {how[self.edits.by]}"
+            words += ", a part of them as placebos" if self.edits.placebos else ""
+            words += ", edits first and real images afterwards" if self.edits.first else ""
         if under := [title_of(name) for name in (self.augment, self.mix) if name]:
             words += f" under {' and '.join(under)}"
-        if self.sampler:
-            words += " with the errors drawn more often"
+        words += {"errors": " with the errors drawn more often", "groups": " with groups drawn equally often"}.get(
+            self.sampler or "", ""
+        )
         own = [f"{name.replace('_', ' ')} {value:g}" for name, value in self.numbers().items()]
         own += [f"trained: {self.trained}"] if self.trained else []
         if not (self.is_bound or self.edits or under or self.sampler or own):
@@ -84,13 +106,14 @@ class ArmConfig(Config):
 
     def numbers(self) -> dict[str, float]:
         """Return the settings of `reinforce` that this arm has its own numbers for."""
-        found = self.losses.model_dump() | (self.edits.model_dump(exclude={"by"}) if self.edits else {})
+        found = self.losses.model_dump() | {"first_layer_rate": self.first_layer_rate}
+        found |= self.edits.model_dump(include={"emphasis", "replay_ratio"}) if self.edits else {}
         return {name: value for name, value in found.items() if value is not None}
 
 
 def title_of(name: str) -> str:
     """Return an arm's name as a title."""
-    return {"randaugment": "RandAugment", "cutmix": "CutMix"}.get(name, name.replace("_", " "))
+    return {"randaugment": "RandAugment", "cutmix": "CutMix", "groupdro": "GroupDRO"}.get(name, name.replace("_", " "))
 
 
 PRESETS: Mapping[str, ArmConfig] = {
@@ -98,11 +121,12 @@ PRESETS: Mapping[str, ArmConfig] = {
     "randaugment": ArmConfig(augment="randaugment"),
     "cutmix": ArmConfig(mix="cutmix"),
     "reweighted": ArmConfig(sampler="errors"),
+    "groupdro": ArmConfig(sampler="groups", losses=LossConfig(worst_group=0.01)),
     "random_edits": ArmConfig(edits=EditsConfig(by="alike")),
     "reinforced": ArmConfig(edits=EditsConfig(by="weakness")),
     "oracle": ArmConfig(images="oracle"),
 }
-Preset = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+Preset = Literal["real_only", "randaugment", "cutmix", "reweighted", "groupdro", "random_edits", "reinforced", "oracle"]
 
 
 def with_presets(arms: object) -> object:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer, model_validator
 
-from engine.runfile.arms import PRESETS, ArmConfig, Preset, with_presets, without_presets
+from engine.runfile.arms import PRESETS, ArmConfig, LossConfig, Preset, with_presets, without_presets
 from engine.runfile.fields import PATH, Config, Placement
 
 DEFAULT_DEEPSPEED: dict[str, JsonValue] = {"zero_optimization": {"stage": 1}}
@@ -55,6 +55,28 @@ class ReinforceConfig(Config):
         0.0,
         ge=0,
         description="arms with edits: weight of the divergence from the untrained classifier's answers to real images",
+    )
+    contrast: float = Field(
+        0.0,
+        ge=0,
+        description="arms with edits: weight of the supervised contrastive loss on what the head gets, which draws "
+        "images of one class together whatever else they show",
+    )
+    worst_group: float = Field(
+        0.0,
+        ge=0,
+        description="arms with edits: step size of the weights of GroupDRO, by which groups of class and attribute "
+        "values count more the higher their loss; 0: all images count alike. It starts after `worst_group_after`",
+    )
+    worst_group_after: float = Field(
+        0.3, ge=0, lt=1, description="share of the steps before the groups have weights of their own"
+    )
+    first_layer_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="learning rate of the first layers as a share of the head's; those between lie on a geometric "
+        "scale of six",
     )
     edit_share: float = Field(
         1.0,
@@ -120,8 +142,15 @@ class ReinforceConfig(Config):
             raise ValueError(f"ships names {self.ships!r}, which trains on data.oracle: an upper bound never ships")
         return self
 
+    @property
+    def needs_groups(self) -> bool:
+        """Return whether an arm asks which group of class and attribute values an image is in."""
+        return any(arm.sampler == "groups" or self.of_arm(name).worst_group for name, arm in self.arms.items())
+
     def of_arm(self, name: str) -> "ReinforceConfig":
         """Return the settings that hold for one arm."""
         arm = self.arms[name]
         own: dict[str, object] = {**arm.numbers(), **({"trained": arm.trained} if arm.trained else {})}
-        return self.model_copy(update=own)
+        # The losses of all arms are for those with edits; another has those that it names.
+        no_loss = dict.fromkeys(LossConfig.model_fields, 0.0) if arm.edits is None else {}
+        return self.model_copy(update={**no_loss, **own})

@@ -48,6 +48,7 @@ class ArmRecord:
     """The progress of one arm: a line for each checkpoint, the frontier, and which weights are the best.
 
     These are of step `best_step`; where `best_share` is below 1, interpolated between base classifier and last step.
+    `group_weights` are GroupDRO's, of the last step.
     """
 
     history: tuple[Entry, ...] = ()
@@ -55,6 +56,7 @@ class ArmRecord:
     best_step: int = 0
     best_share: float = 1.0
     best: Score | None = None
+    group_weights: tuple[float, ...] = ()
 
     @property
     def step(self) -> int:

@@ -18,12 +18,28 @@ PAIRED_SHARE = 0.25
 class Share:
     """Number of real images and counterfactuals in one worker's micro-batch.
 
-    `paired` of the real images are not drawn by themselves: they are the sources of the first counterfactuals.
+    `paired` of the real images are not drawn by themselves: they are the sources of the first counterfactuals. From
+    micro-batch number `until` on it is `then`.
     """
 
     real: int
     counterfactual: int
     paired: int = 0
+    until: int | None = None
+    then: "Share | None" = None
+
+    def at(self, number: int) -> "Share":
+        """Return the share of micro-batch `number`, from 0."""
+        return self if self.until is None or self.then is None or number < self.until else self.then
+
+    def before(self, number: int) -> tuple[int, int]:
+        """Return how many real images, without the paired ones, and counterfactuals are drawn before `number`."""
+        own = number if self.until is None else min(number, self.until)
+        alone, counterfactual = own * (self.real - self.paired), own * self.counterfactual
+        if self.then is None:
+            return alone, counterfactual
+        others = self.then.before(number - own)
+        return alone + others[0], counterfactual + others[1]
 
 
 def nothing_to_learn_from(config: ReinforceConfig) -> str:
@@ -41,8 +57,12 @@ def batch_share(settings: ReinforceConfig, arm: str, num_parts: int = 1) -> Shar
     """Return the share of one worker in each of `num_parts` accumulation steps; all arms see as many images."""
     config = settings.of_arm(arm)
     images = config.batch_size // (config.num_workers * num_parts)
-    if config.arms[arm].edits is None:
+    edits = config.arms[arm].edits
+    if edits is None:
         return Share(real=images, counterfactual=0)
+    if edits.first:
+        until = round(edits.first * config.num_steps) * num_parts
+        return Share(real=0, counterfactual=images, until=until, then=Share(real=images, counterfactual=0))
     # One counterfactual at least: a small batch must not round the arm to real images alone.
     real = min(round(images * config.replay_ratio), images - 1)
     counterfactual = images - real

@@ -25,7 +25,8 @@ class TrainSettings:
 
     `deepspeed` are the complete DeepSpeed settings. `contents` lists the shards that are done, each checked for leaks;
     `harm` is what the probe found of each cell of theirs. With `follow` both are empty: the workers look which shards
-    are done, and the first arm trains meanwhile.
+    are done, and the first arm trains meanwhile. `group_by` are the attributes that make groups with the class, as
+    `report.group_by` says; none: all that the images have.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TrainSettings:
     contents: tuple[ShardContents, ...]
     harm: Mapping[EditCell, float | None]
     follow: bool
+    group_by: tuple[str, ...] = ()
 
     @property
     def history_path(self) -> str:
@@ -75,6 +77,7 @@ def resolve_settings(run: RunFile, rundir: RunDirectory, model_digest: str, *, f
         contents=contents,
         harm={} if follow else edit_harm(rundir, contents),
         follow=follow,
+        group_by=run.report.group_by,
     )
     return replace(settings, name=_digest(settings, rundir, model_digest))
 
@@ -100,12 +103,13 @@ def _digest(settings: TrainSettings, rundir: RunDirectory, model_digest: str) ->
         "plan": rundir.info.digest,
         "shards": None if settings.follow else shards,
         "model": model_digest,
-        "reinforce": config.model_dump(mode="json", exclude=NO_RESULT),
+        "reinforce": config.changes(*NO_RESULT),
         "deepspeed": {
             key: value for key, value in settings.deepspeed.items() if key != "train_micro_batch_size_per_gpu"
         },
         "harm": None if settings.follow else harm,
         "oracle": None if oracle is None else oracle.model_dump(mode="json"),
+        **({"group_by": list(settings.group_by)} if config.needs_groups else {}),
         "placement": [placement.device, placement.num_gpus > 0, placement.num_threads],
     }
     return json_digest(parts)

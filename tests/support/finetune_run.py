@@ -4,6 +4,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,21 +108,23 @@ def run_file(images: Path, model: Path, oracle: Path | None = None, **reinforce:
     )
 
 
-def committed_run(root: Path, run: RunFile, edits: int = 2) -> RunDirectory:
+def committed_run(root: Path, run: RunFile, edits: int = 2, *, placebos: bool = False) -> RunDirectory:
     """Write the run directory with every shard done: each source gets edits that put it on the other background."""
     plan = make_plan(run)
     rundir = RunDirectory.create(str(root), run, plan)
     for index in range(plan.num_shards):
-        commit_planned(rundir, run, index, edits)
+        commit_planned(rundir, run, index, edits, placebos=placebos)
     return rundir
 
 
-def commit_planned(rundir: RunDirectory, run: RunFile, index: int, edits: int = 2) -> None:
+def commit_planned(rundir: RunDirectory, run: RunFile, index: int, edits: int = 2, *, placebos: bool = False) -> None:
     """Make one shard of the plan, marker and all."""
     source, plan = open_source(run.data.train), rundir.plan()
     sources = [read_sample(source, item, split) for item, split in plan.shard(index)]
     samples = [sample for sample in sources if isinstance(sample, Sample)]
     every = [*samples, *(edited(sample, number) for sample in samples for number in range(edits))]
+    if placebos:
+        every += [replace(edited(each, 2), key=f"{each.key}-placebo", role="placebo", edit=None) for each in samples]
     commit_shard(rundir, index, plan.keys(index), every, {})
 
 

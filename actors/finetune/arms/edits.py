@@ -1,4 +1,4 @@
-"""The loss of arms with edits: consistency between a source and its edit, and two ways to keep old knowledge."""
+"""Terms of the loss of arms with edits: consistency of a source and its edit, and two ways to keep old knowledge."""
 
 import torch
 import torch.nn.functional as F
@@ -7,22 +7,18 @@ from torch import Tensor
 from engine.runfile.reinforce import ReinforceConfig
 
 
-def edit_loss(logits: Tensor, labels: Tensor, pairs: Tensor, teacher: Tensor | None, config: ReinforceConfig) -> Tensor:
-    """Return the cross-entropy of a batch, plus the terms to which the run file gives a weight.
+def edit_terms(logits: Tensor, pairs: Tensor, teacher: Tensor | None, config: ReinforceConfig) -> Tensor:
+    """Return the sum of the terms to which the run file gives a weight, beside the cross-entropy.
 
     `pairs` (num_pairs, 2) are the rows of a source and of its edit; `teacher` are the base classifier's logits of the
     first rows, which are the real images, None where no term needs them.
     """
-    source, edit = pairs.T
-    targets = labels
-    if config.soft_labels and teacher is not None:
-        targets = soft_targets(labels, teacher, source, edit, config.soft_labels)
-    loss = F.cross_entropy(logits, targets)
+    terms = logits.new_zeros(())
     if config.consistency and len(pairs):
-        loss = loss + config.consistency * jensen_shannon(logits[source], logits[edit])
+        terms = terms + config.consistency * jensen_shannon(logits[pairs[:, 0]], logits[pairs[:, 1]])
     if config.distillation and teacher is not None:
-        loss = loss + config.distillation * distillation(logits[: len(teacher)], teacher)
-    return loss
+        terms = terms + config.distillation * distillation(logits[: len(teacher)], teacher)
+    return terms
 
 
 def jensen_shannon(first: Tensor, second: Tensor) -> Tensor:

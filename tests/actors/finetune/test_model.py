@@ -126,3 +126,18 @@ def test_a_model_of_one_channel_is_probed_and_trained(tmp_path: Path) -> None:
         torch.testing.assert_close(base.model().eval()(inputs).logits, wanted, rtol=0, atol=1e-5)
     found = Classifier(ProbeConfig(model=ModelConfig(name=str(tmp_path))), CLASSES, offline=True).predict([image])
     assert found == pytest.approx(wanted.softmax(1).numpy(), abs=1e-5)
+
+
+def test_rates_of_layers_rise_from_the_first_to_the_head_and_every_parameter_has_one(tmp_path: Path) -> None:
+    folder = save_checkpoint(tmp_path / "vit", "vit", list(CLASSES))
+    model = BaseClassifier(ModelConfig(name=str(folder)), CLASSES, offline=True).model()
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = finetune.parameter_groups(model, 0.1, 0.25)
+    rates = {names[parameter]: group["rate"] for group in groups for parameter in group["params"]}
+    assert set(rates) == set(names.values())
+    ordered = list(dict.fromkeys(rates[name] for name in names.values()))
+    assert ordered == sorted(ordered) == pytest.approx([0.25 ** (1 - step / 5) for step in range(6)])
+    assert rates["classifier.weight"] == 1
+    for group in groups:
+        assert {parameter.ndim > 1 for parameter in group["params"]} == {group["weight_decay"] > 0}
+    assert len(finetune.parameter_groups(model, 0.1)) == 2

@@ -44,6 +44,7 @@ from engine.sources import open_source, read_sample
 from engine.storage.storage import Storage
 from engine.training.contents import EditCell, ShardContents, inspect_shards, source_splits
 from engine.training.gate import Gate, Score
+from engine.training.groups import Groups
 from engine.training.progress import ArmRecord, Entry, Point, Progress
 from engine.training.recipe import Share
 
@@ -240,6 +241,59 @@ def test_batches_go_on_after_a_resume_as_if_nothing_had_been(
     for before, after in zip(whole[23:], rest, strict=True):
         assert np.array_equal(before.pixels, after.pixels)
         assert np.array_equal(before.labels, after.labels)
+
+
+def test_edits_first_then_real_images_go_on_after_a_resume_in_either_part(
+    rundir: RunDirectory,
+    contents: tuple[ShardContents, ...],
+    splits: dict[str, Split],
+    real: RealImages,
+    preprocessing: Preprocessing,
+) -> None:
+    share = Share(real=0, counterfactual=6, until=5, then=Share(real=6, counterfactual=0))
+    walks = []
+    for first in (0, 3, 7):
+        edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
+        images = TrainingImages(real, edits, preprocessing, 0).batches(share, ALONE, first)
+        walks.append([(batch.num_real, batch.pixels.tobytes()) for batch in itertools.islice(images, 10 - first)])
+    assert [num_real for num_real, _ in walks[0]] == [0] * 5 + [6] * 5
+    assert walks[0][3:] == walks[1]
+    assert walks[0][7:] == walks[2]
+    replayed = np.concatenate([real.draw(position, 0)[0] for position in range(6)]).tobytes()
+    assert walks[0][5][1] == replayed
+
+
+def test_images_of_a_batch_name_their_groups_and_placebos_stand_for_a_share_of_the_edits(
+    run: RunFile, tmp_path: Path, splits: dict[str, Split], preprocessing: Preprocessing
+) -> None:
+    rundir = committed_run(tmp_path / "run", run, placebos=True)
+    contents, groups = inspect(run, rundir), Groups([])
+    items = [planned.item for planned in rundir.plan().of_split("train")]
+    groups.add_real(groups.of_real(item.class_name, item.attributes) for item in items)
+    groups.add_edits(cell for shard in contents for cell in shard.cells)
+    found = np.array([groups.number((item.class_name,)) for item in items])
+    real = RealImages(open_source(run.data.train), items, preprocessing, found)
+    edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0, placebos=0.5, groups=groups)
+    share = Share(real=4, counterfactual=12, paired=2)
+    batches = [*itertools.islice(TrainingImages(real, edits, preprocessing, 0).batches(share, ALONE, 0), 10)]
+    of_class = [groups.number((name,)) for name in CLASSES]
+    of_edits = {groups.number((name, f"{kind}: {after}")): name for name, kind, after in once(contents)}
+    placebos = 0
+    for batch in batches:
+        assert [of_class[label] for label in batch.labels[:4]] == batch.groups[:4].tolist()
+        for group, label in zip(batch.groups[4:].tolist(), batch.labels[4:].tolist(), strict=True):
+            placebos += group == of_class[label]
+            assert group == of_class[label] or of_edits[group] == CLASSES[label]
+    assert 35 < placebos < 85
+    images = {
+        preprocessing.pixels(sample.image).tobytes(): sample.role
+        for index in rundir.done()
+        for sample in rundir.read_shard(index)
+    }
+    for batch in batches:
+        for row in range(4, 16):
+            is_placebo = batch.groups[row] in of_class
+            assert (images[batch.pixels[row].tobytes()] == "placebo") == is_placebo
 
 
 @pytest.mark.parametrize("num_threads", [2, 5])

@@ -48,3 +48,29 @@ def test_where_no_edit_is_left_the_field_that_left_them_out_is_named() -> None:
     assert nothing_to_learn_from(ReinforceConfig()).startswith("no counterfactual of a train source was accepted")
     found = nothing_to_learn_from(ReinforceConfig(edit_share=0.01, held_out_phrases=0.2))
     assert found.startswith("reinforce.edit_share of 0.01 and reinforce.held_out_phrases leave no accepted counterfact")
+
+
+def test_edits_first_and_real_images_afterwards() -> None:
+    config = ReinforceConfig.model_validate(
+        {"arms": {"mine": {"edits": {"first": 0.25}}}, "ships": "mine", "batch_size": 8, "num_steps": 20}
+    )
+    share = batch_share(config, "mine", num_parts=2)
+    assert [(share.at(number).real, share.at(number).counterfactual) for number in (0, 9, 10, 39)] == [
+        (0, 4), (0, 4), (4, 0), (4, 0)
+    ]  # fmt: skip
+    assert [share.before(number) for number in (0, 3, 10, 12)] == [(0, 0), (0, 12), (0, 40), (8, 40)]
+    mixed = Share(real=3, counterfactual=5, paired=1)
+    assert (mixed.at(7), mixed.before(7)) == (mixed, (14, 35))
+
+
+def test_losses_of_all_arms_are_for_those_with_edits() -> None:
+    config = ReinforceConfig.model_validate(
+        {"arms": {"real_only": None, "groupdro": None, "reinforced": {"losses": {"distillation": 1}}},
+         "distillation": 3.0, "contrast": 0.1, "first_layer_rate": 0.3}
+    )  # fmt: skip
+    plain, dro, edits = (config.of_arm(name) for name in config.arms)
+    assert (plain.distillation, plain.contrast, plain.worst_group, plain.first_layer_rate) == (0, 0, 0, 0.3)
+    assert (dro.distillation, dro.worst_group) == (0, 0.01)
+    assert (edits.distillation, edits.contrast) == (1, 0.1)
+    assert config.needs_groups
+    assert not ReinforceConfig().needs_groups
