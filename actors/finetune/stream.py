@@ -121,9 +121,10 @@ class Counterfactuals:
                     and is_of_share(entry.key, self._edit_share)
                 ):
                     assert source is not None  # it stands before its edits in the tar
-                    edit = self._edit(entry, sample, source)
-                    cell = (sample["class_name"], sample["edit_kind"], sample["edit_after"])
-                    for _ in range(self._draws[cell]):
+                    times = self._draws[sample["class_name"], sample["edit_kind"], sample["edit_after"]]
+                    edit = self._edit(entry, sample, source) if times else None
+                    for _ in range(times):
+                        assert edit is not None
                         if self._placebos and rng.random() < self._placebos and placebo is not None:
                             yield replace(edit, image=placebo, group=edit.source_group)
                         else:

@@ -48,7 +48,7 @@ from engine.training.result import TrainOutput
 from engine.training.settings import TrainSettings
 
 pytestmark = pytest.mark.timeout(900)
-STEPS = {"num_steps": 64, "eval_every": 16}
+STEPS = {"num_steps": 64, "eval_every": 16, "first_layer_rate": 0.5, "contrast": 0.1, "worst_group": 0.02}
 # A busy machine of two cores needs minutes for what takes seconds alone.
 WAIT_S = 600
 
@@ -226,7 +226,14 @@ def test_the_command_refuses_a_planted_leak_and_names_shard_and_key(
 @pytest.fixture(scope="module")
 def every_arm(folder: Path, cluster: None) -> tuple[RunFile, RunDirectory, dict]:
     """All arms a few steps each, on two workers, in bfloat16, one phrase held out."""
-    arms = ["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+    presets = ("real_only", "randaugment", "cutmix", "reweighted", "groupdro", "random_edits", "reinforced", "oracle")
+    arms = dict.fromkeys(presets) | {
+        "everything": {
+            "edits": {"by": "weakness", "placebos": 0.25}, "sampler": "groups", "first_layer_rate": 0.3,
+            "losses": {"contrast": 0.1, "worst_group": 0.05, "soft_labels": 0.2},
+        },
+        "edits_first": {"edits": {"first": 0.5}, "losses": {"soft_labels": 0}},
+    }  # fmt: skip
     run, rundir = make(
         folder, "arms", oracle=folder / "images", arms=arms, num_steps=6, eval_every=3, consistency=0.5, num_workers=2,
         distillation=0.5, soft_labels=0.2, max_blur=0.0, interpolation=[0.5], held_out_phrases=["navy"],
@@ -333,7 +340,8 @@ def test_adapters_of_a_worker_that_died_go_on_with_two_under_zero_3_and_are_merg
 ) -> None:
     save_vit(folder / "vit")
     zero = {"zero_optimization": {"stage": 3, "stage3_param_persistence_threshold": 0}}
-    settings = {"arms": ["reinforced"], "deepspeed": zero, "num_steps": 24, "trained": "lora"}
+    more = {"first_layer_rate": 0.3, "contrast": 0.1, "worst_group": 0.01}
+    settings = {"arms": ["reinforced"], "deepspeed": zero, "num_steps": 24, "trained": "lora", **more}
     alone, rundir = make(folder, "adapters", "vit", **settings)
     before: list[dict] = []
     with killing_workers(rundir, 3, before), pytest.raises(RunError, match="The same command goes on"):
