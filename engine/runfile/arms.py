@@ -47,7 +47,11 @@ class ArmConfig(Config):
         "train", description="the real images: of the train split, or data.oracle, which makes the arm an upper bound"
     )
     edits: EditsConfig | None = Field(None, description="accepted edits as well; default: real images alone")
-    augment: Literal["randaugment"] | None = Field(None, description="augmentation of the real images")
+    augment: Literal["randaugment", "recombine"] | None = Field(
+        None,
+        description="augmentation of the real images; recombine: the object of one on the ground of another, for which "
+        "data.train needs masks",
+    )
     mix: Literal["cutmix"] | None = Field(None, description="images mixed with others of the batch, and their labels")
     sampler: Literal["errors"] | None = Field(
         None, description="errors: real images that the classifier gets wrong are drawn `upweight` times as often (JTT)"
@@ -90,7 +94,8 @@ class ArmConfig(Config):
 
 def title_of(name: str) -> str:
     """Return an arm's name as a title."""
-    return {"randaugment": "RandAugment", "cutmix": "CutMix"}.get(name, name.replace("_", " "))
+    titles = {"randaugment": "RandAugment", "cutmix": "CutMix", "recombine": "cut and paste"}
+    return titles.get(name, name.replace("_", " "))
 
 
 PRESETS: Mapping[str, ArmConfig] = {
@@ -101,8 +106,11 @@ PRESETS: Mapping[str, ArmConfig] = {
     "random_edits": ArmConfig(edits=EditsConfig(by="alike")),
     "reinforced": ArmConfig(edits=EditsConfig(by="weakness")),
     "oracle": ArmConfig(images="oracle"),
+    "recombine": ArmConfig(augment="recombine"),
 }
-Preset = Literal["real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle"]
+Preset = Literal[
+    "real_only", "randaugment", "cutmix", "reweighted", "random_edits", "reinforced", "oracle", "recombine"
+]
 
 
 def with_presets(arms: object) -> object:

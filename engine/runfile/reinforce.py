@@ -28,9 +28,9 @@ class ReinforceConfig(Config):
     ] = Field(
         {name: PRESETS[name] for name in ("real_only", "reinforced")},
         description="trained one after another from the classifier under test: a list of presets, or a map from a "
-        "name to what the arm does. Presets: real images alone, under RandAugment, under CutMix, or with its errors "
-        "drawn more often (JTT); with edits drawn alike, or by the weakness that the probe found; on data.oracle. In "
-        "a map a preset's name starts from it",
+        "name to what the arm does. Presets: real images alone, under RandAugment, under CutMix, cut and pasted, or "
+        "with its errors drawn more often (JTT); with edits drawn alike, or by the weakness that the probe found; on "
+        "data.oracle. In a map a preset's name starts from it",
     )
     ships: str = Field("reinforced", description="the arm that the gate decides on")
     num_steps: int = Field(300, ge=1, description="optimizer steps, the same in every arm")

@@ -18,6 +18,7 @@ MEANINGS = {
     "random_edits": "real images and accepted edits, each drawn equally often",
     "reinforced": "real images and accepted edits, drawn by the weakness found",
     "oracle": "real images without the weakness: an upper bound",
+    "recombine": "real images under cut and paste",
 }
 
 

@@ -1,0 +1,42 @@
+"""The real images of an arm that cuts and pastes: some with their object on the ground of another."""
+
+import random
+
+import numpy as np
+
+from actors.finetune.arms.recombine import MOST_COVERED, SHARE, Bytes, recombined
+from actors.finetune.batches import DecodedImages, RealImages
+from actors.images.preprocessing import Pixels, Preprocessing
+from engine.sample import content_seed
+from engine.sources import masked
+
+# Other images that are tried as the ground before the image stays whole.
+TRIES = 8
+
+
+class RecombinedImages:
+    """Real images of which SHARE are recombined; an image without a readable mask stays whole. Thread-safe."""
+
+    def __init__(self, real: RealImages, preprocessing: Preprocessing) -> None:
+        self._real = real
+        source, items = masked(real.source), real.items
+        self._mask = DecodedImages(lambda index: source.mask(items[index]), preprocessing)
+
+    def draw(self, position: int, seed: int) -> tuple[Pixels, int]:
+        """Return image number `position` of the real images' walk, or its object elsewhere, and its label."""
+        index, pixels = self._real.drawn(position, seed)
+        label, rng = int(self._real.labels[index]), random.Random(content_seed(seed, f"recombine/{position}"))
+        mask = self._opacity(index)
+        if rng.random() >= SHARE or mask is None:
+            return pixels, label
+        for _ in range(TRIES):
+            other = rng.randrange(len(self._real.items))
+            ground, hole = self._real.image(other), self._opacity(other)
+            if other != index and ground is not None and hole is not None and (hole > 0).mean() <= MOST_COVERED:
+                return recombined(np.asarray(pixels, np.uint8), mask, np.asarray(ground, np.uint8), hole, rng), label
+        return pixels, label
+
+    def _opacity(self, index: int) -> Bytes | None:
+        """Return the mask (height, width) of an image, None where it is not known or empty."""
+        pixels = self._mask(index)
+        return None if pixels is None or not pixels.any() else np.asarray(pixels[0], np.uint8)
