@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from actors.finetune.arms.recombine import MOST_COVERED, SHARE, Bytes, recombined
+from actors.finetune.arms.recombine import MOST_COVERED, OPAQUE, SHARE, Bytes, recombined
 from actors.finetune.batches import DecodedImages, RealImages
 from actors.images.preprocessing import Pixels, Preprocessing
 from engine.sample import content_seed
@@ -37,6 +37,6 @@ class RecombinedImages:
         return pixels, label
 
     def _opacity(self, index: int) -> Bytes | None:
-        """Return the mask (height, width) of an image, None where it is not known or empty."""
+        """Return the mask (height, width) of an image, None where it is not known or has nothing opaque."""
         pixels = self._mask(index)
-        return None if pixels is None or not pixels.any() else np.asarray(pixels[0], np.uint8)
+        return None if pixels is None or pixels.max() < OPAQUE else np.asarray(pixels[0], np.uint8)

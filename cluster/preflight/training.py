@@ -7,7 +7,7 @@ from engine.errors import SourceError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.run import RunFile
 from engine.sources import Source, UnreadableItemError, WithMasks, masked, open_source
-from engine.sources.decode import image_size
+from engine.sources.decode import grey_pixels, image_size
 from engine.sources.table import TableImages
 from engine.training.deepspeed import deepspeed_settings
 from engine.wording import name_some
@@ -50,11 +50,12 @@ def _wrong_masks(field: str, source: Source, masks: WithMasks) -> Iterator[str |
             yield f"{said}: these are never recombined"
     for _, item in zip(range(NUM_COMPARED), source.items(), strict=False):
         with suppress(UnreadableItemError):  # counted already
-            sizes = [image_size(data) for data in (masks.mask(item), source.read(item))]
+            data = masks.mask(item)
+            sizes = ["{} x {}".format(*image_size(each)) for each in (data, source.read(item))]
+            said = f"{field}: the mask {source.masks[item.locator]}"
             if sizes[0] != sizes[1]:
-                mask, image = ("{} x {}".format(*size) for size in sizes)
-                yield SourceError(
-                    f"{field}: the mask {source.masks[item.locator]} has {mask} pixels, {item.locator} {image}: a mask "
-                    "has the size of its image"
-                )
+                yield SourceError(f"{said} has {sizes[0]} pixels, its image {sizes[1]}: a mask has its image's size")
+                return
+            if (white := int(grey_pixels(data, min(image_size(data))).max())) < 128:
+                yield SourceError(f"{said} has no value above {white}: the object is white there, 255")
                 return

@@ -16,6 +16,8 @@ SHARE = 0.5
 # The authors' settings: the object covers as much as the two images' objects do, give or take this share of it, and a
 # ground of which its own object covers more is not used.
 SIZE_JITTER, MOST_COVERED = 0.3, 0.8
+# Less opacity, of 255, is none: at its border an object has its old ground's colour.
+OPAQUE = 128
 
 Bytes = NDArray[np.uint8]
 
@@ -41,7 +43,7 @@ def recombined(pixels: Bytes, mask: Bytes, ground: Bytes, hole: Bytes, rng: rand
 def pasted(ground: Bytes, cut: Bytes, mask: Bytes, top: int, left: int) -> Bytes:
     """Return a ground (channels, height, width) with a smaller picture on it, in the opacity of its mask.
 
-    As the authors do, what is less than half opaque is left out: at the border an object has its old ground's colour.
+    From OPAQUE to 255 it grows from 0 to 1, as the authors have it.
     """
     opacity = np.maximum(2 * mask.astype(np.int32) - 255, 0)
     place = np.s_[:, top : top + mask.shape[0], left : left + mask.shape[1]]

@@ -46,10 +46,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, text in SOURCES.items():
         (tmp_path / name).write_text(text)
     rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(images.rglob("*.jpg"))]
-    for mask in ("gone", "small"):
+    for mask in ("gone", "small", "ones"):
         lines = ["path,label,mask", *(f"{row},{mask}.png" for row in rows)]
         (tmp_path / f"{mask}.csv").write_text("\n".join(lines))
     Image.new("L", (3, 2)).save(tmp_path / "small.png")
+    Image.new("L", (32, 24), 1).save(tmp_path / "ones.png")
     shutil.copytree(images / "boot", tmp_path / "one" / "boot")
     shutil.copytree(images, tmp_path / "others")
     write_images(tmp_path / "three", per_class=2, bad=0)
@@ -162,6 +163,11 @@ BAD: dict[str, tuple[tuple[str, ...], str, str]] = {
         (*MASKED, "data.train={kind: table, path: HERE/small.csv}"),
         "data.train: the mask small.png",
         "has 3 x 2 pixels",
+    ),
+    "masks of ones": (
+        (*MASKED, "data.train={kind: table, path: HERE/ones.csv}"),
+        "data.train: the mask ones.png",
+        "has no value above 1: the object is white there, 255",
     ),
     "three images": (
         ("data.train={kind: folder, path: HERE/three}",),
