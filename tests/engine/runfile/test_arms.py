@@ -66,6 +66,12 @@ def test_a_run_file_may_name_its_own_arms_and_round_trips() -> None:
     assert "mine" in dump_run_file(run)
 
 
+def test_an_arm_that_recombines_keeps_no_answers_of_the_base_classifier_unless_it_says_so() -> None:
+    both: dict[str, object] = {"edits": {"by": "weakness"}, "augment": "recombine"}
+    config = arms({"reinforced": None, "both": both, "own": {**both, "losses": {"distillation": 1}}}, distillation=3)
+    assert [config.of_arm(name).distillation for name in ("reinforced", "both", "own")] == [3, 0, 1]
+
+
 def test_an_arms_own_settings_hold_for_it_alone() -> None:
     config = arms({"real_only": None, "soft": {"edits": {"replay_ratio": 0.2}, "losses": {"consistency": 0.5}}})
     assert (config.of_arm("soft").replay_ratio, config.of_arm("soft").consistency) == (0.2, 0.5)
