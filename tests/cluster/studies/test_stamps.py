@@ -90,5 +90,7 @@ def test_the_composer_edits_the_ground_of_a_source_of_the_table_and_nothing_else
             pair = [np.asarray(Image.open(io.BytesIO(each.image)), np.int16) for each in (first, edited)]
             differs = np.abs(pair[0] - pair[1]).max(axis=2)
             # The border of an opaque part differs by what a JPEG makes of the ground beside it.
-            assert np.median(differs[opaque]) <= 12 < np.median(differs[~opaque])
+            assert np.median(differs[opaque]) <= 12
+            # Two pieces of snow are hardly different.
+            assert edited.role == "placebo" or np.median(differs[~opaque]) > 20
     assert [sample.image for sample in composer(sources)] == [sample.image for sample in found]
