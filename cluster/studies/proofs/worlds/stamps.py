@@ -5,7 +5,7 @@ are in no training data: the test images show these.
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,7 +94,20 @@ def run_seed(folder: Path, seed: int, correlation: float | None, arms: Sequence[
     }
     tables = {name: write_table(root / name, chosen) for name, chosen in {"train": scenes, **tests}.items()}
     patient = _patient(root / "patient", scenes, seed, size.num_patient_steps)
-    run = RunFile.model_validate({
+    run = _run_file(tables, patient, seed, correlation, arms, size)
+    rundir, plan = open_run(run, str(root / "run"))
+    run_phases(("generate", "probe", "reinforce", "evaluate"), run, rundir, plan)
+    evaluation: Any = rundir.read_json(EVALUATION)
+    return {
+        arm: {measure: content[test_set][name] for measure, (test_set, name) in MEASURES.items()}
+        for arm, content in evaluation["arms"].items()
+    }
+
+
+def _run_file(
+    tables: Mapping[str, Path], patient: Path, seed: int, correlation: float | None, arms: Sequence[str], size: Size
+) -> RunFile:
+    return RunFile.model_validate({
         "name": "stamps",
         "seed": seed,
         "offline": True,
@@ -125,13 +138,6 @@ def run_seed(folder: Path, seed: int, correlation: float | None, arms: Sequence[
         },
         "report": {"group_by": [KIND]},
     })  # fmt: skip
-    rundir, plan = open_run(run, str(root / "run"))
-    run_phases(("generate", "probe", "reinforce", "evaluate"), run, rundir, plan)
-    evaluation: Any = rundir.read_json(EVALUATION)
-    return {
-        arm: {measure: content[test_set][name] for measure, (test_set, name) in MEASURES.items()}
-        for arm, content in evaluation["arms"].items()
-    }
 
 
 def write_table(folder: Path, scenes: Iterable[StampScene]) -> Path:
