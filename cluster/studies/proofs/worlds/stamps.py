@@ -135,6 +135,9 @@ def _run_file(
             "max_blur": 0.02,
             "distillation": 3.0,
             "interpolation": [0.4, 0.6, 0.8],
+            # Half a point of 400 validation images is less than its standard error. And the ground alone gives .97 on
+            # them: an arm that no longer uses it loses some of that, as a classifier trained without ties reaches .60.
+            "max_accuracy_loss": 0.05,
         },
         "report": {"group_by": [KIND]},
     })  # fmt: skip
