@@ -164,9 +164,9 @@ def paired_test(net: Floats, allowed: Floats | None = None) -> float:
 def _excess_losses(wins: int, losses: int, allowed: float) -> float:
     """Return twice P(at least so many losses among all changes) if losses exceed wins by `allowed` on average."""
     changes = wins + losses
-    if allowed >= changes:
-        return 1.0
-    return min(1.0, 2 * binomial_tail(losses, changes, (1 + allowed / changes) / 2))
+    # Not `allowed >= changes`: an ulp below, the share is 1 all the same.
+    share = (1 + allowed / changes) / 2 if changes else 1.0
+    return min(1.0, 2 * binomial_tail(losses, changes, share)) if share < 1 else 1.0
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:

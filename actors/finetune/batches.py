@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from threading import Lock
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -100,6 +100,7 @@ class RealImages:
         self.groups = np.zeros(len(items), np.int64) if groups is None else groups
         self._turns = np.arange(len(items))
         self.labels = np.array([item.label for item in items], np.int64)
+        self.source = source
         self.image = DecodedImages(lambda index: _stored(source, items[index]), preprocessing)
         self._keep_orders()
 
@@ -112,13 +113,18 @@ class RealImages:
 
     def draw(self, position: int, seed: int) -> Drawn:
         """Return image number `position`, its label and group, of an endless walk: each image once a round."""
+        index, pixels = self.drawn(position, seed)
+        return pixels, int(self.labels[index]), int(self.groups[index])
+
+    def drawn(self, position: int, seed: int) -> tuple[int, Pixels]:
+        """Return index and image number `position` of that walk."""
         turn, place = divmod(position, len(self._turns))
         order = self._order(turn, seed)
         # An image that cannot be read gives its turn to the next one.
         for offset in range(len(order)):
             index = int(order[(place + offset) % len(order)])
             if (pixels := self.image(index)) is not None:
-                return pixels, int(self.labels[index]), int(self.groups[index])
+                return index, pixels
         raise UnreadableItemError("unreadable_image", "none of the replayed images can be read")
 
     def _keep_orders(self) -> None:
@@ -129,6 +135,14 @@ class RealImages:
         return np.random.default_rng(content_seed(seed, f"replay/{turn}")).permutation(self._turns)
 
 
+class DrawnImages(Protocol):
+    """Real images as one arm draws them."""
+
+    def draw(self, position: int, seed: int) -> Drawn:
+        """Return image and label number `position`: the same each time, in any thread."""
+        ...
+
+
 class TrainingImages:
     """The batches of one arm, real images and counterfactuals in their shares, loaded in threads.
 
@@ -137,7 +151,7 @@ class TrainingImages:
 
     def __init__(
         self,
-        real: RealImages,
+        real: DrawnImages,
         counterfactuals: Counterfactuals | None,
         preprocessing: Preprocessing,
         seed: int,

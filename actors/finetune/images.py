@@ -7,6 +7,7 @@ import numpy as np
 
 from actors.finetune.batches import DecodedImages, RealImages, TrainingImages
 from actors.finetune.model import BaseClassifier
+from actors.finetune.recombined import RecombinedImages
 from actors.finetune.score import Mark, ValidationImages
 from actors.finetune.stream import Counterfactuals, Place, read_validation_edits
 from actors.models.device import num_readers, resolve_device
@@ -17,7 +18,7 @@ from engine.runfile.arms import ArmConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json, Sample, Split, content_seed
 from engine.shards.walk import Image
-from engine.sources import Source, SourceItem, open_source
+from engine.sources import Source, SourceItem, masked, open_source
 from engine.training.contents import EditCell, ShardContents, edit_draws, source_splits
 from engine.training.gate import Score
 from engine.training.groups import Groups, balanced_draws, balancing
@@ -43,7 +44,7 @@ class RunImages:
         self._place = place
         self._rundir = RunDirectory.open(settings.rundir)
         arms = {name: settings.config.arms[name] for name in settings.arms}
-        augmented = [name for name, arm in arms.items() if arm.augment == "randaugment"]
+        augmented = [name for name, arm in arms.items() if arm.augment]
         if augmented and not base.preprocessing.keeps_uint8:
             raise RunFileError(
                 f"reinforce.arms names {augmented[0]}, which needs pixels of 8 bits, but this model's image processor "
@@ -58,6 +59,9 @@ class RunImages:
         self.real = self._real_images(source, by_split["train"])
         # Opened now, so that an error of the run file is raised before anything is trained.
         self._oracle = self._oracle_images() if any(arm.is_bound for arm in arms.values()) else self.real
+        for arm in arms.values():
+            if arm.augment == "recombine":
+                masked((self._oracle if arm.is_bound else self.real).source)
         self.validation = self._to_score(RealImages(source, held, base.preprocessing))
         self.real_groups = [item.split_key for item in held]
         self.draw_from(settings.contents, settings.harm)
@@ -127,7 +131,7 @@ class RunImages:
             marks = mark_base(self._to_score(real))
             real = real.repeated(np.array([config.upweight if mark == "0" else 1 for mark in marks]))
         return TrainingImages(
-            real,
+            RecombinedImages(real, self._preprocessing) if arm.augment == "recombine" else real,
             edits,
             self._preprocessing,
             seed,

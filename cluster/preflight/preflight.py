@@ -10,7 +10,7 @@ from cluster.preflight.classifier import check_classifier
 from cluster.preflight.data import check_cells, check_splits, check_test_data, check_training_data
 from cluster.preflight.machine import check_devices, check_machine, check_out, check_probe_device
 from cluster.preflight.models import check_probe_models, check_stage_models
-from cluster.preflight.training import check_deepspeed
+from cluster.preflight.training import check_deepspeed, check_masks
 from cluster.preflight.words import check_class_words
 from engine.errors import PlacementError, PreflightError, UserError
 from engine.plan.plan import Plan
@@ -33,6 +33,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("reinforce", check_splits),
     ("reinforce", check_test_data),
     ("reinforce", check_deepspeed),
+    ("reinforce", check_masks),
 )
 ALL = ("generate", "probe", "reinforce")
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.runfile.fields import Config
 
@@ -63,7 +63,11 @@ class ArmConfig(Config):
         "train", description="the real images: of the train split, or data.oracle, which makes the arm an upper bound"
     )
     edits: EditsConfig | None = Field(None, description="accepted edits as well; default: real images alone")
-    augment: Literal["randaugment"] | None = Field(None, description="augmentation of the real images")
+    augment: Literal["randaugment", "recombine"] | None = Field(
+        None,
+        description="augmentation of the real images; recombine: the object of one on the ground of another, for which "
+        "data.train needs masks",
+    )
     mix: Literal["cutmix"] | None = Field(None, description="images mixed with others of the batch, and their labels")
     sampler: Literal["errors", "groups"] | None = Field(
         None,
@@ -73,6 +77,15 @@ class ArmConfig(Config):
     losses: LossConfig = LossConfig()
     first_layer_rate: float | None = Field(None, gt=0, le=1)
     trained: Literal["all", "head", "lora"] | None = Field(None, description="which weights")
+
+    @model_validator(mode="after")
+    def _recombined_images_have_no_group(self) -> "ArmConfig":
+        if self.augment == "recombine" and self.losses.worst_group:
+            raise ValueError(
+                "losses.worst_group asks for the group of each image, which is not known of one on another's ground: "
+                "leave it out, or augment: recombine"
+            )
+        return self
 
     @property
     def is_bound(self) -> bool:
@@ -113,7 +126,10 @@ class ArmConfig(Config):
 
 def title_of(name: str) -> str:
     """Return an arm's name as a title."""
-    return {"randaugment": "RandAugment", "cutmix": "CutMix", "groupdro": "GroupDRO"}.get(name, name.replace("_", " "))
+    titles = {
+        "randaugment": "RandAugment", "cutmix": "CutMix", "recombine": "cut and paste", "groupdro": "GroupDRO"
+    }  # fmt: skip
+    return titles.get(name, name.replace("_", " "))
 
 
 PRESETS: Mapping[str, ArmConfig] = {
@@ -125,8 +141,11 @@ PRESETS: Mapping[str, ArmConfig] = {
     "random_edits": ArmConfig(edits=EditsConfig(by="alike")),
     "reinforced": ArmConfig(edits=EditsConfig(by="weakness")),
     "oracle": ArmConfig(images="oracle"),
+    "recombine": ArmConfig(augment="recombine"),
 }
-Preset = Literal["real_only", "randaugment", "cutmix", "reweighted", "groupdro", "random_edits", "reinforced", "oracle"]
+Preset = Literal[
+    "real_only", "randaugment", "cutmix", "reweighted", "groupdro", "random_edits", "reinforced", "oracle", "recombine"
+]
 
 
 def with_presets(arms: object) -> object:

@@ -37,7 +37,7 @@ class FolderSource(ImageSource):
 
 
 class TableSource(ImageSource):
-    """Read a CSV or JSONL with the columns path and label, and if wanted caption, group and attributes."""
+    """Read a CSV or JSONL with the columns path and label, and if wanted caption, group, mask and attributes."""
 
     kind: Literal["table"] = "table"
     path: Annotated[str, PATH] = Field(description="a .csv, .tsv or .jsonl file")

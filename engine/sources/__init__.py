@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import assert_never
 
+from engine.errors import SourceError
 from engine.runfile.data import (
     AnySource,
     FolderSource,
@@ -19,7 +20,7 @@ from engine.sources.decode import Reading, to_jpeg
 from engine.sources.folder import FolderImages
 from engine.sources.formats.depth import ValueRange
 from engine.sources.huggingface import HuggingFaceImages
-from engine.sources.item import Source, SourceItem, UnreadableItemError
+from engine.sources.item import Source, SourceItem, UnreadableItemError, WithMasks
 from engine.sources.labels import leading_zeros
 from engine.sources.survey import survey_source
 from engine.sources.table import TableImages
@@ -31,7 +32,9 @@ __all__ = [
     "Source",
     "SourceItem",
     "UnreadableItemError",
+    "WithMasks",
     "listing_remarks",
+    "masked",
     "missing_files",
     "open_source",
     "read_sample",
@@ -76,6 +79,16 @@ def stored_image(source: Source, data: bytes) -> bytes:
 @lru_cache
 def _range_of(config: AnySource) -> ValueRange | None:
     return survey_source(open_source(config)).value_range
+
+
+def masked(source: Source) -> WithMasks:
+    """Return a source that knows its masks; raise SourceError for another."""
+    if isinstance(source, WithMasks) and source.has_masks:
+        return source
+    raise SourceError(
+        "the arm recombine needs to know where the object of each image is: give a table with the column `mask`, the "
+        f"path of a picture that is white there (this is a {source.config.kind} without), or leave the arm out"
+    )
 
 
 def listing_remarks(source: Source) -> list[str]:

@@ -89,6 +89,20 @@ class InColumns(Protocol):
         ...
 
 
+@runtime_checkable
+class WithMasks(Protocol):
+    """A source that can tell which pixels of an image are its object, where `has_masks`."""
+
+    @property
+    def has_masks(self) -> bool:
+        """Return whether the source names any mask."""
+        ...
+
+    def mask(self, item: SourceItem) -> bytes:
+        """Return the encoded mask of an image, white where its object is; raise UnreadableItemError for none."""
+        ...
+
+
 class UnreadableItemError(Exception):
     """One item that cannot be read; the caller turns it into a Rejection."""
 

@@ -1,18 +1,20 @@
-"""A CSV, TSV or JSONL with the columns path and label, and if wanted caption, group and attributes."""
+"""A CSV, TSV or JSONL with the columns path and label, and if wanted caption, group, mask and attributes."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import cached_property
 
 from engine.errors import SourceError
 from engine.runfile.data import TableSource
-from engine.sources.item import ItemColumns, SourceItem, local_folder, make_keys, read_inside
+from engine.sources.item import ItemColumns, SourceItem, UnreadableItemError, local_folder, make_keys, read_inside
 from engine.sources.labels import class_names, group_texts, name_class, sort_classes, without_missing
 from engine.sources.presence import absent_files
-from engine.sources.rows import Rows, read_rows
+from engine.sources.rows import Rows, read_rows, table_columns
 from engine.wording import name_some
 
 ROWS_TRIED = 20
+MASK = "mask"
 
 
 class TableImages:
@@ -84,6 +86,26 @@ class TableImages:
     def read(self, item: SourceItem) -> bytes:
         """Return the file's bytes."""
         return read_inside(self.root, item.locator)
+
+    @property
+    def has_masks(self) -> bool:
+        """Return whether the table has the column of masks."""
+        return MASK in table_columns(self.table)
+
+    @cached_property
+    def masks(self) -> Mapping[str, str]:
+        """Return the path of each image's mask by its locator, "" where its row names none."""
+        return {
+            path: attributes[MASK]
+            for rows in read_rows(self.table, (MASK,))
+            for path, attributes in zip(self._relative(self._with_slashes(rows.path)), rows.attributes, strict=True)
+        }
+
+    def mask(self, item: SourceItem) -> bytes:
+        """Return the bytes of the mask's file, whose path is relative as the image's is."""
+        if not (path := self.masks[item.locator]):
+            raise UnreadableItemError("missing_file", f"the row of {item.locator} names no mask")
+        return read_inside(self.root, path)
 
     def absent(self, locators: Iterable[str]) -> set[str]:
         """Return those of these images that do not exist."""

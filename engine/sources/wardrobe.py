@@ -7,7 +7,7 @@ from PIL import Image
 
 from engine.errors import SourceError
 from engine.runfile.data import WardrobeSource
-from engine.sources.decode import encode_jpeg
+from engine.sources.decode import encode_jpeg, encode_png
 from engine.sources.item import SourceItem
 from engine.wardrobe.garments import CLASSES, SHIPPED, Garments, load_garments
 from engine.wardrobe.scene import Scene, caption, make_scene, render
@@ -17,6 +17,7 @@ class WardrobeImages:
     """Composites of one split of the garments; all composites of a garment share a split key."""
 
     notes = ()
+    has_masks = True
 
     def __init__(self, config: WardrobeSource) -> None:
         self.config = config
@@ -46,6 +47,11 @@ class WardrobeImages:
         """Return the composite as a JPEG."""
         picture, _ = render(self._scene(int(item.locator)), self._garments)
         return encode_jpeg(Image.fromarray(picture))
+
+    def mask(self, item: SourceItem) -> bytes:
+        """Return the garment's mask as a PNG."""
+        _, mask = render(self._scene(int(item.locator)), self._garments)
+        return encode_png(Image.fromarray(mask))
 
     def _scene(self, index: int) -> Scene:
         config = self.config

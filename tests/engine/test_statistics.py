@@ -175,3 +175,11 @@ def _mean(bootstrap: SourceBootstrap, source: np.ndarray, values: np.ndarray) ->
     ratio = Ratio(numerator=values, denominator=np.ones(len(values)))
     (result,) = bootstrap.intervals(source, np.zeros(len(source), int), 1, [ratio])
     return result
+
+
+def test_as_many_losses_as_are_allowed_are_no_excess_whatever_a_sum_rounds_to() -> None:
+    allowed = np.full(80, 0.05)
+    assert allowed.sum() < 4
+    net = -np.pad(np.ones(4), (0, 76))
+    assert paired_test(net, allowed) == 1
+    assert paired_test(-np.pad(np.ones(40), (0, 40)), allowed) < 1e-6

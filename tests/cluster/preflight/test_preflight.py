@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tint_runs import tint_run, write_images
 
 from actors.zoo import MODELS_FOLDER
@@ -19,6 +20,7 @@ from engine.runfile.fields import ModelConfig
 from engine.runfile.load import dump_run_file, load_run_file
 from engine.runfile.run import RunFile
 
+MASKED = ("probe={model: {name: zoo/patient}}", "reinforce.arms=[recombine]", "reinforce.ships=recombine")
 STAGE = "def __init__(self, options, device, *, name, seed): ...\n"
 PLUGIN = "stages={{mine: {{kind: plugin, target: {}}}}}"
 CAPTIONER = "stages={{captioner: {{kind: captioner, model: {}}}}}"
@@ -43,6 +45,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "run.yaml").write_text(dump_run_file(RunFile.model_validate(run)))
     for name, text in SOURCES.items():
         (tmp_path / name).write_text(text)
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name}" for path in sorted(images.rglob("*.jpg"))]
+    for mask in ("gone", "small", "ones"):
+        lines = ["path,label,mask", *(f"{row},{mask}.png" for row in rows)]
+        (tmp_path / f"{mask}.csv").write_text("\n".join(lines))
+    Image.new("L", (3, 2)).save(tmp_path / "small.png")
+    Image.new("L", (32, 24), 1).save(tmp_path / "ones.png")
     shutil.copytree(images / "boot", tmp_path / "one" / "boot")
     shutil.copytree(images, tmp_path / "others")
     write_images(tmp_path / "three", per_class=2, bad=0)
@@ -140,6 +148,26 @@ BAD: dict[str, tuple[tuple[str, ...], str, str]] = {
         ),
         "data.oracle has no image of the train split",
         "leave the arm oracle out",
+    ),
+    "no masks": (
+        ("probe={model: {name: zoo/patient}}", "reinforce.arms={paste: {augment: recombine}}", "reinforce.ships=paste"),
+        "reinforce.arms.paste on data.train",
+        "give a table with the column `mask`",
+    ),
+    "masks gone": (
+        (*MASKED, "data.train={kind: table, path: HERE/gone.csv}"),
+        "data.train: 48 of 48",
+        "correct the paths",
+    ),
+    "masks of another size": (
+        (*MASKED, "data.train={kind: table, path: HERE/small.csv}"),
+        "data.train: the mask small.png",
+        "has 3 x 2 pixels",
+    ),
+    "masks of ones": (
+        (*MASKED, "data.train={kind: table, path: HERE/ones.csv}"),
+        "data.train: the mask ones.png",
+        "has no value above 1: the object is white there, 255",
     ),
     "three images": (
         ("data.train={kind: folder, path: HERE/three}",),

@@ -18,6 +18,7 @@ MEANINGS = {
     "random_edits": "real images and accepted edits, each drawn equally often",
     "reinforced": "real images and accepted edits, drawn by the weakness found",
     "oracle": "real images without the weakness: an upper bound",
+    "recombine": "real images under cut and paste",
 }
 
 
@@ -63,6 +64,12 @@ def test_a_run_file_may_name_its_own_arms_and_round_trips() -> None:
     run = load_run_file(DEMO, ["reinforce.arms={mine: {edits: {by: alike}, mix: cutmix}}", "reinforce.ships=mine"])
     assert run.reinforce.arms == {"mine": ArmConfig(edits=EditsConfig(), mix="cutmix")}
     assert "mine" in dump_run_file(run)
+
+
+def test_an_arm_that_recombines_keeps_no_answers_of_the_base_classifier_unless_it_says_so() -> None:
+    both: dict[str, object] = {"edits": {"by": "weakness"}, "augment": "recombine"}
+    config = arms({"reinforced": None, "both": both, "own": {**both, "losses": {"distillation": 1}}}, distillation=3)
+    assert [config.of_arm(name).distillation for name in ("reinforced", "both", "own")] == [3, 0, 1]
 
 
 def test_an_arms_own_settings_hold_for_it_alone() -> None:

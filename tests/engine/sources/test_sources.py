@@ -16,7 +16,7 @@ from source_files import encoded, folder_of, items_of, listing_error, remarks_of
 
 from engine.runfile.data import AnySource, FolderSource, HuggingFaceSource, TableSource, TarSource, WardrobeSource
 from engine.sample import Rejection, Sample
-from engine.sources import SourceItem, open_source, read_sample
+from engine.sources import SourceItem, masked, open_source, read_sample
 from engine.sources import rows as rows_module
 from engine.sources.item import make_key, make_keys
 from engine.sources.table import TableImages
@@ -569,6 +569,14 @@ def test_the_wardrobe_is_the_same_wherever_it_is_read(tmp_path: Path) -> None:
     first, second = reread(config, items[3]), reread(config, items[3])
     assert first == second
     assert pixels(first).shape == (64, 64, 3)
+    source = open_source(config)
+    with Image.open(io.BytesIO(masked(source).mask(items[3]))) as mask:
+        opaque = np.asarray(mask) == 255
+        clear = np.asarray(mask) == 0
+    # A yellow dress on sand: yellow has less than 60 of blue, sand more than 120.
+    assert items[3].attributes == {"background": "sand", "colour": "yellow"}
+    assert pixels(first)[opaque][:, 2].mean() < 60
+    assert pixels(first)[clear][:, 2].mean() > 120
 
 
 def test_one_garment_has_one_split_key() -> None:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from source_files import items_of, listing_error, table, write
 
+from engine.errors import SourceError
 from engine.runfile.data import FolderSource, TableSource
-from engine.sources import missing_files, open_source
+from engine.sources import UnreadableItemError, masked, missing_files, open_source
 from engine.sources.item import make_key
 from engine.sources.presence import absent_files
 
@@ -110,3 +111,21 @@ def test_a_field_that_some_rows_lack_is_missing_there_and_one_that_all_lack_is_r
     assert [item.attributes for item in open_source(config).items()] == [{"camera": ""}, {"camera": "2"}]
     said = listing_error(source(tmp_path, text, "a.jsonl", attributes=("lens",)))
     assert said == f"{tmp_path}/a.jsonl: no row has 'lens', which `attributes` asks for"
+
+
+def test_the_mask_of_an_image_is_the_file_that_its_row_names(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"image")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "a.png").write_bytes(b"mask")
+    (tmp_path / "data.csv").write_text("path,label,mask\n./a.jpg,x,m/a.png\nb.jpg,x,\nc.jpg,x,../c.png\n")
+    source = open_source(TableSource(path=str(tmp_path / "data.csv")))
+    a, b, c = source.items()
+    masks = masked(source)
+    assert masks.mask(a) == b"mask"
+    with pytest.raises(UnreadableItemError, match=r"the row of b\.jpg names no mask"):
+        masks.mask(b)
+    with pytest.raises(UnreadableItemError, match="outside_root"):
+        masks.mask(c)
+    (tmp_path / "plain.csv").write_text("path,label\na.jpg,x\n")
+    with pytest.raises(SourceError, match=r"give a table with the column `mask`.*a table without"):
+        masked(open_source(TableSource(path=str(tmp_path / "plain.csv"))))
