@@ -25,7 +25,8 @@ class TrainSettings:
 
     `deepspeed` are the complete DeepSpeed settings. `contents` lists the shards that are done, each checked for leaks;
     `harm` is what the probe found of each cell of theirs. With `follow` both are empty: the workers look which shards
-    are done, and the first arm trains meanwhile.
+    are done, and the first arm trains meanwhile. `group_by` are the attributes that make groups with the class, as
+    `report.group_by` says; none: all that the images have.
     """
 
     name: str
@@ -41,6 +42,7 @@ class TrainSettings:
     contents: tuple[ShardContents, ...]
     harm: Mapping[EditCell, float | None]
     follow: bool
+    group_by: tuple[str, ...] = ()
 
     @property
     def history_path(self) -> str:
@@ -75,6 +77,7 @@ def resolve_settings(run: RunFile, rundir: RunDirectory, model_digest: str, *, f
         contents=contents,
         harm={} if follow else edit_harm(rundir, contents),
         follow=follow,
+        group_by=run.report.group_by,
     )
     return replace(settings, name=_digest(settings, rundir, model_digest))
 
@@ -93,6 +96,7 @@ def _digest(settings: TrainSettings, rundir: RunDirectory, model_digest: str) ->
     whatever shards are done.
     """
     config, placement, oracle = settings.config, settings.config.placement, settings.data.oracle
+    is_fitted = any(arm.fit for arm in config.arms.values())
     shards = [marker.files[shard_path(index)].blake3 for index, marker in rundir.markers().items()]
     harm = [[*cell, value] for cell, value in sorted(settings.harm.items())]
     parts = {
@@ -107,5 +111,6 @@ def _digest(settings: TrainSettings, rundir: RunDirectory, model_digest: str) ->
         "harm": None if settings.follow else harm,
         "oracle": None if oracle is None else oracle.model_dump(mode="json"),
         "placement": [placement.device, placement.num_gpus > 0, placement.num_threads],
+        **({"group_by": list(settings.group_by)} if is_fitted else {}),
     }
     return json_digest(parts)
