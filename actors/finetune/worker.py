@@ -66,7 +66,10 @@ def _probed(worker: Worker, progress: Progress, frozen: FrozenFeatures | None) -
     """Return the progress with the linear probe, where there are edits and features."""
     if frozen is None or progress.linear_probe is not None or not worker.images.num_edits:
         return progress
-    return replace(progress, linear_probe=probe_linearly(frozen))
+    probe = probe_linearly(frozen)
+    if probe is not None and worker.place.rank == 0:
+        worker.rundir.write_json(worker.settings.probe_path, probe.to_json())
+    return replace(progress, linear_probe=probe)
 
 
 def _train_arm(

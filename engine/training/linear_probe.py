@@ -1,7 +1,9 @@
 """The linear probe: does a linear classifier on the frozen features know the class where the classifier fails?"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from engine.sample import Json
 
 # Of the accuracy that the classifier loses on edits, the shares that a probe must win back: above the second the head
 # suffices, below the first the features do not know the class.
@@ -23,6 +25,10 @@ class LinearProbe:
     chance: float
     num_edits: int
     num_features: int
+
+    def to_json(self) -> dict[str, Json]:
+        """Return its numbers and its sentence."""
+        return asdict(self) | {"sentence": self.sentence}
 
     @property
     def sentence(self) -> str:

@@ -58,7 +58,7 @@ def to_result(settings: TrainSettings, output: TrainOutput) -> dict[str, Json]:
         "reasons": list(decision.reasons),
         "settings": config.model_dump(mode="json") | {"deepspeed": dict(settings.deepspeed), "training": settings.name},
         "images": dict(output.images),
-        **({"linear_probe": asdict(probe) | {"sentence": probe.sentence}} if probe else {}),
+        **({"linear_probe": probe.to_json()} if probe else {}),
         **({"held_out": dict(output.held_out)} if config.held_out_phrases else {}),
         **({"follow": progress.arms[settings.arms[0]].followed()} if settings.follow and progress.arms else {}),
     }

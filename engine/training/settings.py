@@ -49,6 +49,11 @@ class TrainSettings:
         """Return the file of the run directory that shows the lines of history while they come."""
         return f"checkpoints/{self.name}/history.json"
 
+    @property
+    def probe_path(self) -> str:
+        """Return the file of the run directory with what the linear probe found."""
+        return f"checkpoints/{self.name}/linear_probe.json"
+
 
 def resolve_settings(run: RunFile, rundir: RunDirectory, model_digest: str, *, follow: bool = False) -> TrainSettings:
     """Return the settings of a run's training; `model_digest` is that of the classifier's files.

@@ -41,7 +41,8 @@ def clusters(seed: int) -> LabelledFeatures:
     return LabelledFeatures(features=features, labels=labels, groups=groups)
 
 
-def test_an_ensemble_learns_the_classes_from_either_balance() -> None:
+def test_an_ensemble_learns_the_classes_from_either_balance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dpe, "NUM_MEMBERS", 4)
     test = clusters(1)
     found = list(dpe_heads(clusters(0), 2, seed=0))
     assert [candidate.words.split(" in balance over ")[1] for candidate in found] == [

@@ -27,7 +27,7 @@ def test_a_head_without_the_habits_direction_is_right_where_the_habit_misleads()
         heads = [candidate.head for candidate in found if candidate.words.startswith(words)]
         return max(float((head(misleading).argmax(1) == labels).float().mean()) for head in heads)
 
-    assert accuracy("without 0 of 3") < 0.2
+    assert accuracy("without 0 of 3") < 0.6
     assert accuracy("without 1 of 3") > 0.8
     one = found[len(STRENGTHS)]
     assert (
