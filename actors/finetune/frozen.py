@@ -53,10 +53,9 @@ class FrozenFeatures:
         settings, config = worker.settings, worker.settings.config
         self._device = resolve_device(config.placement)
         self._heads = worker.base.heads
-        self._model = worker.base.model().eval()
-        check_head(self._model, self._heads, worker.base.trial_inputs())
-        self._model.to(self._device)
-        self.head = linear_head(self._model, self._heads)
+        model = worker.base.model().eval()
+        check_head(model, self._heads, worker.base.trial_inputs())
+        self.head = linear_head(model.to(self._device), self._heads)
         is_fitted = any(config.arms[name].fit for name in settings.arms)
         self._budget = config.num_steps * config.batch_size if is_fitted else PROBE_IMAGES
         self.seed = content_seed(settings.seed, "reinforce/features")
@@ -137,7 +136,7 @@ class FrozenFeatures:
         """Return the classifier's weights with a fitted head."""
         weights: Weights = {name: value.clone() for name, value in self._worker.base.model().state_dict().items()}
         if isinstance(head, LinearHead):
-            own = head_weights(self._model, self._heads, head)
+            own = head_weights(self._worker.base.model(), self._heads, head)
         else:
             assert isinstance(head, PrototypeHead)
             own = prototype_weights(head)
@@ -165,6 +164,8 @@ class FrozenFeatures:
     def _of(self, images: Callable[[int], Pixels | None], count: int) -> Tensor:
         """Return the features of so many images (count, dim), NaN for one that cannot be read."""
         place, base = self._worker.place, self._worker.base
+        # Made anew: no copy stays in memory beside what is trained.
+        model = base.model().eval().to(self._device)
         features = torch.zeros(count, self.head.weight.shape[1], device=self._device)
         size = max(1, self._worker.settings.config.batch_size // place.size)
         mine = range(place.rank, count, place.size)
@@ -176,7 +177,7 @@ class FrozenFeatures:
                 read = [(row, pixels) for row, pixels in decoded if pixels is not None]
                 if read:
                     inputs = base.preprocessing.inputs(np.stack(same_size([each for _, each in read])), self._device)
-                    features[[row for row, _ in read]], _ = head_inputs(self._model, self._heads, inputs)
+                    features[[row for row, _ in read]], _ = head_inputs(model, self._heads, inputs)
         torch.distributed.all_reduce(features)
         return features
 

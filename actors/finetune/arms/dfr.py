@@ -12,6 +12,7 @@ from actors.finetune.arms.logistic import LinearHead, Scaler, fit_path, mean_hea
 NUM_SUBSETS = 10
 # A group of n images counts as n^(1 - power): by its size, its square root, and as much as any other.
 POWERS = (0.0, 0.5, 1.0)
+WEIGHTED_STRENGTHS = (0.01, 0.1, 0.3, 1.0)
 
 
 def dfr_heads(data: LabelledFeatures, num_classes: int, seed: int) -> Iterator[Candidate]:
@@ -35,7 +36,7 @@ def dfr_heads(data: LabelledFeatures, num_classes: int, seed: int) -> Iterator[C
     for power in POWERS:
         weights = features.new_tensor([sizes[group] ** -power for group in data.groups])
         weights *= len(weights) / weights.sum()
-        for strength, head in fit_path(features, data.labels, num_classes, weights):
+        for strength, head in fit_path(features, data.labels, num_classes, weights, WEIGHTED_STRENGTHS):
             words = f"a group of n images counts as n^{1 - power:g}, C = {strength:g}, of {what}"
             yield Candidate(head=scaler.folded(head), words=words)
 

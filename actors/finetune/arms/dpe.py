@@ -19,7 +19,8 @@ MIN_STEPS = 240
 MOMENTUM = 0.9
 ENTROPIC_SCALE = 30.0
 LENGTH_PENALTY = 10.0
-SIMILARITY_PENALTY = 1e5
+# Their 1e5 over the 2,047 that their mean divides by: for fewer features it would outweigh the classes.
+SIMILARITY_PENALTY = 1e5 / 2047
 PENALTY_DECAY = 0.05
 FIRST_DEVIATION = 0.01
 LEARNING_RATES = (1e-3, 1e-2)
@@ -43,7 +44,7 @@ def fit_ensemble(
     """Return an ensemble whose members are fitted one after another, each unlike those before it.
 
     The loss of a member is the cross-entropy of its logits times 30, plus the mean squared length of its prototypes,
-    plus the inter-prototype similarity: the mean over classes of |sum of p_j p_i| / (num_members (dim - 1)) between a
+    plus the inter-prototype similarity: the mean over classes of |sum of p_j p_i| / num_members between a
     prototype p_i and those p_j of its class before it (their equation of L_IPS), its weight falling with the members.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -55,7 +56,7 @@ def fit_ensemble(
         prototypes = first.to(features.device).requires_grad_()
         scale = features.new_ones(1).requires_grad_()
         optimizer = torch.optim.SGD([prototypes, scale], lr=rate, momentum=MOMENTUM)
-        penalty = SIMILARITY_PENALTY / (1 + PENALTY_DECAY * max(0, number - 1)) / ((number + 1) * (dim - 1))
+        penalty = SIMILARITY_PENALTY / (1 + PENALTY_DECAY * max(0, number - 1)) / (number + 1)
         before = members.sum(0)
         for _ in range(max(NUM_EPOCHS, MIN_STEPS * BATCH_SIZE // len(rows))):
             for batch in torch.split(rows[torch.randperm(len(rows), generator=generator)], BATCH_SIZE):

@@ -4,7 +4,7 @@ from collections import Counter
 
 import torch
 
-from actors.finetune.arms.dfr import NUM_SUBSETS, POWERS, balanced_subsets, dfr_heads
+from actors.finetune.arms.dfr import NUM_SUBSETS, POWERS, WEIGHTED_STRENGTHS, balanced_subsets, dfr_heads
 from actors.finetune.arms.features import LabelledFeatures
 from actors.finetune.arms.logistic import STRENGTHS
 
@@ -36,7 +36,7 @@ def test_heads_in_balance_look_at_the_class_where_plain_ones_look_at_the_ground(
         candidate.words: float((candidate.head(test.features).argmax(1) == test.labels).float().mean())
         for candidate in dfr_heads(data, 2, seed=0)
     }
-    assert len(found) == (1 + len(POWERS)) * len(STRENGTHS)
+    assert len(found) == len(STRENGTHS) + len(POWERS) * len(WEIGHTED_STRENGTHS)
     # Without the ground 84 % are right: the class's feature is two deviations apart.
     plain = max(value for words, value in found.items() if "counts as n^1," in words)
     assert plain < 0.75

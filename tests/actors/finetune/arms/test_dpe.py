@@ -50,12 +50,12 @@ def test_an_ensemble_learns_the_classes_from_either_balance(monkeypatch: pytest.
         "groups of class and attributes, rate 0.001", "groups of class and attributes, rate 0.01",
     ]  # fmt: skip
     right = [float((candidate.head(test.features).argmax(1) == test.labels).float().mean()) for candidate in found]
-    assert min(right) > 0.85
+    assert min(right) > 0.8
     assert max(right) > 0.95
 
 
 def test_the_similarity_penalty_keeps_members_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    data, rows = clusters(0), [torch.arange(120)] * 4
+    data, rows, usual = clusters(0), [torch.arange(120)] * 4, dpe.SIMILARITY_PENALTY
 
     def similarity(penalty: float) -> float:
         """Return the mean cosine between prototypes of one class."""
@@ -63,4 +63,4 @@ def test_the_similarity_penalty_keeps_members_apart(monkeypatch: pytest.MonkeyPa
         members = F.normalize(fit_ensemble(data, 2, rows, 1e-2, seed=0).prototypes, dim=-1)
         return float(torch.einsum("mkd,nkd->kmn", members, members).triu(1).sum() / (2 * 6))
 
-    assert similarity(0.0) > similarity(1e5) + 0.2
+    assert similarity(0.0) > similarity(usual) + 0.2
