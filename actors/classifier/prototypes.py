@@ -17,7 +17,7 @@ class PrototypeHead(nn.Module):
 
     A member's probabilities are the softmax of -|scale| times the distance between the centred, normalised features and
     its normalised prototypes. `prototypes` are (num_members, num_classes, dim), `scales` (num_members,).
-    To et al., ICML 2025, section 3; distances of IsoMax+ (Macedo & Ludermir 2021).
+    To et al., ICML 2025; distances of IsoMax+ (Macedo & Ludermir, arXiv 2105.14399).
     """
 
     def __init__(self, prototypes: Tensor, scales: Tensor) -> None:

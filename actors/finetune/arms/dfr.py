@@ -19,7 +19,7 @@ def dfr_heads(data: LabelledFeatures, num_classes: int, seed: int) -> Iterator[C
     """Yield linear heads by logistic regression with an L1 penalty on standardised features, for each strength.
 
     First the authors': the mean of the heads of 10 subsets with as many images of every group as the smallest has
-    (section 4, DFR on the train split). Where that is one image, little is left of the rest: so also fitted on all
+    (their code, DFR on the train split). Where that is one image, little is left of the rest: so also fitted on all
     images, weighted by the size of their group. Who asks chooses among them on validation images, as the authors do.
     """
     scaler = Scaler.of(data.features)
