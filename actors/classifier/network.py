@@ -11,6 +11,7 @@ from torch import Tensor
 
 from actors.classifier.classes import match_classes
 from actors.classifier.heads import ALWAYS_ZERO, find_heads, select_rows
+from actors.classifier.prototypes import load_prototypes
 from actors.classifier.settings import read_settings
 from actors.images.preprocessing import Pixels, Preprocessing, same_size
 from actors.models.device import precision
@@ -29,7 +30,8 @@ class Network:
     """Hold a loaded checkpoint: `module` gives logits, `preprocessing` makes its inputs.
 
     `columns` are the indices of the run's classes among the model's outputs, in the run's order. A model with one
-    output, a sigmoid, gets a second one that is always 0: their softmax is the sigmoid.
+    output, a sigmoid, gets a second one that is always 0: their softmax is the sigmoid. A head of prototypes beside the
+    checkpoint takes the place of its own.
     """
 
     def __init__(self, config: ModelConfig, classes: Sequence[str], device: torch.device, *, offline: bool) -> None:
@@ -45,6 +47,9 @@ class Network:
         self.columns = match_classes(names, classes, config.name)
         if len(names) == 1:
             select_rows(self.module, self.heads, [ALWAYS_ZERO, 0])
+        if (prototypes := load_prototypes(files.folder)) is not None:
+            (head,) = self.heads
+            self.module.set_submodule(head, prototypes.to(device, self.module.dtype))
 
     @cached_property
     def heads(self) -> list[str]:

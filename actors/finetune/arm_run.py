@@ -3,7 +3,7 @@
 import itertools
 import json
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from actors.models.device import resolve_device
 from engine.run.directory import RunDirectory
 from engine.sample import Json, content_seed
 from engine.training.gate import Gate, Score
-from engine.training.progress import ArmRecord, Entry, Progress
+from engine.training.progress import ArmRecord, Entry, Progress, Rank
 from engine.training.recipe import batch_share, learning_rate
 from engine.training.settings import TrainSettings
 
@@ -58,6 +58,34 @@ class Worker:
         """Return which images the base classifier gets right."""
         device = resolve_device(self.settings.config.placement)
         return self.mark(self.base.model().eval().to(device), images)
+
+    def rank(self, name: str, progress: Progress) -> tuple[Progress, Rank]:
+        """Return the gate's ranking of an arm's scores, and the progress with the base classifier's score."""
+        images, config = self.images, self.settings.config.of_arm(name)
+        base = progress.base or images.score(self.mark_base)
+        gate = Gate(base=base, config=config, real_groups=images.real_groups, edit_groups=images.edit_groups)
+        return replace(progress, base=base), partial(gate.rank, arm=config.arms[name])
+
+
+def report(
+    worker: Worker, name: str, progress: Progress, best: Weights, save: Callable[[str], None] | None = None
+) -> None:
+    """Hand a checkpoint of all workers to Ray Train, and the lines of history to the run directory.
+
+    `save` writes this worker's part of the training state into a folder, where there is one.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        if save is not None:
+            save(folder)
+        if worker.place.rank == 0:
+            Path(folder, STATE).write_text(json.dumps(progress.to_json()))
+            save_file(best, Path(folder, BEST))
+            arms = progress.arms.items()
+            lines: list[Json] = [{"arm": key, **asdict(line)} for key, record in arms for line in record.history]
+            worker.rundir.write_json(worker.settings.history_path, lines)
+        last = progress.arms[name].history[-1]
+        metrics = {"arm": name, "step": last.step, "validation_accuracy": last.validation_accuracy}
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
 class ArmRun:
@@ -157,25 +185,10 @@ class ArmRun:
 
     def report(self) -> None:
         """Hand a checkpoint of all workers to Ray Train, and the lines of history to the run directory."""
-        settings, rundir = self._worker.settings, self._worker.rundir
         if (groups := self._trainer.group_weights) is not None:
             self.record = replace(self.record, group_weights=tuple(groups.to_list()))
-        with tempfile.TemporaryDirectory() as folder:
-            self._trainer.save(folder)
-            if self._worker.place.rank == 0:
-                Path(folder, STATE).write_text(json.dumps(self.progress.to_json()))
-                save_file(self.best, Path(folder, BEST))
-                arms = self.progress.arms.items()
-                lines: list[Json] = [{"arm": key, **asdict(line)} for key, record in arms for line in record.history]
-                rundir.write_json(settings.history_path, lines)
-            last = self.record.history[-1]
-            metrics = {"arm": self._name, "step": last.step, "validation_accuracy": last.validation_accuracy}
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        report(self._worker, self._name, self.progress, self.best, self._trainer.save)
 
-    def _rank(self) -> partial[tuple[bool, float]]:
-        """Return the gate's ranking of a score, for which the base classifier is scored where it is not yet."""
-        images = self._worker.images
-        base = self.progress.base or images.score(self._worker.mark_base)
-        self.progress = replace(self.progress, base=base)
-        gate = Gate(base=base, config=self._config, real_groups=images.real_groups, edit_groups=images.edit_groups)
-        return partial(gate.rank, arm=self._config.arms[self._name])
+    def _rank(self) -> Rank:
+        self.progress, rank = self._worker.rank(self._name, self.progress)
+        return rank

@@ -87,6 +87,11 @@ class Follower:
             self.wait()
         return self._images.num_edits > 0
 
+    def wait_for_all(self) -> None:
+        """Wait until all shards are done."""
+        while not self.look().is_complete:
+            self.wait()
+
     def _look(self) -> Look:
         done, num_shards = self._rundir.done(), self._rundir.info.num_shards
         new = inspect_shards(self._rundir, self.config, self._images.splits, sorted(set(done) - set(self._known)))

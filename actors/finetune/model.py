@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from actors.classifier.heads import select_rows
 from actors.classifier.network import Network
+from actors.classifier.prototypes import PROTOTYPES, PrototypeHead
 from actors.models.device import DTYPES
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
@@ -21,6 +23,8 @@ from engine.storage.storage import Storage
 Weights = dict[str, Tensor]
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
 CONFIG = "config.json"
+# Of the weights of a head of prototypes, which are not the model's own.
+PREFIX = "prototypes/"
 # Of logits, before and after the head is cut.
 TOLERANCE = 1e-4
 # Of layer-wise learning rates: each is a group of DeepSpeed's, which partitions every group by itself.
@@ -44,27 +48,38 @@ class BaseClassifier:
         """Return the names of the layers whose outputs are the logits; raises ModelError where there is none."""
         return self._network.heads
 
+    def trial_inputs(self) -> Tensor:
+        """Return the model's inputs for two images of noise."""
+        return self._network.trial_inputs()
+
     def model(self) -> nn.Module:
         """Return a fresh copy of the classifier, on the CPU."""
         model: nn.Module = copy.deepcopy(self._model)
         return model
 
     def save(self, weights: Weights, storage: Storage, folder: str) -> None:
-        """Write a model that `from_pretrained` loads: config.json goes first when it is replaced and comes last."""
+        """Write a model that `from_pretrained` loads: config.json goes first when it is replaced and comes last.
+
+        A head of prototypes, as `prototype_weights` gives it, is written beside the model's own.
+        """
         model = self.model()
-        model.load_state_dict(weights)
+        prototypes = {name.removeprefix(PREFIX): weights[name] for name in weights if name.startswith(PREFIX)}
+        model.load_state_dict({name: value for name, value in weights.items() if not name.startswith(PREFIX)})
         with tempfile.TemporaryDirectory() as place:
             model.save_pretrained(place)  # type: ignore[operator]
             self.preprocessing.processor.save_pretrained(place)
+            if prototypes:
+                save_file(prototypes, Path(place, PROTOTYPES))
             names = [path.name for path in Path(place).iterdir()]
-            if storage.exists(f"{folder}/{CONFIG}"):
-                storage.delete(f"{folder}/{CONFIG}")
+            for name in (CONFIG, PROTOTYPES):
+                if storage.exists(f"{folder}/{name}"):
+                    storage.delete(f"{folder}/{name}")
             for name in sorted(names, key=lambda name: (name == CONFIG, name)):
                 storage.write(f"{folder}/{name}", Path(place, name).read_bytes())
 
     @torch.no_grad()
     def _trial_logits(self) -> Tensor:
-        logits: Tensor = self.model()(self._network.trial_inputs()).logits
+        logits: Tensor = self.model()(self.trial_inputs()).logits
         return logits
 
     def _fit_head(self) -> None:
@@ -86,6 +101,11 @@ class BaseClassifier:
             model.config.label_names = list(self.classes)
         if model.config.problem_type == "multi_label_classification":  # a sigmoid, which is a choice of two now
             model.config.problem_type = None
+
+
+def prototype_weights(head: PrototypeHead) -> Weights:
+    """Return a head of prototypes as entries of a classifier's weights, for `save`."""
+    return {f"{PREFIX}{name}": value for name, value in head.state_dict().items()}
 
 
 def prepare_precision(model: nn.Module, precision: str) -> None:

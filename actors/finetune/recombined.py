@@ -6,7 +6,7 @@ import numpy as np
 
 from actors.finetune.arms.recombine import MOST_COVERED, OPAQUE, SHARE, Bytes, recombined
 from actors.finetune.batches import DecodedImages, Drawn, RealImages
-from actors.images.preprocessing import Pixels, Preprocessing
+from actors.images.preprocessing import Preprocessing
 from engine.sample import content_seed
 from engine.sources import masked
 

@@ -38,9 +38,12 @@ def logged_history(rundir: RunDirectory, settings: TrainSettings) -> Iterator[No
 
     def follow() -> None:
         nonlocal num_logged
-        is_last = False
+        is_last = is_probe_logged = False
         while not is_last:
             is_last = stop.wait(POLL_S)
+            if not is_probe_logged and rundir.exists(settings.probe_path):
+                is_probe_logged = True
+                LOG.info("reinforce: %s", cast(dict[str, str], rundir.read_json(settings.probe_path))["sentence"])
             new = _read_history(rundir, settings)[num_logged:]
             for line in new:
                 LOG.info("reinforce: %s", _describe(line, num_steps))

@@ -77,6 +77,24 @@ class ArmConfig(Config):
     losses: LossConfig = LossConfig()
     first_layer_rate: float | None = Field(None, gt=0, le=1)
     trained: Literal["all", "head", "lora"] | None = Field(None, description="which weights")
+    fit: Literal["dfr", "dpe", "projection"] | None = Field(
+        None,
+        description="the head is fitted on frozen features, without steps; dfr: on groups of class and attributes in "
+        "balance (Kirichenko et al. 2023); dpe: an ensemble of prototypes (To et al. 2025); projection: without the "
+        "directions in which edits move the features",
+    )
+
+    @model_validator(mode="after")
+    def _fits_alone(self) -> "ArmConfig":
+        if self.fit is None:
+            return self
+        if set(self.changes()) - {"fit", "edits"} or self.edits not in (None, EditsConfig()):
+            raise ValueError(
+                f"fit: {self.fit} takes no steps: beside it only edits: {{by: alike}} can be set; leave the rest out"
+            )
+        if self.fit == "projection" and self.edits is None:
+            raise ValueError("fit: projection needs pairs of edits and placebos: add edits: {by: alike}")
+        return self
 
     @model_validator(mode="after")
     def _recombined_images_have_no_group(self) -> "ArmConfig":
@@ -100,6 +118,13 @@ class ArmConfig(Config):
     @property
     def meaning(self) -> str:
         """Return in words what it trains on, for the page and the gate's reasons."""
+        if self.fit:
+            edits = " and accepted edits" if self.edits and self.fit != "projection" else ""
+            return {
+                "dfr": f"the head alone, fitted on real images{edits} in balance over class and attributes",
+                "dpe": f"prototypes in the head's place, fitted on real images{edits} in balance over the classes",
+                "projection": "the head alone, fitted on real images without the directions in which edits move them",
+            }[self.fit]
         how = {"alike": "each drawn equally often", "weakness": "drawn by the weakness found"}
         words = "real images without the weakness" if self.is_bound else "real images"
         if self.edits is not None:
@@ -127,7 +152,8 @@ class ArmConfig(Config):
 def title_of(name: str) -> str:
     """Return an arm's name as a title."""
     titles = {
-        "randaugment": "RandAugment", "cutmix": "CutMix", "recombine": "cut and paste", "groupdro": "GroupDRO"
+        "randaugment": "RandAugment", "cutmix": "CutMix", "recombine": "cut and paste", "groupdro": "GroupDRO",
+        "dfr": "DFR", "dfr_edits": "DFR edits", "dpe": "DPE",
     }  # fmt: skip
     return titles.get(name, name.replace("_", " "))
 
@@ -142,10 +168,15 @@ PRESETS: Mapping[str, ArmConfig] = {
     "reinforced": ArmConfig(edits=EditsConfig(by="weakness")),
     "oracle": ArmConfig(images="oracle"),
     "recombine": ArmConfig(augment="recombine"),
+    "dfr": ArmConfig(fit="dfr"),
+    "dfr_edits": ArmConfig(fit="dfr", edits=EditsConfig(by="alike")),
+    "dpe": ArmConfig(fit="dpe"),
+    "projection": ArmConfig(fit="projection", edits=EditsConfig(by="alike")),
 }
 Preset = Literal[
-    "real_only", "randaugment", "cutmix", "reweighted", "groupdro", "random_edits", "reinforced", "oracle", "recombine"
-]
+    "real_only", "randaugment", "cutmix", "reweighted", "groupdro", "random_edits", "reinforced",
+    "oracle", "recombine", "dfr", "dfr_edits", "dpe", "projection",
+]  # fmt: skip
 
 
 def with_presets(arms: object) -> object:

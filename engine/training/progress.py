@@ -9,6 +9,7 @@ from engine.runfile.arms import BASE
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
 from engine.training.gate import Score
+from engine.training.linear_probe import LinearProbe
 
 # The key by which one checkpoint is better than another.
 Rank = Callable[[Score], tuple[bool, float]]
@@ -49,6 +50,7 @@ class ArmRecord:
 
     These are of step `best_step`; where `best_share` is below 1, interpolated between base classifier and last step.
     `group_weights` are GroupDRO's, of the last step.
+    An arm that is fitted without steps has one line, as of the last step, and says in `fitted` on what and how.
     """
 
     history: tuple[Entry, ...] = ()
@@ -57,6 +59,7 @@ class ArmRecord:
     best_share: float = 1.0
     best: Score | None = None
     group_weights: tuple[float, ...] = ()
+    fitted: str = ""
 
     @property
     def step(self) -> int:
@@ -95,25 +98,29 @@ class Progress:
 
     base: Score | None = None
     arms: Mapping[str, ArmRecord] = field(default_factory=dict)
+    linear_probe: LinearProbe | None = None
 
     def with_arm(self, name: str, record: ArmRecord) -> "Progress":
         """Return the progress with the new record of an arm."""
         return replace(self, arms={**self.arms, name: record})
 
     def is_complete(self, name: str, config: ReinforceConfig) -> bool:
-        """Return whether an arm has made all steps, and all weights on the way are scored."""
+        """Return whether an arm has made all steps, and all weights on the way are scored; or whether it is fitted."""
         record = self.arms.get(name, ArmRecord())
+        if record.fitted:
+            return True
         return record.step >= config.num_steps and len(record.frontier) >= len(config.interpolation)
 
     def to_json(self) -> dict[str, Json]:
         """Return what `from_json` reads."""
         found = asdict(self)
-        return {BASE: found["base"], "arms": found["arms"]}
+        return {BASE: found["base"], "arms": found["arms"], "linear_probe": found["linear_probe"]}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Json]) -> "Progress":
         """Read the progress from a checkpoint."""
-        return TypeAdapter(cls).validate_python({"base": record[BASE], "arms": record["arms"]})
+        names = {"base": BASE, "arms": "arms", "linear_probe": "linear_probe"}
+        return TypeAdapter(cls).validate_python({field: record.get(name) for field, name in names.items()})
 
 
 def _with_candidate(record: ArmRecord, share: float, score: Score, rank: Rank) -> ArmRecord:

@@ -1,7 +1,7 @@
 """The result of a training: what its workers hand back, and reinforce.json."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from engine.runfile.arms import BASE
 from engine.sample import Json
@@ -43,17 +43,22 @@ def to_result(settings: TrainSettings, output: TrainOutput) -> dict[str, Json]:
             "frontier": [_without_none(asdict(point)) for point in record.frontier],
             "model": f"models/{name}",
             "history": [_without_none(asdict(line)) for line in record.history],
+            **({"fitted": record.fitted} if record.fitted else {}),
         }
     gate = Gate(base=base, config=config, real_groups=output.real_groups, edit_groups=output.edit_groups)
     decision = gate.decide(scores)
     if not output.images["counterfactuals"]:
         decision = Decision(verdict="do not ship", reasons=(nothing_to_learn_from(config),))
+    probe = progress.linear_probe
+    if probe and decision.verdict == "do not ship":
+        decision = replace(decision, reasons=(*decision.reasons, probe.sentence))
     return {
         "arms": arms,
         "verdict": decision.verdict,
         "reasons": list(decision.reasons),
         "settings": config.model_dump(mode="json") | {"deepspeed": dict(settings.deepspeed), "training": settings.name},
         "images": dict(output.images),
+        **({"linear_probe": probe.to_json()} if probe else {}),
         **({"held_out": dict(output.held_out)} if config.held_out_phrases else {}),
         **({"follow": progress.arms[settings.arms[0]].followed()} if settings.follow and progress.arms else {}),
     }

@@ -49,6 +49,11 @@ class TrainSettings:
         """Return the file of the run directory that shows the lines of history while they come."""
         return f"checkpoints/{self.name}/history.json"
 
+    @property
+    def probe_path(self) -> str:
+        """Return the file of the run directory with what the linear probe found."""
+        return f"checkpoints/{self.name}/linear_probe.json"
+
 
 def resolve_settings(run: RunFile, rundir: RunDirectory, model_digest: str, *, follow: bool = False) -> TrainSettings:
     """Return the settings of a run's training; `model_digest` is that of the classifier's files.
@@ -96,6 +101,7 @@ def _digest(settings: TrainSettings, rundir: RunDirectory, model_digest: str) ->
     whatever shards are done.
     """
     config, placement, oracle = settings.config, settings.config.placement, settings.data.oracle
+    is_fitted = any(arm.fit for arm in config.arms.values())
     shards = [marker.files[shard_path(index)].blake3 for index, marker in rundir.markers().items()]
     harm = [[*cell, value] for cell, value in sorted(settings.harm.items())]
     parts = {
@@ -111,5 +117,6 @@ def _digest(settings: TrainSettings, rundir: RunDirectory, model_digest: str) ->
         "oracle": None if oracle is None else oracle.model_dump(mode="json"),
         **({"group_by": list(settings.group_by)} if config.needs_groups else {}),
         "placement": [placement.device, placement.num_gpus > 0, placement.num_threads],
+        **({"group_by": list(settings.group_by)} if is_fitted else {}),
     }
     return json_digest(parts)

@@ -16,7 +16,12 @@ MARKS = {
     "plus": '<path d="M-2 -6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z"/>',
     "diamond": '<path d="M0 -6.4L6.4 0L0 6.4L-6.4 0Z"/>',
     "star": '<path d="M0 -7L1.9 -2.2L7 -2.2L2.9 1L4.4 6L0 3L-4.4 6L-2.9 1L-7 -2.2L-1.9 -2.2Z"/>',
-    "cross": '<path d="M-5.4 -3L-3 -5.4L0 -2.4L3 -5.4L5.4 -3L2.4 0L5.4 3L3 5.4L0 2.4L-3 5.4L-5.4 3L-2.4 0Z"/>',
+    "hourglass": '<path d="M-5.4 -5.8H5.4L0 0L5.4 5.8H-5.4L0 0Z"/>',
+    "dash": '<path d="M-6 -2H6V2H-6Z"/>',
+    "cross": '<path d="M-4.6 -6L0 -1.6L4.6 -6L6 -4.6L1.6 0L6 4.6L4.6 6L0 1.6L-4.6 6L-6 4.6L-1.6 0L-6 -4.6Z"/>',
+    "ring": '<path fill-rule="evenodd" d="M0 -6A6 6 0 0 1 0 6A6 6 0 0 1 0 -6ZM0 -3A3 3 0 0 0 0 3A3 3 0 0 0 0 -3Z"/>',
+    "pentagon": '<path d="M0 -6.4L6.1 -2L3.8 5.2H-3.8L-6.1 -2Z"/>',
+    "chevron": '<path d="M-6 -1L0 -6L6 -1V4L0 -1L-6 4Z"/>',
 }
 DASHES = ("none", "6 4", "2 4", "10 3 2 3")
 

@@ -15,10 +15,15 @@ MEANINGS = {
     "randaugment": "real images under RandAugment",
     "cutmix": "real images under CutMix",
     "reweighted": "real images with the errors drawn more often",
+    "groupdro": "real images with groups drawn equally often; worst group 0.01",
     "random_edits": "real images and accepted edits, each drawn equally often",
     "reinforced": "real images and accepted edits, drawn by the weakness found",
     "oracle": "real images without the weakness: an upper bound",
     "recombine": "real images under cut and paste",
+    "dfr": "the head alone, fitted on real images in balance over class and attributes",
+    "dfr_edits": "the head alone, fitted on real images and accepted edits in balance over class and attributes",
+    "dpe": "prototypes in the head's place, fitted on real images in balance over the classes",
+    "projection": "the head alone, fitted on real images without the directions in which edits move them",
 }
 
 
@@ -86,6 +91,25 @@ def test_the_words_of_an_arm_follow_from_its_settings(name: str, meaning: str) -
 def test_own_settings_are_said() -> None:
     arm = ArmConfig(edits=EditsConfig(by="weakness", emphasis=2), losses=LossConfig(distillation=3), trained="lora")
     assert arm.meaning == f"{MEANINGS['reinforced']}; distillation 3; emphasis 2; trained: lora"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"fit": "dfr", "mix": "cutmix"}, "fit: dfr takes no steps: beside it only edits"),
+        ({"fit": "dpe", "edits": {"by": "weakness"}}, "fit: dpe takes no steps"),
+        ({"fit": "dfr", "images": "oracle"}, "fit: dfr takes no steps"),
+        ({"fit": "projection"}, "fit: projection needs pairs of edits and placebos"),
+    ],
+)
+def test_a_head_is_fitted_with_edits_and_nothing_else(settings: object, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        arms({"mine": settings})
+
+
+def test_a_fitted_head_without_edits_is_a_baseline_and_one_with_edits_may_ship() -> None:
+    assert [name for name, arm in PRESETS.items() if arm.fit and arm.is_baseline] == ["dfr", "dpe"]
+    assert arms(["dfr_edits"], ships="dfr_edits").ships == "dfr_edits"
 
 
 @pytest.mark.parametrize("name", ["patient", "Mine", "a b", "../x"])
