@@ -73,6 +73,7 @@ class RunImages:
             is_held = is_held_out(sample.edit.kind, sample.edit.after, phrases)
             (held_out if is_held else edits).append((sample, image))
         self.edit_groups = [self._groups[sample.source_key] for sample, _ in edits]
+        self.edit_kinds = [sample.edit.kind for sample, _ in edits if sample.edit]
         self.edits, self.held_out = self._validation(edits), self._validation(held_out)
 
     @property
@@ -93,6 +94,7 @@ class RunImages:
             progress=progress,
             real_groups=tuple(self.real_groups),
             edit_groups=tuple(self.edit_groups),
+            edit_kinds=tuple(self.edit_kinds),
             images={"replay": len(self.real.items), "counterfactuals": self.num_edits},
             held_out={
                 "phrases": phrases,
