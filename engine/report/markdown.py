@@ -62,6 +62,7 @@ def _figure(figure: Mapping[str, Any] | None) -> str:
     if not figure or figure["value"] is None:
         return "–"
     group = f", {_text(figure['group'])}" if figure.get("group") else ""
+    group += f", worst of {count(figure['num_groups'])}" if figure.get("num_groups") else ""
     return f"**{percent(figure['value'])}** ({interval(figure)}; n {count(figure['n'])}{group})"
 
 

@@ -43,6 +43,9 @@ class FigurePart(IntervalPart):
 
     n: Whole = Field(description="number of images")
     group: str | None = Field(None, description="class and attributes, where the accuracy is of one group")
+    num_groups: Whole | None = Field(
+        None, description="of so many groups this one is the worst; the interval is of the lowest true accuracy of all"
+    )
 
 
 class CountsPart(Part):

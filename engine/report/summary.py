@@ -165,11 +165,12 @@ def _headline_figures(evaluation: Content | None) -> Summary:
 
 
 def _figure(measured: Content | None) -> Summary | None:
-    """Return an accuracy as value, low, high and n, with the name of its group if it is of one."""
+    """Return an accuracy as value, low, high and n; of the worst group with its name and the number of groups."""
     if measured is None:
         return None
     figure = {"value": measured["accuracy"], "low": measured["low"], "high": measured["high"], "n": measured["n"]}
-    return figure | ({"group": group_name(measured)} if "values" in measured else {})
+    of_groups = {"num_groups": measured["num_groups"]} if "num_groups" in measured else {}
+    return figure | ({"group": group_name(measured)} if "values" in measured else {}) | of_groups
 
 
 def _groups(evaluation: Content | None) -> Summary | None:

@@ -28,7 +28,7 @@ FIGURES = (
     (
         "worst_group_accuracy",
         "Worst-group accuracy",
-        "in the group of class and attributes with the lowest accuracy",
+        "in the group of class and attributes with the lowest accuracy; the interval is of the minimum of all groups",
         "Not measured: the images have no attributes, or no group has enough images.",
     ),
     (

@@ -39,6 +39,7 @@ def test_before_and_after_is_a_table_with_intervals(finished: tuple[RunDirectory
     conflict = " ".join(rows[0]).replace("\u202f", " ")
     assert "**20.0 %** (10.5 to 34.8; n 40)" in conflict
     assert "**75.0 %**" in conflict
+    assert "; n 20, boot, background snow, worst of 4)" in " ".join(rows[1])
     assert "**+55.0** (+40.0 to +70.0)" in conflict
 
 
