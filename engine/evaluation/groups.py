@@ -86,9 +86,10 @@ class SmallGroups(AccuracyCount):
 class GroupReport:
     """Accuracy of one classifier on one labelled set: over all images, by class and by group.
 
-    `worst` is the group of lowest accuracy among those with at least `min_n` images. `aligned` and `conflict` are None where no value is dominant. Without attributes the groups are
-    the classes. `adjusted` weighs each group's accuracy by its share of the training data (Sagawa et al. 2020, for
-    Waterbirds); None where a group of the training data has no image here. `nll` is in nats.
+    `worst` is the group of lowest accuracy among those with at least `min_n` images. `aligned` and `conflict` are None
+    where no value is dominant. Without attributes the groups are the classes. `adjusted` weighs each group's accuracy
+    by its share of the training data (Sagawa et al. 2020, for Waterbirds); None where a group of the training data has
+    no image here. `nll` is in nats.
     """
 
     overall: AccuracyCount
