@@ -9,12 +9,13 @@ from typing import Any
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from cluster.phases.evaluate import Evaluation, LabelledSet, Result, ask_set, attribute_names, score_answers
 from cluster.phases.probe import questions, read_predictions
-from engine.canonical import json_digest
+from engine.canonical import as_json, json_digest
 from engine.errors import SourceError
 from engine.evaluation.comparison import Comparison, PairedImages
 from engine.evaluation.groups import Dominant, conflicts, dominant_values, group_counts
 from engine.plan.plan import Plan
-from engine.probe.pairs import read_pairs
+from engine.probe.before_after import edit_drops
+from engine.probe.pairs import Pairs, read_pairs
 from engine.probe.weakness import weakness
 from engine.run.directory import EVALUATION, REINFORCE, RunDirectory
 from engine.runfile.arms import BASE
@@ -55,6 +56,7 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
         for set_name in sets
     }
     scored.setdefault("shifted", scored["test"])
+    pairs = {arm: _validation_pairs(rundir, digest) for arm, digest in digests.items()}
     content: dict[str, Json] = {
         "name": name,
         "arms": {
@@ -62,7 +64,8 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
                 "digest": digests[arm],
                 "test": scored["test"][arm].to_json(),
                 "shifted": scored["shifted"][arm].to_json(),
-                "edits": _edits(run, rundir, digests[arm]),
+                "edits": _overall(pairs[arm], run),
+                "edits_by_kind": as_json(edit_drops(pairs[arm], pairs[BASE], run.probe, seed=run.seed)),
             }
             for arm in refs
         },
@@ -151,12 +154,16 @@ def compare_arms(
     return [comparison for comparison in found if comparison is not None]
 
 
-def _edits(run: RunFile, rundir: RunDirectory, digest: str) -> Json:
-    """Return the weakness table's overall row on edits of validation sources, which no arm was trained on."""
+def _validation_pairs(rundir: RunDirectory, digest: str) -> Pairs:
+    """Return a classifier's answers to the edits of validation sources, which no arm was trained on."""
     import pyarrow.compute as pc
 
     predictions = read_predictions(rundir, digest)
-    pairs = read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
+    return read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
+
+
+def _overall(pairs: Pairs, run: RunFile) -> Json:
+    """Return the overall row of the weakness table, None without edits."""
     table = weakness(pairs, run.probe, seed=run.seed)
     return table.overall.to_json() if table.overall else None
 

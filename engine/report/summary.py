@@ -19,6 +19,7 @@ from engine.report.results import Content, Results
 from engine.report.rows import Picture, PictureRow
 from engine.report.shown import Shown
 from engine.report.views.advice import next_steps, verdict_reasons
+from engine.report.views.kinds import edits_by_kind
 from engine.report.views.rounds import rounds_summary
 from engine.sample import Sample
 from engine.shards.marker import add_counts
@@ -45,6 +46,7 @@ def build_summary(
         "next_steps": [],
         **_headline_figures(results.evaluation),
         "comparisons": list((results.evaluation or {}).get("comparisons", [])),
+        "edits_by_kind": edits_by_kind(results.evaluation),
         "confidence": results.run.probe.confidence,
         "counts": _counts(results),
         "rates": _rates(results),

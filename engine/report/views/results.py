@@ -8,6 +8,7 @@ from engine.report.drawing.maps import group_attributes, group_map, group_name, 
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ArmLook, looks_of
 from engine.report.views.attribution import arm_words
+from engine.report.views.kinds import kinds_view
 from engine.report.views.rounds import rounds_view
 from engine.report.views.run import accept_tables, cost_view, verifier_sentence
 from engine.report.views.training import training_view
@@ -75,6 +76,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "ships": title_of(summary["ships"]),
         "arm_words": arm_words(looks),
         "figures": _figures(summary, looks),
+        "kinds": kinds_view(summary["edits_by_kind"], summary["ships"], looks),
         "weakness": weakness_view(summary["weakness"]),
         "pictures_sentence": _pictures_sentence(summary["pictures"]),
         "groups": _groups(summary["groups"], run, looks),

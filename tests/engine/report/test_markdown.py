@@ -26,7 +26,20 @@ def test_the_verdict_comes_first_then_its_reasons(finished: tuple[RunDirectory, 
     assert lines[0] == "## ✅ Ship the reinforced classifier"
     assert lines[4] == "- A loss of 1.0 points, allowed are 0.5."
     titles = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
-    assert titles == ["Before and after", "Where it is weak", "What to do next", "Cost"]
+    assert titles == [
+        "Before and after",
+        "Each kind of edit, before and after",
+        "Where it is weak",
+        "What to do next",
+        "Cost",
+    ]
+
+
+def test_each_kind_of_edit_has_its_drop_before_and_after(finished: tuple[RunDirectory, RunFile]) -> None:
+    assert (
+        "| colour | +2.0 (−3.0 to +7.0) | +14.0 (+9.0 to +19.0) | **+12.0** (+7.0 to +17.0) | 40 |"
+        in markdown(*finished).splitlines()
+    )
 
 
 def test_before_and_after_is_a_table_with_intervals(finished: tuple[RunDirectory, RunFile]) -> None:
