@@ -83,7 +83,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "verifier_sentence": f"{verifier_sentence(summary)} {summary['domain']['sentence']}",
         "accept_tables": accept_tables(summary["accept_rate"]),
         "training": training_view(summary["training"], looks),
-        "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds),
+        "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds, summary["weakness"]),
         **cost_view(summary),
         "run_file": run_text,
         "missing": MISSING | (BLACK_BOX if run.probe.callable else {}) | (NO_EDITS if _is_made(summary) else {}),
