@@ -173,6 +173,7 @@ def reinforcement(verdict: str = "ship") -> dict[str, object]:
             "reinforced": {**moved, "validation_edits_accuracy": 0.35, "model": "models/reinforced"},
         },
         "verdict": verdict,
+        "decision": {"num_candidates": 7, "apart": True, "num_choosing_keys": 19, "num_deciding_keys": 21},
         "reasons": ["a loss of 1.0 points, allowed are 0.5"],
         "settings": {"num_steps": 20, "max_accuracy_loss": 0.005},
         "images": {"replay": 40, "counterfactuals": 6},
