@@ -195,23 +195,22 @@ class Gate:
         )
 
     def _guard(self, lost: AccuracyLoss, reinforced: Score, base: Score) -> tuple[bool, str]:
-        shown = f"; at most {100 * lost.bound:.1f} at one-sided 95 %" if math.isfinite(lost.bound) else ""
-        allowed = self.config.max_accuracy_loss
+        images, allowed = len(self.halves.deciding.real), self.config.max_accuracy_loss
+        shown = f", below {100 * lost.bound:.1f} at one-sided 95 %, the margin that these {images:,} images show"
         return lost.loss <= allowed + 1e-9, (
             f"real validation accuracy {_percent(reinforced.accuracy)}, base classifier {_percent(base.accuracy)}: "
-            f"{lost.words}{shown}, which is the margin that {len(self.halves.deciding.real):,} images can show; a loss "
-            f"of {100 * allowed:.1f} is allowed"
+            f"{lost.words}{shown if math.isfinite(lost.bound) else ''}; {100 * allowed:.1f} is allowed"
         )
 
     def _choice(self, score: Score, num_candidates: int) -> tuple[bool, str]:
         """Return whether the weights were within the guard where they were chosen, and how they were chosen."""
         keys, lost = self.halves.choosing.num_keys, self.accuracy_loss(score, self.halves.choosing)
-        where = f"on {keys:,} split keys, the verdict rests on the {self.halves.deciding.num_keys:,} others"
+        rests = f"the verdict rests on the {self.halves.deciding.num_keys:,} others"
         if not self.halves.apart:
-            where = f"on the same {keys:,} split keys that the verdict rests on, too few to keep half of them apart"
+            rests = "the verdict rests on the same, too few to keep half of them apart"
         return self.is_within_guard(score), (
-            f"weights chosen among {num_candidates:,} candidates {where}; where they were chosen, {lost.words}, a loss "
-            f"of {100 * self.config.max_accuracy_loss:.1f} with its error is allowed"
+            f"weights chosen among {num_candidates:,} candidates on {keys:,} split keys, where they show {lost.words}, "
+            f"{100 * self.config.max_accuracy_loss:.1f} with its error is allowed; {rests}"
         )
 
     def _compare_edits(self, reinforced: Score, base: Score, arms: Mapping[str, Score]) -> list[tuple[bool, str]]:

@@ -15,6 +15,7 @@ from engine.wording import DASH, count, percent
 
 View = dict[str, Any]
 NUM_CELLS = 8
+MAX_E_VALUE = 1_000_000
 BAR_COLOURS = ("h5", "h4", "h3", "h2", "h1")
 
 
@@ -95,7 +96,9 @@ def _found(cells: list[View], confidence: float) -> View | None:
             {
                 "edit": f"{cell['class_name'] or 'any class'}: {cell['kind']} to {cell['after'] or 'any value'}",
                 "round": cell["found_in_round"],
-                "e_value": f"{cell['e_value']:.2g}",
+                "e_value": count(round(cell["e_value"]))
+                if cell["e_value"] < MAX_E_VALUE
+                else f"> {count(MAX_E_VALUE)}",
                 "n_sources": count(cell["n_sources"]),
             }
             for cell in ordered[:NUM_CELLS]

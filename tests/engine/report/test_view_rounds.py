@@ -109,5 +109,5 @@ def test_the_page_says_in_which_round_a_weakness_was_found() -> None:
         "any class: background to snow",
     ]
     assert view["found"]["rows"][1] == {
-        "edit": "any class: background to snow", "round": 2, "e_value": "4e+02", "n_sources": "30",
+        "edit": "any class: background to snow", "round": 2, "e_value": "400", "n_sources": "30",
     }  # fmt: skip
