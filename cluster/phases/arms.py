@@ -64,8 +64,7 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
                 "digest": digests[arm],
                 "test": scored["test"][arm].to_json(),
                 "shifted": scored["shifted"][arm].to_json(),
-                "edits": _overall(pairs[arm], run),
-                "edits_by_kind": as_json(edit_drops(pairs[arm], pairs[BASE], run.probe, seed=run.seed)),
+                **_edits(pairs[arm], pairs[BASE], run),
             }
             for arm in refs
         },
@@ -162,10 +161,13 @@ def _validation_pairs(rundir: RunDirectory, digest: str) -> Pairs:
     return read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
 
 
-def _overall(pairs: Pairs, run: RunFile) -> Json:
-    """Return the overall row of the weakness table, None without edits."""
-    table = weakness(pairs, run.probe, seed=run.seed)
-    return table.overall.to_json() if table.overall else None
+def _edits(pairs: Pairs, base: Pairs, run: RunFile) -> dict[str, Json]:
+    """Return the weakness table's overall row, None without edits, and the drops by kind beside those of `base`."""
+    overall = weakness(pairs, run.probe, seed=run.seed).overall
+    return {
+        "edits": overall.to_json() if overall else None,
+        "edits_by_kind": as_json(edit_drops(pairs, base, run.probe, seed=run.seed)),
+    }
 
 
 def _evaluation_name(
