@@ -56,7 +56,6 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
         for set_name in sets
     }
     scored.setdefault("shifted", scored["test"])
-    pairs = {arm: _validation_pairs(rundir, digest) for arm, digest in digests.items()}
     content: dict[str, Json] = {
         "name": name,
         "arms": {
@@ -64,9 +63,9 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
                 "digest": digests[arm],
                 "test": scored["test"][arm].to_json(),
                 "shifted": scored["shifted"][arm].to_json(),
-                **_edits(pairs[arm], pairs[BASE], run),
+                **edits,
             }
-            for arm in refs
+            for arm, edits in _edits(run, rundir, digests).items()
         },
         "comparisons": [
             asdict(comparison)
@@ -153,21 +152,24 @@ def compare_arms(
     return [comparison for comparison in found if comparison is not None]
 
 
+def _edits(run: RunFile, rundir: RunDirectory, digests: Mapping[str, str]) -> dict[str, dict[str, Json]]:
+    """Return each arm's overall row and drops by kind on edits of validation sources, which no arm was trained on."""
+    pairs = {arm: _validation_pairs(rundir, digest) for arm, digest in digests.items()}
+    overall = {arm: weakness(own, run.probe, seed=run.seed).overall for arm, own in pairs.items()}
+    return {
+        arm: {
+            "edits": as_json(overall[arm]),
+            "edits_by_kind": as_json(edit_drops(own, pairs[BASE], run.probe, seed=run.seed)),
+        }
+        for arm, own in pairs.items()
+    }
+
+
 def _validation_pairs(rundir: RunDirectory, digest: str) -> Pairs:
-    """Return a classifier's answers to the edits of validation sources, which no arm was trained on."""
     import pyarrow.compute as pc
 
     predictions = read_predictions(rundir, digest)
     return read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
-
-
-def _edits(pairs: Pairs, base: Pairs, run: RunFile) -> dict[str, Json]:
-    """Return the weakness table's overall row, None without edits, and the drops by kind beside those of `base`."""
-    overall = weakness(pairs, run.probe, seed=run.seed).overall
-    return {
-        "edits": overall.to_json() if overall else None,
-        "edits_by_kind": as_json(edit_drops(pairs, base, run.probe, seed=run.seed)),
-    }
 
 
 def _evaluation_name(
