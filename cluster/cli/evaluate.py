@@ -118,7 +118,9 @@ def result_lines(content: dict[str, Any]) -> list[str]:
     for name, title in (("worst_group", "worst group"), ("conflict", "conflict"), ("aligned", "aligned")):
         figure = content[name]
         if figure is not None and figure["n"]:
-            whose = f", {_group_name(figure)}" if name == "worst_group" else ""
+            whose = ""
+            if name == "worst_group":
+                whose = f", {_group_name(figure)}, lowest of {figure['num_groups']} groups"
             lines.append(f"{title:<14} {_accuracy(figure)}{whose}")
     groups = [group for group in content["groups"] if group["n"] >= content["min_n"]]
     if content["group_by"] and groups:

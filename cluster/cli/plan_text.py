@@ -5,6 +5,7 @@ from engine.errors import EngineError
 from engine.plan.estimate import Measured, describe, estimate_run, measure
 from engine.plan.hash_store import HashStore
 from engine.plan.plan import Plan, make_plan
+from engine.plan.power import power_lines
 from engine.rounds.allocation import shards_by_round
 from engine.run.directory import RunDirectory
 from engine.runfile.rounds import RoundsConfig
@@ -26,6 +27,7 @@ def plan_lines(run: RunFile, out: str) -> tuple[list[str], Plan]:
     lines += _early(run, plan)
     measured, note = _earlier(run, out)
     lines += describe(estimate_run(run, plan, measured))
+    lines += power_lines(run, plan)
     lines.append(f"run directory {out}: {note}")
     for name, config in run.stages.items():
         if isinstance(config, PluginConfig):

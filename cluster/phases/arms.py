@@ -9,12 +9,13 @@ from typing import Any
 from cluster.phases.classifiers import ClassifierRef, Question, ask
 from cluster.phases.evaluate import Evaluation, LabelledSet, Result, ask_set, attribute_names, score_answers
 from cluster.phases.probe import questions, read_predictions
-from engine.canonical import json_digest
+from engine.canonical import as_json, json_digest
 from engine.errors import SourceError
 from engine.evaluation.comparison import Comparison, PairedImages
 from engine.evaluation.groups import Dominant, conflicts, dominant_values, group_counts
 from engine.plan.plan import Plan
-from engine.probe.pairs import read_pairs
+from engine.probe.before_after import edit_drops
+from engine.probe.pairs import Pairs, read_pairs
 from engine.probe.weakness import weakness
 from engine.run.directory import EVALUATION, REINFORCE, RunDirectory
 from engine.runfile.arms import BASE
@@ -62,9 +63,9 @@ def evaluate_arms(run: RunFile, rundir: RunDirectory) -> dict[str, Json]:
                 "digest": digests[arm],
                 "test": scored["test"][arm].to_json(),
                 "shifted": scored["shifted"][arm].to_json(),
-                "edits": _edits(run, rundir, digests[arm]),
+                **edits,
             }
-            for arm in refs
+            for arm, edits in _edits(run, rundir, digests).items()
         },
         "comparisons": [
             asdict(comparison)
@@ -151,14 +152,24 @@ def compare_arms(
     return [comparison for comparison in found if comparison is not None]
 
 
-def _edits(run: RunFile, rundir: RunDirectory, digest: str) -> Json:
-    """Return the weakness table's overall row on edits of validation sources, which no arm was trained on."""
+def _edits(run: RunFile, rundir: RunDirectory, digests: Mapping[str, str]) -> dict[str, dict[str, Json]]:
+    """Return each arm's overall row and drops by kind on edits of validation sources, which no arm was trained on."""
+    pairs = {arm: _validation_pairs(rundir, digest) for arm, digest in digests.items()}
+    overall = {arm: weakness(own, run.probe, seed=run.seed).overall for arm, own in pairs.items()}
+    return {
+        arm: {
+            "edits": as_json(overall[arm]),
+            "edits_by_kind": as_json(edit_drops(own, pairs[BASE], run.probe, seed=run.seed)),
+        }
+        for arm, own in pairs.items()
+    }
+
+
+def _validation_pairs(rundir: RunDirectory, digest: str) -> Pairs:
     import pyarrow.compute as pc
 
     predictions = read_predictions(rundir, digest)
-    pairs = read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
-    table = weakness(pairs, run.probe, seed=run.seed)
-    return table.overall.to_json() if table.overall else None
+    return read_pairs(predictions.filter(pc.equal(predictions["split"], "validation")))
 
 
 def _evaluation_name(

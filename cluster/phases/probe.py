@@ -18,6 +18,7 @@ from engine.errors import LeakError, RunError, ShardError
 from engine.evaluation.confusion import wrong_order
 from engine.probe.findings import ClassifierPredictions, findings
 from engine.probe.weakness import Weakness
+from engine.rounds.allocation import shards_by_round
 from engine.run.directory import WEAKNESS, RunDirectory
 from engine.runfile.run import RunFile
 from engine.sample import Sample
@@ -48,12 +49,25 @@ def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
         ClassifierPredictions(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
         for ref, digest in zip(refs, digests, strict=True)
     )
-    table, content = findings(answers, others, run.probe, seed=run.seed)
+    table, content = findings(answers, others, run.probe, seed=run.seed, rounds=_rounds(run, rundir))
     notes = _output_notes(run, answers.predictions, first.classes)
     for note in notes:
         LOG.warning("probe: %s", note)
     rundir.write_json(WEAKNESS, {**content, "output_notes": list(notes)})
     return table
+
+
+def _rounds(run: RunFile, rundir: RunDirectory) -> dict[str, int] | None:
+    """Return the round of each source by key, None for a run of one round."""
+    if run.rounds.count == 1:
+        return None
+    plan = rundir.plan()
+    return {
+        key: number
+        for number, shards in enumerate(shards_by_round(plan, run.rounds), 1)
+        for index in shards
+        for key in plan.keys(index)
+    }
 
 
 def probe_shards(ref: ClassifierRef, rundir: RunDirectory, shards: Sequence[int] | None = None) -> str:

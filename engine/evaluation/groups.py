@@ -12,7 +12,7 @@ from engine.canonical import as_json
 from engine.evaluation.confidence import negative_log_likelihood
 from engine.sample import Json
 from engine.sources import SourceItem
-from engine.statistics import UNDEFINED, Interval, calibration_error, wilson_interval
+from engine.statistics import UNDEFINED, Interval, calibration_error, exact_interval, wilson_interval
 
 # A dominant value is this many times as common as the next one, by this many standard errors. An attribute independent
 # of the class (eight colours, equally often) has no dominant value, hence no conflicts.
@@ -63,6 +63,18 @@ class GroupAccuracy(AccuracyCount):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorstGroup(GroupAccuracy):
+    """The group of lowest accuracy of `num_groups`; `low` and `high` bound the lowest true accuracy of all of these.
+
+    The lowest of many estimates is biased downwards, and the interval of its group alone does not cover the minimum.
+    With every group's exact interval at a level corrected for their number (Bonferroni), all hold at once, and the
+    minimum lies between the smallest lower and the smallest upper end.
+    """
+
+    num_groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class SmallGroups(AccuracyCount):
     """Accuracy over all groups that are too small to be ranked, and the worst of them, as JSON."""
 
@@ -74,17 +86,17 @@ class SmallGroups(AccuracyCount):
 class GroupReport:
     """Accuracy of one classifier on one labelled set: over all images, by class and by group.
 
-    `worst` is the group of lowest accuracy among those with at least `min_n` images; as a minimum of many estimates it
-    is biased downwards. `aligned` and `conflict` are None where no value is dominant. Without attributes the groups are
-    the classes. `adjusted` weighs each group's accuracy by its share of the training data (Sagawa et al. 2020, for
-    Waterbirds); None where a group of the training data has no image here. `nll` is in nats.
+    `worst` is the group of lowest accuracy among those with at least `min_n` images. `aligned` and `conflict` are None
+    where no value is dominant. Without attributes the groups are the classes. `adjusted` weighs each group's accuracy
+    by its share of the training data (Sagawa et al. 2020, for Waterbirds); None where a group of the training data has
+    no image here. `nll` is in nats.
     """
 
     overall: AccuracyCount
     classes: Mapping[str, AccuracyCount]
     groups: tuple[GroupAccuracy, ...]
     min_n: int
-    worst: GroupAccuracy | None
+    worst: WorstGroup | None
     aligned: AccuracyCount | None
     conflict: AccuracyCount | None
     adjusted: Interval | None
@@ -160,13 +172,12 @@ def group_report(
         )
         for (name, values), members in sorted(by_group.items())
     ]
-    large = [group for group in groups if group.n >= min_n]
     return GroupReport(
         overall=_accuracy_of(predictions, confidence),
         classes={name: _accuracy_of(members, confidence) for name, members in by_class.items()},
         groups=tuple(groups),
         min_n=min_n,
-        worst=min(large, key=lambda group: (group.accuracy or 0.0, -group.n), default=None),
+        worst=_worst_of([group for group in groups if group.n >= min_n], confidence),
         aligned=over_conflicts.get(False),
         conflict=over_conflicts.get(True),
         adjusted=_adjusted(groups, training),
@@ -211,6 +222,17 @@ def _accuracy_of(predictions: Sequence[LabelledPrediction], confidence: float) -
     correct, n = sum(one.is_right for one in predictions), len(predictions)
     low, high = wilson_interval(correct, n, confidence)
     return AccuracyCount(n=n, correct=correct, accuracy=correct / n if n else None, low=low, high=high)
+
+
+def _worst_of(groups: Sequence[GroupAccuracy], confidence: float) -> WorstGroup | None:
+    """Return the group of lowest accuracy with the simultaneous interval of the minimum, None without groups."""
+    if not groups:
+        return None
+    level = 1 - (1 - confidence) / len(groups)
+    counts = {(group.correct, group.n) for group in groups}
+    low, high = (min(ends) for ends in zip(*(exact_interval(*found, level) for found in counts), strict=True))
+    worst = min(groups, key=lambda group: (group.accuracy or 0.0, -group.n))
+    return WorstGroup(**{**vars(worst), "low": low, "high": high}, num_groups=len(groups))
 
 
 def _adjusted(groups: Sequence[GroupAccuracy], training: Mapping[GroupKey, int]) -> Interval | None:

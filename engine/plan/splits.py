@@ -10,6 +10,9 @@ from engine.runfile.data import Splits
 from engine.sample import Split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+# On which arms are scored. More would cost time at every checkpoint and say little: the interval of an accuracy near
+# 0.9 is +- 0.6 points here.
+MAX_VALIDATION_IMAGES = 10_000
 
 
 def split_of(split_key: str, splits: Splits, seed: int) -> Split:

@@ -1,6 +1,6 @@
 """The content of weakness.json, computed from the predictions of the classifiers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -8,6 +8,7 @@ import pyarrow as pa
 from engine.canonical import as_json
 from engine.evaluation.confidence import calibration_by_role
 from engine.probe.failure_points import failure_points
+from engine.probe.looks import found_by_round
 from engine.probe.pairs import read_pairs
 from engine.probe.phrases import phrases_json, rank_phrases
 from engine.probe.transfer import transfer
@@ -26,11 +27,17 @@ class ClassifierPredictions:
 
 
 def findings(
-    first: ClassifierPredictions, others: Sequence[ClassifierPredictions], config: ProbeConfig, *, seed: int = 0
+    first: ClassifierPredictions,
+    others: Sequence[ClassifierPredictions],
+    config: ProbeConfig,
+    *,
+    seed: int = 0,
+    rounds: Mapping[str, int] | None = None,
 ) -> tuple[Weakness, dict[str, Json]]:
     """Return the weakness table of the first classifier, and the content of weakness.json.
 
-    Raises LeakError where a prediction is of the test split.
+    `rounds` has the round of each source by key, where a run has several. Raises LeakError where a prediction is of the
+    test split.
     """
     pairs = read_pairs(first.predictions)
     table = weakness(pairs, config, seed=seed)
@@ -42,6 +49,8 @@ def findings(
         }
         for other in others
     ]
+    columns = (first.predictions[name].to_pylist() for name in ("key", "source_key"))
+    of_edit = {key: rounds[source] for key, source in zip(*columns, strict=True)} if rounds else {}
     return table, {
         "classifier": first.classifier,
         "digest": first.digest,
@@ -50,4 +59,5 @@ def findings(
         "phrases": phrases_json(rank_phrases(pairs, config.confidence)),
         "calibration": calibration_by_role(first.predictions),
         "transfer": transfers,
+        **({"found_by_round": found_by_round(pairs, of_edit, config)} if rounds else {}),
     }

@@ -29,6 +29,7 @@ def markdown_report(summary: Summary, run: RunFile) -> str:
         f"Counterforge run **{_text(summary['name'])}**, classifier under test: **{_text(patient)}**",
         "\n".join(f"- {_sentence(reason)}" for reason in summary["reasons"]),
         *_section("Before and after", _figures(summary, run)),
+        *_section("Each kind of edit, before and after", _kinds(summary)),
         *_section("Where it is weak", _cells(summary)),
         *_section(
             "What to do next", "\n".join(f"{n}. {_sentence(step)}" for n, step in enumerate(summary["next_steps"], 1))
@@ -62,6 +63,7 @@ def _figure(figure: Mapping[str, Any] | None) -> str:
     if not figure or figure["value"] is None:
         return "–"
     group = f", {_text(figure['group'])}" if figure.get("group") else ""
+    group += f", worst of {count(figure['num_groups'])}" if figure.get("num_groups") else ""
     return f"**{percent(figure['value'])}** ({interval(figure)}; n {count(figure['n'])}{group})"
 
 
@@ -72,6 +74,19 @@ def _change(summary: Summary, name: str, ships: str) -> str:
     comparison = find_comparison(summary, name)
     between = f" ({points(comparison['low'])} to {points(comparison['high'])})" if comparison else ""
     return f"**{points(after - before)}**{between}"
+
+
+def _kinds(summary: Summary) -> str:
+    """Return a table with the drop of each kind of edit for the base classifier and the arm that may ship."""
+    rows, ships = [], summary["ships"]
+    for row in summary["edits_by_kind"]:
+        before, after = (row["arms"].get(arm) for arm in (BASE, ships))
+        if row["value"] is None and before and after:
+            change = f"**{points(after['change'])}** ({signed_interval(after, 'change')})"
+            ends = (f"{points(found['drop'])} ({signed_interval(found, 'drop')})" for found in (before, after))
+            rows.append([_text(row["kind"]), *ends, change, count(row["n_sources"])])
+    columns = ["Edit", "Drop of the base classifier, points", f"Drop of {title_of(ships)}", "Change", "Sources"]
+    return _table(columns, rows) if rows else ""
 
 
 def _cells(summary: Summary) -> str:

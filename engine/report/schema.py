@@ -43,6 +43,9 @@ class FigurePart(IntervalPart):
 
     n: Whole = Field(description="number of images")
     group: str | None = Field(None, description="class and attributes, where the accuracy is of one group")
+    num_groups: Whole | None = Field(
+        None, description="of so many groups this one is the worst; the interval is of the lowest true accuracy of all"
+    )
 
 
 class CountsPart(Part):
@@ -99,6 +102,27 @@ class WeaknessPart(OpenPart):
     num_cells: Whole
     num_significant: Whole
     num_confirmed: Whole
+
+
+class EditDropPart(Part):
+    """An arm's drop of accuracy by a kind of edit, and its change against the classifier under test."""
+
+    drop: float | None
+    drop_low: float | None
+    drop_high: float | None
+    change: float | None = Field(description="positive: the drop grew; null for the classifier under test")
+    change_low: float | None
+    change_high: float | None
+
+
+class KindPart(Part):
+    """Drops by a kind of edit, or by one value of it, on edits of validation sources."""
+
+    kind: str
+    value: str | None = Field(description="null: any value of the kind")
+    n_sources: Whole
+    n_edits: Whole
+    arms: dict[str, EditDropPart]
 
 
 class GroupsPart(Part):
@@ -220,6 +244,7 @@ class SummaryFile(Part):
     conflict_accuracy: ArmNumbers = Field(description="by arm, on images whose attributes conflict with the class")
     accuracy_biased: ArmNumbers = Field(description="by arm, on the test set like the training data")
     comparisons: list[Comparison]
+    edits_by_kind: list[KindPart]
     confidence: UnitShare
     counts: CountsPart
     rates: Rates

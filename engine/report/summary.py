@@ -19,6 +19,7 @@ from engine.report.results import Content, Results
 from engine.report.rows import Picture, PictureRow
 from engine.report.shown import Shown
 from engine.report.views.advice import next_steps, verdict_reasons
+from engine.report.views.kinds import edits_by_kind
 from engine.report.views.rounds import rounds_summary
 from engine.sample import Sample
 from engine.shards.marker import add_counts
@@ -45,6 +46,7 @@ def build_summary(
         "next_steps": [],
         **_headline_figures(results.evaluation),
         "comparisons": list((results.evaluation or {}).get("comparisons", [])),
+        "edits_by_kind": edits_by_kind(results.evaluation),
         "confidence": results.run.probe.confidence,
         "counts": _counts(results),
         "rates": _rates(results),
@@ -165,11 +167,12 @@ def _headline_figures(evaluation: Content | None) -> Summary:
 
 
 def _figure(measured: Content | None) -> Summary | None:
-    """Return an accuracy as value, low, high and n, with the name of its group if it is of one."""
+    """Return an accuracy as value, low, high and n; of the worst group with its name and the number of groups."""
     if measured is None:
         return None
     figure = {"value": measured["accuracy"], "low": measured["low"], "high": measured["high"], "n": measured["n"]}
-    return figure | ({"group": group_name(measured)} if "values" in measured else {})
+    of_groups = {"num_groups": measured["num_groups"]} if "num_groups" in measured else {}
+    return figure | ({"group": group_name(measured)} if "values" in measured else {}) | of_groups
 
 
 def _groups(evaluation: Content | None) -> Summary | None:

@@ -122,7 +122,8 @@ class ReinforceConfig(Config):
         0.005,
         ge=0,
         le=1,
-        description="in-distribution validation accuracy that may be lost, with one standard error; more: do not ship",
+        description="in-distribution validation accuracy that may be lost: with one standard error where weights are "
+        "chosen, and on the half of the validation images that decides; more: do not ship",
     )
     deepspeed: Annotated[str | dict[str, JsonValue], PATH] = Field(
         DEFAULT_DEEPSPEED,

@@ -66,6 +66,11 @@ class ArmRecord:
         """Return the number of steps that are done."""
         return self.history[-1].step if self.history else 0
 
+    @property
+    def num_candidates(self) -> int:
+        """Return the number of weights that the choice was among: checkpoints on all shards, and interpolations."""
+        return sum(line.num_shards is None for line in self.history) + len(self.frontier)
+
     def followed(self) -> dict[str, Json]:
         """Return what reinforce.json says of an arm that followed: how many of its steps saw how many shards."""
         starts = (0, *(line.step for line in self.history))

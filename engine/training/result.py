@@ -15,13 +15,14 @@ from engine.training.settings import TrainSettings
 class TrainOutput:
     """What a worker returns: the progress of all arms, and the images that it had.
 
-    `real_groups` and `edit_groups` are those of the gate. `images` counts the images to draw from, `held_out` the edits
-    whose phrase was held out of training.
+    `real_groups`, `edit_groups` and `edit_kinds` are those of the gate. `images` counts the images to draw from,
+    `held_out` the edits whose phrase was held out of training.
     """
 
     progress: Progress
     real_groups: tuple[str, ...]
     edit_groups: tuple[str, ...]
+    edit_kinds: tuple[str, ...]
     images: Mapping[str, int]
     held_out: Mapping[str, Json]
 
@@ -45,8 +46,14 @@ def to_result(settings: TrainSettings, output: TrainOutput) -> dict[str, Json]:
             "history": [_without_none(asdict(line)) for line in record.history],
             **({"fitted": record.fitted} if record.fitted else {}),
         }
-    gate = Gate(base=base, config=config, real_groups=output.real_groups, edit_groups=output.edit_groups)
-    decision = gate.decide(scores)
+    gate = Gate(
+        base=base,
+        config=config,
+        real_groups=output.real_groups,
+        edit_groups=output.edit_groups,
+        edit_kinds=output.edit_kinds,
+    )
+    decision = gate.decide(scores, sum(progress.arms[name].num_candidates for name in scores))
     if not output.images["counterfactuals"]:
         decision = Decision(verdict="do not ship", reasons=(nothing_to_learn_from(config),))
     probe = progress.linear_probe
@@ -56,6 +63,7 @@ def to_result(settings: TrainSettings, output: TrainOutput) -> dict[str, Json]:
         "arms": arms,
         "verdict": decision.verdict,
         "reasons": list(decision.reasons),
+        "decision": dict(decision.numbers),
         "settings": config.model_dump(mode="json") | {"deepspeed": dict(settings.deepspeed), "training": settings.name},
         "images": dict(output.images),
         **({"linear_probe": probe.to_json()} if probe else {}),

@@ -13,6 +13,7 @@ from engine.statistics import (
     benjamini_hochberg,
     calibration_error,
     cell_sources,
+    exact_interval,
     minimum_detectable_effect,
     paired_test,
     sign_test,
@@ -26,6 +27,14 @@ from engine.statistics import (
 def test_wilson_interval_agrees_with_scipy(correct: int, n: int, confidence: float) -> None:
     expected = stats.binomtest(correct, n).proportion_ci(confidence, method="wilson")
     assert wilson_interval(correct, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "confidence"), [(0, 10, 0.95), (3, 12, 0.9994), (25, 25, 0.95), (700, 1000, 0.9)]
+)
+def test_exact_interval_agrees_with_scipy(correct: int, n: int, confidence: float) -> None:
+    expected = stats.binomtest(correct, n).proportion_ci(confidence_level=confidence)
+    assert exact_interval(correct, n, confidence) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_wilson_interval_of_nothing_says_nothing() -> None:

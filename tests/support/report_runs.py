@@ -128,12 +128,29 @@ def evaluation(attributes: Sequence[str] = ("background",)) -> dict[str, object]
             for number in range(20)
         ]
         report = group_report(answers, CLASSES, attributes, dominant, {}).to_json()
-        arms[arm] = {"digest": f"d-{arm}", "test": report, "shifted": report, "edits": None}
+        kinds = [edit_drop(kind, value, *DROPS[kind][arm]) for kind in DROPS for value in (None, EVIL)]
+        scored = {"test": report, "shifted": report, "edits": None, "edits_by_kind": kinds}
+        arms[arm] = {"digest": f"d-{arm}", **scored}
     comparison = {
         "arm": "reinforced", "against": "patient", "set": "test", "where": "conflict", "n": 40, "gained": 22, "lost": 0,
         "difference": 0.55, "low": 0.4, "high": 0.7, "p_value": 1e-6,
     }  # fmt: skip
     return {"arms": arms, "comparisons": [comparison], "group_by": list(attributes), "dominant": dominant}
+
+
+# Drop and change of each arm, by kind of edit: one habit is cured, and another made.
+DROPS = {
+    "colour": {"patient": (0.02, None), "real_only": (0.03, 0.01), "reinforced": (0.14, 0.12)},
+    "background": {"patient": (0.8, None), "real_only": (0.78, -0.02), "reinforced": (0.1, -0.7)},
+}
+
+
+def edit_drop(kind: str, value: str | None, drop: float, change: float | None) -> dict[str, object]:
+    ends = {} if change is None else {"change_low": change - 0.05, "change_high": change + 0.05}
+    return {
+        "kind": kind, "value": value, "n_sources": 40, "n_edits": 80, "drop": drop, "drop_low": drop - 0.05,
+        "drop_high": drop + 0.05, "change": change, **ends,
+    }  # fmt: skip
 
 
 def reinforcement(verdict: str = "ship") -> dict[str, object]:
@@ -156,6 +173,7 @@ def reinforcement(verdict: str = "ship") -> dict[str, object]:
             "reinforced": {**moved, "validation_edits_accuracy": 0.35, "model": "models/reinforced"},
         },
         "verdict": verdict,
+        "decision": {"num_candidates": 7, "apart": True, "num_choosing_keys": 19, "num_deciding_keys": 21},
         "reasons": ["a loss of 1.0 points, allowed are 0.5"],
         "settings": {"num_steps": 20, "max_accuracy_loss": 0.005},
         "images": {"replay": 40, "counterfactuals": 6},

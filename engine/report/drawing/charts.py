@@ -1,4 +1,4 @@
-"""Inline SVG: interval tracks, share bars, line charts. Colours and fonts are the page's CSS and follow its mode."""
+"""Inline SVG: interval tracks, dumbbells, share bars, line charts. Colours and fonts are the page's CSS."""
 
 import math
 from collections.abc import Sequence
@@ -58,6 +58,28 @@ def interval_track(
         f'<line class="rail" x1="0%" x2="100%" y1="10" y2="10"/>{grid}{origin}'
         f'<rect class="range" x="{start}%" width="{_number(max(end - start, 0.4))}%" y="6.5" height="7" rx="3.5"/>'
         f'<svg class="mark" x="{at}%" y="10" overflow="visible">{MARKS[mark]}</svg></svg>'
+    )
+
+
+def dumbbell(
+    ends: Sequence[tuple[float, str, str]],
+    *,
+    line: tuple[float, float],
+    title: str,
+    css: str = "",
+    span: tuple[float, float] = (0.0, 1.0),
+) -> Markup:
+    """Draw values (value, CSS class, mark) on one scale, and a thick line over the range `line` of two of them."""
+    start, stop, zero = (_percent(number, span) for number in (*line, 0.0))
+    marks = "".join(
+        f'<g class="{escape(look)}"><svg class="mark" x="{_percent(value, span)}%" y="11" overflow="visible">'
+        f"{MARKS[mark]}</svg></g>"
+        for value, look, mark in ends
+    )
+    return Markup(  # nosec B704 # texts are escaped
+        f'<svg class="track dumbbell {escape(css)}" width="100%" height="22" role="img"><title>{escape(title)}</title>'
+        f'<line class="rail" x1="0%" x2="100%" y1="11" y2="11"/><line class="zero" x1="{zero}%" x2="{zero}%" y1="3" '
+        f'y2="19"/><line class="bar" x1="{start}%" x2="{stop}%" y1="11" y2="11"/>{marks}</svg>'
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from engine.report.views.kinds import worst_change
 from engine.report.views.no_finding import no_weakness, untested
 from engine.runfile.arms import BASE
 from engine.runfile.perturber import PerturberConfig
@@ -35,6 +36,7 @@ def verdict_reasons(summary: dict[str, Any], run: RunFile) -> list[str]:
         "accuracy_biased": "on the test set like the training data",
     }
     reasons += filter(None, (_change_in_words(summary, name, words) for name, words in figures.items()))
+    reasons += filter(None, [worst_change(summary["edits_by_kind"], summary["ships"])])
     if (weakness := summary["weakness"]) is not None:
         reasons += map(_sentence, weakness.get("output_notes", []))
         if weakest := weakest_cell(weakness):

@@ -8,6 +8,7 @@ from engine.report.drawing.maps import group_attributes, group_map, group_name, 
 from engine.report.views.advice import find_comparison, headline
 from engine.report.views.arms import ArmLook, looks_of
 from engine.report.views.attribution import arm_words
+from engine.report.views.kinds import kinds_view
 from engine.report.views.rounds import rounds_view
 from engine.report.views.run import accept_tables, cost_view, verifier_sentence
 from engine.report.views.training import training_view
@@ -28,7 +29,7 @@ FIGURES = (
     (
         "worst_group_accuracy",
         "Worst-group accuracy",
-        "in the group of class and attributes with the lowest accuracy",
+        "in the group of class and attributes with the lowest accuracy; the interval is of the minimum of all groups",
         "Not measured: the images have no attributes, or no group has enough images.",
     ),
     (
@@ -75,13 +76,14 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "ships": title_of(summary["ships"]),
         "arm_words": arm_words(looks),
         "figures": _figures(summary, looks),
+        "kinds": kinds_view(summary["edits_by_kind"], summary["ships"], looks),
         "weakness": weakness_view(summary["weakness"]),
         "pictures_sentence": _pictures_sentence(summary["pictures"]),
         "groups": _groups(summary["groups"], run, looks),
         "verifier_sentence": f"{verifier_sentence(summary)} {summary['domain']['sentence']}",
         "accept_tables": accept_tables(summary["accept_rate"]),
         "training": training_view(summary["training"], looks),
-        "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds),
+        "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds, summary["weakness"]),
         **cost_view(summary),
         "run_file": run_text,
         "missing": MISSING | (BLACK_BOX if run.probe.callable else {}) | (NO_EDITS if _is_made(summary) else {}),

@@ -15,6 +15,7 @@ from engine.wording import DASH, count, percent
 
 View = dict[str, Any]
 NUM_CELLS = 8
+MAX_E_VALUE = 1_000_000
 BAR_COLOURS = ("h5", "h4", "h3", "h2", "h1")
 
 
@@ -52,7 +53,9 @@ def rounds_summary(
     ]
 
 
-def rounds_view(rounds: list[View], patient: float | None, config: RoundsConfig) -> View | None:
+def rounds_view(
+    rounds: list[View], patient: float | None, config: RoundsConfig, weakness: Mapping[str, Any] | None
+) -> View | None:
     """Return sentences, a bar of kinds for each round, and the tables of the largest cells; None without rounds."""
     if not rounds:
         return None
@@ -72,6 +75,34 @@ def rounds_view(rounds: list[View], patient: float | None, config: RoundsConfig)
         "num_validation_edits": count(rounds[0]["num_validation_edits"]),
         "legend": [(f"fill-{colours[kind]}", kind) for kind in kinds],
         "rounds": [_round_view(each, colours) for each in rounds],
+        "found": _found((weakness or {}).get("found_by_round", []), (weakness or {}).get("confidence", 0.95)),
+    }
+
+
+def _found(cells: list[View], confidence: float) -> View | None:
+    """Return a sentence and rows on the cells that were found, those of the earliest round first."""
+    if not cells:
+        return None
+    ordered = sorted(cells, key=lambda cell: (cell["found_in_round"], -cell["e_value"]))
+    by_round = Counter(cell["found_in_round"] for cell in ordered)
+    when = ", ".join(f"{count(n)} since round {number}" for number, n in sorted(by_round.items()))
+    return {
+        "sentence": (
+            f"Found so far: {count(len(cells))} of {count(cells[0]['num_cells'])} cells, {when}, at a false discovery "
+            f"rate of {percent(1 - confidence, 0)}. Tested by betting on each source's drop (e-BH): valid however "
+            "often one looks and wherever the rounds spent their edits."
+        ),
+        "rows": [
+            {
+                "edit": f"{cell['class_name'] or 'any class'}: {cell['kind']} to {cell['after'] or 'any value'}",
+                "round": cell["found_in_round"],
+                "e_value": count(round(cell["e_value"]))
+                if cell["e_value"] < MAX_E_VALUE
+                else f"> {count(MAX_E_VALUE)}",
+                "n_sources": count(cell["n_sources"]),
+            }
+            for cell in ordered[:NUM_CELLS]
+        ],
     }
 
 

@@ -106,5 +106,12 @@ def _sentence(training: Mapping[str, Any], arms: Sequence[View]) -> str:
     drawn = f" Images to draw from: {used}." if used else ""
     return (
         f"All arms start from the base classifier and take the same number of steps.{drawn} Which weights were kept "
-        "was chosen on validation data alone."
+        f"was chosen on {_choosing(training.get('decision') or {})}."
     )
+
+
+def _choosing(decision: Mapping[str, Any]) -> str:
+    if not decision.get("apart"):
+        return "validation data alone"
+    chosen, others = (count(decision[f"num_{half}_keys"]) for half in ("choosing", "deciding"))
+    return f"the images of {chosen} validation split keys; the verdict rests on those of {others} others"

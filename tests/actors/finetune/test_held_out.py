@@ -101,18 +101,18 @@ def test_held_out_edits_choose_nothing_and_must_not_get_worse() -> None:
     gate = Gate(base=patient, config=config, real_groups=sources[:10], edit_groups=sources)
     assert gate.rank(good, PRESETS["reinforced"]) == gate.rank(worse, PRESETS["reinforced"])
     real_only = replace(patient, held_out="1100")
-    decision = gate.decide({"reinforced": good, "real_only": real_only})
+    decision = gate.decide({"reinforced": good, "real_only": real_only}, 1)
     assert decision.verdict == "ship"
     assert decision.reasons[-1] == (
         "accuracy on the 4 validation edits with phrases that were held out of training 75.0 %, "
         "base classifier 50.0 %, real images only 50.0 %"
     )
-    decision = gate.decide({"reinforced": worse})
+    decision = gate.decide({"reinforced": worse}, 1)
     assert decision.verdict == "do not ship"
     assert "held out of training 25.0 %, base classifier 50.0 %" in decision.reasons[0]
     # Said too where something else decides.
     lost = replace(good, real="0" * 10)
-    assert "held out of training 75.0 %" in gate.decide({"reinforced": lost}).reasons[-1]
-    none = replace(gate, base=replace(patient, held_out="")).decide({"reinforced": replace(good, held_out="")})
+    assert "held out of training 75.0 %" in gate.decide({"reinforced": lost}, 1).reasons[-1]
+    none = replace(gate, base=replace(patient, held_out="")).decide({"reinforced": replace(good, held_out="")}, 1)
     assert none.verdict == "ship"
     assert "has a held-out phrase: nothing shows" in none.reasons[-1]

@@ -242,14 +242,14 @@ def test_an_evaluation_shows_the_worst_group_first() -> None:
         "wrong_order": None,
         "group_by": ["background"],
         "min_n": 10,
-        "worst_group": bad,
+        "worst_group": bad | {"num_groups": 2},
         "conflict": share,
         "aligned": None,
         "unreadable": {"empty_file": 2},
     }
     lines = result_lines(content)
     assert lines[0] == "accuracy        75.0 % [60.0, 86.0] of 40 images"
-    assert lines[1].endswith("boot / snow")
+    assert lines[1].endswith("boot / snow, lowest of 2 groups")
     assert [line.split(" / ")[0].strip() for line in lines[4:6]] == ["boot", "coat"]
     assert lines[6:] == [
         "small groups     0.0 % [0.0, 56.1] of 3 images in 1 group of fewer than 10, which are not ranked; the worst: "

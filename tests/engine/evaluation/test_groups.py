@@ -3,11 +3,22 @@
 import json
 import math
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy import stats
 
-from engine.evaluation.groups import LabelledPrediction, dominant_values, group_counts, group_report, small_groups
+from engine.evaluation.groups import (
+    GroupAccuracy,
+    LabelledPrediction,
+    _worst_of,
+    dominant_values,
+    group_counts,
+    group_report,
+    small_groups,
+)
 from engine.sources import SourceItem
+from engine.statistics import wilson_interval
 
 CLASSES = ("boot", "bag")
 DOMINANT = {"boot": {"background": "snow"}, "bag": {"background": "sand"}}
@@ -47,8 +58,35 @@ def test_groups_worst_group_and_conflict_are_counted() -> None:
     assert (report.conflict.correct, report.conflict.n) == (8, 26)
     first = report.to_json()["worst_group"]
     assert isinstance(first, dict)
-    expected = stats.binomtest(3, 12).proportion_ci(method="wilson")
-    assert (first["low"], first["high"]) == pytest.approx((expected.low, expected.high))
+    assert (first["n"], first["num_groups"]) == (12, 4)
+    expected = stats.binomtest(3, 12).proportion_ci(confidence_level=1 - 0.05 / 4)
+    assert (first["low"], first["high"]) == pytest.approx((expected.low, expected.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("true", [np.full(40, 0.6), np.linspace(0.2, 0.9, 40), np.full(80, 0.98), np.full(20, 0.03)])
+def test_the_interval_of_the_worst_group_covers_the_lowest_true_accuracy(true: NDArray[np.float64]) -> None:
+    """The interval of the group that is lowest by chance does not: it is one of many."""
+    rng = np.random.default_rng(0)
+    n, covered, naive = 25, 0, 0
+    for _ in range(300):
+        right = rng.binomial(n, true)
+        groups = [_group(int(correct), n) for correct in right]
+        worst = _worst_of(groups, 0.95)
+        assert worst is not None
+        covered += worst.low <= true.min() <= worst.high
+        low, high = wilson_interval(worst.correct, n)
+        naive += low <= true.min() <= high
+    assert covered / 300 >= 0.95
+    if true[0] == true[-1] == 0.6:
+        assert naive / 300 < 0.3
+
+
+def _group(correct: int, n: int) -> GroupAccuracy:
+    low, high = wilson_interval(correct, n)
+    share = correct / n
+    return GroupAccuracy(
+        n=n, correct=correct, accuracy=share, low=low, high=high, class_name="boot", values={}, conflict=None
+    )
 
 
 def test_a_value_that_is_missing_is_neither_usual_nor_a_conflict() -> None:

@@ -26,7 +26,20 @@ def test_the_verdict_comes_first_then_its_reasons(finished: tuple[RunDirectory, 
     assert lines[0] == "## ✅ Ship the reinforced classifier"
     assert lines[4] == "- A loss of 1.0 points, allowed are 0.5."
     titles = [line.removeprefix("### ") for line in lines if line.startswith("### ")]
-    assert titles == ["Before and after", "Where it is weak", "What to do next", "Cost"]
+    assert titles == [
+        "Before and after",
+        "Each kind of edit, before and after",
+        "Where it is weak",
+        "What to do next",
+        "Cost",
+    ]
+
+
+def test_each_kind_of_edit_has_its_drop_before_and_after(finished: tuple[RunDirectory, RunFile]) -> None:
+    assert (
+        "| colour | +2.0 (−3.0 to +7.0) | +14.0 (+9.0 to +19.0) | **+12.0** (+7.0 to +17.0) | 40 |"
+        in markdown(*finished).splitlines()
+    )
 
 
 def test_before_and_after_is_a_table_with_intervals(finished: tuple[RunDirectory, RunFile]) -> None:
@@ -39,6 +52,7 @@ def test_before_and_after_is_a_table_with_intervals(finished: tuple[RunDirectory
     conflict = " ".join(rows[0]).replace("\u202f", " ")
     assert "**20.0 %** (10.5 to 34.8; n 40)" in conflict
     assert "**75.0 %**" in conflict
+    assert "; n 20, boot, background snow, worst of 4)" in " ".join(rows[1])
     assert "**+55.0** (+40.0 to +70.0)" in conflict
 
 

@@ -288,6 +288,22 @@ def test_tables_have_headers_and_ids_are_unique(page: Page) -> None:
     assert {link.attributes["href"] for link in page.root.find("a")} <= {f"#{name}" for name in ids}
 
 
+def test_each_kind_of_edit_is_drawn_before_and_after(page: Page) -> None:
+    (table,) = (t for t in page.section("figures").find("table") if t.attributes.get("class") == "kinds")
+    rows = [[cell.text for cell in row.children if isinstance(cell, Node)] for row in table.find("tr")]
+    # The picture's text is its title.
+    assert rows[3] == [
+        "colour", "40", "+2.0", "colour: base classifier +2.0, real only +3.0, reinforced +14.0", "+14.0",
+        "+12.0 +7.0 to +17.0",
+    ]  # fmt: skip
+    assert "Warning: curing one habit made another: the drop by edits of colour" in next(page.root.find("header")).text
+
+
+def test_the_page_says_on_what_weights_were_chosen_and_the_verdict_rests(page: Page) -> None:
+    words = "was chosen on the images of 19 validation split keys; the verdict rests on those of 21 others."
+    assert words in page.section("training").text
+
+
 def test_groups_are_shown_before_and_after(page: Page) -> None:
     maps = [t for t in page.section("groups").find("table") if "heat" in (t.attributes.get("class") or "")]
     assert [next(table.find("caption")).text for table in maps] == ["base classifier", "reinforced", "real only"]

@@ -40,7 +40,10 @@ def test_each_headline_figure_has_every_arm_with_its_interval(whole: tuple[Summa
             assert figure["n"] > 0
     assert summary["conflict_accuracy"]["patient"]["value"] == pytest.approx(0.2)
     assert summary["conflict_accuracy"]["reinforced"]["value"] == pytest.approx(0.75)
-    assert summary["worst_group_accuracy"]["patient"]["group"] == "boot, background snow"
+    worst = summary["worst_group_accuracy"]["patient"]
+    assert (worst["group"], worst["n"], worst["num_groups"]) == ("boot, background snow", 20, 4)
+    # 4 of 20; each of the four intervals is at 1 - 0.05 / 4.
+    assert (worst["low"], worst["high"]) == pytest.approx((0.0381, 0.4977), abs=1e-3)
 
 
 def test_the_counts_add_up_to_the_candidates(whole: tuple[Summary, RunFile]) -> None:

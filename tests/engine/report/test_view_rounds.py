@@ -66,11 +66,11 @@ def test_each_round_has_what_it_spent_and_what_came_of_it() -> None:
 
 def test_a_run_of_one_round_says_nothing_of_rounds() -> None:
     assert rounds_summary({}, {0: None}, candidates(), TRAINED, "reinforced") == []
-    assert rounds_view([], None, RoundsConfig()) is None
+    assert rounds_view([], None, RoundsConfig(), None) is None
 
 
 def test_the_page_says_why_a_cell_got_its_share() -> None:
-    view = rounds_view(summary(), 0.4, CONFIG)
+    view = rounds_view(summary(), 0.4, CONFIG, None)
     assert view is not None
     assert [value for _, value in view["accuracy"]] == ["40.0\u202f%", "70.0\u202f%", "90.0\u202f%"]
     assert "one value gets 25\u202f% at most" in view["sentence"]
@@ -87,7 +87,27 @@ def test_the_page_says_why_a_cell_got_its_share() -> None:
 def test_a_round_that_is_not_made_yet_is_shown_as_such() -> None:
     given = allocation()
     rounds = rounds_summary({given.sha256: given}, {0: None}, candidates().slice(0, 4), None, "reinforced")
-    view = rounds_view(rounds, None, CONFIG)
+    view = rounds_view(rounds, None, CONFIG, None)
     assert view is not None
     assert view["rounds"][1]["spent"] == "0 edits, 0 accepted: not made yet"
     assert view["accuracy"][-1] == ("after round 2", "–")
+
+
+def test_the_page_says_in_which_round_a_weakness_was_found() -> None:
+    names = {"class_name": None, "kind": "background", "after": "snow"}
+    cells = [
+        names | {"found_in_round": 2, "e_value": 400.0, "n_sources": 30, "num_cells": 12},
+        names | {"after": None, "class_name": "boot", "found_in_round": 1, "e_value": 250.0, "n_sources": 60},
+    ]
+    view = rounds_view(summary(), 0.4, CONFIG, {"found_by_round": cells, "confidence": 0.95})
+    assert view is not None
+    assert view["found"]["sentence"].startswith(
+        "Found so far: 2 of 12 cells, 1 since round 1, 1 since round 2, at a false discovery rate of 5\u202f%."
+    )
+    assert [row["edit"] for row in view["found"]["rows"]] == [
+        "boot: background to any value",
+        "any class: background to snow",
+    ]
+    assert view["found"]["rows"][1] == {
+        "edit": "any class: background to snow", "round": 2, "e_value": "400", "n_sources": "30",
+    }  # fmt: skip

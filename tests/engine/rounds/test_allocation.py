@@ -309,5 +309,11 @@ def check_rounds(rundir: RunDirectory) -> None:
     summary = json.loads(rundir.storage.read("report/summary.json"))
     assert [each["round"] for each in summary["rounds"]] == [1, 2]
     assert all(each["edits_accuracy_after"] is not None for each in summary["rounds"])
+    assert all(cell["found_in_round"] in (1, 2) for cell in rundir.read_json("weakness.json")["found_by_round"])
+    arms = rundir.read_json("evaluation.json")["arms"]
+    for arm in ("patient", "reinforced"):
+        kinds = {row["kind"]: row for row in arms[arm]["edits_by_kind"] if row["value"] is None}
+        assert set(kinds) == {"background", "colour"}
+        assert all((row["change"] is None) == (arm == "patient") for row in kinds.values())
     page = rundir.storage.read("report/index.html").decode()
     assert '<section id="rounds"' in page
