@@ -1,0 +1,1 @@
+"""Worlds where edits matter: no counter-example, a rare weakness, two shortcuts, wrong labels."""
