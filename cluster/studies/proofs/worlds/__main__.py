@@ -11,7 +11,7 @@ from pathlib import Path
 from cluster.studies.proofs.command import make_parser, run_parts
 from engine.figures.figures import Figure
 
-PARTS = ("total", "rare", "two", "noise")
+PARTS = ("total", "rare", "two", "noise", "clean")
 
 
 def main() -> int:
@@ -21,6 +21,7 @@ def main() -> int:
 
 
 def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
+    from cluster.studies.proofs.worlds.clean import clean_figures
     from cluster.studies.proofs.worlds.noise import noise_figures
     from cluster.studies.proofs.worlds.rare import rare_figures
     from cluster.studies.proofs.worlds.total import total_figures
@@ -31,6 +32,7 @@ def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
         "rare": rare_figures,
         "two": two_figures,
         "noise": noise_figures,
+        "clean": clean_figures,
     }
     return parts[part](options.runs, range(options.seeds))
 

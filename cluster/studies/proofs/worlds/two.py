@@ -14,7 +14,7 @@ from engine.runfile.arms import BASE
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import LIGHTS, Scene, make_scenes
 
-SIZE = Size(num_sources=400)
+SIZE = Size()
 STRENGTH = 0.98
 # The tied kinds, and one that is tied to nothing.
 KINDS = ("background", "colour", "lighting")

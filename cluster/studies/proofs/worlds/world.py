@@ -47,10 +47,10 @@ class Size:
     """How large a world is: composites, edited train and validation sources, steps of training, images of a test."""
 
     num_composites: int = 4000
-    num_sources: int = 800
-    num_validation_sources: int = 120
-    num_patient_steps: int = 300
-    num_steps: int = 300
+    num_sources: int = 400
+    num_validation_sources: int = 100
+    num_patient_steps: int = 200
+    num_steps: int = 200
     num_tested: int = 4000
 
 
