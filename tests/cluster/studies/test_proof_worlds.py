@@ -10,11 +10,13 @@ import pytest
 from repository import DEMO
 
 from actors.images.codec import decode_rgb
+from cluster.phases.pipeline import open_run
 from cluster.studies.proofs.worlds import rare, total, two
-from cluster.studies.proofs.worlds.noise import NO_GARMENT, is_lost, without_garment
+from cluster.studies.proofs.worlds.noise import NO_GARMENT, copy_shard, is_lost, without_garment
 from cluster.studies.proofs.worlds.world import SETTINGS, SPLITS, Size, conflict_accuracy, write_images
 from engine.figures.figures import Figure
 from engine.plan.splits import split_of
+from engine.run.commit import commit_shard
 from engine.runfile.data import TableSource, WardrobeSource
 from engine.runfile.load import load_run_file
 from engine.sample import Edit, Sample, Verdict
@@ -177,3 +179,37 @@ def test_a_share_of_the_edits_loses_its_garment_by_a_hash_of_the_key() -> None:
     assert len(ten) / len(keys) == pytest.approx(0.1, abs=0.02)
     assert len(thirty) / len(keys) == pytest.approx(0.3, abs=0.03)
     assert not any(is_lost(key, 0.0) for key in keys)
+
+
+def test_a_copied_run_has_the_same_shards_but_for_the_edits_without_their_garment(tmp_path: Path) -> None:
+    small = ("data.train.count=60", "data.near_duplicates=off", "data.num_sources=4", "data.num_validation_sources=0")
+    run = load_run_file(DEMO, [*small, "shards.sources_per_shard=4"])
+    assert isinstance(run.data.train, WardrobeSource)
+    (whole, plan), (same, _), (lost, _) = (open_run(run, str(tmp_path / name)) for name in ("whole", "same", "lost"))
+    samples = []
+    for item, split in plan.shard(0):
+        image = open_source(run.data.train).read(item)
+        source = Sample(
+            key=item.key,
+            source_key=item.key,
+            role="source",
+            image=image,
+            label=item.label,
+            class_name=item.class_name,
+            split=split,
+        )
+        for number, after in enumerate(("sand", "wood")):
+            edit = Edit(kind="background", before="snow", after=after, instruction="", caption="")
+            verdict = Verdict(accepted=after == "sand", reasons=() if after == "sand" else ("text",))
+            key = f"{item.key}_cf{number:02d}"
+            samples.append(replace(source, key=key, role="counterfactual", edit=edit, verdict=verdict))
+        samples.append(source)
+    commit_shard(whole, 0, [item.key for item, _ in plan.shard(0)], samples, {"editor": 1.5})
+    copy_shard(whole, same, 0, run.data.train, 0.0)
+    copy_shard(whole, lost, 0, run.data.train, 1.0)
+    assert same.marker(0) == whole.marker(0)
+    assert lost.marker(0).counts == whole.marker(0).counts
+    assert (lost.marker(0).counts.accepted, lost.marker(0).counts.sources) == (4, 4)
+    for before, after in zip(whole.read_shard(0), lost.read_shard(0), strict=True):
+        assert replace(after, image=b"") == replace(before, image=b"")
+        assert (after.image == before.image) is (before.role == "source")
