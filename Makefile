@@ -6,7 +6,7 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test fuzz lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds chaos chaos-driver chaos-actor \
+.PHONY: demo test fuzz lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds proofs-worlds proofs-total proofs-rare proofs-two proofs-noise proofs-clean chaos chaos-driver chaos-actor \
 	bench-scale bench-scale-planning bench-scale-resuming bench-scale-dataflow bench-scale-gpus bench bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader \
 	bench-demo bench-gpu cards clean
 
@@ -44,9 +44,16 @@ zoo-eval: $(VENV)/installed ## measure the tiny models on held-out garments: a t
 
 proofs: $(VENV)/installed ## the statistical proofs, hours on two cores: tables and build/figures/proofs-*.json
 	$(BIN)/python -m cluster.studies.proofs
+	$(BIN)/python -m cluster.studies.proofs.worlds
 
 proofs-probe proofs-reinforce proofs-curve proofs-rounds: $(VENV)/installed ## one of them
 	$(BIN)/python -m cluster.studies.proofs --only $(@:proofs-%=%)
+
+proofs-worlds: $(VENV)/installed ## the worlds where edits matter, hours on two cores; or one of them, as in `make proofs-total`
+	$(BIN)/python -m cluster.studies.proofs.worlds
+
+proofs-total proofs-rare proofs-two proofs-noise proofs-clean: $(VENV)/installed
+	$(BIN)/python -m cluster.studies.proofs.worlds --only $(@:proofs-%=%)
 
 CHAOS := configs/wardrobe.yaml --kills 100 --set data.num_sources=48 \
 	--set data.num_validation_sources=0 --set shards.sources_per_shard=4 \

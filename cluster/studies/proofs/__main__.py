@@ -5,50 +5,25 @@ seed.
 """
 
 import argparse
-import logging
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
-from engine.errors import EngineError
-from engine.figures.figures import FIGURES_FOLDER, Figure, describe, machine, table, write_figures
+from cluster.studies.proofs.command import make_parser, run_parts
+from engine.figures.figures import Figure
 
 PARTS = ("probe", "reinforce", "curve", "rounds")
-FOLDER = Path("build/proofs")
 
 
 def main() -> int:
     """Run the chosen parts, one after another."""
-    parser = argparse.ArgumentParser(
-        prog="python -m cluster.studies.proofs",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--only", choices=PARTS, action="append", help="run this part only; repeatable")
-    parser.add_argument("--seeds", type=int, default=3, help="runs of `reinforce`, `curve` and `rounds` (default: 3)")
+    parser = make_parser("cluster.studies.proofs", __doc__, PARTS, num_seeds=3)
     parser.add_argument(
         "--patients",
         type=int,
         default=20,
         help="classifiers with a planted weakness, and as many without (20)",
     )
-    parser.add_argument("--runs", type=Path, default=FOLDER, help="folder of the runs, which resume")
-    parser.add_argument("--out", type=Path, default=FIGURES_FOLDER, help="folder of the figures")
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    missed: list[str] = []
-    try:
-        for part in options.only or PARTS:
-            figures = list(_figures(part, options))
-            path = write_figures(f"proofs-{part}", figures, options.out)
-            print(f"\n{table(figures)}\n\n{describe(machine())}\n{path}\n", flush=True)
-            missed += [figure.name for figure in figures if figure.met is False]
-    except EngineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"{len(missed)} targets missed: {', '.join(missed)}" if missed else "every target is met")
-    return 0
+    return run_parts(parser.parse_args(), PARTS, _figures)
 
 
 def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
