@@ -6,7 +6,7 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test fuzz lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds proofs-worlds proofs-total proofs-rare proofs-two proofs-noise proofs-clean chaos chaos-driver chaos-actor \
+.PHONY: demo test fuzz lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds proofs-worlds proofs-total proofs-rare proofs-two proofs-noise proofs-stamps proofs-clean chaos chaos-driver chaos-actor \
 	bench-scale bench-scale-planning bench-scale-resuming bench-scale-dataflow bench-scale-gpus bench bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader \
 	bench-demo bench-gpu cards clean
 
@@ -52,7 +52,7 @@ proofs-probe proofs-reinforce proofs-curve proofs-rounds: $(VENV)/installed ## o
 proofs-worlds: $(VENV)/installed ## the worlds where edits matter, hours on two cores; or one of them, as in `make proofs-total`
 	$(BIN)/python -m cluster.studies.proofs.worlds
 
-proofs-total proofs-rare proofs-two proofs-noise proofs-clean: $(VENV)/installed
+proofs-total proofs-rare proofs-two proofs-noise proofs-stamps proofs-clean: $(VENV)/installed
 	$(BIN)/python -m cluster.studies.proofs.worlds --only $(@:proofs-%=%)
 
 CHAOS := configs/wardrobe.yaml --kills 100 --set data.num_sources=48 \

@@ -11,7 +11,7 @@ from pathlib import Path
 from cluster.studies.proofs.command import make_parser, run_parts
 from engine.figures.figures import Figure
 
-PARTS = ("total", "rare", "two", "noise", "clean")
+PARTS = ("total", "rare", "two", "noise", "stamps", "clean")
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
     from cluster.studies.proofs.worlds.clean import clean_figures
     from cluster.studies.proofs.worlds.noise import noise_figures
     from cluster.studies.proofs.worlds.rare import rare_figures
+    from cluster.studies.proofs.worlds.stamps import stamps_figures
     from cluster.studies.proofs.worlds.total import total_figures
     from cluster.studies.proofs.worlds.two import two_figures
 
@@ -32,6 +33,7 @@ def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
         "rare": rare_figures,
         "two": two_figures,
         "noise": noise_figures,
+        "stamps": stamps_figures,
         "clean": clean_figures,
     }
     return parts[part](options.runs, range(options.seeds))
