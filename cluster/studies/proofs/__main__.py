@@ -16,7 +16,7 @@ PARTS = ("probe", "reinforce", "curve", "rounds")
 
 def main() -> int:
     """Run the chosen parts, one after another."""
-    parser = make_parser("cluster.studies.proofs", __doc__, PARTS, num_seeds=3)
+    parser = make_parser("cluster.studies.proofs", __doc__, PARTS, num_seeds=5)
     parser.add_argument(
         "--patients",
         type=int,
