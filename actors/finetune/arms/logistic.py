@@ -86,7 +86,7 @@ def fit_path(
             following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
             ahead = new + (momentum - 1) / following * (new - found)
             found, momentum = new, following
-        yield strength, LinearHead(weight=found[:-1].T.clone(), bias=found[-1].clone())
+        yield strength, LinearHead(weight=found[:-1].T.contiguous(), bias=found[-1].clone())
 
 
 def mean_head(heads: Sequence[LinearHead]) -> LinearHead:

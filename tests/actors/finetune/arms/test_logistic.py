@@ -1,7 +1,10 @@
 """Logistic regression with an L1 penalty, against scikit-learn 1.7 (solver saga, tolerance 1e-10)."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from actors.finetune.arms.logistic import LinearHead, Scaler, fit_path
 
@@ -41,3 +44,10 @@ def test_a_scaler_folds_into_the_head_and_leaves_constant_features() -> None:
 def test_a_head_on_the_way_lies_between() -> None:
     start, end = (LinearHead(weight=torch.full((2, 1), value), bias=torch.zeros(2)) for value in (0.0, 4.0))
     assert start.towards(end, 0.25).weight.tolist() == [[1.0], [1.0]]
+
+
+def test_a_fitted_head_can_be_saved_as_it_is(tmp_path: Path) -> None:
+    ((_, head),) = fit_path(torch.randn(12, 5), torch.arange(12) % 3, 3, strengths=(1.0,))
+    # It refuses a tensor that is a view of a transposed one.
+    save_file({"weight": head.weight, "bias": head.bias}, tmp_path / "head.safetensors")
+    assert torch.equal(load_file(tmp_path / "head.safetensors")["weight"], head.weight)
