@@ -100,6 +100,8 @@ class ArmRun:
         groups = worker.images.groups
         num_groups = len(groups) if groups is not None else 0
         arm, settings = self._config.arms[name], worker.settings
+        # Adapters begin at random.
+        torch.manual_seed(content_seed(settings.seed, "reinforce/adapters"))
         self._trainer = Trainer(arm, worker.base, self._config, settings.deepspeed, num_groups)
         if checkpoint is not None:
             self._trainer.load(str(checkpoint))
