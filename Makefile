@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test fuzz lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds proofs-worlds proofs-total proofs-rare proofs-two proofs-noise proofs-stamps proofs-clean chaos chaos-driver chaos-actor \
 	bench-scale bench-scale-planning bench-scale-resuming bench-scale-dataflow bench-scale-gpus bench bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader \
-	bench-demo bench-gpu cards clean
+	bench-demo bench-gpu bench-large cards clean
 
 demo: $(VENV)/installed ## the whole loop on the wardrobe: generate, probe, reinforce, report
 	$(BIN)/counterforge run configs/wardrobe.yaml --out $(OUT)
@@ -80,6 +80,9 @@ bench-slots bench-early bench-writer bench-finish bench-handoff bench-language b
 
 bench-gpu: $(VENV)/installed-dev ## the editor on a GPU, at true size; ARGS="--size tiny" runs the same code on a CPU
 	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.bench_gpu $(ARGS)
+
+bench-large: $(VENV)/installed-dev ## ViT-L and ConvNeXt-L in fine-tuning, half an hour on two idle cores; ARGS="--model vit_l --case lora" is one
+	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.large $(ARGS)
 
 bench-demo: $(VENV)/installed-dev ## the demo here against AGAINST=REVISION, A-B-B-A
 	PYTHONPATH=tests/support $(BIN)/python -m tests.benchmarks.demo --against $(AGAINST) $(ARGS)

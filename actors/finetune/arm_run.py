@@ -16,7 +16,7 @@ from torch import nn
 
 from actors.finetune.batches import BATCHES_AHEAD, Batch
 from actors.finetune.images import RunImages
-from actors.finetune.model import BaseClassifier, Weights, interpolated
+from actors.finetune.model import BaseClassifier, Weights, interpolate, share_weights
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.stream import Place
 from actors.finetune.trainer import Trainer
@@ -100,6 +100,8 @@ class ArmRun:
         groups = worker.images.groups
         num_groups = len(groups) if groups is not None else 0
         arm, settings = self._config.arms[name], worker.settings
+        # Adapters begin at random.
+        torch.manual_seed(content_seed(settings.seed, "reinforce/adapters"))
         self._trainer = Trainer(arm, worker.base, self._config, settings.deepspeed, num_groups)
         if checkpoint is not None:
             self._trainer.load(str(checkpoint))
@@ -140,19 +142,17 @@ class ArmRun:
             return
         rank = self._rank()
         self.record = replace(self.record, frontier=())
-        start, end = self._worker.base.model().state_dict(), [self._trainer.weights()]
-        # The first worker alone has them.
-        torch.distributed.broadcast_object_list(end)
+        base = self._worker.base
+        end = share_weights(self._trainer.weights(), base, self._trainer.device)
         for share in self._config.interpolation:
-            weights = interpolated(start, end[0], share)
             # A fresh model: some keep what they computed of their weights (LeViT, its attention biases).
-            model = self._worker.base.model()
-            model.load_state_dict(weights)
+            model = base.model()
+            interpolate(model, base.weights(), end, share)
             model = model.eval().to(self._trainer.device)
             score = self._worker.images.score(partial(self._worker.mark, model))
             self.record = self.record.add_point(share, score, rank)
             if self.record.best_share == share:
-                self.best = weights
+                self.best = {name: value.cpu() for name, value in model.state_dict().items()}
         self.report()
 
     def batches(self) -> Generator[Batch]:

@@ -57,6 +57,11 @@ class BaseClassifier:
         model: nn.Module = copy.deepcopy(self._model)
         return model
 
+    def weights(self) -> Weights:
+        """Return the weights themselves, no copy: only to be read."""
+        weights: Weights = self._model.state_dict()
+        return weights
+
     def save(self, weights: Weights, storage: Storage, folder: str) -> None:
         """Write a model that `from_pretrained` loads: config.json goes first when it is replaced and comes last.
 
@@ -184,12 +189,28 @@ def gather_weights(model: nn.Module) -> Weights:
     return weights
 
 
-def interpolated(start: Weights, end: Weights, share: float) -> Weights:
-    """Return weights `share` of the way from `start` to `end`; counters are those of `end`. Wortsman et al. 2022."""
-    return {
-        name: torch.lerp(start[name].float(), value.float(), share) if value.is_floating_point() else value
-        for name, value in end.items()
-    }
+def share_weights(weights: Weights, base: BaseClassifier, device: torch.device) -> Weights:
+    """Return the first worker's weights on every worker; all must call it, and `weights` are empty afterwards.
+
+    One tensor after another: as one object they would be in memory two or three times more while they are pickled.
+    """
+    shared: Weights = {}
+    for name, value in base.weights().items():
+        own = weights.pop(name, None)
+        sent = (torch.empty_like(value) if own is None else own).contiguous().to(device)
+        torch.distributed.broadcast(sent, 0)
+        shared[name] = sent.cpu()
+    return shared
+
+
+@torch.no_grad()
+def interpolate(model: nn.Module, start: Weights, end: Weights, share: float) -> None:
+    """Give a model weights `share` of the way from `start` to `end`; counters are those of `end`. Wortsman et al. 2022.
+
+    In place: no further copy is made.
+    """
+    for name, value in model.state_dict().items():
+        value.copy_(torch.lerp(start[name], end[name], share) if value.is_floating_point() else end[name])
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, first_layer_rate: float = 1.0) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from actors.finetune.model import (
     BaseClassifier,
     adapted,
     freeze_batch_norm,
-    interpolated,
+    interpolate,
     merged,
     parameter_groups,
     prepare_precision,
@@ -582,11 +582,13 @@ def test_adapters_start_as_the_patient_and_merge_into_what_they_have_become(
 
 
 def test_interpolated_weights_lie_between_and_counters_are_those_of_the_end() -> None:
-    start = {"weight": torch.tensor([0.0, 2.0]), "seen": torch.tensor(0)}
-    end = {"weight": torch.tensor([1.0, 4.0]), "seen": torch.tensor(9)}
-    found = interpolated(start, end, 0.25)
-    assert found["weight"].tolist() == [0.25, 2.5]
-    assert int(found["seen"]) == 9
+    model = torch.nn.BatchNorm1d(2)
+    start = {**model.state_dict(), "weight": torch.tensor([0.0, 2.0])}
+    end = {**start, "weight": torch.tensor([1.0, 4.0]), "num_batches_tracked": torch.tensor(9)}
+    interpolate(model, start, end, 0.25)
+    assert model.weight.tolist() == [0.25, 2.5]
+    assert int(model.num_batches_tracked) == 9
+    assert start["weight"].tolist() == [0.0, 2.0]
 
 
 def test_only_matrices_decay() -> None:

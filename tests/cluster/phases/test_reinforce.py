@@ -46,6 +46,7 @@ from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import RunFile
 from engine.training.result import TrainOutput
 from engine.training.settings import TrainSettings
+from tests.benchmarks.large import CASES, ZERO_3, save_classifier
 
 pytestmark = pytest.mark.timeout(900)
 STEPS = {"num_steps": 64, "eval_every": 16, "first_layer_rate": 0.5, "contrast": 0.1, "worst_group": 0.02}
@@ -352,6 +353,28 @@ def test_adapters_of_a_worker_that_died_go_on_with_two_under_zero_3_and_are_merg
     # The times of the first line can only come from the checkpoint of the one.
     assert arm["history"][0]["images_per_second"] == before[0]["images_per_second"]
     check_saved(rundir, arm)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "case"), [("vit_l", "lora"), ("convnext_l", "layers")])
+def test_a_large_architecture_killed_after_a_checkpoint_writes_the_lines_of_one_that_was_not(
+    folder: Path, cluster: None, name: str, case: str
+) -> None:
+    save_classifier(folder / name, name, "tiny")
+    settings = {"arms": ["reinforced"], "deepspeed": ZERO_3, "num_steps": 6, "eval_every": 2, **CASES[case]}
+    found = []
+    for kills in (False, True):
+        run, rundir = make(folder, f"{name}-{kills}", name, **settings)
+        before: list[dict] = []
+        if kills:
+            with killing_workers(rundir, 2, before), pytest.raises(RunError, match="The same command goes on"):
+                reinforce_run(run, rundir)
+        lines_found = reinforce_run(run, rundir)["arms"]["reinforced"]["history"]
+        # These times can only come from the checkpoint.
+        assert not kills or lines_found[0]["images_per_second"] == before[0]["images_per_second"]
+        found.append([dict(line, images_per_second=None) for line in lines_found])
+    assert [line["step"] for line in found[0]] == [2, 4, 6]
+    assert found[0] == found[1]
 
 
 @pytest.fixture
