@@ -15,6 +15,8 @@ from actors.finetune.arms.edits import edit_terms, soft_targets
 from actors.finetune.arms.worst_group import GroupWeights
 from actors.finetune.augment import blurred
 from actors.finetune.batches import Batch
+from actors.finetune.checkpoint.resharding import load_resized
+from actors.finetune.checkpoint.safe_load import read_as_data
 from actors.finetune.model import (
     BaseClassifier,
     Weights,
@@ -26,8 +28,6 @@ from actors.finetune.model import (
     prepare_precision,
     synchronise_buffers,
 )
-from actors.finetune.resharding import load_resized
-from actors.finetune.safe_load import read_as_data
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.stream import Place
 from actors.models.device import DTYPES, upload

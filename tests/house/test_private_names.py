@@ -78,13 +78,13 @@ UNDOCUMENTED = {
         # Overridden.
         "ray/train/v2/api/data_parallel_trainer.py DataParallelTrainer._register_sigint_handler",
     ],
-    "actors/finetune/resharding.py": [
+    "actors/finetune/checkpoint/resharding.py": [
         "deepspeed/runtime/engine.py DeepSpeedEngine.load_universal_checkpoint",
         "deepspeed/checkpoint/ds_to_universal.py main.args",
     ],
     # It asks deepspeed.ops for __compatible_ops__, which is made when it is first asked for.
     "actors/finetune/start.py": ["deepspeed/ops/__init__.py __getattr__"],
-    "actors/finetune/safe_load.py": [
+    "actors/finetune/checkpoint/safe_load.py": [
         "deepspeed/runtime/fp16/loss_scaler.py DynamicLossScaler",
         "deepspeed/runtime/zero/config.py ZeroStageEnum",
         "deepspeed/utils/tensor_fragment.py fragment_address",

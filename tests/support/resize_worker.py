@@ -33,10 +33,15 @@ def main(rank: int, world: int, port: int, patient_folder: str, stage: str, step
     deepspeed.init_distributed("gloo", auto_mpi_discovery=False, verbose=False)
     zero = {"stage": int(stage)} | ({"stage3_param_persistence_threshold": 0} if stage == "3" else {})
     config = ReinforceConfig(
-        num_steps=20, batch_size=8, num_workers=world, max_blur=0.0, deepspeed={"zero_optimization": zero}
+        num_steps=20,
+        batch_size=8,
+        num_workers=world,
+        max_blur=0.0,
+        first_layer_rate=0.5,
+        deepspeed={"zero_optimization": zero},
     )
     patient = BaseClassifier(ModelConfig(name=patient_folder), CLASSES, offline=True)
-    arm = Trainer(PRESETS["real_only"], patient, config, deepspeed_settings(config))
+    arm = Trainer(PRESETS["real_only"], patient, config, deepspeed_settings(config), num_groups=0)
     first = 0
     if saved != "-":
         arm.load(saved)
@@ -59,4 +64,10 @@ def batch(step: int, size: int) -> Batch:
     pixels = rng.integers(0, 256, (8, 3, SIZE, SIZE), dtype=np.uint8)
     part = slice(start := torch.distributed.get_rank() * size, start + size)
     labels = (pixels[:, 0].mean(axis=(1, 2)) > 127).astype(np.int64)
-    return Batch(pixels=pixels[part], labels=labels[part], num_real=size, pairs=np.zeros((0, 2), np.int64))
+    return Batch(
+        pixels=pixels[part],
+        labels=labels[part],
+        groups=np.zeros(size, np.int64),
+        num_real=size,
+        pairs=np.zeros((0, 2), np.int64),
+    )

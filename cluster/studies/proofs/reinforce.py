@@ -4,7 +4,7 @@ Every arm, and the recipe with one part changed at a time, in one training of se
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ CANDIDATE, BOUND = "reinforced", "oracle"
 NUM_SOURCES, NUM_STEPS = 1600, 300
 BY_WEAKNESS: dict[str, JsonValue] = {"by": "weakness"}
 # The arm `reinforced` with one part of the recipe changed.
-ABLATIONS: Mapping[str, JsonValue] = {
+ABLATIONS: dict[str, JsonValue] = {
     "one_rate": {"edits": BY_WEAKNESS, "first_layer_rate": 1},
     "no_contrast": {"edits": BY_WEAKNESS, "losses": {"contrast": 0}},
     "no_distillation": {"edits": BY_WEAKNESS, "losses": {"distillation": 0}},

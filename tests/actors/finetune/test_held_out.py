@@ -14,7 +14,6 @@ from engine.run.directory import WEAKNESS, RunDirectory
 from engine.runfile.arms import PRESETS
 from engine.runfile.reinforce import ReinforceConfig
 from engine.runfile.run import RunFile
-from engine.training.contents import edit_draws
 from engine.training.gate import Gate, Score
 from engine.training.held_out import is_held_out
 from engine.training.settings import resolve_settings
@@ -70,15 +69,12 @@ def test_no_draw_has_a_held_out_phrase(run: RunFile, rundir: RunDirectory, arm: 
     one_arm = run.model_copy(update={"reinforce": run.reinforce.model_copy(update={"arms": {arm: PRESETS[arm]}})})
     settings = resolve_settings(one_arm, rundir, "digest")
     assert {cell[2]: harm for cell, harm in settings.harm.items()} == {"blue": 0.0, "navy": None}
-    edits, config = settings.config.arms[arm].edits, settings.config
-    assert edits is not None
-    draws = edit_draws(edits, config, settings.harm)
     for size in (1, 2):
         drawn: list[str] = []
         for rank in range(size):
             base = BaseClassifier(settings.model, settings.classes, offline=True)
             images = RunImages(settings, base, Place(rank=rank, size=size))
-            stream = images._counterfactuals(draws, seed=0)
+            stream = images._counterfactuals(PRESETS[arm], settings.config, seed=0)
             records = [edit.key for turn in range(2) for edit in stream.round(turn)]
             assert len(records) == 2 * stream.round_length
             drawn += records

@@ -54,14 +54,21 @@ def test_lines_that_come_later_are_added_and_none_is_written_twice(rundir: RunDi
     assert [step for step, _ in scalars(rundir, "real_only", "loss")] == [9, 10, 100]
 
 
-def test_a_training_that_is_followed_is_logged_while_it_runs(rundir: RunDirectory) -> None:
+def test_a_training_that_is_followed_is_logged_while_it_runs(
+    rundir: RunDirectory, caplog: pytest.LogCaptureFixture
+) -> None:
     run = rundir.run()
     lines = [{**line, "validation_edits_accuracy": None, "images_per_second": 5.0, "of_shards": None} for line in LINES]
-    task: Any = SimpleNamespace(name="training", config=run.reinforce, history_path="checkpoints/training/history.json")
+    folder = "checkpoints/training"
+    task: Any = SimpleNamespace(
+        name="training", config=run.reinforce, history_path=f"{folder}/history.json", probe_path=f"{folder}/probe.json"
+    )
+    rundir.write_json(task.probe_path, {"sentence": "the head alone suffices"})
     # Two lines are of the training that was killed.
     rundir.write_json(task.history_path, cast(Any, lines[:2]))
-    with logged_history(rundir, task):
+    with caplog.at_level("INFO"), logged_history(rundir, task):
         assert [step for step, _ in scalars(rundir, "real_only", "loss")] == [9, 10]
         rundir.write_json(task.history_path, cast(Any, lines))
     assert [step for step, _ in scalars(rundir, "reinforced", "loss")] == [9, 10, 100]
     assert scalars(rundir, "reinforced", "images_per_second")[0] == (9, 5.0)
+    assert caplog.messages.count("reinforce: the head alone suffices") == 1

@@ -105,7 +105,7 @@ def test_half_of_the_images_are_recombined_under_the_objects_label(
     real = real_images(table, preprocessing)
     images, changed, foreign = RecombinedImages(real, preprocessing), 0, 0
     for position in range(20 * NUM_IMAGES):
-        pixels, label = images.draw(position, 7)
+        pixels, label, _ = images.draw(position, 7)
         index, whole = real.drawn(position, 7)
         assert label == real.labels[index]
         # The object tells the label and the blue of the ground what it was tied to.
