@@ -1,5 +1,6 @@
 """The worlds where edits matter: what is planted, what is measured, and which edits lose their garment."""
 
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import replace
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from repository import DEMO
 
 from actors.images.codec import decode_rgb
@@ -20,7 +22,7 @@ from engine.run.commit import commit_shard
 from engine.runfile.data import TableSource, WardrobeSource
 from engine.runfile.load import load_run_file
 from engine.sample import Edit, Sample, Verdict
-from engine.sources import open_source
+from engine.sources import masked, open_source
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import OWN_BACKGROUND, make_scene, make_scenes, render
 
@@ -39,6 +41,8 @@ def test_the_images_of_a_world_keep_class_attributes_and_the_split_of_their_garm
         assert item.label == scene.label
         assert item.attributes == {"background": OWN_BACKGROUND[scene.label], "colour": scene.colour}
         assert item.split_key == f"group:garment-{scene.garment}"
+        mask = np.asarray(Image.open(io.BytesIO(masked(source).mask(item))))
+        assert np.array_equal(mask, render(scene, load_garments("sources"))[1])
     shares = [split_of(item.split_key, SPLITS, seed=5) for item in items.values()]
     assert 0.65 < shares.count("train") / len(shares) < 0.95
     written = (tmp_path / "train" / "images.csv").stat().st_mtime_ns
