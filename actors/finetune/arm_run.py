@@ -97,9 +97,7 @@ class ArmRun:
         self._config = worker.settings.config.of_arm(name)
         self.progress = progress
         self.best = best
-        groups = worker.images.groups
-        num_groups = len(groups) if groups is not None else 0
-        arm, settings = self._config.arms[name], worker.settings
+        arm, settings, num_groups = self._config.arms[name], worker.settings, len(worker.images.groups)
         # Adapters begin at random.
         torch.manual_seed(content_seed(settings.seed, "reinforce/adapters"))
         self._trainer = Trainer(arm, worker.base, self._config, settings.deepspeed, num_groups)

@@ -3,7 +3,7 @@
 import random
 from bisect import bisect
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
@@ -64,7 +64,7 @@ class FrozenFeatures:
     def real(self) -> LabelledFeatures:
         """Return the real images of the train split."""
         real = self._images.real
-        groups = [self._group(item.class_name, item.attributes) for item in real.items]
+        groups = [self._images.groups.of_real(item.class_name, item.attributes) for item in real.items]
         rows = most_even(groups, self._budget, self.seed)
         return self._labelled(
             self._of(lambda index: real.image(rows[index]), len(rows)),
@@ -75,11 +75,12 @@ class FrozenFeatures:
     @cached_property
     def edits(self) -> LabelledFeatures:
         """Return the accepted edits of train sources, each in the group that it was edited into."""
-        samples = [sample for sample, _, _ in self.train_edits]
-        groups = []
-        for sample in samples:
-            assert sample.edit is not None
-            groups.append(self._group(sample.class_name, {**sample.attributes, sample.edit.kind: sample.edit.after}))
+        samples, known = [sample for sample, _, _ in self.train_edits], self._images.groups
+        groups = [
+            known.of_edit(known.of_real(sample.class_name, sample.attributes), edit.kind, edit.after)
+            for sample in samples
+            if (edit := sample.edit)
+        ]
         return self._labelled(self._edit_features, [sample.label for sample in samples], groups)
 
     @cached_property
@@ -141,14 +142,6 @@ class FrozenFeatures:
             assert isinstance(head, PrototypeHead)
             own = prototype_weights(head)
         return weights | {name: value.cpu() for name, value in own.items()}
-
-    def _group(self, class_name: str, attributes: Mapping[str, str]) -> tuple[str, ...]:
-        return (class_name, *(attributes.get(name, "") for name in self._group_by))
-
-    @cached_property
-    def _group_by(self) -> Sequence[str]:
-        known = {name for item in self._images.real.items for name in item.attributes}
-        return self._worker.settings.group_by or sorted(known)
 
     def _labelled(self, features: Tensor, labels: Sequence[int], groups: Sequence[tuple[str, ...]]) -> LabelledFeatures:
         rows = [row for row, each in enumerate(features.isfinite().all(1).tolist()) if each]

@@ -52,7 +52,9 @@ class RunImages:
         by_split = self._items()
         held = by_split["validation"][:MAX_VALIDATION_IMAGES]
         source = open_source(settings.data.train)
-        self.groups = Groups(settings.group_by) if settings.config.needs_groups else None
+        known = {name for item in by_split["train"] for name in item.attributes}
+        self.groups = Groups(settings.group_by, known)
+        self._numbers_groups = settings.config.needs_groups
         self.real = self._real_images(source, by_split["train"])
         # Opened now, so that an error of the run file is raised before anything is trained.
         self._oracle = self._oracle_images() if any(arm.is_bound for arm in arms.values()) else self.real
@@ -67,7 +69,7 @@ class RunImages:
     def draw_from(self, contents: Sequence[ShardContents], harm: Mapping[EditCell, float | None]) -> None:
         """Draw the edits of train sources from these shards; `harm` is that of their cells."""
         self.contents, self._harm = contents, harm
-        if self.groups is not None:
+        if self._numbers_groups:
             self.groups.add_edits(cell for shard in contents for cell in shard.cells)
 
     def score_on(self, contents: Sequence[ShardContents]) -> None:
@@ -153,11 +155,11 @@ class RunImages:
             seed,
             config.edit_share,
             arm.edits.placebos,
-            self.groups,
+            self.groups if self._numbers_groups else None,
         )
 
     def _real_images(self, source: Source, items: Sequence[SourceItem]) -> RealImages:
-        if self.groups is None:
+        if not self._numbers_groups:
             return RealImages(source, items, self._preprocessing)
         found = [self.groups.of_real(item.class_name, item.attributes) for item in items]
         self.groups.add_real(found)

@@ -15,12 +15,14 @@ Group = tuple[str, ...]
 class Groups:
     """The groups of a run's training images, numbered alike in all workers.
 
-    `attributes` are those of `report.group_by`, or all. Where the kind of an edit is one of them, the edit is in the
-    group that has its new value; else it has a group of its own beside that of its source.
+    Their attributes are those of `report.group_by`, or where it is empty all that the images have. Where the kind of an
+    edit is one of them, the edit is in the group with its new value. Else it is in the group of its source, but where
+    `report.group_by` is empty in a group of its own beside it.
     """
 
-    def __init__(self, attributes: Sequence[str]) -> None:
-        self.attributes = tuple(attributes)
+    def __init__(self, group_by: Sequence[str], known: Iterable[str] = ()) -> None:
+        self.attributes = tuple(group_by) or tuple(sorted(known))
+        self._is_open = not group_by
         self._numbers: dict[Group, int] = {}
         self._of_class: dict[str, set[Group]] = {}
 
@@ -34,7 +36,7 @@ class Groups:
     def of_edit(self, source: Group, kind: str, after: str) -> Group:
         """Return the group of an edit of an image of group `source`."""
         if kind not in self.attributes:
-            return (*source, f"{kind}: {after}")
+            return (*source, f"{kind}: {after}") if self._is_open else source
         place = 1 + self.attributes.index(kind)
         return (*source[:place], after, *source[place + 1 :])
 

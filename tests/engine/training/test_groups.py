@@ -5,9 +5,10 @@ from engine.training.groups import Groups, balanced_draws, balancing
 
 
 def test_an_edit_of_an_attribute_is_in_the_group_of_its_new_value_and_another_has_its_own() -> None:
-    groups = Groups(["background", "light"])
+    groups = Groups([], {"light", "background"})
     source = groups.of_real("cat", {"light": "dim", "background": "grass", "camera": "a"})
     assert source == ("cat", "grass", "dim")
+    assert Groups(["light"], {"light", "background"}).of_edit(("cat", "dim"), "background", "snow") == ("cat", "dim")
     assert groups.of_edit(source, "background", "snow") == ("cat", "snow", "dim")
     assert groups.of_edit(source, "weather", "fog") == ("cat", "grass", "dim", "weather: fog")
     assert Groups([]).of_edit(("cat",), "background", "snow") == ("cat", "background: snow")
@@ -15,7 +16,7 @@ def test_an_edit_of_an_attribute_is_in_the_group_of_its_new_value_and_another_ha
 
 def test_groups_are_numbered_alike_in_any_order_and_keep_their_number_when_more_come() -> None:
     real = [("cat", "grass"), ("dog", "snow"), ("cat", "snow")]
-    one, other = Groups(["background"]), Groups(["background"])
+    one, other = Groups([], ["background"]), Groups([], ["background"])
     one.add_real(real)
     other.add_real(reversed(real))
     for groups in (one, other):

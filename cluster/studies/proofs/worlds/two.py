@@ -65,7 +65,11 @@ def run_seed(root: Path, seed: int, size: Size, arms: Sequence[str]) -> Drops:
     scenes: list[Scene] = list(make_scenes(load_garments("sources"), "two", size.num_composites, seed=seed))
     for plant in plants:
         scenes = list(plant.apply(scenes, seed))
-    settings = ("stages.perturber.edits={background: 1, colour: 1}", f"reinforce.arms=[{', '.join(arms)}]")
+    settings = (
+        "stages.perturber.edits={background: 1, colour: 1}",
+        "report.group_by=[background, colour]",
+        f"reinforce.arms=[{', '.join(arms)}]",
+    )
     classifiers = open_world(root, seed, scenes, size, settings).fine_tune()
     right = {kind: right_by_arm(classifiers, chosen) for kind, chosen in tested_scenes(plants, size).items()}
     found = {
