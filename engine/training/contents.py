@@ -129,7 +129,8 @@ def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None
 def harm_of_cells(weakness: Mapping[str, Any] | None, cells: Iterable[EditCell]) -> dict[EditCell, float]:
     """Return the accuracy drop of each cell as a share of the largest one, 0 for all where none lowers accuracy.
 
-    The drop is that of the finest row of weakness.json with the cell.
+    The drop is that of the cell's own row of weakness.json; without one the larger of those of its value in all classes
+    and of its class with all values, as a habit is of a class, or of a value, or of both; else that of its kind.
     """
     rows = (*weakness["cells"], *weakness["by_kind"]) if weakness else ()
     drops = {
@@ -144,7 +145,7 @@ def harm_of_cells(weakness: Mapping[str, Any] | None, cells: Iterable[EditCell])
 
 def _harm(cell: EditCell, drops: Mapping[tuple[str | None, str | None, str | None], float]) -> float:
     class_name, kind, after = cell
-    for row in (cell, (None, kind, after), (class_name, kind, None), (None, kind, None)):
-        if row in drops:
-            return max(0.0, drops[row])
+    for rows in ([cell], [(None, kind, after), (class_name, kind, None)], [(None, kind, None)]):
+        if known := [drops[row] for row in rows if row in drops]:
+            return max(0.0, *known)
     return 0.0

@@ -1,4 +1,4 @@
-"""How often edits are drawn: by the harm of the finest row that holds them."""
+"""How often edits are drawn: by the harm of the rows that hold them."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ WEAKNESS = {
 }
 
 
-def test_the_finest_row_decides_and_no_edit_is_left_out() -> None:
+def test_the_cell_s_own_row_decides_else_the_worse_of_its_class_and_its_value_and_no_edit_is_left_out() -> None:
     harm = harm_of_cells(
         WEAKNESS,
         [
@@ -36,7 +36,7 @@ def test_the_finest_row_decides_and_no_edit_is_left_out() -> None:
             ("dog", "weather", "fog"),
         ],
     )
-    assert list(edit_draws(BY_WEAKNESS, EMPHASIS_4, harm).values()) == [4, 1, 2, 3, 1, 1]
+    assert list(edit_draws(BY_WEAKNESS, EMPHASIS_4, harm).values()) == [4, 2, 2, 3, 1, 1]
     assert set(edit_draws(EditsConfig(by="alike"), EMPHASIS_4, harm).values()) == {1}
 
 
