@@ -83,6 +83,11 @@ class Sample:
     verdict: Verdict | None = None
     provenance: Mapping[str, Json] = field(default_factory=dict)
 
+    @property
+    def is_accepted(self) -> bool:
+        """Return whether no verdict rejects it; one that was not verified is accepted."""
+        return self.verdict is None or self.verdict.accepted
+
     def seed(self, run_seed: int) -> int:
         """Return a 63-bit seed that depends on the run's seed and this sample's key alone."""
         return content_seed(run_seed, self.key)

@@ -1,7 +1,8 @@
 """The head of a classifier: the layers whose outputs are its logits, found by what they do and not by their size."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,18 @@ def find_heads(model: Model, inputs: Tensor) -> list[str]:
             if gradient is not None and _is_multiple(_channels_last(gradient, layers[name]), weights)
         ]
     return heads
+
+
+@contextmanager
+def recorded_inputs(layers: Sequence[nn.Module]) -> Iterator[dict[nn.Module, Tensor]]:
+    """Record what each of these layers gets in the last forward pass within."""
+    found: dict[nn.Module, Tensor] = {}
+    hooks = [layer.register_forward_pre_hook(lambda layer, got: found.update({layer: got[0]})) for layer in layers]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def select_rows(model: Model, heads: Sequence[str], rows: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors.classifier.classes import match_classes
-from actors.classifier.heads import ALWAYS_ZERO, find_heads, select_rows
+from actors.classifier.heads import ALWAYS_ZERO, find_heads, recorded_inputs, select_rows
 from actors.classifier.prototypes import load_prototypes
 from actors.classifier.settings import read_settings
 from actors.images.preprocessing import Pixels, Preprocessing, same_size
@@ -86,15 +86,10 @@ class Network:
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return what the head gets (n, dim), of two heads side by side; raises ModelError where there is none."""
-        found: list[Tensor] = []
         layers = [self.module.get_submodule(name) for name in self.heads]
-        hooks = [layer.register_forward_pre_hook(lambda _, got: found.append(got[0])) for layer in layers]
-        try:
+        with recorded_inputs(layers) as found:
             self.logits(inputs)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return torch.cat([each.flatten(1) for each in found], 1).float()
+        return torch.cat([found[layer].flatten(1) for layer in layers], 1).float()
 
     def __call__(self, images: Sequence[Any]) -> NDArray[np.float32]:
         """Return probabilities (n, num_classes) over the run's classes; raises ModelError for NaN."""

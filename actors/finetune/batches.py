@@ -139,7 +139,7 @@ class DrawnImages(Protocol):
     """Real images as one arm draws them."""
 
     def draw(self, position: int, seed: int) -> Drawn:
-        """Return image and label number `position`: the same each time, in any thread."""
+        """Return image number `position`, its label and group: the same each time, in any thread."""
         ...
 
 

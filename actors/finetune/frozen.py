@@ -31,14 +31,16 @@ from actors.finetune.score import MARKS, UNREADABLE
 from actors.images.preprocessing import Pixels, same_size
 from actors.models.device import num_readers, resolve_device
 from engine.runfile.arms import ArmConfig
-from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Sample, content_seed
 from engine.shards.walk import Image
+from engine.training.contents import is_trained_on
 from engine.training.gate import Score
-from engine.training.held_out import is_held_out, is_of_share
+from engine.training.held_out import is_of_share
 
 # Where no arm is fitted: the probe looks at so many real images and edits of the train split.
 PROBE_IMAGES = 1024
+# The edits that are looked at come from shards with so many times as many, so from many sources.
+SPREAD = 4
 
 
 class FrozenFeatures:
@@ -106,14 +108,23 @@ class FrozenFeatures:
 
     @cached_property
     def train_edits(self) -> list[tuple[Sample, Image, Image]]:
-        """Return accepted edits of train sources, each with its image and that of its placebo, or else its source."""
+        """Return accepted edits of train sources, each with its image and that of its placebo, or else its source.
+
+        Of many shards some are walked: each is read whole from an object store.
+        """
         config = self._worker.settings.config
-        share = min(1.0, self._budget / max(1, self._images.num_edits))
+        order = random.Random(self.seed)
+        shards, num_edits = [], 0
+        for shard in order.sample(self._images.contents, len(self._images.contents)):
+            if num_edits < SPREAD * self._budget:
+                shards.append(shard)
+                num_edits += shard.train
+        share = min(1.0, self._budget / max(1, num_edits))
         found: list[tuple[Sample, Image, Image]] = []
-        for shard in self._images.contents:
+        for shard in sorted(shards, key=lambda shard: shard.shard):
             for entry in self._worker.rundir.walk_shard(shard.shard):
                 sample = entry.sample()
-                if sample.role == "source" or (sample.role == "placebo" and is_accepted(sample)):
+                if sample.role == "source" or (sample.role == "placebo" and sample.is_accepted):
                     reference = entry.image
                 elif is_trained_on(sample, config) and is_of_share(f"features/{sample.key}", share):
                     found.append((sample, entry.image, reference))
@@ -127,6 +138,7 @@ class FrozenFeatures:
     def fit(self, arm: ArmConfig) -> tuple[LabelledFeatures, Iterator[Candidate]]:
         """Return what an arm is fitted on, and the heads to choose among."""
         num_classes = len(self.head.bias)
+        # Extracted by all workers, before the first one alone scores heads on it.
         _ = self.validation
         data = self.real + self.edits if arm.edits and arm.fit != "projection" else self.real
         if arm.fit == "projection":
@@ -185,24 +197,6 @@ def most_even(groups: Sequence[tuple[str, ...]], budget: int, seed: int) -> list
     most = max(1, bisect(fitting, budget, key=lambda most: sum(n * min(size, most) for size, n in sizes.items())))
     order = random.Random(seed)
     return sorted(row for every in members.values() for row in order.sample(every, min(len(every), most)))
-
-
-def is_accepted(sample: Sample) -> bool:
-    """Return whether nothing was found wrong with a sample."""
-    return sample.verdict is None or sample.verdict.accepted
-
-
-def is_trained_on(sample: Sample, config: ReinforceConfig) -> bool:
-    """Return whether a sample is an edit that arms with edits draw."""
-    edit = sample.edit
-    return (
-        edit is not None
-        and (sample.role, sample.split) == ("counterfactual", "train")
-        and is_accepted(sample)
-        and not edit.steered
-        and is_of_share(sample.key, config.edit_share)
-        and not is_held_out(edit.kind, edit.after, config.held_out_phrases)
-    )
 
 
 def _marks(head: Callable[[Tensor], Tensor], features: Tensor, labels: Tensor) -> str:

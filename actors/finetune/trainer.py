@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from actors.classifier.heads import recorded_inputs
 from actors.finetune.arms.contrast import supervised_contrast
 from actors.finetune.arms.cutmix import cutmixed, mixed_cross_entropy
 from actors.finetune.arms.edits import edit_terms, soft_targets
@@ -66,11 +67,7 @@ class Trainer:
         groups = parameter_groups(model, config.weight_decay, config.first_layer_rate)
         self._rates = [group.pop("rate") for group in groups]
         optimizer = torch.optim.AdamW(groups)
-        # What the head got at the last forward pass.
-        self._features: list[Tensor] = []
-        if config.contrast:
-            head = model.get_submodule(base.heads[0])
-            head.register_forward_pre_hook(lambda _, got: self._features.append(got[0]))
+        self._head = model.get_submodule(base.heads[0]) if config.contrast else None
         self._engine, self._optimizer, _, _ = deepspeed.initialize(
             model=model, optimizer=optimizer, config={"zero_force_ds_cpu_optimizer": False, **deepspeed_settings}
         )
@@ -91,9 +88,10 @@ class Trainer:
         self._engine.train()
         if self._config.freeze_batch_norm or self._config.trained != "all":
             freeze_batch_norm(self._engine.module)
+        first_weighted = round(self._config.worst_group_after * self._config.num_steps)
         total = torch.zeros((), device=self._engine.device)
         for batch in batches:
-            loss = self._loss(batch, generator, weighs_groups=step >= self._first_weighted)
+            loss = self._loss(batch, generator, weighs_groups=step >= first_weighted)
             self._engine.backward(loss)
             self._engine.step()
             total += loss.detach() / len(batches)
@@ -165,14 +163,8 @@ class Trainer:
         return self._preprocessing.inputs(pixels, self._engine.device)
 
     def _logits(self, inputs: Tensor) -> Tensor:
-        self._features.clear()
         logits: Tensor = self._engine(pixel_values=inputs.to(self._dtype)).logits
         return logits.float()
-
-    @property
-    def _first_weighted(self) -> int:
-        """Return the first step in which groups have weights of their own."""
-        return round(self._config.worst_group_after * self._config.num_steps)
 
     def _loss(self, batch: Batch, generator: torch.Generator, *, weighs_groups: bool) -> Tensor:
         config, labels = self._config, self._upload(batch.labels)
@@ -182,7 +174,8 @@ class Trainer:
             logits = self._logits(blurred(inputs, config.max_blur, generator))
             return mixed_cross_entropy(logits, labels, partners, shares)
         inputs = blurred(inputs, config.max_blur, generator)
-        logits = self._logits(inputs)
+        with recorded_inputs([self._head] if self._head is not None else []) as features:
+            logits = self._logits(inputs)
         pairs = self._upload(batch.pairs)
         before = self._answers_before(inputs[: batch.num_real])
         targets = labels
@@ -194,8 +187,8 @@ class Trainer:
         else:
             loss = nn.functional.cross_entropy(logits, targets)
         loss = loss + edit_terms(logits, pairs, before, config)
-        if config.contrast:
-            loss = loss + config.contrast * supervised_contrast(self._features.pop(), labels)
+        if self._head is not None:
+            loss = loss + config.contrast * supervised_contrast(features[self._head], labels)
         return loss
 
     def _upload(self, values: NDArray[np.int64]) -> Tensor:

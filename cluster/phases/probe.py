@@ -165,7 +165,7 @@ def _describe(sample: Sample) -> dict[str, Any]:
         "label": sample.label,
         "class_name": sample.class_name,
         **edit_columns(sample.edit),
-        "accepted": sample.verdict is None or sample.verdict.accepted,
+        "accepted": sample.is_accepted,
         **{ATTRIBUTE + name: text for name, text in sample.attributes.items() if text},
     }
 

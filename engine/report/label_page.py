@@ -86,5 +86,4 @@ def _pair(sample: Sample) -> dict[str, str]:
 
 
 def _stratum(sample: Sample) -> str:
-    accepted = sample.verdict is None or sample.verdict.accepted
-    return f"{'accepted' if accepted else 'rejected'} {sample.edit.kind if sample.edit else ''}"
+    return f"{'accepted' if sample.is_accepted else 'rejected'} {sample.edit.kind if sample.edit else ''}"

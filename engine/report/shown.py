@@ -52,9 +52,7 @@ def choose_shown(rundir: RunDirectory, run: RunFile, digests: Mapping[str, str])
         samples += [*accepted, *rejected]
         # A source is stored with its accepted edits and with its rejected ones: the first copy is named.
         places = _places(rejected_path(index), rejected) | _places(shard_path(index), accepted) | places
-    shown = [
-        sample for sample in samples if sample.verdict is None or sample.verdict.accepted or sample.role == "source"
-    ]
+    shown = [sample for sample in samples if sample.is_accepted or sample.role == "source"]
     guesses = read_guesses(rundir, digests, shards)
     edits = [sample for sample in samples if sample.role == "counterfactual"]
     return Shown(

@@ -222,7 +222,7 @@ def _reject(sample: Sample, reason: str, detail: str) -> Rejection:
 
 
 def _is_accepted(sample: Sample) -> bool:
-    return sample.role == "source" or sample.verdict is None or sample.verdict.accepted
+    return sample.role == "source" or sample.is_accepted
 
 
 def _count(reasons: Iterable[str]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from engine.run.directory import WEAKNESS, RunDirectory
 from engine.runfile.arms import EditsConfig
 from engine.runfile.data import Splits
 from engine.runfile.reinforce import ReinforceConfig
-from engine.sample import Sample, Split
+from engine.sample import Edit, Sample, Split
 from engine.training.held_out import is_held_out, is_of_share
 
 READERS = 8
@@ -92,7 +92,6 @@ def inspect_shard(
 ) -> ShardContents:
     """Count the counterfactuals of a shard; raise LeakError where a source is not in the split it should be in.
 
-    Steered edits are left out: chosen with the classifier's answers, they are no fair sample to train and be scored on.
     `splits` is the split of each source key, computed again from the plan: what a sample says of itself is not enough.
     """
     cells: Counter[EditCell] = Counter()
@@ -100,18 +99,34 @@ def inspect_shard(
     validation = 0
     for sample in samples:
         refuse_leak(f"{shard:06d}", sample.key, sample.split, splits.get(sample.source_key))
-        if sample.edit is None or sample.edit.steered or sample.role != "counterfactual":
+        if (edit := fair_edit(sample)) is None:
             continue
-        if sample.verdict is not None and not sample.verdict.accepted:
-            continue
-        if sample.split == "train":
-            if not is_of_share(sample.key, config.edit_share):
-                continue
-            aside = is_held_out(sample.edit.kind, sample.edit.after, config.held_out_phrases)
-            (held_out if aside else cells)[sample.class_name, sample.edit.kind, sample.edit.after] += 1
-        else:
+        if sample.split != "train":
             validation += 1
+        elif is_of_share(sample.key, config.edit_share):
+            aside = is_held_out(edit.kind, edit.after, config.held_out_phrases)
+            (held_out if aside else cells)[sample.class_name, edit.kind, edit.after] += 1
     return ShardContents(shard=shard, cells=dict(cells), validation=validation, held_out=dict(held_out))
+
+
+def fair_edit(sample: Sample) -> Edit | None:
+    """Return the edit of an accepted counterfactual, None for any other sample.
+
+    Steered edits are left out: chosen with the classifier's answers, they are no fair sample to train and be scored on.
+    """
+    edit = sample.edit
+    is_fair = sample.role == "counterfactual" and edit is not None and not edit.steered and sample.is_accepted
+    return edit if is_fair else None
+
+
+def is_trained_on(sample: Sample, config: ReinforceConfig) -> bool:
+    """Return whether a sample is an edit that arms with edits draw, as `inspect_shard` counts them in `cells`."""
+    return (
+        sample.split == "train"
+        and (edit := fair_edit(sample)) is not None
+        and is_of_share(sample.key, config.edit_share)
+        and not is_held_out(edit.kind, edit.after, config.held_out_phrases)
+    )
 
 
 def refuse_leak(shard: str, key: str, recorded: str, true: Split | None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from actors.classifier.heads import Head
+from actors.classifier.heads import Head, recorded_inputs
 from actors.finetune.arms.logistic import LinearHead
 from engine.errors import ModelError
 
@@ -45,17 +45,10 @@ def head_inputs(model: nn.Module, heads: Sequence[str], inputs: Tensor) -> tuple
 
     Of several positions it is the mean; what two heads get lies side by side.
     """
-    found: list[Tensor] = []
     layers = [model.get_submodule(name) for name in heads]
-    hooks = [
-        layer.register_forward_pre_hook(lambda layer, got: found.append(_pooled(got[0], layer))) for layer in layers
-    ]
-    try:
+    with recorded_inputs(layers) as found:
         logits: Tensor = model(pixel_values=inputs).logits
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.cat(found, 1).float(), logits.float()
+    return torch.cat([_pooled(found[layer], layer) for layer in layers], 1).float(), logits.float()
 
 
 def check_head(model: nn.Module, heads: Sequence[str], inputs: Tensor) -> None:

@@ -32,7 +32,7 @@ class GroupWeights:
         """Update the weights and return the weighted loss of a batch; all workers must call it.
 
         `losses` (n,) and `groups` (n,) are those of this worker's images. A group's loss is its mean over the batch of
-        all workers; the weights of the groups in the batch are scaled to a mean of 1 over its images' groups.
+        all workers; the weights of the groups that are in the batch are scaled to sum to 1.
         """
         sums = torch.zeros(2, len(self._weights), device=losses.device)
         sums[0].index_add_(0, groups, losses.detach())

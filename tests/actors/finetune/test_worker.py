@@ -92,6 +92,19 @@ def real(run: RunFile, rundir: RunDirectory, preprocessing: Preprocessing) -> Re
     return RealImages(open_source(run.data.train), items, preprocessing)
 
 
+@pytest.fixture
+def images(
+    rundir: RunDirectory,
+    contents: tuple[ShardContents, ...],
+    splits: dict[str, Split],
+    real: RealImages,
+    preprocessing: Preprocessing,
+) -> TrainingImages:
+    """The images of one worker alone that draws every edit equally often."""
+    edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
+    return TrainingImages(real, edits, preprocessing, 0)
+
+
 def inspect(run: RunFile, rundir: RunDirectory) -> tuple[ShardContents, ...]:
     return inspect_shards(rundir, run.reinforce, source_splits(rundir.plan(), run.data.splits, run.seed))
 
@@ -244,18 +257,13 @@ def test_batches_go_on_after_a_resume_as_if_nothing_had_been(
 
 
 def test_edits_first_then_real_images_go_on_after_a_resume_in_either_part(
-    rundir: RunDirectory,
-    contents: tuple[ShardContents, ...],
-    splits: dict[str, Split],
-    real: RealImages,
-    preprocessing: Preprocessing,
+    images: TrainingImages, real: RealImages
 ) -> None:
     share = Share(real=0, counterfactual=6, until=5, then=Share(real=6, counterfactual=0))
     walks = []
     for first in (0, 3, 7):
-        edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
-        images = TrainingImages(real, edits, preprocessing, 0).batches(share, ALONE, first)
-        walks.append([(batch.num_real, batch.pixels.tobytes()) for batch in itertools.islice(images, 10 - first)])
+        batches = itertools.islice(images.batches(share, ALONE, first), 10 - first)
+        walks.append([(batch.num_real, batch.pixels.tobytes()) for batch in batches])
     assert [num_real for num_real, _ in walks[0]] == [0] * 5 + [6] * 5
     assert walks[0][3:] == walks[1]
     assert walks[0][7:] == walks[2]
@@ -382,15 +390,10 @@ def test_what_is_prepared_ahead_comes_in_order_and_ends_and_fails_where_it_would
 
 
 def test_paired_sources_stand_in_one_batch_with_their_edits_and_are_real_images(
-    rundir: RunDirectory,
-    contents: tuple[ShardContents, ...],
-    splits: dict[str, Split],
-    real: RealImages,
-    preprocessing: Preprocessing,
+    rundir: RunDirectory, images: TrainingImages, preprocessing: Preprocessing
 ) -> None:
-    edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
     share = Share(real=5, counterfactual=3, paired=3)
-    batch = next(TrainingImages(real, edits, preprocessing, 0).batches(share, ALONE, 0))
+    batch = next(images.batches(share, ALONE, 0))
     assert (len(batch.labels), batch.num_real) == (8, 5)
     assert batch.pairs.tolist() == [[2, 5], [3, 6], [4, 7]]
     sources = {

@@ -22,7 +22,7 @@ from engine.run.commit import commit_shard
 from engine.runfile.data import TableSource, WardrobeSource
 from engine.runfile.load import load_run_file
 from engine.sample import Edit, Sample, Verdict
-from engine.sources import masked, open_source
+from engine.sources import masked, open_source, read_sample
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import OWN_BACKGROUND, make_scene, make_scenes, render
 
@@ -192,16 +192,8 @@ def test_a_copied_run_has_the_same_shards_but_for_the_edits_without_their_garmen
     (whole, plan), (same, _), (lost, _) = (open_run(run, str(tmp_path / name)) for name in ("whole", "same", "lost"))
     samples = []
     for item, split in plan.shard(0):
-        image = open_source(run.data.train).read(item)
-        source = Sample(
-            key=item.key,
-            source_key=item.key,
-            role="source",
-            image=image,
-            label=item.label,
-            class_name=item.class_name,
-            split=split,
-        )
+        source = read_sample(open_source(run.data.train), item, split)
+        assert isinstance(source, Sample)
         for number, after in enumerate(("sand", "wood")):
             edit = Edit(kind="background", before="snow", after=after, instruction="", caption="")
             verdict = Verdict(accepted=after == "sand", reasons=() if after == "sand" else ("text",))
