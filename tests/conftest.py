@@ -7,6 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from cluster.session.threads import share_cores
+
+share_cores()
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Read by torch when it is imported, and by what the tests start: threads of two tests wait for one another's cores.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

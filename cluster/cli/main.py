@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from cluster.session.imports import own_packages_first
+from cluster.session.threads import share_cores
 
 DESCRIPTION = """\
 Find what an image classifier wrongly relies on, and fix it with verified counterfactual images.
@@ -36,6 +37,7 @@ exit codes: 0 done, 1 the run failed, 2 wrong input (one message says what to ch
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    share_cores()
     own_packages_first()
     from cluster.terminal import plain_output
 

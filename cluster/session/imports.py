@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from cluster.session.threads import share_cores
+
 ROOT = str(Path(__file__).resolve().parents[2])
 # The user's folders, for workers: on PYTHONPATH they would come before installed packages.
 FOLDERS = "COUNTERFORGE_FOLDERS"
@@ -35,6 +37,7 @@ def own_packages_first() -> None:
 
 def prepare_worker() -> None:
     """Let a worker import what its driver can, in the same order; Ray calls this when the worker starts."""
+    share_cores()
     own_packages_first()
     folders = os.environ.get(FOLDERS, "").split(os.pathsep)
     sys.path += [folder for folder in folders if folder and folder not in sys.path]

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from cluster.session.threads import share_cores
 from engine.errors import EngineError
 from engine.figures.figures import FIGURES_FOLDER, Figure, describe, machine, table, write_figures
 
@@ -28,6 +29,7 @@ def run_parts(
     options: argparse.Namespace, parts: Sequence[str], figures_of: Callable[[str, argparse.Namespace], Iterator[Figure]]
 ) -> int:
     """Run the chosen parts, one after another, print and write the figures of each, and return the exit code."""
+    share_cores()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("transformers").setLevel(logging.ERROR)
     missed: list[str] = []
