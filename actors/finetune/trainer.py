@@ -31,7 +31,7 @@ from actors.finetune.model import (
 )
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.stream import Place
-from actors.models.device import DTYPES, upload
+from actors.models.device import DTYPES, laid_out, upload
 from engine.runfile.arms import ArmConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
@@ -171,9 +171,9 @@ class Trainer:
         inputs = self._inputs(batch.pixels)
         if self._arm.mix == "cutmix":
             inputs, partners, shares = cutmixed(inputs, generator)
-            logits = self._logits(blurred(inputs, config.max_blur, generator))
+            logits = self._logits(laid_out(blurred(inputs, config.max_blur, generator)))
             return mixed_cross_entropy(logits, labels, partners, shares)
-        inputs = blurred(inputs, config.max_blur, generator)
+        inputs = laid_out(blurred(inputs, config.max_blur, generator))
         with recorded_inputs([self._head] if self._head is not None else []) as features:
             logits = self._logits(inputs)
         pairs = self._upload(batch.pairs)

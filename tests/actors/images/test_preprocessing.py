@@ -94,7 +94,7 @@ def test_inputs_are_the_whole_processors(name: str) -> None:
     split = Preprocessing(processor)
     image = encoded(picture(130, 170), quality=95)
     inputs = split.inputs(np.stack([split.pixels(image)]), CPU)
-    assert inputs.is_contiguous()
+    assert inputs.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(inputs, whole(processor, image), atol=1e-5, rtol=0)
 
 
