@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +27,9 @@ UNNAMED = re.compile(r"LABEL_\d+")
 
 
 class Asked(Protocol):
-    """Answer a batch of images."""
+    """Answer a batch of images. Where `reading` is equal `read` gives the same."""
+
+    reading: Hashable
 
     def read(self, image: ImageBytes) -> Any:  # noqa: ANN401 whatever a call takes
         """Return what a call takes of an encoded image; several threads call it at once."""
@@ -89,11 +91,36 @@ class Classifier:
 
         Columns are the run's classes, then the `others`.
         """
-        rows = [np.empty((0, len(self.classes) + len(self.others)), np.float32)]
-        for batch in prepared_batches(images, self.batch_size, self._asked.read, self._num_readers):
-            # Filled up when it is read: the last image is decoded once.
-            rows += [self._asked(filled)[:count] for filled, count in padded_batches(batch, self.batch_size)]
-        return np.concatenate(rows)
+        (found,) = predict_all([self], images)
+        return found
+
+    def answer(self, read: Sequence[Any]) -> Probabilities:
+        """Return probabilities for at most `batch_size` images that `reader` gave."""
+        # Filled up when it is read: the last image is decoded once.
+        ((filled, count),) = padded_batches(read, self.batch_size)
+        return self._asked(filled)[:count]
+
+    def read(self, images: Sequence[ImageBytes]) -> Iterator[list[Any]]:
+        """Yield decoded images, `batch_size` at a time, for all classifiers that have this one's `reading`."""
+        return prepared_batches(images, self.batch_size, self._asked.read, self._num_readers)
+
+    @property
+    def reading(self) -> Hashable:
+        """Return what is equal for classifiers that get the same of an image."""
+        return self._asked.reading, self.batch_size
+
+
+def predict_all(classifiers: Sequence[Classifier], images: Sequence[ImageBytes]) -> list[Probabilities]:
+    """Return each classifier's probabilities, as `predict` does; those that read images alike decode them once."""
+    rows = [[np.empty((0, len(each.classes) + len(each.others)), np.float32)] for each in classifiers]
+    alike: dict[Hashable, list[int]] = {}
+    for place, each in enumerate(classifiers):
+        alike.setdefault(each.reading, []).append(place)
+    for places in alike.values():
+        for batch in classifiers[places[0]].read(images):
+            for place in places:
+                rows[place].append(classifiers[place].answer(batch))
+    return [np.concatenate(each) for each in rows]
 
 
 def classifier_digest(config: ProbeConfig, offline: bool = False) -> str:

@@ -1,7 +1,7 @@
 """A Python function as a classifier: a black box, which is asked for probabilities and nothing else."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,8 @@ class Function:
     It gets the images as a list of RGB images of PIL, and as `classes` the names of the run's classes where it has an
     argument of that name; its columns are these classes, in this order.
     """
+
+    reading: Hashable = "RGB images of PIL"
 
     def __init__(self, target: str, classes: Sequence[str]) -> None:
         self.target = target

@@ -1,6 +1,6 @@
 """A checkpoint of transformers as a classifier: the one door to its module, preprocessing, features and gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
@@ -42,6 +42,8 @@ class Network:
         self.config, self.device = config, device
         with model_errors(config.name, "an image classifier"):
             self.preprocessing = Preprocessing(load_image_processor(files), settings.num_channels)
+        # Whose pixels were not compared with another processor's reads alone.
+        self.reading: Hashable = self.preprocessing.framing or object()
         self.module: Model = load_weights(AutoModelForImageClassification, files, device)
         names = settings.names or [self.module.config.id2label[index] for index in range(self.module.config.num_labels)]
         self.columns = match_classes(names, classes, config.name)

@@ -3,11 +3,19 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
-from cluster.phases.classifiers import ClassifierRef, Question, ask
-from cluster.phases.evaluate import Evaluation, LabelledSet, Result, ask_set, attribute_names, score_answers
+from cluster.phases.classifiers import ClassifierRef, Question, ask, panels
+from cluster.phases.evaluate import (
+    Evaluation,
+    LabelledSet,
+    Result,
+    ask_set,
+    attribute_names,
+    joined,
+    score_answers,
+)
 from cluster.phases.probe import questions, read_predictions
 from engine.canonical import as_json, json_digest
 from engine.errors import SourceError
@@ -114,16 +122,22 @@ def _ask_arms(
 ) -> dict[tuple[str, str], list[Result]]:
     """Ask each arm about the shards that it has no predictions for, and return its results on each set."""
     asked: list[Question[Any]] = []
-    places: dict[tuple[str, str], range] = {}
-    for arm, ref in refs.items():
-        asked += questions(ref, digests[arm], rundir)
+    places: dict[tuple[tuple[str, ...], str], slice] = {}
+    arms = iter(refs)
+    for panel in panels(list(refs.values())):
+        chosen = tuple(islice(arms, len(panel.refs)))
+        asked += questions({digests[arm]: refs[arm] for arm in chosen}, rundir)
         for set_name, labelled in sets.items():
-            LOG.info("evaluate: %s on %d %s images", arm, len(labelled.items), set_name)
-            about = ask_set(ref, labelled)
-            places[arm, set_name] = range(len(asked), len(asked) + len(about))
+            LOG.info("evaluate: %s on %d %s images", ", ".join(chosen), len(labelled.items), set_name)
+            about = ask_set(panel, labelled)
+            places[chosen, set_name] = slice(len(asked), len(asked) + len(about))
             asked += about
     answers = ask(asked, "evaluate")
-    return {key: [result for place in found for result in answers[place]] for key, found in places.items()}
+    return {
+        (arm, set_name): results
+        for (chosen, set_name), place in places.items()
+        for arm, results in zip(chosen, joined(answers[place]), strict=True)
+    }
 
 
 def compare_arms(

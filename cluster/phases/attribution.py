@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cluster.phases.arms import arm_refs
-from cluster.phases.classifiers import ClassifierRef, Question, ask
+from cluster.phases.classifiers import ClassifierRef, Panel, Question, ask
 from engine.probe.attribution import Attribution
 from engine.report.results import read_digests, read_results
 from engine.report.shown import choose_shown, worst_pairs
@@ -48,12 +48,14 @@ def attribute_pairs(ref: ClassifierRef, rundir: RunDirectory, pairs: Sequence[tu
     if not pending:
         return
     LOG.info("attribution: %d pairs by %s", len(pending), ref.name)
-    questions = [Question(ref=ref, task=partial(_attribute, edit, control)) for edit, control in pending]
+    panel = Panel(refs=(ref,))
+    questions = [Question(panel=panel, task=partial(_attribute, edit, control)) for edit, control in pending]
     write_attributions(rundir, digest, known | dict(ask(questions, "attribution")))
 
 
-def _attribute(edit: Sample, control: Sample, classifier: "Classifier") -> tuple[str, Attribution]:
+def _attribute(edit: Sample, control: Sample, classifiers: "Sequence[Classifier]") -> tuple[str, Attribution]:
     """Return an edit's key with its map. Runs in the actor of the classifier."""
     from actors.classifier.attribution import attribute_pair
 
+    (classifier,) = classifiers
     return edit.key, attribute_pair(edit, control, classifier)

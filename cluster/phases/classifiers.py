@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
-Task = Callable[["Classifier"], Answer]
+# Of a panel: a 16 GB device has room for it and for a batch of images.
+MOST_HELD = 4 << 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,18 @@ class ClassifierRef:
         with self._local_config() as config:
             return classifier_digest(config, self.offline)
 
+    def num_bytes(self) -> int:
+        """Return how large its files are, 0 of a function; raises ModelError."""
+        from actors.models.files import resolve_model
+
+        model, storage = self.config.model, self.storage
+        if model is None:
+            return 0
+        if storage is not None:
+            return sum(storage.size(f"{model.name}/{name}") or 0 for name in storage.list(model.name))
+        folder = Path(resolve_model(model, self.offline).folder)
+        return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
     @contextmanager
     def _local_config(self) -> Iterator[ProbeConfig]:
         """Yield the config with the model in a local folder, a copy where the storage is remote."""
@@ -77,18 +90,48 @@ class ClassifierRef:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question(Generic[Answer]):
-    """A classifier and a function of it that can be pickled."""
+class Panel:
+    """Classifiers that are held at the same time, so that an image is read once for all of them."""
 
-    ref: ClassifierRef
-    task: Task[Answer]
+    refs: tuple[ClassifierRef, ...]
+
+    @property
+    def name(self) -> str:
+        """Return their names in the run file."""
+        return ", ".join(ref.name for ref in self.refs)
+
+    def load(self) -> "list[Classifier]":
+        """Load all of them in this process; raises ModelError."""
+        return [ref.load() for ref in self.refs]
+
+
+def panels(refs: Sequence[ClassifierRef]) -> list[Panel]:
+    """Return the classifiers in their order, in panels of at most MOST_HELD bytes of weights."""
+    found: list[list[ClassifierRef]] = []
+    held = 0
+    for ref in refs:
+        size = ref.num_bytes()
+        if not found or held + size > MOST_HELD:
+            found.append([])
+            held = 0
+        found[-1].append(ref)
+        held += size
+    return [Panel(refs=tuple(each)) for each in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question(Generic[Answer]):
+    """A panel, and a function of its classifiers that can be pickled."""
+
+    panel: Panel
+    task: Callable[["list[Classifier]"], Answer]
 
 
 def ask(questions: Sequence[Question[Answer]], what: str) -> list[Answer]:
     """Return the answers in the order of the questions; the progress is logged under the name `what`.
 
-    An actor holds one classifier at a time, so questions to the same one should be adjacent. Raises ModelError, and
-    the errors of tasks.
+    An actor holds one panel at a time, so questions to the same one should be adjacent. Raises ModelError, and the
+    errors of tasks.
     """
     found: dict[int, Answer] = {}
     start = logged = monotonic()
@@ -103,12 +146,12 @@ def ask(questions: Sequence[Question[Answer]], what: str) -> list[Answer]:
 
 
 def _ask_here(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answer]]:
-    held: tuple[ClassifierRef, Classifier] | None = None
+    panel, classifiers = None, list["Classifier"]()
     for place, question in enumerate(questions):
-        if held is None or held[0] != question.ref:
-            held = None
-            held = question.ref, question.ref.load()
-        yield place, question.task(held[1])
+        if panel != question.panel:
+            classifiers = []
+            panel, classifiers = question.panel, question.panel.load()
+        yield place, question.task(classifiers)
 
 
 def in_session() -> bool:
@@ -118,15 +161,15 @@ def in_session() -> bool:
 
 
 class ClassifierActor:
-    """Answer questions, one a row, and keep the classifier of the last one on its device.
+    """Answer questions, one a row, and keep the classifiers of the last one on their device.
 
     Questions and answers travel as pickles, as all that Ray carries; only this session has its token.
     """
 
     def __init__(self) -> None:
         exit_without_teardown()
-        self._ref: ClassifierRef | None = None
-        self._classifier: Classifier | None = None
+        self._panel: Panel | None = None
+        self._classifiers: list[Classifier] = []
 
     def __call__(self, block: "pa.Table") -> "pa.Table":
         """Return the positions of the questions and the pickled answers."""
@@ -137,13 +180,14 @@ class ClassifierActor:
         return pa.table({"place": block["place"], "answer": pa.array(answers, pa.large_binary())})
 
     def _answer(self, question: Question[Answer]) -> Answer:
-        what = f"classifier {question.ref.name!r}"
+        what = f"classifier {question.panel.name!r}"
         with error_context(what):
-            if self._classifier is None or self._ref != question.ref:
+            if self._panel != question.panel:
                 # The old one is freed first: a device may not have room for both.
-                self._ref = self._classifier = None
-                self._classifier, self._ref = load_with_retries(f"the start of {what}", question.ref.load), question.ref
-            return question.task(self._classifier)
+                self._panel, self._classifiers = None, []
+                self._classifiers = load_with_retries(f"the start of {what}", question.panel.load)
+                self._panel = question.panel
+            return question.task(self._classifiers)
 
 
 def _ask_pool(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answer]]:
@@ -154,7 +198,7 @@ def _ask_pool(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answ
 
     from cluster.dataflow.dataflow import data_context
 
-    placement = questions[0].ref.config.placement
+    placement = questions[0].panel.refs[0].config.placement
     low, high = placement.replicas
     rows: list[Any] = [{"place": place, "question": pickle.dumps(each)} for place, each in enumerate(questions)]
     with ray.data.DataContext.current(data_context()):

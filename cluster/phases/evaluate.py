@@ -5,18 +5,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cluster.phases.classifiers import ClassifierRef, Question, ask
+from cluster.phases.classifiers import ClassifierRef, Panel, Question, ask
 from engine.errors import SourceError
 from engine.evaluation.confusion import wrong_order
 from engine.evaluation.groups import Dominant, GroupKey, GroupReport, LabelledPrediction, group_report
 from engine.plan.value_ranges import with_value_range
 from engine.runfile.data import AnySource
 from engine.runfile.probe import ProbeConfig
-from engine.sample import Json, Rejection
+from engine.sample import Json, Rejection, Sample
 from engine.sources import SourceItem, listing_remarks, open_source, read_sample
 from engine.wording import name_some, words
 
@@ -111,9 +113,10 @@ def evaluate_model(
         raise SourceError(f"the images have the classes {name_some(unknown)}, which --classes leaves out: name all")
     ref = ClassifierRef(config=config, classes=tuple(classes or opened.classes), offline=offline, restricted=restricted)
     group_by = attribute_names(labelled.items, group_by)
-    asked: list[Question[Any]] = [Question(ref=ref, task=_outputs), *ask_set(ref, labelled)]
-    outputs, *answers = ask(asked, "evaluate")
-    results = [result for part in answers for result in part]
+    panel = Panel(refs=(ref,))
+    asked: list[Question[Any]] = [Question(panel=panel, task=_outputs), *ask_set(panel, labelled)]
+    outputs, *parts = ask(asked, "evaluate")
+    (results,) = joined(parts)
     reasons = Counter(result for result in results if isinstance(result, str))
     if reasons.total() == len(results):
         seen = ", ".join(f"{count} {words(reason)}" for reason, count in reasons.most_common())
@@ -122,20 +125,18 @@ def evaluate_model(
     return replace(scored, outputs=outputs)
 
 
-def ask_set(ref: ClassifierRef, labelled: LabelledSet) -> list[Question[list[Result]]]:
-    """Return the questions whose answers, concatenated, are the results of a classifier on a set."""
+def ask_set(panel: Panel, labelled: LabelledSet) -> list[Question[list[list[Result]]]]:
+    """Return the questions about a set, each for the results of all classifiers on some of its images."""
     items = labelled.items
     return [
-        Question(
-            ref=ref, task=partial(_answer_items, labelled.source, items[start : start + ITEMS_PER_TASK], ref.classes)
-        )
+        Question(panel=panel, task=partial(_answer_items, labelled.source, items[start : start + ITEMS_PER_TASK]))
         for start in range(0, len(items), ITEMS_PER_TASK)
     ]
 
 
-def ask_all(ref: ClassifierRef, labelled: LabelledSet) -> list[Result]:
-    """Return the results of one classifier on a set, in the order of its items."""
-    return [result for answers in ask(ask_set(ref, labelled), "evaluate") for result in answers]
+def joined(parts: Sequence[list[list[Result]]]) -> list[list[Result]]:
+    """Return the results of each classifier on a set, in the order of its items, from the answers of `ask_set`."""
+    return [list(chain.from_iterable(each)) for each in zip(*parts, strict=True)]
 
 
 def score_answers(
@@ -168,12 +169,25 @@ def attribute_names(items: Sequence[SourceItem], group_by: Sequence[str] | None)
 
 
 def _answer_items(
-    config: AnySource, items: Sequence[SourceItem], classes: Sequence[str], classifier: "Classifier"
-) -> list[Result]:
-    """Return each item's prediction, or the reason why it cannot be read. Runs in the actor of the classifier."""
+    config: AnySource, items: Sequence[SourceItem], classifiers: "Sequence[Classifier]"
+) -> list[list[Result]]:
+    """Return each classifier's results: predictions, or why an item cannot be read. Runs in the actor of the panel."""
+    from actors.classifier.classifier import predict_all
+
     source = open_source(config)
     read = [read_sample(source, item, "test") for item in items]
-    probabilities = iter(classifier.predict([result.image for result in read if not isinstance(result, Rejection)]))
+    found = predict_all(classifiers, [result.image for result in read if not isinstance(result, Rejection)])
+    return [_results(items, read, *each) for each in zip(found, classifiers, strict=True)]
+
+
+def _results(
+    items: Sequence[SourceItem],
+    read: Sequence[Sample | Rejection],
+    found: NDArray[np.float32],
+    classifier: "Classifier",
+) -> list[Result]:
+    """Return one classifier's results, of its probabilities for the images that were read."""
+    probabilities, classes = iter(found), classifier.classes
     answers: list[Result] = []
     for item, result in zip(items, read, strict=True):
         if isinstance(result, Rejection):
@@ -197,8 +211,9 @@ def _answer_items(
     return answers
 
 
-def _outputs(classifier: "Classifier") -> Outputs:
-    """Return what a classifier answers with. Runs in its actor."""
+def _outputs(classifiers: "Sequence[Classifier]") -> Outputs:
+    """Return what the one classifier of a panel answers with. Runs in its actor."""
+    (classifier,) = classifiers
     known = len(classifier.classes) + len(classifier.others)
     return Outputs(
         number=classifier.num_outputs,

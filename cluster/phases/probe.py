@@ -4,16 +4,18 @@ It reads accepted samples only: a rejected placebo is no fair control for accept
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from cluster.phases.classifiers import ClassifierRef, Question, ask
+from cluster.phases.classifiers import ClassifierRef, Panel, Question, ask
 from engine.errors import LeakError, RunError, ShardError
 from engine.evaluation.confusion import wrong_order
 from engine.probe.findings import ClassifierPredictions, findings
@@ -44,7 +46,7 @@ def probe_run(run: RunFile, rundir: RunDirectory) -> Weakness:
     models = [run.probe.model_copy(update={"model": model, "callable": None}) for model in run.probe.transfer]
     refs = [first, *(replace(first, config=config) for config in models)]
     digests = [ref.digest() for ref in refs]
-    ask([each for ref, digest in zip(refs, digests, strict=True) for each in questions(ref, digest, rundir)], "probe")
+    ask([each for digest, ref in zip(digests, refs, strict=True) for each in questions({digest: ref}, rundir)], "probe")
     answers, *others = (
         ClassifierPredictions(classifier=ref.name, digest=digest, predictions=read_predictions(rundir, digest))
         for ref, digest in zip(refs, digests, strict=True)
@@ -73,20 +75,34 @@ def _rounds(run: RunFile, rundir: RunDirectory) -> dict[str, int] | None:
 def probe_shards(ref: ClassifierRef, rundir: RunDirectory, shards: Sequence[int] | None = None) -> str:
     """Write missing predictions of all or some shards; return the digest that names their folder."""
     digest = ref.digest()
-    ask(questions(ref, digest, rundir, shards), "probe")
+    ask(questions({digest: ref}, rundir, shards), "probe")
     return digest
 
 
 def questions(
-    ref: ClassifierRef, digest: str, rundir: RunDirectory, shards: Sequence[int] | None = None
+    refs: Mapping[str, ClassifierRef], rundir: RunDirectory, shards: Sequence[int] | None = None
 ) -> list[Question[None]]:
-    """Return the questions for the missing predictions of all finished shards, or of some.
+    """Return the questions for the missing predictions of all finished shards, or of some, by a panel's digests.
 
     Raises RunError where no shard is done.
     """
     done = rundir.done() if shards is None else shards
     if not done:
         raise RunError(f"{rundir.storage} has no shard that is done: run `counterforge generate` first")
+    missing: dict[int, list[str]] = {}
+    for digest, ref in refs.items():
+        for index in _pending(ref, digest, rundir, done):
+            missing.setdefault(index, []).append(digest)
+    panel, rows = Panel(refs=tuple(refs.values())), sorted(missing.items())
+    size = ceil(len(rows) / MAX_TASKS) or 1
+    return [
+        Question(panel=panel, task=partial(_probe_shards, rundir, tuple(refs), dict(rows[start : start + size])))
+        for start in range(0, len(rows), size)
+    ]
+
+
+def _pending(ref: ClassifierRef, digest: str, rundir: RunDirectory, done: Sequence[int]) -> list[int]:
+    """Return the shards that a classifier has no predictions of, and log both numbers."""
     present = set(rundir.storage.list(f"{FOLDER}/{digest}", ".parquet"))
     pending = [index for index in done if f"{index:06d}.parquet" not in present]
     if pending:
@@ -94,11 +110,7 @@ def questions(
     if num_known := len(done) - len(pending):
         same = "its files" if ref.config.model else "source file, probe.files and probe.version (another one asks anew)"
         LOG.info("probe: predictions of %d shards by %s are used again: %s are the same", num_known, ref.name, same)
-    size = ceil(len(pending) / MAX_TASKS) or 1
-    return [
-        Question(ref=ref, task=partial(_probe_shards, rundir, digest, pending[start : start + size]))
-        for start in range(0, len(pending), size)
-    ]
+    return pending
 
 
 def read_predictions(rundir: RunDirectory, digest: str, shards: Sequence[int] | None = None) -> pa.Table:
@@ -126,9 +138,15 @@ def predictions_path(digest: str, index: int) -> str:
     return f"{FOLDER}/{digest}/{index:06d}.parquet"
 
 
-def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> pa.Table:
-    """Return one row for each sample, with its prediction."""
-    probabilities = classifier.predict([sample.image for sample in samples])
+def predict_samples(classifiers: "Sequence[Classifier]", samples: Sequence[Sample]) -> list[pa.Table]:
+    """Return a table for each classifier, with one row for each sample."""
+    from actors.classifier.classifier import predict_all
+
+    found = predict_all(classifiers, [sample.image for sample in samples])
+    return [_table(samples, probabilities) for probabilities in found]
+
+
+def _table(samples: Sequence[Sample], probabilities: NDArray[np.float32]) -> pa.Table:
     prediction = probabilities.argmax(axis=1)
     rows = [
         _describe(sample)
@@ -138,22 +156,29 @@ def predict_samples(classifier: "Classifier", samples: Sequence[Sample]) -> pa.T
     return pa.Table.from_pylist(rows, schema=_schema(Fields.of(samples).attributes))
 
 
-def _probe_shards(rundir: RunDirectory, digest: str, indexes: Iterable[int], classifier: "Classifier") -> None:
-    """Write the predictions of some shards. Runs in the actor of the classifier."""
+def _probe_shards(
+    rundir: RunDirectory,
+    digests: Sequence[str],
+    missing: Mapping[int, Sequence[str]],
+    classifiers: "Sequence[Classifier]",
+) -> None:
+    """Write the missing predictions of some shards. Runs in the actor of the panel."""
     from actors.images.codec import UnreadableImageError
 
-    for index in indexes:
+    by_digest = dict(zip(digests, classifiers, strict=True))
+    for index, wanted in missing.items():
         samples = rundir.read_shard(index)
         leaked = next((sample for sample in samples if sample.split == "test"), None)
         if leaked is not None:
             raise LeakError(f"shard {index} holds {leaked.key!r} of the test split: make the run again in a new folder")
         try:
-            table = predict_samples(classifier, samples)
+            tables = predict_samples([by_digest[digest] for digest in wanted], samples)
         except UnreadableImageError as error:
             raise ShardError(
                 f"shard {index} holds an image that cannot be read ({error}): check it with `counterforge verify`"
             ) from error
-        rundir.storage.write(predictions_path(digest, index), parquet_bytes(table))
+        for digest, table in zip(wanted, tables, strict=True):
+            rundir.storage.write(predictions_path(digest, index), parquet_bytes(table))
 
 
 def _describe(sample: Sample) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cluster.phases.arms import test_sets, trained_ref
-from cluster.phases.evaluate import Evaluation, LabelledSet, ask_all, attribute_names, score_answers
+from cluster.phases.classifiers import Panel, ask
+from cluster.phases.evaluate import Evaluation, LabelledSet, ask_set, attribute_names, joined, score_answers
 from engine.evaluation.groups import Dominant, dominant_values
 from engine.run.directory import RunDirectory
 from engine.runfile.run import RunFile
@@ -31,5 +32,5 @@ class Shifted:
     def evaluate(self, run: RunFile, rundir: RunDirectory) -> Evaluation:
         """Score the arm `reinforced` of a run."""
         trained = trained_ref(run, rundir, "models/reinforced")
-        results = ask_all(trained, self.images)
+        (results,) = joined(ask(ask_set(Panel(refs=(trained,)), self.images), "evaluate"))
         return score_answers(results, trained.classes, self.group_by, self.dominant, {})

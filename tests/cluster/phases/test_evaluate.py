@@ -24,8 +24,8 @@ from engine.runfile.data import DataConfig, FolderSource, Splits, TableSource, W
 from engine.runfile.fields import ModelConfig
 from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import ReportConfig, RunFile, ShardConfig
-from engine.sample import Sample
-from engine.sources import open_source, read_sample
+from engine.sample import Rejection, Sample, Split
+from engine.sources import Source, SourceItem, open_source, read_sample
 
 CLASSES = ("boot", "coat")
 # Two black boxes: one looks at the object in the left half, one at the background in the right half.
@@ -249,6 +249,35 @@ def test_every_arm_of_the_reinforcement_is_scored_on_both_sets(tmp_path: Path) -
     found = {(row["set"], row["arm"], row["against"], row["where"]) for row in comparisons if isinstance(row, dict)}
     assert ("shifted", "reinforced", "patient", "conflict") in found
     assert ("test", "reinforced", "real_only", "all") in found
+
+
+def test_an_image_is_read_once_for_all_arms_that_a_device_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, rundir = make_run(tmp_path, shifted=True)
+    arms = ("first", "second", "third")
+    for seed, arm in enumerate(arms):
+        save_checkpoint(Path(rundir.storage.local_path(f"models/{arm}")), "resnet", list(CLASSES), seed=seed)
+    rundir.write_json("reinforce.json", {"arms": {arm: {"model": f"models/{arm}"} for arm in arms}})
+    num_read = 0
+
+    def counted(source: Source, item: SourceItem, split: Split) -> Sample | Rejection:
+        nonlocal num_read
+        num_read += 1
+        return read_sample(source, item, split)
+
+    def content_and_reads(most_held: int) -> tuple[object, int]:
+        nonlocal num_read
+        num_read = 0
+        monkeypatch.setattr("cluster.phases.classifiers.MOST_HELD", most_held)
+        rundir.storage.delete("evaluation.json")
+        return evaluate_arms(run, rundir), num_read
+
+    monkeypatch.setattr("cluster.phases.evaluate.read_sample", counted)
+    together, once = content_and_reads(1 << 30)
+    alone, once_for_each = content_and_reads(1)
+    assert together == alone
+    assert once_for_each == 4 * once > 0
 
 
 def test_an_evaluation_of_the_same_models_and_data_is_not_done_twice(

@@ -201,7 +201,7 @@ def test_only_the_evaluation_opens_the_images_of_the_test_split(
     # Asked in this process, which opens what actors open and takes less time to start.
     monkeypatch.setattr(classifiers, "in_session", lambda: False)
     refs = arm_refs(run, rundir).values()
-    ask([question for ref in refs for question in questions(ref, ref.digest(), rundir)], "probe")
+    ask([question for ref in refs for question in questions({ref.digest(): ref}, rundir)], "probe")
     assert opened() == set(unread) - tested
     evaluate_arms(run, rundir)
     assert opened() == set(unread)
