@@ -46,6 +46,7 @@ SETTINGS = (
     # on conflict images and .26 in the worst group; with emphasis 1 .75 and .18. Another seed changes as much.
     "reinforce.emphasis=4",
     "probe.transfer=[]",
+    "report.num_attributions=0",
     f"reinforce.arms={json.dumps(dict.fromkeys(PRESETS) | ABLATIONS)}",
     # The same garments on every background equally often.
     "data.oracle={kind: wardrobe, split: sources, count: 8000}",

@@ -14,13 +14,13 @@ from PIL import Image
 from cluster.phases.pipeline import open_run, run_phases
 from cluster.phases.reinforce import reinforce_run
 from cluster.session.placement import reinforce_needs
-from cluster.session.session import ray_session
+from cluster.session.session import num_cores, ray_session
 from engine.plan.plan import Plan
 from engine.plan.splits import split_of
 from engine.run.directory import RunDirectory
 from engine.runfile.arms import BASE, PRESETS
 from engine.runfile.data import Splits
-from engine.runfile.fields import ModelConfig
+from engine.runfile.fields import ModelConfig, Placement
 from engine.runfile.load import load_run_file
 from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import RunFile
@@ -40,12 +40,10 @@ SETTINGS = (
     "data.near_duplicates=off",
     f"data.splits={SPLITS.model_dump_json()}",
     "probe.transfer=[]",
+    "report.num_attributions=0",
     # As in `reinforce`, the study of the demo's own weakness.
     "reinforce.emphasis=4",
 )
-
-
-BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,18 +136,18 @@ def train_patient(folder: Path, scenes: Iterable[Scene], seed: int, num_steps: i
 
 def right_by_arm(classifiers: Mapping[str, Path], scenes: list[Scene]) -> dict[str, NDArray[np.bool_]]:
     """Return for each classifier which composites of held-out garments it gets right, (num_scenes,)."""
-    from actors.classifier.classifier import Classifier
+    from actors.classifier.classifier import Classifier, predict_all
     from actors.images.codec import encode_png
 
     garments = load_garments("heldout")
     pictures = [encode_png(render(scene, garments)[0]) for scene in scenes]
     labels = np.array([scene.label for scene in scenes])
-    found = {}
-    for name, folder in classifiers.items():
-        classifier = Classifier(ProbeConfig(model=ModelConfig(name=str(folder))), CLASSES, offline=True)
-        parts = [classifier.predict(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
-        found[name] = np.concatenate(parts).argmax(1) == labels
-    return found
+    configs = [
+        ProbeConfig(model=ModelConfig(name=str(folder)), placement=Placement(num_threads=num_cores()))
+        for folder in classifiers.values()
+    ]
+    answers = predict_all([Classifier(config, CLASSES, offline=True) for config in configs], pictures)
+    return {name: answer.argmax(1) == labels for name, answer in zip(classifiers, answers, strict=True)}
 
 
 def conflict_accuracy(right: NDArray[np.bool_], scenes: Sequence[Scene]) -> float:
