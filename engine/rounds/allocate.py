@@ -1,7 +1,7 @@
 """Allocate one round: estimate weakness and accept rate by cell, then split each class's edits by Thompson sampling."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from engine.probe.pairs import Pairs
 from engine.rounds.allocation import Allocation, CellShare, perturber_of
-from engine.rounds.bandit import BetaPosterior, hierarchical_posterior, thompson_shares, within_limits
+from engine.rounds.bandit import BetaPosterior, crossed_posterior, thompson_shares, within_limits
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
 from engine.sample import EditKind, content_seed
@@ -98,7 +98,8 @@ def _posterior(cells: Sequence[_Cell], observations: Iterable[tuple[_Cell, float
     """Return the Beta posterior of each cell and its own number of observations (num_cells,).
 
     An observation is a cell and a success in [0, 1]. A value without a cell falls back to the pooled cell of its kind
-    (value None); an unlisted kind or severity is ignored. Cells are shrunk towards their class and kind, then the kind.
+    (value None); an unlisted kind or severity is ignored. Cells are shrunk towards their kind, and within it towards
+    their class and their value.
     """
     index_of = {cell: index for index, cell in enumerate(cells)}
     successes: Floats = np.zeros(len(cells))
@@ -108,9 +109,19 @@ def _posterior(cells: Sequence[_Cell], observations: Iterable[tuple[_Cell, float
         if index is not None:
             successes[index] += success
             trials[index] += 1
-    names = [cell.kind for cell in cells], [f"{cell.class_name}/{cell.kind}" for cell in cells]
-    levels = [np.unique(level, return_inverse=True)[1].astype(np.int64) for level in names]
-    return hierarchical_posterior(successes, trials, levels), trials
+    names = (
+        [cell.kind for cell in cells],
+        [(cell.kind, cell.class_name) for cell in cells],
+        [(cell.kind, cell.value) for cell in cells],
+    )
+    kinds, *groupings = (_numbered(each) for each in names)
+    return crossed_posterior(successes, trials, kinds, groupings), trials
+
+
+def _numbered(names: Sequence[Hashable]) -> Ints:
+    """Return a number for each name, equal where the names are."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
 def _confidence_lost(pairs: Pairs) -> Iterable[tuple[_Cell, float]]:

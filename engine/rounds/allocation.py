@@ -27,7 +27,7 @@ class CellShare:
 
     `weakness` is the posterior mean drop of p(label) by such an edit, from `num_probed` validation edits; `accept_rate`
     the posterior mean share that the verifier accepts, from `num_tried` edits; `gain` their product. Both are shrunk
-    towards class and kind. `limit`: whether floor or cap set the share.
+    towards kind, class and value. `limit`: whether floor or cap set the share.
     """
 
     class_name: str

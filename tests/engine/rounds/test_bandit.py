@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from engine.rounds.bandit import hierarchical_posterior, thompson_shares, within_limits
+from engine.rounds.bandit import BetaPosterior, crossed_posterior, thompson_shares, within_limits
 from engine.runfile.rounds import RoundsConfig
 
-LEVELS = [np.zeros(4, np.int64)]
 ALL = np.arange(4)
 
 
-def believed(hits: list[float], counts: list[int], levels: list[np.ndarray] | None = None) -> object:
-    return hierarchical_posterior(np.array(hits, np.float64), np.array(counts), LEVELS if levels is None else levels)
+def believed(hits: list[float], counts: list[int], *groupings: list[int]) -> BetaPosterior:
+    one_kind = np.zeros(len(hits), np.int64)
+    return crossed_posterior(np.array(hits, np.float64), np.array(counts), one_kind, [*map(np.array, groupings)])
 
 
 def test_a_cell_of_its_own_experience_is_believed_and_one_without_takes_after_its_group() -> None:
@@ -24,10 +24,23 @@ def test_a_cell_of_its_own_experience_is_believed_and_one_without_takes_after_it
 
 
 def test_experience_of_one_group_says_less_of_another() -> None:
-    two = [np.zeros(4, np.int64), np.array([0, 0, 1, 1])]
-    known = believed([90.0, 0.0, 0.0, 0.0], [100, 0, 100, 0], two)
+    known = believed([90.0, 0.0, 0.0, 0.0], [100, 0, 100, 0], [0, 0, 1, 1])
     assert known.mean[1] > 0.7
     assert known.mean[3] < 0.2
+
+
+def test_a_value_that_misleads_in_every_class_is_expected_to_in_one_where_it_was_not_tried() -> None:
+    classes, values = [0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1]
+    known = believed([3.0, 0.0, 3.0, 0.0, 0.0, 0.0], [3, 3, 3, 3, 0, 0], classes, values)
+    assert known.mean[4] > 2 * known.mean[5]
+    # Nested in the classes alone, nothing would tell these two apart.
+    assert believed([3.0, 0.0, 3.0, 0.0, 0.0, 0.0], [3, 3, 3, 3, 0, 0], classes).mean[4:].std() < 1e-9
+
+
+def test_groups_that_all_succeed_leave_a_cell_in_the_range_of_a_share() -> None:
+    known = believed([400.0, 400.0, 400.0, 0.0], [400, 400, 400, 4000], [0, 0, 1, 1], [0, 1, 0, 1])
+    assert (known.alpha > 0).all()
+    assert (known.beta > 0).all()
 
 
 def test_most_goes_where_weakness_times_acceptance_is_largest() -> None:

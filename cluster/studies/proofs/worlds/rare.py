@@ -29,6 +29,8 @@ SETTINGS = (
     f"reinforce.arms=[{RANDOM}, {REINFORCED}]",
 )
 NUM_ROUNDS = {"uniform": 1, "guided": 3}
+# Of one call of the demo's editor.
+MOST_ROWS = 80
 # Guided by the probe: allocation and drawing, drawing alone, allocation alone. All against uniform and alike.
 GUIDED = {
     "guided": ("guided", REINFORCED),
@@ -82,10 +84,13 @@ def run_seed(root: Path, seed: int, size: Size) -> Result:
     broken = list(plant.broken(kept, seed))
     accuracies: dict[str, dict[tuple[str, str], float]] = {"broken": {}, "kept": {}}
     images: dict[str, int] = {}
+    # Three rounds of as many shards.
+    per_shard = max(1, size.num_sources // 6)
+    # No more rows at a time than a shard has edits and placebos: others would be filled up.
+    num_rows = min(MOST_ROWS, per_shard * (sum(EDITS.values()) + 1))
+    shards = f"shards.sources_per_shard={per_shard}", f"stages.editor.batch_size={num_rows}"
     for way, count in NUM_ROUNDS.items():
-        # Three rounds of as many shards.
-        shards = f"shards.sources_per_shard={max(1, size.num_sources // 6)}"
-        settings = (*SETTINGS, f"rounds={{count: {count}}}", shards)
+        settings = (*SETTINGS, f"rounds={{count: {count}}}", *shards)
         world = open_world(root, seed, scenes, size, settings, f"{way}-{size.num_sources}")
         classifiers = world.fine_tune()
         for name, tested in (("broken", broken), ("kept", kept)):
