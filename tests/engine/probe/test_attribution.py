@@ -216,7 +216,7 @@ def test_the_probe_phase_looks_at_its_worst_pairs_and_the_page_shows_them(tmp_pa
 def test_what_is_asked_and_answered_can_travel() -> None:
     edit, control = pair()
     task = pickle.loads(pickle.dumps(partial(_attribute, edit, control)))
-    key, found = task(box("corner_reader").load())
+    key, found = task([box("corner_reader").load()])
     assert pickle.loads(pickle.dumps((key, found))) == (edit.key, found)
 
 
