@@ -95,7 +95,7 @@ class Classifier:
         return found
 
     def answer(self, read: Sequence[Any]) -> Probabilities:
-        """Return probabilities for at most `batch_size` images that `reader` gave."""
+        """Return probabilities for at most `batch_size` images that `read` gave."""
         # Filled up when it is read: the last image is decoded once.
         ((filled, count),) = padded_batches(read, self.batch_size)
         return self._asked(filled)[:count]

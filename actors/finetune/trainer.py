@@ -31,7 +31,7 @@ from actors.finetune.model import (
 )
 from actors.finetune.score import ValidationImages, mark_images
 from actors.finetune.stream import Place
-from actors.models.device import DTYPES, laid_out, upload
+from actors.models.device import DTYPES, image_layout, upload
 from engine.runfile.arms import ArmConfig
 from engine.runfile.reinforce import ReinforceConfig
 from engine.sample import Json
@@ -162,6 +162,11 @@ class Trainer:
     def _inputs(self, pixels: NDArray[Any]) -> Tensor:
         return self._preprocessing.inputs(pixels, self._engine.device)
 
+    def _blurred(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        # Blur and CutMix may leave another layout behind.
+        layout = image_layout(self._engine.device)
+        return blurred(inputs, self._config.max_blur, generator).contiguous(memory_format=layout)
+
     def _logits(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self._engine(pixel_values=inputs.to(self._dtype)).logits
         return logits.float()
@@ -171,9 +176,9 @@ class Trainer:
         inputs = self._inputs(batch.pixels)
         if self._arm.mix == "cutmix":
             inputs, partners, shares = cutmixed(inputs, generator)
-            logits = self._logits(laid_out(blurred(inputs, config.max_blur, generator)))
+            logits = self._logits(self._blurred(inputs, generator))
             return mixed_cross_entropy(logits, labels, partners, shares)
-        inputs = laid_out(blurred(inputs, config.max_blur, generator))
+        inputs = self._blurred(inputs, generator)
         with recorded_inputs([self._head] if self._head is not None else []) as features:
             logits = self._logits(inputs)
         pairs = self._upload(batch.pairs)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from actors.images.codec import decode_whole
 from actors.images.framing import Framing, framings
-from actors.models.device import laid_out, upload
+from actors.models.device import image_layout, upload
 from actors.models.untyped import Processor
 from engine.errors import ModelError
 from engine.sample import ImageBytes
@@ -67,8 +67,9 @@ class Preprocessing:
 
     def inputs(self, pixels: NDArray[Any], device: torch.device) -> Tensor:
         """Return the model's inputs (n, channels, height, width), float32 on the device."""
+        tensor = torch.from_numpy(pixels).to(device, non_blocking=True)
         # Bytes of another layout than the device's are put in order there, where it costs least.
-        tensor = laid_out(torch.from_numpy(pixels).to(device, non_blocking=True).to(torch.float32))
+        tensor = tensor.to(torch.float32, memory_format=image_layout(device))
         return (tensor * self._scale - upload(self._mean, device)) / upload(self._std, device)
 
     def _processed(self, image: Image.Image) -> Pixels:

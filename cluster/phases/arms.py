@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import combinations, islice
+from itertools import combinations
 from typing import Any
 
-from cluster.phases.classifiers import ClassifierRef, Question, ask, panels
+from cluster.phases.classifiers import ClassifierRef, Panel, Question, ask, held_together
 from cluster.phases.evaluate import (
     Evaluation,
     LabelledSet,
@@ -123,10 +123,9 @@ def _ask_arms(
     """Ask each arm about the shards that it has no predictions for, and return its results on each set."""
     asked: list[Question[Any]] = []
     places: dict[tuple[tuple[str, ...], str], slice] = {}
-    arms = iter(refs)
-    for panel in panels(list(refs.values())):
-        chosen = tuple(islice(arms, len(panel.refs)))
-        asked += questions({digests[arm]: refs[arm] for arm in chosen}, rundir)
+    for part in held_together(refs):
+        chosen, panel = tuple(part), Panel(refs=tuple(part.values()))
+        asked += questions({digests[arm]: ref for arm, ref in part.items()}, rundir)
         for set_name, labelled in sets.items():
             LOG.info("evaluate: %s on %d %s images", ", ".join(chosen), len(labelled.items), set_name)
             about = ask_set(panel, labelled)

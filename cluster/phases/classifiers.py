@@ -3,7 +3,7 @@
 import logging
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,18 +105,18 @@ class Panel:
         return [ref.load() for ref in self.refs]
 
 
-def panels(refs: Sequence[ClassifierRef]) -> list[Panel]:
-    """Return the classifiers in their order, in panels of at most MOST_HELD bytes of weights."""
-    found: list[list[ClassifierRef]] = []
+def held_together(refs: Mapping[str, ClassifierRef]) -> list[dict[str, ClassifierRef]]:
+    """Return the classifiers by name in their order, in parts of at most MOST_HELD bytes of weights."""
+    parts: list[dict[str, ClassifierRef]] = []
     held = 0
-    for ref in refs:
+    for name, ref in refs.items():
         size = ref.num_bytes()
-        if not found or held + size > MOST_HELD:
-            found.append([])
+        if not parts or held + size > MOST_HELD:
+            parts.append({})
             held = 0
-        found[-1].append(ref)
+        parts[-1][name] = ref
         held += size
-    return [Panel(refs=tuple(each)) for each in found]
+    return parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,7 @@ def _ask_here(questions: Sequence[Question[Answer]]) -> Iterator[tuple[int, Answ
     panel, classifiers = None, list["Classifier"]()
     for place, question in enumerate(questions):
         if panel != question.panel:
+            # As in an actor: the old ones are freed first.
             classifiers = []
             panel, classifiers = question.panel, question.panel.load()
         yield place, question.task(classifiers)

@@ -130,7 +130,7 @@ def ask_set(panel: Panel, labelled: LabelledSet) -> list[Question[list[list[Resu
     items = labelled.items
     return [
         Question(panel=panel, task=partial(_answer_items, labelled.source, items[start : start + ITEMS_PER_TASK]))
-        for start in range(0, len(items), ITEMS_PER_TASK)
+        for start in range(0, len(items) or 1, ITEMS_PER_TASK)
     ]
 
 

@@ -93,15 +93,14 @@ def real(run: RunFile, rundir: RunDirectory, preprocessing: Preprocessing) -> Re
 
 
 @pytest.fixture
-def images(
-    rundir: RunDirectory,
-    contents: tuple[ShardContents, ...],
-    splits: dict[str, Split],
-    real: RealImages,
-    preprocessing: Preprocessing,
-) -> TrainingImages:
-    """The images of one worker alone that draws every edit equally often."""
-    edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
+def edits(rundir: RunDirectory, contents: tuple[ShardContents, ...], splits: dict[str, Split]) -> Counterfactuals:
+    """The edits of one worker alone that draws all of them equally often."""
+    return Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
+
+
+@pytest.fixture
+def images(edits: Counterfactuals, real: RealImages, preprocessing: Preprocessing) -> TrainingImages:
+    """The images of such a worker."""
     return TrainingImages(real, edits, preprocessing, 0)
 
 
@@ -325,13 +324,8 @@ def test_batches_are_the_same_in_any_number_of_threads(
 
 @pytest.mark.gpu
 def test_batches_for_a_gpu_lie_where_it_copies_them_from(
-    rundir: RunDirectory,
-    contents: tuple[ShardContents, ...],
-    splits: dict[str, Split],
-    real: RealImages,
-    preprocessing: Preprocessing,
+    edits: Counterfactuals, real: RealImages, preprocessing: Preprocessing
 ) -> None:
-    edits = Counterfactuals(rundir, contents, once(contents), splits, ALONE, 0)
     plain, pinned = (
         next(
             TrainingImages(real, edits, preprocessing, 0, is_pinned=is_pinned).batches(
