@@ -15,6 +15,11 @@ from engine.selection.early import early_editor, split_pilot
 from engine.storage.storage import Storage
 
 MAX_CLASSES = 20
+# By number; each later one follows a training.
+ROUNDS = {
+    1: "validation sources, edited as the run file says",
+    2: "train sources, where the classifier is weak on validation edits",
+}
 
 
 def plan_lines(run: RunFile, out: str) -> tuple[list[str], Plan]:
@@ -66,14 +71,11 @@ def _rounds(rounds: RoundsConfig, plan: Plan) -> list[str]:
     """Return a line for each round, if there are several."""
     if rounds.count == 1:
         return []
-    num_train = plan.num_train_shards
     lines = []
     for number, shards in enumerate(shards_by_round(plan, rounds), 1):
-        train = [index for index in shards if index < num_train]
-        sources = sum(len(plan.keys(index)) for index in train)
-        how = "as the run file says" if number == 1 else f"where the classifier of round {number - 1} is weak"
-        also = f", and {len(shards) - len(train)} of validation" if len(shards) > len(train) else ""
-        lines.append(f"round {number}     {sources:,} sources in {len(train):,} shards{also}: edits {how}")
+        sources = sum(len(plan.keys(index)) for index in shards)
+        what = ROUNDS.get(number, "train sources, where it is weak after training on the rounds before")
+        lines.append(f"round {number}     {sources:,} {what}, in {len(shards):,} shards")
     return [*lines, ""]
 
 

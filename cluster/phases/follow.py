@@ -42,7 +42,7 @@ def follow_run(
     from cluster.session.session import ray_session
 
     if run.rounds.count > 1:
-        raise RunFileError("--follow is for a run of one round: each round waits for the training on those before it")
+        raise RunFileError("--follow is for a run of one round: each round waits for what those before it found")
     trained_model(run)
     phase = next(phase for phase in all_phases(run, rundir, plan, follow=True) if phase.name == "reinforce")
     with held(rundir.storage, [phase.lease], take_over=take_over):

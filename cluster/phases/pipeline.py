@@ -25,7 +25,7 @@ from cluster.session.placement import generate_needs, probe_needs, reinforce_nee
 from cluster.session.session import SessionConfig, ray_session
 from engine.plan.hash_store import HashStore
 from engine.plan.plan import Plan, make_plan
-from engine.rounds.allocation import allocation_path, shards_by_round
+from engine.rounds.allocation import FIRST_ALLOCATED, allocation_path, shards_by_round
 from engine.run.directory import EVALUATION, REINFORCE, RETRIES, RUN_FILE, WEAKNESS, RunDirectory
 from engine.run.lease import held
 from engine.runfile.load import dump_run_file
@@ -149,12 +149,13 @@ def all_phases(
 
 
 def _round_phases(run: RunFile, rundir: RunDirectory, plan: Plan, console: "Console | None") -> Iterator[Phase]:
-    """Yield `generate` for each round, and before it, from the second on, `allocate`."""
+    """Yield `generate` for each round, and before each but the first `allocate`, which trains from the third on."""
     for number, shards in enumerate(shards_by_round(plan, run.rounds), 1):
-        if number > 1:
+        if number >= FIRST_ALLOCATED:
+            training = [reinforce_needs(run.reinforce)] if number > FIRST_ALLOCATED else []
             yield Phase(
                 name="allocate",
-                needs=[probe_needs(run.probe), reinforce_needs(run.reinforce)],
+                needs=[probe_needs(run.probe), *training],
                 is_there=partial(_is_allocated, rundir, number, shards),
                 run=partial(allocate_round, run, rundir, plan, number),
             )

@@ -13,9 +13,8 @@ from engine.errors import RunError
 from engine.plan.plan import Plan
 from engine.probe.pairs import read_pairs
 from engine.rounds.allocate import Evidence, allocate
-from engine.rounds.allocation import FOLDER, allocation_path, read_allocation, shards_by_round
+from engine.rounds.allocation import FIRST_ALLOCATED, FOLDER, allocation_path, read_allocation, shards_by_round
 from engine.run.directory import RunDirectory, marker_path
-from engine.runfile.arms import BASE
 from engine.runfile.run import RunFile
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def generate_round(
 
 
 def allocate_round(run: RunFile, rundir: RunDirectory, plan: Plan, number: int) -> None:
-    """Fine-tune on the rounds before `number`, probe the result on validation edits, and write the round's allocation.
+    """Probe the newest classifier on validation edits, and write the allocation of round `number`.
 
     An existing allocation is never changed: shards were made by it. Needs a Ray session.
     """
@@ -50,6 +49,24 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: Plan, number: int) 
     rounds = shards_by_round(plan, run.rounds)
     if not _needs_allocation(rundir, number, rounds):
         return
+    digest = probe_shards(_newest_classifier(run, rundir, number), rundir, rounds[0])
+    evidence = Evidence(
+        plan=plan.digest,
+        classifier=digest,
+        pairs=read_pairs(read_predictions(rundir, digest, rounds[0])),
+        candidates=rundir.candidates(),
+    )
+    allocation = allocate(run, plan.classes, number, evidence)
+    rundir.storage.create(allocation_path(number), allocation.data)
+    shares = ", ".join(f"{100 * share:.0f} % on {kind}" for kind, share in allocation.by_kind())
+    LOG.info("allocate: round %d spends %s", number, shares)
+
+
+def _newest_classifier(run: RunFile, rundir: RunDirectory, number: int) -> ClassifierRef:
+    """Return the classifier under test, from the third round on the one that is fine-tuned on the rounds before."""
+    patient = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
+    if number == FIRST_ALLOCATED:
+        return patient
     probe_run(run, rundir)
     # The classifier of a round is only asked where it is weak: the arms are compared after the last round.
     ships = run.reinforce.ships
@@ -57,22 +74,7 @@ def allocate_round(run: RunFile, rundir: RunDirectory, plan: Plan, number: int) 
     one_arm = run.model_copy(update={"reinforce": run.reinforce.model_copy(update=only)})
     result: Any = reinforce_run(one_arm, rundir, f"{FOLDER}/{number - 1:03d}_training.json")
     arm = result["arms"].get(ships)
-    ref = ClassifierRef(config=run.probe, classes=rundir.info.classes, offline=run.offline)
-    if arm is not None:
-        ref = trained_ref(run, rundir, arm["model"])
-    validation = [index for index in rounds[0] if index >= plan.num_train_shards]
-    digest = probe_shards(ref, rundir, validation)
-    evidence = Evidence(
-        plan=plan.digest,
-        classifier=digest,
-        edits_accuracy=(arm or result["arms"][BASE])["validation_edits_accuracy"],
-        pairs=read_pairs(read_predictions(rundir, digest, validation)),
-        candidates=rundir.candidates(),
-    )
-    allocation = allocate(run, plan.classes, number, evidence)
-    rundir.storage.create(allocation_path(number), allocation.data)
-    shares = ", ".join(f"{100 * share:.0f} % on {kind}" for kind, share in allocation.by_kind())
-    LOG.info("allocate: round %d spends %s", number, shares)
+    return patient if arm is None else trained_ref(run, rundir, arm["model"])
 
 
 def _needs_allocation(rundir: RunDirectory, number: int, rounds: Sequence[Sequence[int]]) -> bool:

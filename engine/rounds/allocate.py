@@ -32,7 +32,6 @@ class Evidence:
 
     plan: str
     classifier: str
-    edits_accuracy: float | None
     pairs: Pairs
     candidates: pa.Table
 
@@ -66,6 +65,8 @@ def allocate(run: RunFile, classes: Sequence[str], number: int, evidence: Eviden
         kinds = np.unique(kind_of[rows], return_inverse=True)[1]
         shares[rows], at_floor[rows], at_cap[rows] = within_limits(wanted, kinds, is_value[rows], run.rounds)
 
+    right = evidence.pairs.right_edit
+
     def rounded(values: Floats, index: int) -> float:
         return round(float(values[index]), DIGITS)
 
@@ -73,8 +74,8 @@ def allocate(run: RunFile, classes: Sequence[str], number: int, evidence: Eviden
         number=number,
         plan=evidence.plan,
         classifier=evidence.classifier,
-        edits_accuracy=evidence.edits_accuracy,
-        num_edits=len(evidence.pairs.keys),
+        edits_accuracy=round(float(right.mean()), DIGITS) if len(right) else None,
+        num_edits=len(right),
         budget=budget,
         floor=run.rounds.floor,
         cap=run.rounds.cap,

@@ -17,6 +17,8 @@ from engine.runfile.run import RunFile
 from engine.sample import EditKind
 
 FOLDER = "rounds"
+# The round before it, of validation sources, shows where the classifier is weak.
+FIRST_ALLOCATED = 2
 
 Limit = Literal["floor", "cap"]
 
@@ -47,8 +49,9 @@ class CellShare:
 class Allocation:
     """How the edits of round `number` are split over cells, and the evidence for it.
 
-    `classifier` is the digest of the classifier trained on all earlier rounds, `edits_accuracy` its accuracy on the
-    `num_edits` accepted edits of validation sources; `budget` is the number of edits of one source.
+    `classifier` is the digest of the classifier under test, from the third round on of the one trained on all earlier
+    rounds; `edits_accuracy` its accuracy on the `num_edits` accepted edits of validation sources; `budget` is the
+    number of edits of one source.
     """
 
     number: int
@@ -105,7 +108,7 @@ def read_allocation(rundir: RunDirectory, number: int) -> Allocation:
 
 def read_allocations(rundir: RunDirectory, config: RoundsConfig) -> dict[str, Allocation]:
     """Return the stored allocations by SHA-256, in the order of their rounds."""
-    numbers = [number for number in range(2, config.count + 1) if rundir.exists(allocation_path(number))]
+    numbers = [number for number in range(FIRST_ALLOCATED, config.count + 1) if rundir.exists(allocation_path(number))]
     return {found.sha256: found for found in (read_allocation(rundir, number) for number in numbers)}
 
 
@@ -115,18 +118,19 @@ def perturber_of(run: RunFile) -> tuple[str, PerturberConfig]:
 
 
 def shards_by_round(plan: Plan, config: RoundsConfig) -> list[list[int]]:
-    """Return the shards of each round: equal parts of the train shards, and all validation shards in the first.
+    """Return the shards of each round: of several, those of validation in the first, an equal part of train in others.
 
-    Validation edits use one uniform allocation, so that accuracies are comparable between rounds. Raises SourceError
-    where a round would have no train shard.
+    Validation edits are allocated evenly, so that accuracies are comparable between rounds. Raises SourceError where a
+    round would have no train shard.
     """
-    num_train = plan.num_train_shards
-    if config.count > num_train:
+    if config.count == 1:
+        return [list(range(plan.num_shards))]
+    num_train, num_parts = plan.num_train_shards, config.count - 1
+    if num_parts > num_train:
         raise SourceError(
-            f"rounds.count is {config.count}, the train sources fill {num_train} shards: lower rounds.count or "
-            "shards.sources_per_shard, or raise data.num_sources"
+            f"rounds.count is {config.count}: after the first, of validation sources, each needs a shard of train "
+            f"sources, and these fill {num_train}: lower rounds.count or shards.sources_per_shard, or raise "
+            "data.num_sources"
         )
-    ends = [number * num_train // config.count for number in range(config.count + 1)]
-    rounds = [list(range(start, stop)) for start, stop in pairwise(ends)]
-    rounds[0] += range(num_train, plan.num_shards)
-    return rounds
+    ends = [number * num_train // num_parts for number in range(num_parts + 1)]
+    return [list(range(num_train, plan.num_shards)), *(list(range(*part)) for part in pairwise(ends))]

@@ -6,9 +6,14 @@ from engine.runfile.fields import Config
 
 
 class RoundsConfig(Config):
-    """Make the edits of train sources in rounds: each goes where the classifier is weak after the round before."""
+    """Edit validation sources in a first round, and train sources in later ones, each where the classifier is weak."""
 
-    count: int = Field(1, ge=1, description="number of rounds; 1: every edit as stages.<perturber>.edits says")
+    count: int = Field(
+        1,
+        ge=1,
+        description="number of rounds; 1: every edit as stages.<perturber>.edits says; 2: those of train sources where "
+        "the classifier is weak on validation edits; 3 or more: in parts, with a training before each but the first",
+    )
     floor: float = Field(
         0.1, ge=0, le=1, description="least share of a class's edits that each listed kind keeps, weak or not"
     )

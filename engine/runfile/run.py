@@ -122,15 +122,17 @@ class RunFile(Config):
     def _rounds_can_be_allocated(self) -> "RunFile":
         perturbers = [stage for stage in self.stages.values() if isinstance(stage, PerturberConfig)]
         kinds = [kind for stage in perturbers for kind, count in stage.edits.items() if count]
+        # The third round and each after it follow a training.
+        trains = self.rounds.count > 2
         problems = {
             "a perturber among stages, which is what a round steers": not kinds,
-            "probe.model: a black box is not trained, so no round would differ": self.probe.model is None,
+            "probe.model: a black box is not trained, so only two rounds differ": trains and self.probe.model is None,
             "data.num_validation_sources, whose edits show where it is weak": not self.data.num_validation_sources,
-            f"{self.reinforce.ships} among reinforce.arms": self.reinforce.ships not in self.reinforce.arms,
+            f"{self.reinforce.ships} among reinforce.arms": trains and self.reinforce.ships not in self.reinforce.arms,
             f"rounds.floor of at most {1 / max(1, len(kinds)):g}": self.rounds.floor * len(kinds) > 1,
         }
         if self.rounds.count > 1 and (missing := [what for what, lacks in problems.items() if lacks]):
-            raise ValueError(f"rounds: more than one round needs {'; '.join(missing)}")
+            raise ValueError(f"rounds: {self.rounds.count} rounds need {'; '.join(missing)}")
         return self
 
     @model_validator(mode="after")

@@ -83,7 +83,7 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
         "verifier_sentence": f"{verifier_sentence(summary)} {summary['domain']['sentence']}",
         "accept_tables": accept_tables(summary["accept_rate"]),
         "training": training_view(summary["training"], looks),
-        "rounds": rounds_view(summary["rounds"], _base_on_edits(summary["training"]), run.rounds, summary["weakness"]),
+        "rounds": rounds_view(summary["rounds"], run.rounds, summary["weakness"]),
         **cost_view(summary),
         "run_file": run_text,
         "missing": MISSING | (BLACK_BOX if run.probe.callable else {}) | (NO_EDITS if _is_made(summary) else {}),
@@ -92,10 +92,6 @@ def build_view(summary: Mapping[str, Any], run: RunFile, run_text: str) -> View:
 
 def _is_made(summary: Mapping[str, Any]) -> bool:
     return bool(summary["counts"]["shards"] == summary["counts"]["planned_shards"])
-
-
-def _base_on_edits(training: Mapping[str, Any] | None) -> float | None:
-    return training["arms"][BASE]["validation_edits_accuracy"] if training else None
 
 
 def _arm(look: ArmLook) -> View:

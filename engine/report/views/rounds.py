@@ -29,7 +29,7 @@ def rounds_summary(
     """Return one object a round: its edits by kind, its largest cells, and the accuracy on validation edits after it.
 
     `allocations` are those of the rounds from the second on, by SHA-256; `of_shard` is the one in each shard's marker;
-    `trained` is reinforce.json. Edits of validation sources measure all rounds and belong to none.
+    `trained` is reinforce.json. The first round, without an allocation, has the edits of validation sources.
     """
     if not allocations:
         return []
@@ -37,8 +37,7 @@ def rounds_summary(
     after = [allocation.edits_accuracy for _, allocation in ordered]
     arms = (trained or {}).get("arms", {})
     after.append(arms.get(ships, {}).get("validation_edits_accuracy"))
-    chosen = pc.and_(pc.equal(candidates["role"], "counterfactual"), pc.equal(candidates["split"], "train"))
-    edits = candidates.filter(chosen)
+    edits = candidates.filter(pc.equal(candidates["role"], "counterfactual"))
     of_edit = pa.array([of_shard.get(shard) or "" for shard in edits["shard"].to_pylist()], pa.string())
     return [
         {
@@ -53,25 +52,23 @@ def rounds_summary(
     ]
 
 
-def rounds_view(
-    rounds: list[View], patient: float | None, config: RoundsConfig, weakness: Mapping[str, Any] | None
-) -> View | None:
+def rounds_view(rounds: list[View], config: RoundsConfig, weakness: Mapping[str, Any] | None) -> View | None:
     """Return sentences, a bar of kinds for each round, and the tables of the largest cells; None without rounds."""
     if not rounds:
         return None
     kinds = sorted({kind for each in rounds for kind in each["by_kind"]})
     colours = dict(zip(kinds, [*BAR_COLOURS, *["patient"] * len(kinds)], strict=False))
-    measured = [patient, *(each["edits_accuracy_after"] for each in rounds)]
-    names = ["before", *(f"after round {each['round']}" for each in rounds)]
+    names = ["before", *(f"after round {each['round']}" for each in rounds[1:])]
     return {
         "sentence": (
-            f"{count(len(rounds))} rounds. The first allocated its edits evenly, as the run file says. Each later one "
-            "allocated them by Thompson sampling of an edit's expected gain: the drop of the true class's probability "
-            "by such edits of validation sources, for the classifier trained on the rounds before, times the share of "
-            "such edits that the verifier accepts (posterior means). Each kind keeps at least "
+            f"{count(len(rounds))} rounds. The first edited the validation sources evenly, as the run file says. Each "
+            "later one edited train sources, its edits allocated by Thompson sampling of their expected gain: the drop "
+            "of the true class's probability by such edits of validation sources, for the classifier under test and "
+            "then for the one trained on the rounds before, times the share of such edits that the verifier accepts "
+            "(posterior means). Each kind keeps at least "
             f"{percent(config.floor, 0)} of a class's edits, one value gets {percent(config.cap, 0)} at most."
         ),
-        "accuracy": [(name, percent(value)) for name, value in zip(names, measured, strict=True)],
+        "accuracy": [(name, percent(each["edits_accuracy_after"])) for name, each in zip(names, rounds, strict=True)],
         "num_validation_edits": count(rounds[0]["num_validation_edits"]),
         "legend": [(f"fill-{colours[kind]}", kind) for kind in kinds],
         "rounds": [_round_view(each, colours) for each in rounds],

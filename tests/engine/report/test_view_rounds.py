@@ -31,12 +31,12 @@ def allocation() -> Allocation:
 
 
 def candidates() -> pa.Table:
-    """Round 1, shard 0: evenly; round 2, shard 1: background alone; shard 2 is of validation sources."""
-    kinds = {0: ("background", "colour") * 2, 1: ("background",) * 3, 2: ("colour",) * 5}
+    """Round 1, shard 0, of validation sources: evenly; round 2, shard 1: background alone."""
+    kinds = {0: ("background", "colour") * 2, 1: ("background",) * 3}
     return pa.Table.from_pylist(
         [
             {
-                "shard": shard, "role": "counterfactual", "split": "validation" if shard == 2 else "train",
+                "shard": shard, "role": "counterfactual", "split": "train" if shard else "validation",
                 "edit_kind": kind, "accepted": number > 0,
             }
             for shard, found in kinds.items()
@@ -47,9 +47,7 @@ def candidates() -> pa.Table:
 
 def summary() -> list[dict[str, object]]:
     given = allocation()
-    return rounds_summary(
-        {given.sha256: given}, {0: None, 1: given.sha256, 2: None}, candidates(), TRAINED, "reinforced"
-    )
+    return rounds_summary({given.sha256: given}, {0: None, 1: given.sha256}, candidates(), TRAINED, "reinforced")
 
 
 def test_each_round_has_what_it_spent_and_what_came_of_it() -> None:
@@ -66,13 +64,13 @@ def test_each_round_has_what_it_spent_and_what_came_of_it() -> None:
 
 def test_a_run_of_one_round_says_nothing_of_rounds() -> None:
     assert rounds_summary({}, {0: None}, candidates(), TRAINED, "reinforced") == []
-    assert rounds_view([], None, RoundsConfig(), None) is None
+    assert rounds_view([], RoundsConfig(), None) is None
 
 
 def test_the_page_says_why_a_cell_got_its_share() -> None:
-    view = rounds_view(summary(), 0.4, CONFIG, None)
+    view = rounds_view(summary(), CONFIG, None)
     assert view is not None
-    assert [value for _, value in view["accuracy"]] == ["40.0\u202f%", "70.0\u202f%", "90.0\u202f%"]
+    assert [value for _, value in view["accuracy"]] == ["70.0\u202f%", "90.0\u202f%"]
     assert "one value gets 25\u202f% at most" in view["sentence"]
     first, second = view["rounds"]
     assert first["spent"] == "4 edits, 3 accepted: 50\u202f% on background, 50\u202f% on colour"
@@ -87,7 +85,7 @@ def test_the_page_says_why_a_cell_got_its_share() -> None:
 def test_a_round_that_is_not_made_yet_is_shown_as_such() -> None:
     given = allocation()
     rounds = rounds_summary({given.sha256: given}, {0: None}, candidates().slice(0, 4), None, "reinforced")
-    view = rounds_view(rounds, None, CONFIG, None)
+    view = rounds_view(rounds, CONFIG, None)
     assert view is not None
     assert view["rounds"][1]["spent"] == "0 edits, 0 accepted: not made yet"
     assert view["accuracy"][-1] == ("after round 2", "–")
@@ -99,7 +97,7 @@ def test_the_page_says_in_which_round_a_weakness_was_found() -> None:
         names | {"found_in_round": 2, "e_value": 400.0, "n_sources": 30, "num_cells": 12},
         names | {"after": None, "class_name": "boot", "found_in_round": 1, "e_value": 250.0, "n_sources": 60},
     ]
-    view = rounds_view(summary(), 0.4, CONFIG, {"found_by_round": cells, "confidence": 0.95})
+    view = rounds_view(summary(), CONFIG, {"found_by_round": cells, "confidence": 0.95})
     assert view is not None
     assert view["found"]["sentence"].startswith(
         "Found so far: 2 of 12 cells, 1 since round 1, 1 since round 2, at a false discovery rate of 5\u202f%."

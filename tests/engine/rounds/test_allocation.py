@@ -62,10 +62,10 @@ def rows(
     return found
 
 
-def evidence(found: list[dict[str, object]], edits_accuracy: float | None = 0.5) -> Evidence:
+def evidence(found: list[dict[str, object]]) -> Evidence:
     table = pa.Table.from_pylist(found)
     pairs: Pairs = read_pairs(table)
-    return Evidence(plan="p", classifier="c", edits_accuracy=edits_accuracy, pairs=pairs, candidates=table)
+    return Evidence(plan="p", classifier="c", pairs=pairs, candidates=table)
 
 
 HARM = {
@@ -81,18 +81,23 @@ def test_a_number_stands_for_that_many_rounds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("count", "changes", "said"),
     [
-        ({"probe": {"callable": "a.b:c"}}, "probe.model"),
-        ({"reinforce": {"arms": ["real_only"]}}, "reinforced among reinforce.arms"),
-        ({"rounds": {"count": 2, "floor": 0.6}}, "rounds.floor of at most 0.5"),
-        ({"stages": {"editor": {"kind": "plugin", "target": "a:B"}}, "groups": []}, "a perturber among stages"),
+        (3, {"probe": {"callable": "a.b:c"}}, "3 rounds need probe.model: a black box is not trained"),
+        (3, {"reinforce": {"arms": ["real_only"]}}, "reinforced among reinforce.arms"),
+        (2, {"rounds": {"count": 2, "floor": 0.6}}, "rounds.floor of at most 0.5"),
+        (2, {"stages": {"editor": {"kind": "plugin", "target": "a:B"}}, "groups": []}, "a perturber among stages"),
     ],
 )
-def test_rounds_that_cannot_be_allocated_are_refused(changes: dict[str, object], said: str) -> None:
-    content = rounds_run(2).model_dump() | changes
+def test_rounds_that_cannot_be_allocated_are_refused(count: int, changes: dict[str, object], said: str) -> None:
+    content = rounds_run(count).model_dump() | changes
     with pytest.raises(ValidationError, match=said):
         RunFile.model_validate(content)
+
+
+def test_two_rounds_train_nothing_between_them_so_a_black_box_may_have_them() -> None:
+    run = RunFile.model_validate(rounds_run(2).model_dump() | {"probe": {"callable": "a.b:c"}, "reinforce": {}})
+    assert run.rounds.count == 2
 
 
 def test_one_round_leaves_the_plan_as_it_was_and_several_make_another() -> None:
@@ -103,19 +108,19 @@ def test_one_round_leaves_the_plan_as_it_was_and_several_make_another() -> None:
     assert make_plan(rounds_run({"count": 2, "floor": 0.3})).digest != two
 
 
-def test_each_train_shard_is_in_one_round_and_validation_in_the_first() -> None:
-    run = rounds_run(3, num_sources=30, per_shard=4)
+def test_validation_is_the_first_round_and_each_train_shard_in_one_of_the_others() -> None:
+    run = rounds_run(4, num_sources=30, per_shard=4)
     plan = make_plan(run)
     rounds = shards_by_round(plan, run.rounds)
     assert plan.num_train_shards == 8
-    assert rounds == [[0, 1, 8, 9, 10], [2, 3, 4], [5, 6, 7]]
-    assert {item.split for index in rounds[0][2:] for item in plan.shard(index)} == {"validation"}
+    assert rounds == [[8, 9, 10], [0, 1], [2, 3, 4], [5, 6, 7]]
+    assert {item.split for index in rounds[0] for item in plan.shard(index)} == {"validation"}
     assert shards_by_round(plan, RoundsConfig()) == [list(range(11))]
 
 
 def test_more_rounds_than_shards_are_refused() -> None:
-    run = rounds_run(3, num_sources=8, per_shard=4)
-    with pytest.raises(SourceError, match=r"rounds\.count is 3, the train sources fill 2 shards"):
+    run = rounds_run(4, num_sources=8, per_shard=4)
+    with pytest.raises(SourceError, match=r"rounds\.count is 4: .* train sources, and these fill 2"):
         shards_by_round(make_plan(run), run.rounds)
 
 
@@ -227,11 +232,11 @@ def test_an_allocation_needs_the_rounds_before_and_none_of_its_own_shards(tmp_pa
     run = rounds_run(2)
     plan = make_plan(run)
     rundir = RunDirectory.create(str(tmp_path / "run"), run, plan)
-    with pytest.raises(RunError, match="4 shards of the rounds before round 2 are not made"):
+    with pytest.raises(RunError, match="2 shards of the rounds before round 2 are not made"):
         allocate_round(run, rundir, plan, 2)
     for index in (0, 1, 2, 4, 5):
         rundir.storage.write(marker_path(index), b"{}")
-    with pytest.raises(RunError, match=r"1 shards of round 2 were made by an allocation that is gone: restore"):
+    with pytest.raises(RunError, match=r"3 shards of round 2 were made by an allocation that is gone: restore"):
         allocate_round(run, rundir, plan, 2)
     rundir.storage.write(marker_path(3), b"{}")
     allocate_round(run, rundir, plan, 2)
@@ -244,21 +249,25 @@ def test_a_round_is_allocated_between_two_generations_and_once_made_needs_none(t
     rundir = RunDirectory.create(str(tmp_path / "run"), run, plan)
     phases = all_phases(run, rundir, plan)
     assert [phase.name for phase in phases] == ["generate", "allocate", "generate", "probe", "reinforce", "report"]
-    for index in (0, 1, 4, 5):
+    for index in (4, 5):
         rundir.storage.write(marker_path(index), b"{}")
     assert [phase.is_there() for phase in phases[:3]] == [True, False, False]
     rundir.storage.write(allocation_path(2), b"{}")
     assert [phase.is_there() for phase in phases[:3]] == [True, True, False]
     rundir.storage.delete(allocation_path(2))
-    for index in (2, 3):
+    for index in range(4):
         rundir.storage.write(marker_path(index), b"{}")
     assert [phase.is_there() for phase in phases[:3]] == [True, True, True]
 
 
 def test_the_plan_says_what_each_round_makes(tmp_path: Path) -> None:
-    lines, _ = plan_lines(rounds_run(2), str(tmp_path / "none"))
-    assert "round 1     12 sources in 2 shards, and 2 of validation: edits as the run file says" in lines
-    assert "round 2     12 sources in 2 shards: edits where the classifier of round 1 is weak" in lines
+    lines, _ = plan_lines(rounds_run(4), str(tmp_path / "none"))
+    assert [line for line in lines if line.startswith("round")] == [
+        "round 1     12 validation sources, edited as the run file says, in 2 shards",
+        "round 2     6 train sources, where the classifier is weak on validation edits, in 1 shards",
+        "round 3     6 train sources, where it is weak after training on the rounds before, in 1 shards",
+        "round 4     12 train sources, where it is weak after training on the rounds before, in 2 shards",
+    ]
     assert not [line for line in plan_lines(rounds_run(1), str(tmp_path / "none"))[0] if line.startswith("round")]
 
 
@@ -271,35 +280,38 @@ def test_a_marker_without_an_allocation_says_nothing_of_it() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_of_two_rounds_is_allocated_once_and_resumes_to_the_same_bytes(
+def test_a_run_of_three_rounds_is_allocated_twice_and_resumes_to_the_same_bytes(
     generation_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Classifiers are asked in this process, where they take less time to start than as actors.
     monkeypatch.setattr(classifiers, "in_session", lambda: False)
     small = {"num_sources": 12, "num_validation": 6, "per_shard": 3}
-    run = rounds_run(2, **small)
+    run = rounds_run(3, **small)
     rundir, plan = open_run(run, str(tmp_path / "run"))
     run_phases(ALL_PHASES, run, rundir, plan)
     check_rounds(rundir)
-    allocation = rundir.storage.read(allocation_path(2))
+    allocations = [rundir.storage.read(allocation_path(number)) for number in (2, 3)]
     files = {index: rundir.marker(index).files for index in rundir.done()}
     rundir.storage.delete(marker_path(3))
-    other = rounds_run(2, **small, num_steps=5)
+    other = rounds_run(3, **small, num_steps=5)
     again, plan = open_run(other, str(tmp_path / "run"))
     run_phases(("generate", "allocate"), other, again, plan)
     assert {index: again.marker(index).files for index in again.done()} == files
-    assert again.storage.read(allocation_path(2)) == allocation
-    assert again.marker(3).allocation == hashlib.sha256(allocation).hexdigest()
+    assert [again.storage.read(allocation_path(number)) for number in (2, 3)] == allocations
+    assert again.marker(3).allocation == hashlib.sha256(allocations[1]).hexdigest()
 
 
 def check_rounds(rundir: RunDirectory) -> None:
-    """Hold what a whole run of two rounds has made."""
-    allocation = rundir.storage.read(allocation_path(2))
-    name = hashlib.sha256(allocation).hexdigest()
-    assert {index: marker.allocation for index, marker in rundir.markers().items()} == {
-        0: None, 1: None, 2: name, 3: name, 4: None, 5: None
-    }  # fmt: skip
-    for index in (2, 3):
+    """Hold what a whole run of three rounds has made."""
+    second, third = (hashlib.sha256(rundir.storage.read(allocation_path(number))).hexdigest() for number in (2, 3))
+    by_shard = {0: second, 1: second, 2: third, 3: third, 4: None, 5: None}
+    assert {index: marker.allocation for index, marker in rundir.markers().items()} == by_shard
+    # The classifier under test, and the one that was trained on the second round.
+    asked = [read_allocation(rundir, number).classifier for number in (2, 3)]
+    assert len(set(asked)) == 2
+    assert not rundir.exists("rounds/001_training.json")
+    assert rundir.exists("rounds/002_training.json")
+    for index, name in list(by_shard.items())[:4]:
         edits = rundir.read_rows(index).filter(pc.equal(rundir.read_rows(index)["role"], "counterfactual"))
         made_by = {row["perturber"]["allocation"] for row in edits["provenance"].to_pylist()}
         assert made_by == {name}
@@ -307,9 +319,9 @@ def check_rounds(rundir: RunDirectory) -> None:
         assert max(candidates.values()) == 2
     assert list(rundir.read_json("reinforce.json")["arms"]) == ["patient", "reinforced"]
     summary = json.loads(rundir.storage.read("report/summary.json"))
-    assert [each["round"] for each in summary["rounds"]] == [1, 2]
+    assert [each["round"] for each in summary["rounds"]] == [1, 2, 3]
     assert all(each["edits_accuracy_after"] is not None for each in summary["rounds"])
-    assert all(cell["found_in_round"] in (1, 2) for cell in rundir.read_json("weakness.json")["found_by_round"])
+    assert all(cell["found_in_round"] in (1, 2, 3) for cell in rundir.read_json("weakness.json")["found_by_round"])
     arms = rundir.read_json("evaluation.json")["arms"]
     for arm in ("patient", "reinforced"):
         kinds = {row["kind"]: row for row in arms[arm]["edits_by_kind"] if row["value"] is None}

@@ -11,9 +11,15 @@ from PIL import Image
 from cluster.phases.pipeline import open_run, run_phases
 from cluster.studies.proofs.reinforce import NUM_SOURCES, open_seed
 from cluster.studies.proofs.seeds import mean_over_seeds
-from cluster.studies.proofs.worlds.world import REINFORCED, WITH_EDITS, World, conflict_accuracy, right_by_arm
+from cluster.studies.proofs.worlds.world import (
+    REINFORCED,
+    WITH_EDITS,
+    World,
+    conflict_accuracy,
+    copy_shard,
+    right_by_arm,
+)
 from engine.figures.figures import Figure
-from engine.run.commit import Outcome, commit_outcome
 from engine.run.directory import RunDirectory
 from engine.runfile.arms import PRESETS
 from engine.runfile.data import WardrobeSource
@@ -62,7 +68,7 @@ def run_seed(
     copied, _ = open_run(run, f"{rundir.storage.root}-noise-{100 * share:.0f}")
     assert isinstance(run.data.train, WardrobeSource)
     for index in copied.pending():
-        copy_shard(rundir, copied, index, run.data.train, share)
+        lose_garments(rundir, copied, index, run.data.train, share)
     classifiers = World(run=run, rundir=copied, plan=plan).fine_tune()
     scenes = list(make_scenes(load_garments("heldout"), "noise", NUM_TESTED))
     found = {arm: conflict_accuracy(right, scenes) for arm, right in right_by_arm(classifiers, scenes).items()}
@@ -70,18 +76,16 @@ def run_seed(
     return {arm: found[arm] for arm in WITH_EDITS}
 
 
-def copy_shard(source: RunDirectory, copied: RunDirectory, index: int, data: WardrobeSource, share: float) -> None:
+def lose_garments(source: RunDirectory, copied: RunDirectory, index: int, data: WardrobeSource, share: float) -> None:
     """Commit a shard of a run to a copy of it, a share of the accepted edits without their garment."""
-    marker, items = source.marker(index), {item.key: item for item, _ in source.plan().shard(index)}
-    samples = [
-        without_garment(sample, int(items[sample.source_key].locator), data)
-        if sample.role == "counterfactual" and is_lost(sample.key, share)
-        else sample
-        for sample in source.read_shard(index)
-    ]
-    outcome = Outcome.of([*samples, *source.read_rejected(index)], source.read_quarantine(index))
-    made = marker.seconds, marker.versions, marker.allocation, marker.early, marker.calls
-    commit_outcome(copied, index, outcome, *made)
+    items = {item.key: item for item, _ in source.plan().shard(index)}
+
+    def changed(sample: Sample) -> Sample:
+        if sample.role != "counterfactual" or not is_lost(sample.key, share):
+            return sample
+        return without_garment(sample, int(items[sample.source_key].locator), data)
+
+    copy_shard(source, index, copied, index, changed)
 
 
 def is_lost(key: str, share: float) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cluster.studies.proofs.plants import MOST_CLASSES, VALUES, Attribute, Plant
 from cluster.studies.proofs.seeds import mean_over_seeds
-from cluster.studies.proofs.worlds.world import ARMS, ORACLE, Size, open_world, right_by_arm
+from cluster.studies.proofs.worlds.world import ORACLE, WITH_EDITS, Size, open_world, right_by_arm
 from engine.figures.figures import Figure
 from engine.runfile.arms import BASE
 from engine.wardrobe.garments import CLASSES, load_garments
@@ -16,6 +16,7 @@ from engine.wardrobe.scene import LIGHTS, Scene, make_scenes
 
 SIZE = Size()
 STRENGTH = 0.98
+ARMS = ("real_only", "recombine", *WITH_EDITS, ORACLE)
 # The tied kinds, and one that is tied to nothing.
 KINDS = ("background", "colour", "lighting")
 # By arm and kind: the accuracy lost where the kind is broken and all else kept.

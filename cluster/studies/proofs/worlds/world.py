@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from cluster.session.placement import reinforce_needs
 from cluster.session.session import num_cores, ray_session
 from engine.plan.plan import Plan
 from engine.plan.splits import split_of
+from engine.run.commit import Outcome, commit_outcome
 from engine.run.directory import RunDirectory
 from engine.runfile.arms import BASE, PRESETS
 from engine.runfile.data import Splits
@@ -24,6 +25,7 @@ from engine.runfile.fields import ModelConfig, Placement
 from engine.runfile.load import load_run_file
 from engine.runfile.probe import ProbeConfig
 from engine.runfile.run import RunFile
+from engine.sample import Sample
 from engine.sources.decode import encode_jpeg
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import OWN_BACKGROUND, Scene, make_scenes, render
@@ -98,6 +100,18 @@ def open_world(
     run = load_run_file(RUN_FILE, [*SETTINGS, *tables, *overrides, *settings])
     rundir, plan = open_run(run, str(root / name))
     return World(run=run, rundir=rundir, plan=plan)
+
+
+def copy_shard(
+    source: RunDirectory, made: int, copied: RunDirectory, index: int, change: Callable[[Sample], Sample] | None = None
+) -> None:
+    """Commit shard `made` of one run as shard `index` of another, each accepted sample changed by a function."""
+    marker, accepted = source.marker(made), source.read_shard(made)
+    samples = [*(map(change, accepted) if change else accepted), *source.read_rejected(made)]
+    outcome = Outcome.of(samples, source.read_quarantine(made))
+    commit_outcome(
+        copied, index, outcome, marker.seconds, marker.versions, marker.allocation, marker.early, marker.calls
+    )
 
 
 def write_images(folder: Path, scenes: Iterable[Scene]) -> str:
