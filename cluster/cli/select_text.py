@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cluster.cli.options import percent, share_with_interval
-from engine.runfile.verifier import VerifierConfig
+from engine.runfile.verifier import VerifierConfig, with_settings
 from engine.selection.calibration import NUM_FOLDS, Calibration, Choice, calibrate
 from engine.selection.labels import LabelSet, match_labels, read_label_rows
 from engine.selection.selection import (
@@ -15,7 +15,7 @@ from engine.selection.selection import (
     describe_thresholds,
     tally_changes,
 )
-from engine.verdicts.rule import asked_thresholds, is_early
+from engine.verdicts.rule import asked_checks, is_early
 
 CHECK_WIDTH = 30
 # Rows of a label table that a message names.
@@ -71,8 +71,11 @@ def _check_lines(change: Change, before: VerifierConfig, after: VerifierConfig) 
 
 def _check_name(check: str, before: VerifierConfig, after: VerifierConfig) -> str:
     """Return a check with its thresholds, `image < 0.5 -> 0.6`."""
-    old, new = (asked_thresholds(config, text_changes=True).get(check) for config in (before, after))
-    if True in (old, new):
+    old, new = (
+        next((each.floor for each in asked_checks(config, text_changes=True) if each.score == check), None)
+        for config in (before, after)
+    )
+    if old is True or new is True:
         return f"{check} <= 0"
     change = f" -> {new:g}" if new != old else ""
     return check if old is None else f"{check} < {old:g}{change}"
@@ -113,7 +116,7 @@ def calibration_lines(
     result = calibrate(labels.rows, config, precision)
     yield ""
     yield from _score_lines(result, precision)
-    proposed = config.model_copy(update=result.together.thresholds)
+    proposed = with_settings(config, result.together.thresholds)
     yield ""
     old, new = describe_thresholds(config), describe_thresholds(proposed)
     settings = [f"--set {name}={value}" for name, value in new.items() if value != old[name]]

@@ -1,6 +1,6 @@
 """Checks of the models that the stages and the probe load: their files, here or on the hub."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from engine.plan.plan import Plan
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import Config, ModelConfig
 from engine.runfile.run import RunFile
+from engine.runfile.stages import AnyStageConfig
+from engine.runfile.verifier import VerifierConfig
 
 CONFIG, INDEX = "config.json", "model_index.json"
 # Ends of the class names that config.json has of models that a stage cannot use.
@@ -18,6 +20,9 @@ WRONG_KINDS = {
     "captioner": ("ForImageClassification", "CLIPModel"),
     "perturber": ("ForImageClassification", "CLIPModel"),
     "verifier": ("ForImageClassification", "ForCausalLM", "ForConditionalGeneration"),
+    "clip": ("ForImageClassification", "ForCausalLM", "ForConditionalGeneration"),
+    "vision": ("CLIPModel", "ForCausalLM", "ForConditionalGeneration"),
+    "classifier": ("CLIPModel", "ForCausalLM", "ForConditionalGeneration"),
 }
 # Of the pictures that most classifiers see.
 USUAL_EDGE = 224
@@ -40,7 +45,7 @@ def check_stage_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
                 continue
             is_editor = isinstance(config, EditorConfig) and model is config.model
             yield from _check_model(field, model, run.offline, INDEX if is_editor else CONFIG)
-            yield from _check_kind(field, config.kind, model)
+            yield from _check_kind(field, _kind_of(config, model), model)
             if isinstance(config, EditorConfig) and is_editor:
                 yield from _check_method(f"stages.{name}.method", config, run.offline)
 
@@ -54,7 +59,10 @@ def check_probe_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
 def models_of(config: Config, path: str) -> Iterator[tuple[str, ModelConfig]]:
     """Yield every model that a section of the run file names, with its field."""
     for name, value in config:
-        for place, each in enumerate(value) if isinstance(value, tuple) else ((None, value),):
+        parts: Iterable[tuple[object, object]] = ((None, value),)
+        if isinstance(value, tuple | dict):
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+        for place, each in parts:
             field = f"{path}.{name}" if place is None else f"{path}.{name}.{place}"
             if isinstance(each, ModelConfig):
                 yield field, each
@@ -78,16 +86,22 @@ def _check_model(field: str, model: ModelConfig, offline: bool, wanted: str | No
         yield ModelError(f"{field}: {name} has no {wanted}: this field wants {kind}, name another model")
 
 
-def _check_kind(field: str, stage: str, model: ModelConfig) -> Iterator[ModelError]:
+def _check_kind(field: str, wanted: str, model: ModelConfig) -> Iterator[ModelError]:
     """Yield where the files of a stage's model show that it is of another kind."""
     kind = next(iter(_read_json(model, CONFIG).get("architectures") or ()), "")
-    if str(kind).endswith(WRONG_KINDS.get(stage, ())):
-        yield ModelError(f"{field}: {model.name} is a {kind}, which is no model for a {stage}: name another one")
-    elif stage == "perturber" and _read_json(model, CONFIG):
+    if str(kind).endswith(WRONG_KINDS.get(wanted, ())):
+        yield ModelError(f"{field}: {model.name} is a {kind}, which is no model for a {wanted}: name another one")
+    elif wanted == "perturber" and _read_json(model, CONFIG):
         settings = _read_json(model, "tokenizer_config.json")
         folder = Path(resolve_model(model, offline=True).folder)
         if not settings.get("chat_template") and not any(folder.glob("chat_template.*")):
             yield ModelError(f"{field}: {model.name} has no chat template: name an instruction-tuned model")
+
+
+def _kind_of(config: AnyStageConfig, model: ModelConfig) -> str:
+    """Return what a model of a stage is for: the kind of the signal that names it, else that of the stage."""
+    signals = config.signals.values() if isinstance(config, VerifierConfig) else ()
+    return next((signal.kind for signal in signals if getattr(signal, "model", None) is model), config.kind)
 
 
 def _check_method(field: str, config: EditorConfig, offline: bool) -> Iterator[ModelError]:

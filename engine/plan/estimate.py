@@ -230,7 +230,7 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
         case EditorConfig():
             tflop, rate = _editor_tflop(config), GPU_IMAGE_RATE
         case VerifierConfig():
-            tflop, rate = _look_up(CLIP, config.model.name), GPU_IMAGE_RATE
+            tflop, rate = _verifier_tflop(config), GPU_IMAGE_RATE
         case CaptionerConfig():
             tflop, rate = _language_tflop(config.model.name, config.max_new_tokens), GPU_TEXT_RATE
         case PerturberConfig():
@@ -241,6 +241,13 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
     if tflop is None:
         return None
     return tflop / (rate if placement.num_gpus else CPU_RATE * placement.num_threads)
+
+
+def _verifier_tflop(config: VerifierConfig) -> float | None:
+    """Return the work of a verifier's networks on one image; of one that is not known, as much as of a CLIP."""
+    models = [config.model, *(getattr(signal, "model", None) for signal in config.signals.values())]
+    found = [_look_up(CLIP, model.name) for model in models if model is not None]
+    return None if None in found else sum(each for each in found if each is not None)
 
 
 def _editor_tflop(config: EditorConfig) -> float | None:

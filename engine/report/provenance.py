@@ -8,7 +8,7 @@ from engine.report.shown import PictureFile
 from engine.runfile.run import RunFile
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json, Sample
-from engine.verdicts.rule import asked_thresholds
+from engine.verdicts.rule import asked_checks
 from engine.wording import score, words
 
 Facts = list[tuple[str, str]]
@@ -54,10 +54,9 @@ def _scores(sample: Sample, run: RunFile) -> dict[str, str]:
     config = verifiers[-1] if verifiers else None
     asked = {}
     if config is not None and sample.edit is not None:
-        thresholds = asked_thresholds(config, text_changes=sample.edit.caption != sample.caption)
         asked = {
-            name: ", above 0 asked" if threshold is True else f", at least {threshold:g} asked"
-            for name, threshold in thresholds.items()
+            check.score: ", above 0 asked" if check.floor is True else f", at least {check.floor:g} asked"
+            for check in asked_checks(config, text_changes=sample.edit.caption != sample.caption)
         }
     return {f"score {name}": score(value) + asked.get(name, "") for name, value in sample.scores.items()}
 

@@ -171,10 +171,11 @@ class ScoreMedians(Part):
 
 
 class AcceptRate(Part):
-    """Shares of edits that the verifier accepted, and that failed each check."""
+    """Shares of edits that the verifier accepted, that failed each check, and that failed no other."""
 
     by_kind: list[NamedShare]
     by_check: list[NamedShare]
+    by_check_alone: list[NamedShare]
     by_score: list[ScoreMedians]
 
 

@@ -129,15 +129,18 @@ def _stage_seconds(results: Results) -> dict[str, float]:
 
 
 def accept_rates(candidates: pa.Table) -> Summary:
-    """Return accept rates by edit kind, failure rates by check, and medians by score, over the counterfactuals."""
+    """Return accept rates by kind, failure rates by check, also without others, and medians by score, of the edits."""
     edits = candidates.filter(pc.equal(candidates["role"], "counterfactual"))
     accepted = pc.fill_null(edits["accepted"], True).to_numpy(zero_copy_only=False).astype(bool)
     kinds = Counter(edits["edit_kind"].to_pylist())
     kept = Counter(edits.filter(pa.array(accepted))["edit_kind"].to_pylist())
-    failed = Counter(reason for reasons in edits["reasons"].to_pylist() for reason in dict.fromkeys(reasons or ()))
+    reasons = [tuple(dict.fromkeys(found or ())) for found in edits["reasons"].to_pylist()]
+    failed = Counter(reason for found in reasons for reason in found)
+    alone = Counter(found[0] for found in reasons if len(found) == 1)
     return {
         "by_kind": [{"name": kind, **share(kept[kind], n)} for kind, n in kinds.most_common()],
         "by_check": [{"name": name, **share(n, edits.num_rows)} for name, n in failed.most_common()],
+        "by_check_alone": [{"name": name, **share(n, edits.num_rows)} for name, n in alone.most_common()],
         "by_score": [
             {
                 "name": name.removeprefix(SCORE),

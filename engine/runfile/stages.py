@@ -57,3 +57,8 @@ def check_early_rejection(stages: Mapping[str, AnyStageConfig]) -> None:
             f"stages.{names[0]}.early_rejection: it foretells a verdict, and no stage of kind verifier comes behind: "
             "add one, or leave it out"
         )
+    if names and not any(isinstance(stage, VerifierConfig) and stage.model for stage in stages.values()):
+        raise ValueError(
+            f"stages.{names[0]}.early_rejection: previews are scored by the CLIP of the verifier's field `model`, and "
+            "it has none: name one"
+        )

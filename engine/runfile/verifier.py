@@ -1,17 +1,55 @@
-"""The configuration of a verifier stage, and the checks that its thresholds make."""
+"""The configuration of a verifier stage, the checks that its floors make, and the rule over them."""
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from engine.runfile.fields import ModelConfig, StageConfig
+from engine.runfile.fields import Config, ModelConfig, StageConfig
+from engine.runfile.signals import AnySignalConfig
+
+SignalName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+# Names that shards give to what is no signal.
+TAKEN = ("image", "text_source", "text_edit", "contrast", "class", "directional", "consistency", "preview")
+FLOORS = "floors"
+# Below every score of a signal.
+LEAST_FLOOR = -1e6
+
+
+class RuleConfig(Config):
+    """Say which checks decide, by the names of their scores: all of `every`, and `at_least` so many `of` the others."""
+
+    every: tuple[str, ...] | None = Field(
+        None, description="checks that an edit must pass; default: all that `of` does not name"
+    )
+    at_least: int = Field(0, ge=0, description="how many checks of `of` an edit must pass")
+    of: tuple[str, ...] = Field((), description="checks that vote")
+
+    def counts(self, score: str) -> bool:
+        """Return whether the check of a score has a say."""
+        return score in self.of or self.every is None or score in self.every
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> "RuleConfig":
+        if twice := set(self.every or ()) & set(self.of):
+            raise ValueError(f"{', '.join(sorted(twice))}: in `every` and in `of`: leave it in one of them")
+        if self.at_least > len(self.of) or bool(self.of) > self.at_least:
+            raise ValueError(
+                f"at_least is {self.at_least} of {len(self.of)} checks: it must be from 1 to their number, or 0 "
+                "without `of`"
+            )
+        return self
 
 
 class VerifierConfig(StageConfig):
-    """Score every edit with CLIP and give a verdict. Scores are kept; `select` can apply other thresholds later."""
+    """Score every edit with CLIP and other signals, and give a verdict by a rule.
+
+    Scores are kept; `select` can apply other floors and another rule later. `model` and the `min_` fields are the short
+    form of one CLIP; `signals` adds others, `floors` their least scores.
+    """
 
     kind: Literal["verifier"] = "verifier"
-    model: ModelConfig
+    model: ModelConfig | None = Field(None, description="a CLIP; the `min_` fields and `consistency` are of its scores")
     min_image: float = Field(0.7, ge=-1, le=1, description="CLIP image-image similarity of source and edit")
     min_text: float = Field(0.2, ge=-1, le=1, description="CLIP similarity of each image to its own caption")
     min_directional: float = Field(0.2, ge=-1, le=1, description="CLIP directional similarity; not asked of a placebo")
@@ -29,43 +67,123 @@ class VerifierConfig(StageConfig):
         "-0.06: finds edits that replace the main object, whatever the caption says. CLIP models differ. The class is "
         "called by the first of the perturber's `class_words`, else by its name; default: not asked",
     )
+    signals: dict[SignalName, AnySignalConfig] = Field({}, description="more signals, by a name that you choose")
+    floors: dict[str, float] = Field(
+        {},
+        description="least score that passes, by score: `<signal>`, or `<signal>.<score>` where it has several; one "
+        "without a floor is kept and not asked",
+    )
+    rule: RuleConfig = Field(RuleConfig(), description="which checks decide; default: all of them")
     batch_size: int = Field(32, ge=1)
+
+    @model_validator(mode="after")
+    def _checks_are_of_scores(self) -> "VerifierConfig":
+        if self.model is None and not self.signals:
+            raise ValueError("a verifier needs a model (a CLIP) or signals, or nothing is scored")
+        if taken := [name for name in self.signals if name in TAKEN]:
+            raise ValueError(
+                f"signals.{taken[0]}: {', '.join(TAKEN)} are scores of the verifier itself: take another name"
+            )
+        if unknown := sorted(set(self.floors) - set(signal_scores(self))):
+            known = ", ".join(signal_scores(self)) or "none, as it has no signals"
+            raise ValueError(f"floors.{unknown[0]}: no signal makes this score; they make: {known}")
+        checks = [check.score for check in checks_of(self)]
+        if unknown := [name for name in (*(self.rule.every or ()), *self.rule.of) if name not in checks]:
+            raise ValueError(f"rule: {unknown[0]} is no check of this verifier; it has: {', '.join(checks)}")
+        return self
 
 
 class Check(NamedTuple):
-    """One check of an edit: its score, which names the reason of a rejection too, against a field of VerifierConfig.
+    """One check of an edit: its score, which names the reason of a rejection too, and the least score that passes.
 
-    A field that is a number is the least score that passes; one that is true or false says whether the score must be
-    above 0. Where it is None the score is not made. A check `of_text` asks how the text changes, and a placebo's does
-    not.
+    A floor True asks for a score above 0. `setting` is where the floor stands in the configuration. A check `of_text`
+    asks how the text changes, and a placebo's does not. One that `is_dear` is asked of edits that pass all others.
     """
 
     score: str
-    threshold: str
+    floor: float | Literal[True]
+    setting: str
     of_text: bool = False
+    is_dear: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Return whether it is of the verifier's own scores, which previews have too."""
+        return not self.setting.startswith(FLOORS)
 
 
-# In the order of the reasons.
-CHECKS = (
-    Check("image", "min_image"),
-    Check("text_source", "min_text"),
-    Check("text_edit", "min_text"),
-    Check("contrast", "min_contrast"),
-    Check("class", "min_class"),
-    Check("directional", "min_directional", of_text=True),
-    Check("consistency", "consistency", of_text=True),
+# The verifier's own checks, in the order of the reasons: score and field.
+OWN_CHECKS = (
+    ("image", "min_image"),
+    ("text_source", "min_text"),
+    ("text_edit", "min_text"),
+    ("contrast", "min_contrast"),
+    ("class", "min_class"),
+    ("directional", "min_directional"),
+    ("consistency", "consistency"),
 )
-# The fields that decide a verdict; the others decide scores.
-THRESHOLDS = tuple(name for name in VerifierConfig.model_fields if any(check.threshold == name for check in CHECKS))
+# What decides verdicts; all else decides which scores are made.
+DECIDING = (*dict.fromkeys(field for _, field in OWN_CHECKS), FLOORS, "rule")
+OF_TEXT = ("directional", "consistency")
+WITHOUT_CLIP = ("contrast",)
 
 
-def loosest(threshold: str) -> float | bool:
-    """Return the value of a threshold that every finite score passes: False, or the least value of its field."""
-    field = VerifierConfig.model_json_schema()["properties"][threshold]
-    number = next((each for each in field.get("anyOf", [field]) if "minimum" in each), None)
-    return False if number is None else float(number["minimum"])
+def signal_scores(config: VerifierConfig) -> dict[str, bool]:
+    """Return the names of the scores of `signals`, and whether they ask how the text changes."""
+    return {
+        score: of_text for name, signal in config.signals.items() for score, of_text in signal.score_names(name).items()
+    }
 
 
-def thresholds_asked(config: VerifierConfig) -> tuple[str, ...]:
-    """Return the names of the thresholds whose scores a verifier makes."""
-    return tuple(name for name in THRESHOLDS if getattr(config, name) is not None)
+def checks_of(config: VerifierConfig) -> tuple[Check, ...]:
+    """Return the checks of a verifier, in the order of the reasons."""
+    own = [
+        Check(score=score, floor=floor, setting=field, of_text=score in OF_TEXT)
+        for score, field in OWN_CHECKS
+        if (config.model is not None or score in WITHOUT_CLIP)
+        and (floor := getattr(config, field)) is not None
+        and floor is not False
+    ]
+    added = [
+        Check(
+            score=score,
+            floor=config.floors[score],
+            setting=f"{FLOORS}.{score}",
+            of_text=of_text,
+            is_dear=signal.asked_of == "passing",
+        )
+        for name, signal in config.signals.items()
+        for score, of_text in signal.score_names(name).items()
+        if score in config.floors
+    ]
+    return (*own, *added)
+
+
+def settings_of(config: VerifierConfig) -> dict[str, float | bool]:
+    """Return the values that decide verdicts of scores that are made, as `select --set` takes them, by setting."""
+    own = dict.fromkeys(field for score, field in OWN_CHECKS if config.model is not None or score in WITHOUT_CLIP)
+    found = {field: getattr(config, field) for field in own}
+    return {
+        **{field: value for field, value in found.items() if value is not None},
+        **{f"{FLOORS}.{score}": floor for score, floor in config.floors.items()},
+    }
+
+
+def scores_under(setting: str, config: VerifierConfig) -> tuple[str, ...]:
+    """Return the scores that a setting is the floor of and that the rule counts."""
+    own = [score for score, field in OWN_CHECKS if field == setting] or [setting.removeprefix(f"{FLOORS}.")]
+    return tuple(score for score in own if config.rule.counts(score))
+
+
+def with_settings(config: VerifierConfig, values: Mapping[str, float | bool]) -> VerifierConfig:
+    """Return the configuration with other values of settings."""
+    floors = {name.removeprefix(f"{FLOORS}."): value for name, value in values.items() if "." in name}
+    update: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
+    return config.model_copy(update=update | ({FLOORS: {**config.floors, **floors}} if floors else {}))
+
+
+def loosest(setting: str) -> float | bool:
+    """Return the value of a setting that every finite score passes: False, or the least value of its field."""
+    if "." in setting:
+        return LEAST_FLOOR
+    return {"consistency": False, "min_contrast": 0.0}.get(setting, -1.0)

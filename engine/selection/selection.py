@@ -1,5 +1,6 @@
 """Selection: the edits that other verifier thresholds would accept, from the stored scores of a run."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from engine.errors import SelectionError
 from engine.run.directory import RunDirectory
 from engine.runfile.load import parse_override
 from engine.runfile.run import RunFile
-from engine.runfile.verifier import THRESHOLDS, VerifierConfig, thresholds_asked
+from engine.runfile.verifier import DECIDING, RuleConfig, VerifierConfig, settings_of
 from engine.sample import Role, Verdict
 from engine.shards.record import SCORE, mapping_of
 from engine.shards.rows import join_candidates
@@ -119,29 +120,35 @@ def thresholds_of(run: RunFile) -> VerifierConfig:
 def change_thresholds(rundir: RunDirectory, settings: Sequence[str]) -> RunFile:
     """Return the run file with settings such as `min_image=0.6`, or `stages.verifier.min_image=0.6`.
 
-    Raises SelectionError for a setting that is no threshold, RunFileError for a value that it cannot have.
+    Raises SelectionError for a setting that is neither a floor nor of the rule, RunFileError for a value that it cannot
+    have.
     """
     name = verifier_name(rundir.run())
     overrides = []
     for text in settings:
         path = parse_override(text).path
-        if path[-1] not in THRESHOLDS or path[:-1] not in ((), ("stages", name)):
+        own = path[2:] if path[:2] == ("stages", name) else path
+        if own[0] not in DECIDING:
             raise SelectionError(
-                f"--set {text}: select changes thresholds alone: {', '.join(THRESHOLDS)}, such as --set min_image=0.6; "
-                "anything else needs new images: change the run file and run it with a new --out"
+                f"--set {text}: select changes what decides alone: {', '.join(DECIDING)}, such as --set min_image=0.6 "
+                "or --set rule.at_least=2; anything else needs new images: change the run file and run it with a new "
+                "--out"
             )
-        overrides.append(text if len(path) > 1 else f"stages.{name}.{text}")
+        overrides.append(text if own != path else f"stages.{name}.{text}")
     run = rundir.run(overrides)
-    before, after = (set(thresholds_asked(thresholds_of(each))) for each in (rundir.run(), run))
-    for field in sorted(before ^ after):
-        remedy = "with -1 every edit passes" if field in before else "set it in the run file, for a new --out"
-        raise SelectionError(f"--set {field}: select makes no scores and takes none away: {remedy}")
+    before, after = (thresholds_of(each).min_class is None for each in (rundir.run(), run))
+    if before != after:
+        remedy = "set it in the run file, for a new --out" if before else "with -1 every edit passes"
+        raise SelectionError(f"--set min_class: select makes no scores and takes none away: {remedy}")
     return run
 
 
 def describe_thresholds(config: VerifierConfig) -> dict[str, str]:
-    """Return the thresholds as text, as in a run file."""
-    return {name: str(getattr(config, name)).lower() for name in thresholds_asked(config)}
+    """Return what decides as text, as in a run file."""
+    found = {name: str(value).lower() for name, value in settings_of(config).items()}
+    if config.rule != RuleConfig():
+        found |= {f"rule.{name}": json.dumps(value) for name, value in config.rule.changes().items()}
+    return found
 
 
 def check_verdicts(candidates: Sequence[Candidate], config: VerifierConfig) -> None:

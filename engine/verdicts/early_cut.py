@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck
 from engine.runfile.verifier import VerifierConfig
 from engine.statistics import binomial_tail
-from engine.verdicts.rule import asked_thresholds
+from engine.verdicts.rule import asked_checks, is_decisive
 
 # Of a preview's scores, before those of the same names that the finished picture gets.
 PREVIEW = "preview_"
@@ -58,8 +58,9 @@ def find_cut(
 ) -> FoundCut:
     """Return the cut that a pilot's edits allow: a function of the arguments alone, in any order of the edits."""
     checks = {
-        name: PreviewCheck(floor=0.0 if floor is True else floor, spread=_spread(name, edits))
-        for name, floor in sorted(asked_thresholds(verifier, text_changes=True).items())
+        check.score: PreviewCheck(floor=0.0 if check.floor is True else check.floor, spread=_spread(check.score, edits))
+        for check in sorted(asked_checks(verifier, text_changes=True))
+        if check.is_own and is_decisive(check.score, verifier.rule)
     }
     margins = [(margin(edit.preview, checks), edit) for edit in edits]
     accepted = sorted(value for value, edit in margins if edit.is_accepted)

@@ -24,6 +24,7 @@ from actors.verifier.signals.signal import Seen, edit_scores, see_images
 from actors.verifier.verifier import make_signals
 from engine.runfile.editor import PreviewingEditorConfig
 from engine.runfile.fields import ModelConfig
+from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json
 from engine.verdicts.early_cut import margin, steps_before
 
@@ -62,7 +63,8 @@ class PreviewModels:
         assert config.early_rejection is not None  # a run that writes such settings has it
         self.config, self.early = config, config.early_rejection
         batch_size, decoder = config.decode_batch_size, self.early.decoder
-        self.signals = make_signals(config.clip, device, batch_size=batch_size, offline=offline)
+        verifier = VerifierConfig(model=config.clip, batch_size=batch_size)
+        self.signals = make_signals(verifier, device, offline=offline)
         self.decoder = TinyDecoder(decoder, device, batch_size=batch_size, offline=offline) if decoder else None
 
 

@@ -12,6 +12,7 @@ from actors.models.device import precision, upload
 from actors.models.files import resolve_model
 from actors.models.loading import load_image_processor, load_tokenizer, load_weights
 from actors.models.token_encoder import give_tokens
+from actors.verifier.signals.network import pixels_of
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
 from engine.sample import Json
@@ -39,7 +40,7 @@ class Clip:
 
     def pixels(self, image: Image.Image) -> torch.Tensor:
         """Return what the model sees of an image (3, height, width). Several threads may call it at once."""
-        return torch.as_tensor(self.image_processor(images=[image], return_tensors="pt")["pixel_values"][0])
+        return pixels_of(self.image_processor, image)
 
     def images(self, images: Sequence[torch.Tensor]) -> list[NDArray[np.float32]]:
         """Return one embedding for each image, given as `pixels` has it."""

@@ -20,13 +20,14 @@ Embedding = NDArray[np.float32]
 class ClipSimilarity:
     """Score cosines between embeddings of images and texts (Prabhu et al. 2023, LANCE).
 
-    A source gets `text_source`, an edit `image`, `text_source`, `text_edit`, `directional` and `consistency`. With
-    words of classes an edit gets `class` too: how much nearer it is to "a photo of a {word of its class}" than its
-    source. It asks for no other classes, so that it does not depend on which there are.
+    A source gets `text_source`, an edit `image`, `text_source`, `text_edit`, `directional` and `consistency`, behind
+    the `name` of a signal that is not the verifier's own. With words of classes an edit gets `class` too: how much
+    nearer it is to "a photo of a {word of its class}" than its source. It asks for no other classes, so that it does
+    not depend on which there are.
     """
 
-    def __init__(self, clip: Clip, words: Mapping[str, Sequence[str]] | None = None) -> None:
-        self._clip, self._words = clip, words
+    def __init__(self, clip: Clip, words: Mapping[str, Sequence[str]] | None = None, *, name: str = "") -> None:
+        self._clip, self._words, self._prefix = clip, words, f"{name}." if name else ""
         self.provenance: Mapping[str, Json] = {"model": clip.provenance}
         # A text that is empty has the embedding NaN.
         self._texts = {"": np.full(1, np.nan, dtype=np.float32)}
@@ -50,9 +51,11 @@ class ClipSimilarity:
 
     def source_scores(self, source: Sample, seen: Embedding) -> Scores:
         """Return how well a source fits its caption."""
-        return {"text_source": cosine(seen, self._texts[source.caption])}
+        return {f"{self._prefix}text_source": cosine(seen, self._texts[source.caption])}
 
-    def edit_scores(self, edit: Sample, seen: Embedding, source_seen: Embedding) -> Scores:
+    def edit_scores(
+        self, edit: Sample, seen: Embedding, source_seen: Embedding, placebo_seen: Embedding | None
+    ) -> Scores:
         """Return the scores of an edit beside its source; NaN where one is undefined."""
         assert edit.edit is not None  # the verifier asks for edits
         old, new = self._texts[edit.caption], self._texts[edit.edit.caption]
@@ -62,13 +65,14 @@ class ClipSimilarity:
         if self._words is not None:
             text = self._texts[_class_text(edit, self._words)]
             kept = {"class": cosine(seen, text) - cosine(source_seen, text)}
-        return kept | {
+        found = kept | {
             "image": cosine(source_seen, seen),
             "text_source": cosine(source_seen, old),
             "text_edit": cosine(seen, new),
             "directional": directional(source_seen, seen, old, new) if text_changes else math.nan,
             "consistency": towards if text_changes else math.nan,
         }
+        return {f"{self._prefix}{name}": value for name, value in found.items()}
 
 
 def _class_text(sample: Sample, words: Mapping[str, Sequence[str]]) -> str:

@@ -29,7 +29,7 @@ class Contrast:
         """Return the contrast of a source."""
         return {"contrast": seen}
 
-    def edit_scores(self, edit: Sample, seen: float, source_seen: float) -> Scores:
+    def edit_scores(self, edit: Sample, seen: float, source_seen: float, placebo_seen: float | None) -> Scores:
         """Return the contrast of an edit."""
         return {"contrast": seen}
 

@@ -38,8 +38,8 @@ class Signal(Protocol):
         """Return the scores of a source by itself."""
         ...
 
-    def edit_scores(self, edit: Sample, seen: Any, source_seen: Any) -> Scores:  # noqa: ANN401 the signal's own
-        """Return the scores of an edit beside its source."""
+    def edit_scores(self, edit: Sample, seen: Any, source_seen: Any, placebo_seen: Any) -> Scores:  # noqa: ANN401
+        """Return the scores of an edit beside its source and its placebo (None: there is none, or it is the edit)."""
         ...
 
 
@@ -49,9 +49,12 @@ def see_images(signals: Sequence[Signal], prepared: Sequence[tuple[Any, ...]]) -
     yield from zip(*by_signal, strict=True)
 
 
-def edit_scores(signals: Sequence[Signal], edit: Sample, seen: Seen, source_seen: Seen) -> Scores:
-    """Return the scores of all signals of an edit beside its source."""
+def edit_scores(
+    signals: Sequence[Signal], edit: Sample, seen: Seen, source_seen: Seen, placebo_seen: Seen | None = None
+) -> Scores:
+    """Return the scores of all signals of an edit beside its source and its placebo, where there is one."""
     scores: Scores = {}
-    for signal, own, source in zip(signals, seen, source_seen, strict=True):
-        scores |= signal.edit_scores(edit, own, source)
+    placebos = placebo_seen or (None,) * len(signals)
+    for signal, own, source, placebo in zip(signals, seen, source_seen, placebos, strict=True):
+        scores |= signal.edit_scores(edit, own, source, placebo)
     return scores

@@ -32,6 +32,7 @@ def accept_tables(rates: Mapping[str, Any]) -> list[View]:
     for name, title, corner, what, css in (
         ("by_kind", "Accepted, by kind of edit", "Kind", "Accepted", "kept"),
         ("by_check", "Failed, by check; an edit may fail several", "Check", "Failed", "harm"),
+        ("by_check_alone", "Failed this check alone: what is rejected for nothing else", "Check", "Failed", "harm"),
     ):
         rows = [
             {**line, "name": words(line["name"]), "title": f"{percent(line['value'], 0)}, {interval(line, 0)}"}

@@ -8,9 +8,10 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
+from edited_groups import group
 from PIL import Image
 from repository import DEMO
-from tiny_models import jpeg, save_clip, save_language_model
+from tiny_models import save_clip, save_language_model
 
 from actors.models.device import fix_threads
 from actors.verifier.signals.clip_similarity import directional
@@ -22,7 +23,7 @@ from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig, Placement
 from engine.runfile.load import load_run_file
 from engine.runfile.verifier import VerifierConfig
-from engine.sample import Edit, Rejection, Sample
+from engine.sample import Rejection, Sample
 from engine.verdicts.rule import verdict_reasons
 
 CPU = torch.device("cpu")
@@ -43,23 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def verifier(folder: Path, words: Mapping[str, Sequence[str]] = MappingProxyType({}), **changes: object) -> Verifier:
     settings = {"model": ModelConfig(name=str(folder)), "batch_size": 4, **changes}
     return Verifier(VerifierConfig(**settings), CPU, name="verifier", offline=True, words=words)
-
-
-def group(key: str, *, image: bytes | None = None) -> list[Sample]:
-    """Return a source, its placebo and one edit with images."""
-    source = Sample(
-        key=key, source_key=key, role="source", image=jpeg(seed=1), label=0, class_name="sneaker", split="train",
-        caption="a red sneaker on grass",
-    )  # fmt: skip
-    same = Edit(kind="placebo", before="x", after="x", instruction="keep", caption=source.caption)
-    edit = Edit(kind="background", before="grass", after="sand", instruction="put", caption="a red sneaker on sand")
-    return [
-        source,
-        replace(source, key=f"{key}_placebo", role="placebo", image=jpeg(seed=2), edit=same),
-        replace(
-            source, key=f"{key}_cf00", role="counterfactual", image=image or jpeg((30, 30, 200), seed=3), edit=edit
-        ),
-    ]
 
 
 def black() -> bytes:

@@ -12,9 +12,10 @@ from engine.errors import SelectionError
 from engine.runfile.fields import ModelConfig
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Verdict
-from engine.selection.calibration import NUM_FOLDS, accepts, calibrate, deal_folds, score, short_between, tune
+from engine.selection.calibration import NUM_FOLDS, calibrate, deal_folds, score
 from engine.selection.labels import Labelled, match_labels, read_label_rows, scores_fingerprint
 from engine.selection.selection import Candidate, read_scored, thresholds_of
+from engine.selection.thresholds import accepts, short_between, tune
 from engine.verdicts.rule import verdict_of
 
 CONFIG = VerifierConfig(model=ModelConfig(name="x"))

@@ -156,7 +156,7 @@ def test_the_tally_counts_each_check_and_those_it_fails_alone() -> None:
 def test_only_thresholds_can_be_set(tmp_path: Path) -> None:
     rundir = scored_run(tmp_path, **LOOSE)
     for text in ("min_imag=0.5", "seed=3", "stages.verifier.batch_size=3", "stages.other.min_image=0.5"):
-        with pytest.raises(SelectionError, match="select changes thresholds alone: min_image"):
+        with pytest.raises(SelectionError, match="select changes what decides alone: min_image"):
             change_thresholds(rundir, [text])
     with pytest.raises(RunFileError, match="less than or equal to 1"):
         change_thresholds(rundir, ["min_image=2"])

@@ -1,0 +1,75 @@
+"""The signals of a verifier beyond its CLIP: each scores every edit in a way of its own."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from engine.runfile.fields import Config, ModelConfig
+
+
+class SignalConfig(Config):
+    """Hold what every signal has: the names of its scores, and of which edits they are made.
+
+    A score is called `<signal>.<name>`, the only one of a signal like the signal itself. Of the edits whose text does
+    not change, such as placebos, those in `of_text` are not asked.
+    """
+
+    asked_of: Literal["all", "passing"] = Field(
+        "all",
+        description="passing: only of edits that pass the checks of all other signals, for one that is dear; an edit "
+        "that was not asked stays rejected, whatever `select` sets",
+    )
+
+    scores: ClassVar[tuple[str, ...]] = ()
+    of_text: ClassVar[tuple[str, ...]] = ()
+
+    def score_names(self, signal: str) -> dict[str, bool]:
+        """Return the names of the scores of a signal of this name, and whether they ask how the text changes."""
+        if not self.scores:
+            return {signal: False}
+        return {f"{signal}.{score}": score in self.of_text for score in self.scores}
+
+
+class ClipSignal(SignalConfig):
+    """A second CLIP: the scores of `model`, named after the signal."""
+
+    kind: Literal["clip"] = "clip"
+    model: ModelConfig
+
+    scores = ("image", "text_source", "text_edit", "directional", "consistency")
+    of_text = ("directional", "consistency")
+
+
+class VisionSignal(SignalConfig):
+    """An encoder of images alone, such as DINOv2: the cosine between its features of the edit and of the unedited.
+
+    It was never taught by captions, so it does not share a CLIP's errors.
+    """
+
+    kind: Literal["vision"] = "vision"
+    model: ModelConfig
+    beside: Literal["placebo", "source"] = Field(
+        "placebo", description="what the edit is compared with; a source without a placebo stands for its own"
+    )
+
+
+class SpectrumSignal(SignalConfig):
+    """Traces of generators in the edit that its placebo has not: 0 is none, below 0 some.
+
+    `grid`: peaks at a decoder's stride; `resampling`: a picture that was blown up; `repetition`: a ground of tiles.
+    """
+
+    kind: Literal["spectrum"] = "spectrum"
+
+    scores = ("grid", "resampling", "repetition")
+
+
+class ClassifierSignal(SignalConfig):
+    """Any image classifier with labels that are refused, such as one for safety: the probability of all others."""
+
+    kind: Literal["classifier"] = "classifier"
+    model: ModelConfig
+    refuse: tuple[str, ...] = Field(min_length=1, description="labels of its id2label, such as nsfw")
+
+
+AnySignalConfig = Annotated[ClipSignal | VisionSignal | SpectrumSignal | ClassifierSignal, Field(discriminator="kind")]
