@@ -62,9 +62,7 @@ class Captioner:
 
     def __init__(self, config: CaptionerConfig, device: torch.device, *, name: str, offline: bool) -> None:
         self.config, self.name = config, name
-        self.model: Describer = (
-            ServedCaptions(config, config.server) if config.server else LoadedCaptions(config, device, offline)
-        )
+        self.model = make_describer(config, device, offline=offline)
         self.calls = self.model.calls
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
@@ -88,6 +86,11 @@ class Captioner:
                 return replace(sample, caption=caption, provenance=provenance)
             answer = EMPTY
         return Rejection.of(sample, stage=self.name, reason=answer.reason, detail=answer.detail)
+
+
+def make_describer(config: CaptionerConfig, device: torch.device, *, offline: bool) -> Describer:
+    """Return the model of a captioner, loaded, or asked on its server."""
+    return ServedCaptions(config, config.server) if config.server else LoadedCaptions(config, device, offline)
 
 
 class LoadedCaptions:

@@ -1,61 +1,20 @@
 """The verifier stage: the scores of its signals for every image, and a verdict for every edit."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, assert_never
+from typing import Any
 
 import torch
 
 from actors.images.codec import UnreadableImageError, decode_rgb
 from actors.models.batching import prepared_batches
 from actors.models.device import num_readers
-from actors.verifier.signals.clip import Clip
-from actors.verifier.signals.clip_similarity import ClipSimilarity
-from actors.verifier.signals.contrast import Contrast
+from actors.verifier.signals.make import make_signal, own_signals
 from actors.verifier.signals.signal import Scores, Seen, Signal, edit_scores, see_images
-from engine.runfile.signals import AnySignalConfig, ClassifierSignal, ClipSignal, SpectrumSignal, VisionSignal
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json, Rejection, Sample
 from engine.verdicts.rule import passes_so_far, verdict_of
-
-
-def make_signals(
-    config: VerifierConfig,
-    device: torch.device,
-    *,
-    offline: bool,
-    words: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> tuple[Signal, ...]:
-    """Return the verifier's own signals: CLIP's similarities where it has a model, loaded, and contrast."""
-    if config.model is None:
-        return (Contrast(),)
-    clip = Clip(config.model, device, batch_size=config.batch_size, offline=offline)
-    return ClipSimilarity(clip, None if config.min_class is None else words), Contrast()
-
-
-def make_signal(
-    name: str, settings: AnySignalConfig, device: torch.device, *, batch_size: int, offline: bool
-) -> Signal:
-    """Return a signal of the run file, its model loaded."""
-    match settings:
-        case ClipSignal():
-            return ClipSimilarity(Clip(settings.model, device, batch_size=batch_size, offline=offline), name=name)
-        case VisionSignal():
-            from actors.verifier.signals.vision import Vision
-
-            return Vision(name, settings, device, batch_size=batch_size, offline=offline)
-        case ClassifierSignal():
-            from actors.verifier.signals.classifier import RefusedLabels
-
-            return RefusedLabels(name, settings, device, batch_size=batch_size, offline=offline)
-        case SpectrumSignal():
-            from actors.verifier.signals.spectrum import Spectrum
-
-            return Spectrum(name)
-        case _:
-            assert_never(settings)
 
 
 class Verifier:
@@ -75,40 +34,43 @@ class Verifier:
         words: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         self.config, self.name = config, name
-        own = make_signals(config, device, offline=offline, words=words)
+        own = own_signals(config, device, offline=offline, words=words)
+        added = {
+            each: make_signal(each, settings, config, device, offline=offline, words=words)
+            for each, settings in config.signals.items()
+        }
         self._record: dict[str, Json] = {}
         for signal in own:
             self._record.update(signal.provenance)
-        added = {
-            each: make_signal(each, settings, device, batch_size=config.batch_size, offline=offline)
-            for each, settings in config.signals.items()
-        }
         if added:
             self._record["signals"] = {each: dict(signal.provenance) for each, signal in added.items()}
-        is_dear = {each: settings.asked_of == "passing" for each, settings in config.signals.items()}
-        self.signals = *own, *(signal for each, signal in added.items() if not is_dear[each])
-        self._dear = tuple(signal for each, signal in added.items() if is_dear[each])
-        self._num_readers = num_readers(config.placement)
+        dear = {each for each, settings in config.signals.items() if settings.asked_of == "passing"}
+        asked_of_all = *own, *(signal for each, signal in added.items() if each not in dear)
+        self._looks = [
+            Look(signals, config.batch_size, num_readers(config.placement))
+            for signals in (asked_of_all, tuple(added[each] for each in added if each in dear))
+        ]
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample with scores, each edit with a verdict; a Rejection for bytes that are no image."""
-        pictures = {sample.key: sample for sample in batch if sample.image}
-        placebos = {_control_of(sample): sample.key for sample in batch if sample.role == "placebo"}
-        for signal in (*self.signals, *self._dear):
-            signal.begin(batch)
-        seen, broken = self._see(self.signals, list(pictures.values()))
-        scores = {sample.key: _scores(self.signals, sample, seen, placebos) for sample in batch if sample.key in seen}
-        if self._dear:
-            self._ask_dear([sample for sample in batch if sample.key in seen], pictures, placebos, scores)
+        first, dear = self._looks
+        broken = first.see(batch, [sample for sample in batch if sample.image])
+        scores = {sample.key: first.scores(sample) for sample in batch if sample.key in first.seen}
+        passing = [sample for sample in batch if self._passes_so_far(sample, scores)] if dear.signals else []
+        wanted = {sample.key for sample in passing} | {sample.source_key for sample in passing}
+        wanted |= {placebo for sample in passing if (placebo := first.placebos.get(_control_of(sample)))}
+        dear.see(batch, [sample for sample in batch if sample.key in wanted and sample.key in first.seen])
+        for sample in passing:
+            scores[sample.key] |= dear.scores(sample)
         for sample in batch:
             if sample.role == "source":
                 yield self._scored(sample, scores.get(sample.key, {}))
-            elif sample.key not in seen:
+            elif sample.key not in scores:
                 detail = broken.get(sample.key, "no stage has made an image for this edit")
                 yield Rejection.of(
                     sample, stage=self.name, reason="unreadable_image" if sample.image else "no_image", detail=detail
                 )
-            elif sample.source_key not in seen or sample.edit is None:
+            elif sample.source_key not in scores or sample.edit is None:
                 yield Rejection.of(
                     sample,
                     stage=self.name,
@@ -117,40 +79,14 @@ class Verifier:
                 )
             else:
                 verdict = verdict_of(scores[sample.key], self.config, text_changes=_text_changes(sample))
-                yield replace(self._scored(sample, scores[sample.key]), verdict=verdict)
+                notes = {**first.notes(sample), **dear.notes(sample)}
+                yield replace(self._scored(sample, scores[sample.key]), verdict=replace(verdict, notes=notes))
 
-    def _ask_dear(
-        self,
-        samples: Sequence[Sample],
-        pictures: Mapping[str, Sample],
-        placebos: Mapping[tuple[str, str], str],
-        scores: Mapping[str, Scores],
-    ) -> None:
-        """Add the scores of dear signals to those of edits that pass all else."""
-        asked = [
-            sample
-            for sample in samples
-            if sample.source_key in scores
-            and sample.role != "source"
-            and passes_so_far(scores[sample.key], self.config, text_changes=_text_changes(sample))
-        ]
-        wanted = {sample.source_key for sample in asked} | {sample.key for sample in asked}
-        wanted |= {placebos[control] for sample in asked if (control := _control_of(sample)) in placebos}
-        # A placebo that cannot be read has no scores.
-        seen, _ = self._see(self._dear, [pictures[key] for key in pictures if key in wanted and key in scores])
-        for sample in asked:
-            scores[sample.key].update(_scores(self._dear, sample, seen, placebos))
-
-    def _see(self, signals: Sequence[Signal], samples: Sequence[Sample]) -> tuple[dict[str, Seen], dict[str, str]]:
-        """Return by key what signals see, and what is wrong with bytes that are no image."""
-        found: dict[str, Seen] = {}
-        broken: dict[str, str] = {}
-        prepare = partial(_prepared, signals)
-        for batch in prepared_batches(samples, self.config.batch_size, prepare, self._num_readers):
-            broken.update((key, prepared) for key, prepared in batch if isinstance(prepared, str))
-            good = {key: prepared for key, prepared in batch if not isinstance(prepared, str)}
-            found.update(zip(good, see_images(signals, list(good.values())), strict=True))
-        return found, broken
+    def _passes_so_far(self, sample: Sample, scores: Mapping[str, Scores]) -> bool:
+        """Return whether a dear signal is asked of a sample: of an edit that was seen and passes all else."""
+        if sample.role == "source" or not {sample.key, sample.source_key} <= scores.keys():
+            return False
+        return passes_so_far(scores[sample.key], self.config, text_changes=_text_changes(sample))
 
     def _scored(self, sample: Sample, scores: Scores) -> Sample:
         return replace(
@@ -160,20 +96,54 @@ class Verifier:
         )
 
 
-def _scores(
-    signals: Sequence[Signal], sample: Sample, seen: Mapping[str, Seen], placebos: Mapping[tuple[str, str], str]
-) -> Scores:
-    """Return a sample's scores; none of an edit whose source was not seen."""
-    own, source = seen[sample.key], seen.get(sample.source_key)
-    if sample.role == "source":
-        scores: Scores = {}
-        for signal, part in zip(signals, own, strict=True):
-            scores |= signal.source_scores(sample, part)
-        return scores
-    if source is None or sample.edit is None:
-        return {}
-    placebo = None if sample.role == "placebo" else seen.get(placebos.get(_control_of(sample), ""))
-    return edit_scores(signals, sample, own, source, placebo)
+@dataclass
+class Look:
+    """What some signals see of a shard: by key of each image, and of each source and strategy the placebo's key."""
+
+    signals: tuple[Signal, ...]
+    batch_size: int
+    num_readers: int
+
+    def see(self, batch: Sequence[Sample], shown: Sequence[Sample]) -> dict[str, str]:
+        """Look at the images of samples of a shard in place of those before; return what is wrong with broken ones."""
+        self.placebos = {_control_of(sample): sample.key for sample in batch if sample.role == "placebo"}
+        self.seen: dict[str, Seen] = {}
+        broken: dict[str, str] = {}
+        if not shown:
+            return broken
+        for signal in self.signals:
+            signal.begin(batch)
+        for part in prepared_batches(shown, self.batch_size, self._prepared, self.num_readers):
+            broken.update((key, prepared) for key, prepared in part if isinstance(prepared, str))
+            good = {key: prepared for key, prepared in part if not isinstance(prepared, str)}
+            self.seen.update(zip(good, see_images(self.signals, list(good.values())), strict=True))
+        return broken
+
+    def scores(self, sample: Sample) -> Scores:
+        """Return the scores of a sample that was seen; none of an edit whose source was not."""
+        own, source = self.seen[sample.key], self.seen.get(sample.source_key)
+        if sample.role == "source":
+            scores: Scores = {}
+            for signal, part in zip(self.signals, own, strict=True):
+                scores |= signal.source_scores(sample, part)
+            return scores
+        if source is None or sample.edit is None:
+            return {}
+        placebo = None if sample.role == "placebo" else self.seen.get(self.placebos.get(_control_of(sample), ""))
+        return edit_scores(self.signals, sample, own, source, placebo)
+
+    def notes(self, sample: Sample) -> dict[str, str]:
+        """Return what signals say of a sample in words, by their names."""
+        parts = zip(self.signals, self.seen.get(sample.key, ()), strict=False)
+        return dict(note for signal, part in parts if (note := signal.note(part)) is not None)
+
+    def _prepared(self, sample: Sample) -> tuple[str, tuple[Any, ...] | str]:
+        """Return what each signal needs of an image, or what is wrong with it."""
+        try:
+            image = decode_rgb(sample.image)
+        except UnreadableImageError as error:
+            return sample.key, str(error)
+        return sample.key, tuple(signal.prepare(image) for signal in self.signals)
 
 
 def _control_of(sample: Sample) -> tuple[str, str]:
@@ -183,12 +153,3 @@ def _control_of(sample: Sample) -> tuple[str, str]:
 
 def _text_changes(sample: Sample) -> bool:
     return sample.edit is not None and sample.edit.caption != sample.caption
-
-
-def _prepared(signals: Sequence[Signal], sample: Sample) -> tuple[str, tuple[Any, ...] | str]:
-    """Return what each signal needs of an image, or what is wrong with it."""
-    try:
-        image = decode_rgb(sample.image)
-    except UnreadableImageError as error:
-        return sample.key, str(error)
-    return sample.key, tuple(signal.prepare(image) for signal in signals)

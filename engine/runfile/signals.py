@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.runfile.fields import Config, ModelConfig
+from engine.runfile.fields import Config, ModelConfig, ServerConfig
 
 
 class SignalConfig(Config):
@@ -72,4 +72,16 @@ class ClassifierSignal(SignalConfig):
     refuse: tuple[str, ...] = Field(min_length=1, description="labels of its id2label, such as nsfw")
 
 
-AnySignalConfig = Annotated[ClipSignal | VisionSignal | SpectrumSignal | ClassifierSignal, Field(discriminator="kind")]
+class DescriptionSignal(SignalConfig):
+    """A model that sees describes the edit: 1 where it names the class of the source, 0 where it does not."""
+
+    kind: Literal["description"] = "description"
+    model: ModelConfig
+    server: ServerConfig | None = Field(None, description="where the model is served; default: it is loaded here")
+    prompt: str | None = Field(None, description="the question, such as `What is the main object?`; as of a captioner")
+    max_new_tokens: int = Field(32, ge=1)
+
+
+AnySignalConfig = Annotated[
+    ClipSignal | VisionSignal | SpectrumSignal | ClassifierSignal | DescriptionSignal, Field(discriminator="kind")
+]

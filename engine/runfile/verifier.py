@@ -123,7 +123,8 @@ OWN_CHECKS = (
     ("consistency", "consistency"),
 )
 # What decides verdicts; all else decides which scores are made.
-DECIDING = (*dict.fromkeys(field for _, field in OWN_CHECKS), FLOORS, "rule")
+OWN_SETTINGS = tuple(name for name in VerifierConfig.model_fields if name in {field for _, field in OWN_CHECKS})
+DECIDING = (*OWN_SETTINGS, FLOORS, "rule")
 OF_TEXT = ("directional", "consistency")
 WITHOUT_CLIP = ("contrast",)
 
@@ -161,10 +162,10 @@ def checks_of(config: VerifierConfig) -> tuple[Check, ...]:
 
 def settings_of(config: VerifierConfig) -> dict[str, float | bool]:
     """Return the values that decide verdicts of scores that are made, as `select --set` takes them, by setting."""
-    own = dict.fromkeys(field for score, field in OWN_CHECKS if config.model is not None or score in WITHOUT_CLIP)
-    found = {field: getattr(config, field) for field in own}
+    made = {field for score, field in OWN_CHECKS if config.model is not None or score in WITHOUT_CLIP}
+    own = {field: getattr(config, field) for field in OWN_SETTINGS if field in made}
     return {
-        **{field: value for field, value in found.items() if value is not None},
+        **{field: value for field, value in own.items() if value is not None},
         **{f"{FLOORS}.{score}": floor for score, floor in config.floors.items()},
     }
 

@@ -79,4 +79,6 @@ def _judged(sample: Sample, config: VerifierConfig) -> Sample:
         return sample
     text_changes = sample.edit.caption != sample.caption
     verdict = judge(sample.scores, config, text_changes=text_changes, has_pixels=bool(sample.image))
-    return replace(sample, verdict=verdict)
+    # What signals say in words does not depend on floors.
+    notes = sample.verdict.notes if sample.verdict is not None else {}
+    return replace(sample, verdict=replace(verdict, notes=notes))

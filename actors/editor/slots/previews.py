@@ -20,8 +20,8 @@ from actors.models.device import precision, weights_dtype
 from actors.models.files import resolve_model
 from actors.models.loading import model_errors
 from actors.models.untyped import Model
+from actors.verifier.signals.make import own_signals
 from actors.verifier.signals.signal import Seen, edit_scores, see_images
-from actors.verifier.verifier import make_signals
 from engine.runfile.editor import PreviewingEditorConfig
 from engine.runfile.fields import ModelConfig
 from engine.runfile.verifier import VerifierConfig
@@ -64,7 +64,7 @@ class PreviewModels:
         self.config, self.early = config, config.early_rejection
         batch_size, decoder = config.decode_batch_size, self.early.decoder
         verifier = VerifierConfig(model=config.clip, batch_size=batch_size)
-        self.signals = make_signals(verifier, device, offline=offline)
+        self.signals = own_signals(verifier, device, offline=offline)
         self.decoder = TinyDecoder(decoder, device, batch_size=batch_size, offline=offline) if decoder else None
 
 

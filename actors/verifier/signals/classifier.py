@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from actors.verifier.signals.network import ImageNetwork
-from actors.verifier.signals.signal import Scores
+from actors.verifier.signals.signal import Scores, Signal
 from engine.errors import ModelError
 from engine.runfile.signals import ClassifierSignal
 from engine.sample import Json, Sample
 
 
-class RefusedLabels:
+class RefusedLabels(Signal):
     """Score the probability that an image has none of the refused labels, of sources too.
 
     The probabilities of the refused labels are added up, of a classifier with several labels an image the largest is
@@ -37,9 +37,6 @@ class RefusedLabels:
         self._refused = [labels[label] for label in settings.refuse]
         self._is_multi_label = self._network.module.config.problem_type == "multi_label_classification"
         self.provenance: Mapping[str, Json] = self._network.provenance
-
-    def begin(self, samples: Sequence[Sample]) -> None:
-        """Need nothing of the samples."""
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """Return the model's input (3, height, width)."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from actors.verifier.signals.clip import Clip
-from actors.verifier.signals.signal import Scores
+from actors.verifier.signals.signal import Scores, Signal
 from engine.names import class_words
 from engine.sample import Json, Sample
 
@@ -17,7 +17,7 @@ from engine.sample import Json, Sample
 Embedding = NDArray[np.float32]
 
 
-class ClipSimilarity:
+class ClipSimilarity(Signal):
     """Score cosines between embeddings of images and texts (Prabhu et al. 2023, LANCE).
 
     A source gets `text_source`, an edit `image`, `text_source`, `text_edit`, `directional` and `consistency`, behind

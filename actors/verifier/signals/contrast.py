@@ -1,29 +1,18 @@
 """The signal `contrast`: blank and black images."""
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 from PIL import Image
 
-from actors.verifier.signals.signal import Scores
-from engine.sample import Json, Sample
+from actors.verifier.signals.signal import Scores, Signal
+from engine.sample import Sample
 
 
-class Contrast:
+class Contrast(Signal):
     """Score `contrast`: the standard deviation of the grey values in [0, 1]."""
-
-    provenance: Mapping[str, Json] = {}
-
-    def begin(self, samples: Sequence[Sample]) -> None:
-        """Need nothing of the samples."""
 
     def prepare(self, image: Image.Image) -> float:
         """Return the contrast of an image."""
         return contrast(image)
-
-    def see(self, prepared: Sequence[float]) -> Sequence[float]:
-        """Return the contrasts as they are."""
-        return prepared
 
     def source_scores(self, source: Sample, seen: float) -> Scores:
         """Return the contrast of a source."""

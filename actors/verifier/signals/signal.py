@@ -1,7 +1,9 @@
 """The interface of a signal: what it sees of an image, and its scores of an edit beside its source."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any
 
 from PIL import Image
 
@@ -13,34 +15,38 @@ Seen = tuple[Any, ...]
 Scores = dict[str, float]
 
 
-class Signal(Protocol):
+class Signal(ABC):
     """Score edits. The verifier shows it the images of a shard in batches, then asks for the scores of each sample.
 
     What it sees of an image is its own: features, a number. The names of its scores are fixed, and no two signals have
     one in common. `provenance` is recorded with every sample.
     """
 
-    provenance: Mapping[str, Json]
+    provenance: Mapping[str, Json] = MappingProxyType({})
 
     def begin(self, samples: Sequence[Sample]) -> None:
         """Prepare for the samples of a shard, such as by embedding their texts, and forget those before."""
-        ...
+        return
 
+    @abstractmethod
     def prepare(self, image: Image.Image) -> Any:  # noqa: ANN401 the signal's own
         """Return what `see` takes of an image. Several reading threads call it at once."""
-        ...
 
     def see(self, prepared: Sequence[Any]) -> Sequence[Any]:
         """Return what is seen of each image of a batch."""
-        ...
+        return prepared
 
     def source_scores(self, source: Sample, seen: Any) -> Scores:  # noqa: ANN401 the signal's own
         """Return the scores of a source by itself."""
-        ...
+        return {}
 
+    @abstractmethod
     def edit_scores(self, edit: Sample, seen: Any, source_seen: Any, placebo_seen: Any) -> Scores:  # noqa: ANN401
         """Return the scores of an edit beside its source and its placebo (None: there is none, or it is the edit)."""
-        ...
+
+    def note(self, seen: Any) -> tuple[str, str] | None:  # noqa: ANN401 the signal's own
+        """Return its name and what it says of an edit in words, for a person to read; None where it says nothing."""
+        return None
 
 
 def see_images(signals: Sequence[Signal], prepared: Sequence[tuple[Any, ...]]) -> Iterator[Seen]:

@@ -1,15 +1,15 @@
 """The signal `spectrum`: traces of a decoder's upsampling, and repetition, in the edit and not in its placebo."""
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from actors.verifier.signals.signal import Scores
-from engine.sample import Json, Sample
+from actors.verifier.signals.signal import Scores, Signal
+from engine.runfile.signals import SpectrumSignal
+from engine.sample import Sample
 
 Floats = NDArray[np.float64]
 # Frequencies, in cycles a pixel, at which a decoder that doubles edges leaves its grid; JPEG has its own at 1/8.
@@ -32,7 +32,7 @@ class Traces(NamedTuple):
     repetition: float
 
 
-class Spectrum:
+class Spectrum(Signal):
     """Score how little an edit has of a generator's traces that its placebo has not: 0 is none, below 0 some.
 
     `grid` is minus the rise of peaks at a decoder's stride over the frequencies around them, in decades (Frank et al.
@@ -40,39 +40,26 @@ class Spectrum:
     pixel was repeated. `repetition` is minus the rise of the largest peak of the autocorrelation, in [0, 1].
     """
 
-    provenance: Mapping[str, Json] = {}
-
     def __init__(self, name: str) -> None:
         self._name = name
-
-    def begin(self, samples: Sequence[Sample]) -> None:
-        """Need nothing of the samples."""
 
     def prepare(self, image: Image.Image) -> Traces:
         """Return the traces of an image."""
         return traces(np.asarray(image.convert("L"), np.float64) / 255)
-
-    def see(self, prepared: Sequence[Traces]) -> Sequence[Traces]:
-        """Return the traces as they are."""
-        return prepared
-
-    def source_scores(self, source: Sample, seen: Traces) -> Scores:
-        """Return nothing: a source is compared with nothing."""
-        return {}
 
     def edit_scores(self, edit: Sample, seen: Traces, source_seen: Traces, placebo_seen: Traces | None) -> Scores:
         """Return the scores of an edit beside its placebo; of a placebo beside its source."""
         other = source_seen if placebo_seen is None else placebo_seen
         return {
             f"{self._name}.{trace}": float(np.minimum(0.0, others - own))
-            for trace, own, others in zip(Traces._fields, seen, other, strict=True)
+            for trace, own, others in zip(SpectrumSignal.scores, seen, other, strict=True)
         }
 
 
 def traces(grey: Floats) -> Traces:
     """Return the traces of an image of grey values in [0, 1], (height, width); NaN where it is too small for them."""
     if min(grey.shape) < MIN_EDGE:
-        return Traces(*[math.nan] * len(Traces._fields))
+        return Traces(math.nan, math.nan, math.nan)
     return Traces(grid=_grid(grey - grey.mean()), resampling=_resampling(grey), repetition=_repetition(grey))
 
 

@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 
 from actors.verifier.signals.network import ImageNetwork
-from actors.verifier.signals.signal import Scores
+from actors.verifier.signals.signal import Scores, Signal
 from engine.errors import ModelError
 from engine.runfile.signals import VisionSignal
 from engine.sample import Json, Sample
 
 
-class Vision:
+class Vision(Signal):
     """Score the cosine between the features of an edit and of its placebo, such as those of DINOv2 (Oquab et al. 2023).
 
     The placebo shows what the editor changes by itself, so that its style is no difference. Features are the model's
@@ -34,9 +34,6 @@ class Vision:
             )
         self.provenance: Mapping[str, Json] = self._network.provenance
 
-    def begin(self, samples: Sequence[Sample]) -> None:
-        """Need nothing of the samples."""
-
     def prepare(self, image: Image.Image) -> torch.Tensor:
         """Return the model's input (3, height, width)."""
         return self._network.pixels(image)
@@ -44,10 +41,6 @@ class Vision:
     def see(self, prepared: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the features of each image, of length 1, (dim,)."""
         return [torch.nn.functional.normalize(row, dim=0) for row in self._network.rows(prepared, self._features)]
-
-    def source_scores(self, source: Sample, seen: torch.Tensor) -> Scores:
-        """Return nothing: a source is compared with nothing."""
-        return {}
 
     def edit_scores(
         self, edit: Sample, seen: torch.Tensor, source_seen: torch.Tensor, placebo_seen: torch.Tensor | None

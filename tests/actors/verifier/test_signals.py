@@ -12,6 +12,7 @@ from tiny_models import jpeg, save_clip
 from transformers import ResNetConfig, ResNetForImageClassification, ResNetModel
 
 from actors.images.codec import decode_rgb
+from actors.language.answers import BadReply
 from actors.models.device import fix_threads
 from actors.verifier.signals.spectrum import Spectrum, traces
 from actors.verifier.verifier import Verifier
@@ -20,7 +21,7 @@ from engine.errors import ModelError
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Edit, Sample
 from engine.sources.decode import encode_jpeg
-from engine.wardrobe.garments import load_garments
+from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import make_scenes, render
 
 CPU = torch.device("cpu")
@@ -158,7 +159,7 @@ def test_a_dear_signal_sees_the_groups_of_edits_that_pass_alone(eyes: str, monke
     dear = {"eyes": {"kind": "vision", "model": {"name": eyes}, "asked_of": "passing"}}
     stage = verifier(signals=dear, floors={"eyes": -1.0}, min_contrast=0.01)
     seen: list[int] = []
-    (signal,) = stage._dear
+    (signal,) = stage._looks[1].signals
     see = signal.see
     monkeypatch.setattr(signal, "see", lambda prepared: seen.append(len(prepared)) or see(prepared))
     black = encode_jpeg(Image.new("RGB", (32, 32)))
@@ -228,3 +229,45 @@ def test_a_plain_picture_has_no_traces() -> None:
     assert found.repetition == 0
     assert found.grid == pytest.approx(0, abs=1e-6)
     assert np.isnan(traces(np.random.default_rng(0).uniform(size=(9, 48)))).all()
+
+
+def scene_group(swapped: bool) -> list[Sample]:
+    """A shirt of the wardrobe, and an edit of its ground that keeps it or has put a bag in its place."""
+    garments = load_garments("heldout")
+    scene = next(scene for scene in make_scenes(garments, "signals", 60) if scene.class_name == "trouser")
+    edited = replace(scene, background="sand" if scene.background != "sand" else "snow")
+    if swapped:
+        label = CLASSES.index("bag")
+        edited = replace(edited, label=label, garment=int(garments.of_class(label)[0]))
+    source, _, edit = group("a")
+    images = [encode_jpeg(Image.fromarray(render(each, garments)[0])) for each in (scene, edited)]
+    return [
+        replace(sample, image=image, class_name="trouser") for sample, image in zip((source, edit), images, strict=True)
+    ]
+
+
+def test_a_model_that_sees_names_the_class_and_says_so_in_words() -> None:
+    signals = {"said": {"kind": "description", "model": {"name": "zoo/captioner"}}}
+    stage = verifier(signals=signals, floors={"said": 0.5})
+    kept, swapped = (judged(stage, scene_group(swapped))["a_cf00"] for swapped in (False, True))
+    assert kept.verdict is not None
+    assert swapped.verdict is not None
+    assert (kept.scores["said"], swapped.scores["said"]) == (1.0, 0.0)
+    assert swapped.verdict.reasons == ("said",)
+    assert "trouser" in kept.verdict.notes["said"]
+    assert "bag" in swapped.verdict.notes["said"]
+
+
+def test_a_model_that_says_nothing_leaves_the_score_undefined(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = verifier(
+        signals={"said": {"kind": "description", "model": {"name": "zoo/captioner"}}}, floors={"said": 0.5}
+    )
+    refused = BadReply(reason="server_refused", detail="too large")
+    for answer in ("", refused):
+        (*_, signal) = stage._looks[0].signals
+        monkeypatch.setattr(signal._model, "answers", lambda images, said=answer: [(each, said) for each in images])
+        found = judged(stage, scene_group(swapped=False))["a_cf00"]
+        assert np.isnan(found.scores["said"])
+        assert found.verdict is not None
+        assert found.verdict.reasons == ("not_finite",)
+        assert found.verdict.notes["said"] == ("too large" if answer else "")

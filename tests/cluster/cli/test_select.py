@@ -94,7 +94,7 @@ def test_what_cannot_be_done_is_one_message(run: str, tmp_path: Path, capsys: py
     assert "--dry-run" in fails(["select", run, *setting], capsys)
     assert "is the run itself" in fails(["select", run, *setting, "--out", run], capsys)
     assert "give others with --set" in fails(["select", run, "--set", "min_image=0.2", *new], capsys)
-    assert "select changes thresholds alone" in fails(["select", run, "--set", "seed=1", *new], capsys)
+    assert "select changes what decides alone" in fails(["select", run, "--set", "seed=1", *new], capsys)
     assert "got 'much'" in fails(["select", run, "--set", "min_image=much", *new], capsys)
     assert "--out needs thresholds" in fails(["select", run, *new], capsys)
     assert "--precision goes with --calibrate" in fails(["select", run, "--precision", "0.9"], capsys)

@@ -1,0 +1,65 @@
+"""The signals of a verifier by its settings, their models loaded."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import assert_never
+
+import torch
+
+from actors.verifier.signals.clip import Clip
+from actors.verifier.signals.clip_similarity import ClipSimilarity
+from actors.verifier.signals.contrast import Contrast
+from actors.verifier.signals.signal import Signal
+from engine.runfile.signals import (
+    AnySignalConfig,
+    ClassifierSignal,
+    ClipSignal,
+    DescriptionSignal,
+    SpectrumSignal,
+    VisionSignal,
+)
+from engine.runfile.verifier import VerifierConfig
+
+# By class the words that name it.
+Words = Mapping[str, Sequence[str]]
+
+
+def own_signals(
+    config: VerifierConfig, device: torch.device, *, offline: bool, words: Words = MappingProxyType({})
+) -> tuple[Signal, ...]:
+    """Return the verifier's own signals: CLIP's similarities where it has a model, and contrast."""
+    if config.model is None:
+        return (Contrast(),)
+    clip = Clip(config.model, device, batch_size=config.batch_size, offline=offline)
+    return ClipSimilarity(clip, None if config.min_class is None else words), Contrast()
+
+
+def make_signal(
+    name: str, settings: AnySignalConfig, config: VerifierConfig, device: torch.device, *, offline: bool, words: Words
+) -> Signal:
+    """Return one of a verifier's `signals`."""
+    size = config.batch_size
+    match settings:
+        case ClipSignal():
+            return ClipSimilarity(Clip(settings.model, device, batch_size=size, offline=offline), name=name)
+        case VisionSignal():
+            from actors.verifier.signals.vision import Vision
+
+            return Vision(name, settings, device, batch_size=size, offline=offline)
+        case ClassifierSignal():
+            from actors.verifier.signals.classifier import RefusedLabels
+
+            return RefusedLabels(name, settings, device, batch_size=size, offline=offline)
+        case DescriptionSignal():
+            from actors.verifier.signals.description import Description
+
+            placement = config.placement
+            return Description(
+                name, settings, device, placement=placement, batch_size=size, offline=offline, words=words
+            )
+        case SpectrumSignal():
+            from actors.verifier.signals.spectrum import Spectrum
+
+            return Spectrum(name)
+        case _:
+            assert_never(settings)
