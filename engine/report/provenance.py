@@ -30,6 +30,7 @@ def provenance(sample: Sample, run: RunFile, place: PictureFile | None = None) -
     if sample.verdict:
         reasons = ", ".join(words(reason) for reason in sample.verdict.reasons)
         facts["verdict"] = "accepted" if sample.verdict.accepted else f"rejected: {reasons}"
+        facts |= {f"{signal} says": text for signal, text in sample.verdict.notes.items()}
     facts |= {name: text for stage, made in sample.provenance.items() for name, text in _stage(stage, made)}
     if place:
         facts |= {"shard file": place.file, "tar member": place.member}

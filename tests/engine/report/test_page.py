@@ -258,6 +258,9 @@ def test_scores_stand_beside_the_thresholds_they_were_asked_for() -> None:
     # Nothing about direction is asked of an edit that changes nothing.
     assert dict(provenance(placebo, run))["score directional"] == "undefined"
     assert dict(provenance(bad, run))["verdict"] == "rejected: min image, blank"
+    assert good.verdict is not None
+    said = replace(good, verdict=replace(good.verdict, notes={"eyes": "a red bag on sand"}))
+    assert dict(provenance(said, run))["eyes says"] == "a red bag on sand"
     made = {"editor": {"model": {"name": "zoo/editor", "revision": "v1", "digest": "abc"}, "seed": 5, "mask": None}}
     facts = dict(provenance(replace(good, provenance=made), run))
     assert facts["editor model"] == "zoo/editor, revision v1, digest abc"
