@@ -14,10 +14,12 @@ from actors.zoo.exam.editor import Edited, batch_of, targets
 from actors.zoo.exam.scenes import CPU, JPEG_QUALITY, Bools, Exam, Floats, picture, ratio
 from engine.figures.figures import Figure, share
 from engine.runfile.verifier import VerifierConfig
-from engine.sample import EditKind, ImageBytes, Sample
+from engine.sample import EditKind, ImageBytes, Sample, content_seed
 from engine.wardrobe.garments import CLASSES, load_garments
 from engine.wardrobe.scene import Scene
 
+# Garments that are easily taken for one another, a group a line.
+NEAR = (("t-shirt", "pullover", "coat", "shirt", "dress"), ("sandal", "sneaker", "ankle boot"))
 WRONG = ("other_garment", "unchanged_source", "noise", "blank")
 ONE_IN = 10
 
@@ -37,7 +39,47 @@ def verifier_figures(exam: Exam, config: VerifierConfig, edited: Edited, roc: Pa
     for rate in (0.005, 0.01, 0.02, 0.05, 0.1):
         recall = float(true_rate[false_rate <= rate].max())
         yield Figure(name=f"verifier.recall_at_false_refusals_of_{rate:g}", value=recall, n=n)
+    yield from _near_swaps(exam, config, "")
+    if config.signals:
+        alone = VerifierConfig.model_validate(config.model_dump() | {"signals": {}, "floors": {}, "rule": {}})
+        yield from _near_swaps(exam, alone, "clip_alone.")
     yield from _on_edits(exam, config, edited)
+
+
+def _near_swaps(exam: Exam, config: VerifierConfig, name: str) -> Iterator[Figure]:
+    """Yield how many edits are refused in which a garment has turned into a near one, and how many true edits.
+
+    Both have the same ground, colour, place and size: nothing but the garment tells them apart.
+    """
+    kinds: tuple[EditKind, ...] = ("background", "colour")
+    swapped, lost = [], []
+    for kind in kinds:
+        goals = targets(exam.scenes, kind)
+        refused, _ = _judged(exam, config, kind, goals, [picture(_swapped(goal)) for goal in goals])
+        lost.append(_judged(exam, config, kind, goals, [picture(goal) for goal in goals])[0])
+        swapped.append(refused[[_near(goal) != () for goal in goals]])
+    planted, true = np.concatenate(swapped), np.concatenate(lost)
+    if not len(planted):
+        return
+    found = share(f"verifier.{name}near_swaps_refused", int(planted.sum()), len(planted))
+    good_lost = share(f"verifier.{name}true_edits_refused", int(true.sum()), len(true))
+    yield found if name else replace(found, target=0.90, better="higher")
+    yield good_lost if name else replace(good_lost, target=0.02, better="lower")
+
+
+def _near(scene: Scene) -> tuple[str, ...]:
+    """Return the classes that a garment is easily taken for; none for a garment unlike all others."""
+    group = next((each for each in NEAR if scene.class_name in each), ())
+    return tuple(name for name in group if name != scene.class_name)
+
+
+def _swapped(scene: Scene) -> Scene:
+    """Return the composite with a garment of a near class in the same place; unchanged where there is none."""
+    if not (near := _near(scene)):
+        return scene
+    rng = np.random.default_rng(content_seed(0, f"near swap/{scene.key}"))
+    label = CLASSES.index(str(rng.choice(near)))
+    return replace(scene, label=label, garment=int(rng.choice(load_garments("heldout").of_class(label))))
 
 
 def roc_curve(score: Floats, positive: Bools) -> tuple[Floats, Floats]:
