@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from engine.runfile.fields import Config, ModelConfig, StageConfig
 from engine.runfile.signals import AnySignalConfig
@@ -14,6 +14,17 @@ TAKEN = ("image", "text_source", "text_edit", "contrast", "class", "directional"
 FLOORS = "floors"
 # Below every score of a signal.
 LEAST_FLOOR = -1e6
+
+
+def _by_score(value: object) -> object:
+    """Return floors by score; those of one signal may be nested, as `--set floors.grid.grid=-1` writes them."""
+    if not isinstance(value, dict):
+        return value
+    flat: dict[object, object] = {}
+    for name, each in value.items():
+        # What is set later, behind the floors of a file, is nested.
+        flat |= {f"{name}.{part}": floor for part, floor in each.items()} if isinstance(each, dict) else {name: each}
+    return flat
 
 
 class RuleConfig(Config):
@@ -68,7 +79,7 @@ class VerifierConfig(StageConfig):
         "called by the first of the perturber's `class_words`, else by its name; default: not asked",
     )
     signals: dict[SignalName, AnySignalConfig] = Field({}, description="more signals, by a name that you choose")
-    floors: dict[str, float] = Field(
+    floors: Annotated[dict[str, float], BeforeValidator(_by_score)] = Field(
         {},
         description="least score that passes, by score: `<signal>`, or `<signal>.<score>` where it has several; one "
         "without a floor is kept and not asked",
@@ -80,6 +91,11 @@ class VerifierConfig(StageConfig):
     def _checks_are_of_scores(self) -> "VerifierConfig":
         if self.model is None and not self.signals:
             raise ValueError("a verifier needs a model (a CLIP) or signals, or nothing is scored")
+        unasked = [field for field in OWN_SETTINGS if field not in WITHOUT_CLIP.values() and _is_set(self, field)]
+        if self.model is None and unasked:
+            raise ValueError(
+                f"{unasked[0]} is of the scores of `model`, a CLIP, and there is none: name one, or leave it out"
+            )
         if taken := [name for name in self.signals if name in TAKEN]:
             raise ValueError(
                 f"signals.{taken[0]}: {', '.join(TAKEN)} are scores of the verifier itself: take another name"
@@ -126,7 +142,11 @@ OWN_CHECKS = (
 OWN_SETTINGS = tuple(name for name in VerifierConfig.model_fields if name in {field for _, field in OWN_CHECKS})
 DECIDING = (*OWN_SETTINGS, FLOORS, "rule")
 OF_TEXT = ("directional", "consistency")
-WITHOUT_CLIP = ("contrast",)
+WITHOUT_CLIP = {"contrast": "min_contrast"}
+
+
+def _is_set(config: VerifierConfig, field: str) -> bool:
+    return bool(getattr(config, field) != VerifierConfig.model_fields[field].default)
 
 
 def signal_scores(config: VerifierConfig) -> dict[str, bool]:

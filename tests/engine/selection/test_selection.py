@@ -162,6 +162,17 @@ def test_only_thresholds_can_be_set(tmp_path: Path) -> None:
         change_thresholds(rundir, ["min_image=2"])
 
 
+def test_floors_of_signals_and_the_rule_are_selected_by(tmp_path: Path) -> None:
+    signals = {"grid": {"kind": "spectrum"}}
+    rundir = scored_run(tmp_path, **LOOSE, signals=signals, floors={"grid.grid": -2.0})
+    settings = ["floors.grid.grid=-0.5", "rule.of=[image, grid.grid]", "rule.at_least=1"]
+    after = thresholds_of(change_thresholds(rundir, settings))
+    assert after.floors == {"grid.grid": -0.5}
+    assert (after.rule.of, after.rule.at_least) == (("image", "grid.grid"), 1)
+    with pytest.raises(RunFileError, match=r"floors\.grid\.gird: no signal makes this score; they make: grid.grid"):
+        change_thresholds(rundir, ["floors.grid.gird=-0.5"])
+
+
 def test_a_check_that_was_not_made_cannot_be_selected_by(tmp_path: Path) -> None:
     rundir = scored_run(tmp_path / "run")
     with pytest.raises(SelectionError, match=r"--set min_class: select makes no scores .* new --out"):

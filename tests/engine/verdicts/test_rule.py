@@ -96,6 +96,7 @@ def test_a_dear_check_that_votes_is_asked_only_where_it_can_decide() -> None:
         ({"rule": {"every": ["eyes"], "of": ["eyes"], "at_least": 1}}, "eyes: in `every` and in `of`"),
         ({"signals": {"image": EYES}}, "signals.image: image, text_source"),
         ({"model": None, "signals": {}, "floors": {}}, "a verifier needs a model"),
+        ({"model": None, "min_image": 0.4}, "min_image is of the scores of `model`, a CLIP, and there is none"),
         ({"signals": {"eyes": {"kind": "ears"}}}, "clip"),
     ],
 )
@@ -110,6 +111,11 @@ def test_a_verifier_without_a_clip_asks_for_contrast_and_its_signals() -> None:
     assert settings_of(settings) == {"min_contrast": 0.02, "floors.eyes": 0.5, "floors.grid.grid": -1.0}
     changed = with_settings(settings, {"floors.eyes": 0.6, "min_contrast": 0.1})
     assert settings_of(changed) == {"min_contrast": 0.1, "floors.eyes": 0.6, "floors.grid.grid": -1.0}
+
+
+def test_a_floor_is_set_by_the_path_of_its_score() -> None:
+    nested = config(floors={"eyes": 0.5, "grid.grid": -1.0, "grid": {"grid": -0.25}})
+    assert nested.floors == {"eyes": 0.5, "grid.grid": -0.25}
 
 
 def labelled(num: int, seed: int) -> list[Labelled]:
