@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Editor:
-    """Fill in the image of each sample that has an edit; sources pass untouched.
+    """Fill in the image of each sample whose edit names this editor, or none; all others pass untouched.
 
     The noise of a source's placebo and of all its edits is the same, seeded by the source's key, so that they differ by
     the edit alone. The picture keeps its aspect ratio, its longer edge becomes `size`. An edit that is rejected by its
@@ -77,7 +77,11 @@ class Editor:
 
     def _jobs(self, batch: Sequence[Sample], results: dict[str, Sample | Rejection]) -> Iterator[EditJob]:
         """Yield the edit jobs of a batch; put the rejections of samples that cannot be edited into `results`."""
-        wanted = [sample for sample in batch if sample.edit is not None and not sample.image]
+        wanted = [
+            sample
+            for sample in batch
+            if sample.edit is not None and not sample.image and sample.edit.strategy in ("", self.name)
+        ]
         needed = {sample.source_key for sample in wanted}
         sources = [sample for sample in batch if sample.role == "source" and sample.key in needed]
         framed: dict[str, Frame | str] = {}

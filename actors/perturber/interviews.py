@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -19,12 +20,12 @@ class Request:
     """Ask for one edit of one source, if there is a `wanted` value then rather that.
 
     `words` name its class, which the prompt calls `word`. `keys` are those of its candidates, one for each of the
-    `severities`.
+    `variants`: a severity, and who draws it.
     """
 
     source: Sample
     kind: EditKind
-    severities: tuple[float, ...]
+    variants: tuple[tuple[float, str], ...]
     keys: tuple[str, ...]
     word: str
     words: tuple[str, ...]
@@ -34,7 +35,7 @@ class Request:
 def make_requests(source: Sample, config: PerturberConfig, seed: int) -> list[Request]:
     """Return what to ask for one source: what the settings say, or what a round's allocation gives its class.
 
-    Keys are {source}_cf00, _cf01, ... counted through the requests and their severities.
+    Keys are {source}_cf00, _cf01, ... counted through the requests, their severities and who draws them.
     """
     if isinstance(config, AllocatedPerturberConfig):
         budget = sum(config.edits.values()) * len(config.severities)
@@ -47,9 +48,10 @@ def make_requests(source: Sample, config: PerturberConfig, seed: int) -> list[Re
     word = prompt_word(source.class_name, config.class_words)
     requests, number = [], 0
     for kind, wanted, severities in drawn:
-        keys = tuple(f"{source.key}_cf{number + index:02d}" for index in range(len(severities)))
+        variants = tuple(product(severities, config.strategies_of(kind)))
+        keys = tuple(f"{source.key}_cf{number + index:02d}" for index in range(len(variants)))
         requests.append(
-            Request(source=source, kind=kind, severities=severities, keys=keys, word=word, words=words, wanted=wanted)
+            Request(source=source, kind=kind, variants=variants, keys=keys, word=word, words=words, wanted=wanted)
         )
         number += len(keys)
     return requests

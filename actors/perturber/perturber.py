@@ -22,9 +22,10 @@ MAX_CAPTION_CHARS = 2000
 class Perturber:
     """Follow each source with its placebo and its edits, still without images.
 
-    Keys: {source}_placebo, then {source}_cf00, _cf01, ... counted through the kinds in the order of the run file, the
-    edits of a kind, and the severities; where a round has an allocation, through what it drew. An edit that could not
-    be had keeps its number, as a Rejection.
+    Keys: {source}_placebo, of a run with several editors one of each, {source}_placebo_{editor}; then {source}_cf00,
+    _cf01, ... counted through the kinds in the order of the run file, the edits of a kind, the severities and the
+    editors; where a round has an allocation, through what it drew. An edit that could not be had keeps its number, as a
+    Rejection.
     """
 
     def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
@@ -50,7 +51,7 @@ class Perturber:
             if sample.role != "source":
                 continue
             if self.config.placebo and sample.caption:
-                yield self._placebo(sample)
+                yield from (self._placebo(sample, editor) for editor in self.config.editors)
             for request in requests[sample.key]:
                 yield from self._candidates(request, answers.get(request.keys))
 
@@ -83,26 +84,28 @@ class Perturber:
         user = user_prompt(request.source.caption, request.word, request.kind)
         return self.model.ask(key, request.kind, system, user, content_seed(self.seed, key))
 
-    def _placebo(self, source: Sample) -> Sample:
+    def _placebo(self, source: Sample, editor: str) -> Sample:
         edit = Edit(
             kind="placebo",
             before=source.caption,
             after=source.caption,
             instruction=PLACEBO_INSTRUCTION,
             caption=source.caption,
+            strategy=editor,
         )
-        return replace(source, key=f"{source.key}_placebo", role="placebo", image=b"", edit=edit)
+        key = "_".join(part for part in (source.key, "placebo", editor) if part)
+        return replace(source, key=key, role="placebo", image=b"", edit=edit)
 
     def _candidates(self, request: Request, answer: Reply | BadReply | None) -> Iterator[Sample | Rejection]:
         source = request.source
         if answer is None:
             answer = _unasked(source)
-        for key, severity in zip(request.keys, request.severities, strict=True):
+        for key, (severity, editor) in zip(request.keys, request.variants, strict=True):
             if isinstance(answer, BadReply):
                 numbered = replace(source, key=key)
                 yield Rejection.of(numbered, stage=self.name, reason=answer.reason, detail=answer.detail)
                 continue
-            edit = Edit(kind=request.kind, severity=severity, **asdict(answer))
+            edit = Edit(kind=request.kind, severity=severity, strategy=editor, **asdict(answer))
             provenance = {**source.provenance, self.name: self._provenance(request)}
             yield replace(source, key=key, role="counterfactual", image=b"", edit=edit, provenance=provenance)
 

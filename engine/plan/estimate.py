@@ -126,10 +126,12 @@ def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> 
             if isinstance(config, PluginConfig) and not has_perturber and not edits:
                 edits = round(measured.edits_per_source * num_sources) if measured else None
             if isinstance(config, PerturberConfig):
-                edits = num_sources * sum(config.edits.values()) * len(config.severities)
-                placebos = num_sources * config.placebo
+                edits = num_sources * config.num_edits()
+                placebos = num_sources * config.placebo * len(config.editors)
             if isinstance(config, CaptionerConfig | PerturberConfig):
                 samples = num_sources
+            if isinstance(config, EditorConfig) and samples is not None:
+                samples = round(samples * _drawn_share(run, name))
             stages.append(_stage(name, config, placement, samples, measured))
         seconds = sum(stage.seconds or 0 for stage in stages[-len(group) :])
         wall = max(wall, seconds / placement.replicas[1])
@@ -160,12 +162,25 @@ def measure(run: RunFile, markers: Mapping[int, Marker]) -> Measured | None:
         return None
     seconds = {}
     for name, config in run.stages.items():
-        samples = counts.sources if isinstance(config, CaptionerConfig | PerturberConfig) else images or counts.sources
+        samples: float = images or counts.sources
+        if isinstance(config, CaptionerConfig | PerturberConfig):
+            samples = counts.sources
+        elif isinstance(config, EditorConfig):
+            samples *= _drawn_share(run, name)
         timed = [marker.seconds[name] for marker in markers.values() if name in marker.seconds]
         if timed:
             seconds[name] = sum(timed) / samples
     bytes_per_image = sum(file.bytes for file in files) / stored
     return Measured(seconds=seconds, bytes_per_image=bytes_per_image, edits_per_source=images / counts.sources)
+
+
+def _drawn_share(run: RunFile, editor: str) -> float:
+    """Return the share of a run's edits and placebos that one of its editors draws."""
+    perturber = next((config for config in run.stages.values() if isinstance(config, PerturberConfig)), None)
+    if perturber is None or not perturber.strategies:
+        return 1.0
+    total = perturber.num_edits() + perturber.placebo * len(perturber.editors)
+    return (perturber.num_edits(editor) + perturber.placebo) / total
 
 
 def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) -> str:

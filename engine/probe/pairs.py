@@ -32,10 +32,12 @@ class Pairs:
     kind: Ints
     before: list[str]
     after: Ints
+    strategy: Ints
     severity: Floats
     classes: dict[int, str]
     kinds: list[str]
     afters: list[str]
+    strategies: list[str]
     right_source: Floats
     right_placebo: Floats
     right_edit: Floats
@@ -87,6 +89,7 @@ def read_pairs(table: pa.Table) -> Pairs:
     before = [sources[row["source_key"]] for row in edits]
     same = [placebos.get(_control_of(row)) for row in edits]
     kinds, afters = sorted({row["edit_kind"] for row in edits}), sorted({row["edit_after"] for row in edits})
+    strategies = sorted({row["edit_strategy"] or "" for row in edits})
     keys = list(dict.fromkeys(row["source_key"] for row in edits))
     clusters = list(dict.fromkeys(row["split_key"] for row in edits))
     halves = {key: finds_cells(key) for key in clusters}
@@ -100,10 +103,12 @@ def read_pairs(table: pa.Table) -> Pairs:
         kind=_positions([row["edit_kind"] for row in edits], kinds),
         before=[row["edit_before"] for row in edits],
         after=_positions([row["edit_after"] for row in edits], afters),
+        strategy=_positions([row["edit_strategy"] or "" for row in edits], strategies),
         severity=np.array([row["edit_severity"] for row in edits], np.float64),
         classes={row["label"]: row["class_name"] for row in edits},
         kinds=kinds,
         afters=afters,
+        strategies=strategies,
         right_source=np.array([_right(row) for row in before]),
         right_placebo=np.array([_right(row) if row else math.nan for row in same]),
         right_edit=np.array([_right(row) for row in edits]),

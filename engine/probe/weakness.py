@@ -46,7 +46,7 @@ from engine.statistics import (
     minimum_detectable_effect,
 )
 
-Level = Literal["class, kind, after", "class, kind", "kind, after", "kind", "all"]
+Level = Literal["class, kind, after", "class, kind", "kind, after", "kind", "kind, strategy", "all"]
 
 LEVELS: tuple[Level, ...] = ("class, kind, after", "class, kind", "kind, after")
 
@@ -66,6 +66,7 @@ class WeaknessCell:
     class_name: str | None = None
     kind: str | None = None
     after: str | None = None
+    strategy: str | None = None
     n_sources: int
     n_edits: int
     n_placebo_sources: int
@@ -80,9 +81,9 @@ class WeaknessCell:
     significant: bool = False
 
     @property
-    def key(self) -> tuple[Level, str | None, str | None, str | None]:
+    def key(self) -> tuple[Level, str | None, str | None, str | None, str | None]:
         """Return level and names, unique in a table."""
-        return self.level, self.class_name, self.kind, self.after
+        return self.level, self.class_name, self.kind, self.after, self.strategy
 
     def to_json(self) -> dict[str, Json]:
         """Return one flat object: each measure as `name`, `name_low` and `name_high`, null where undefined."""
@@ -93,10 +94,14 @@ class WeaknessCell:
 
 @dataclass(frozen=True, kw_only=True)
 class Weakness:
-    """The weakness table: ranked cells, and the rows of the whole run and of each kind of edit."""
+    """The weakness table: ranked cells, and the rows of the whole run and of each kind of edit.
+
+    `by_strategy` has each kind by who drew it, where several editors did.
+    """
 
     overall: WeaknessCell | None
     by_kind: tuple[WeaknessCell, ...]
+    by_strategy: tuple[WeaknessCell, ...]
     cells: tuple[WeaknessCell, ...]
     skipped_cells: int
     sources: dict[str, int]
@@ -131,11 +136,17 @@ def weakness(pairs: Pairs, config: ProbeConfig, *, seed: int = 0) -> Weakness:
             skipped += small
     by_kind, few = _cells_of(pairs, everything, "kind", bootstrap, config)
     overall, _ = _cells_of(pairs, everything, "all", bootstrap, config)
-    tested = _with_q_values([*cells, *by_kind], config.confidence)
+    by_strategy: list[WeaknessCell] = []
+    if len(pairs.strategies) > 1:
+        by_strategy, few_drawn = _cells_of(pairs, everything, "kind, strategy", bootstrap, config)
+        few += few_drawn
+    tested = _with_q_values([*cells, *by_kind, *by_strategy], config.confidence)
+    ends = len(cells), len(cells) + len(by_kind)
     return Weakness(
         overall=overall[0] if overall else None,
-        by_kind=tuple(tested[len(cells) :]),
-        cells=tuple(sorted(tested[: len(cells)], key=_rank)),
+        by_kind=tuple(tested[slice(*ends)]),
+        by_strategy=tuple(tested[ends[1] :]),
+        cells=tuple(sorted(tested[: ends[0]], key=_rank)),
         skipped_cells=skipped + few,
         sources=pairs.splits,
         has_placebos=pairs.has_placebos,
@@ -171,6 +182,7 @@ def _cells_of(
                 class_name=pairs.classes[code["class"]] if "class" in code else None,
                 kind=pairs.kinds[code["kind"]] if "kind" in code else None,
                 after=pairs.afters[code["after"]] if "after" in code else None,
+                strategy=pairs.strategies[code["strategy"]] if "strategy" in code else None,
             )
         )
     return cells, len(keys) - num_cells
@@ -182,7 +194,7 @@ def _columns(level: Level) -> list[str]:
 
 def _keys_of(pairs: Pairs, rows: Ints, level: Level) -> tuple[Ints, Ints]:
     """Return the distinct codes of a level's columns, (num_keys, num_columns), and the number of each row's key."""
-    codes = {"class": pairs.label, "kind": pairs.kind, "after": pairs.after}
+    codes = {"class": pairs.label, "kind": pairs.kind, "after": pairs.after, "strategy": pairs.strategy}
     columns = [codes[name][rows] for name in _columns(level)] or [np.zeros(len(rows), np.int64)]
     return np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
 

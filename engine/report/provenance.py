@@ -46,6 +46,7 @@ def _edit(sample: Sample) -> dict[str, str]:
         "instruction": sample.edit.instruction,
         "edited caption": sample.edit.caption,
         "severity": f"{sample.edit.severity:g}",
+        "drawn by": sample.edit.strategy,
     }
 
 

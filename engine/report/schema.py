@@ -98,6 +98,7 @@ class WeaknessPart(OpenPart):
     has_placebos: bool
     overall: CellPart | None
     by_kind: list[CellPart]
+    by_strategy: list[CellPart] = Field([], description="each kind by who drew it, where several editors did")
     cells: list[CellPart] = Field(description="weakest first")
     num_cells: Whole
     num_significant: Whole

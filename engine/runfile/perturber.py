@@ -21,6 +21,10 @@ KINDS: dict[EditKind, str] = {
 }
 
 
+# In `strategies`: kinds that are not named.
+OTHERS = "*"
+
+
 class PerturberConfig(StageConfig):
     """Ask a causal language model for edits of each caption, plus a placebo for each source."""
 
@@ -40,7 +44,16 @@ class PerturberConfig(StageConfig):
         description="the words by which captions name a class, where its name is an id or captions say it otherwise, "
         "as in `{n01440764: [tench], 7: [sneaker, trainer]}`; prompts say the first, and no edit may replace any",
     )
-    placebo: bool = Field(True, description="also make the edit that changes nothing, to measure the generator itself")
+    placebo: bool = Field(
+        True,
+        description="also make the edit that changes nothing, one by each editor, to measure the generator itself",
+    )
+    strategies: dict[EditKind, tuple[str, ...]] = Field(
+        {},
+        description="by which editors edits of a kind are drawn, by the names of their stages; each edit by each of "
+        "them. `*` is for all other kinds, as in `{background: [instruct, swap], '*': [instruct]}`. Default: by the "
+        "run's only editor",
+    )
     severities: tuple[float, ...] = Field(
         (1.0,), description="each edit is made at each of these severities, in (0, 1]"
     )
@@ -62,9 +75,32 @@ class PerturberConfig(StageConfig):
                 )
         if any(count < 0 for count in self.edits.values()):
             raise ValueError("edits: a count cannot be negative")
+        for kind in self.strategies:
+            if kind not in self.edits and kind != OTHERS:
+                raise ValueError(f"strategies.{kind}: `edits` asks for no such edit; it has {', '.join(self.edits)}")
+        if self.strategies and (missing := [kind for kind in self.edits if not self.strategies_of(kind)]):
+            raise ValueError(f"strategies: who draws edits of kind {missing[0]}? Name an editor, or one for `*`")
         if not all(0 < severity <= 1 for severity in self.severities):
             raise ValueError(f"severities must be in (0, 1], got {list(self.severities)}")
         return self
+
+    def strategies_of(self, kind: EditKind) -> tuple[str, ...]:
+        """Return the editors that draw edits of a kind, by name; "" is the run's only one."""
+        return self.strategies.get(kind, self.strategies.get(OTHERS, ())) if self.strategies else ("",)
+
+    @property
+    def editors(self) -> tuple[str, ...]:
+        """Return the editors that draw any edit, in the order in which they are named; "" is the run's only one."""
+        wanted = [kind for kind, count in self.edits.items() if count]
+        return tuple(dict.fromkeys(name for kind in wanted for name in self.strategies_of(kind)))
+
+    def num_edits(self, editor: str | None = None) -> int:
+        """Return the number of edits of one source, those of one editor or of all."""
+        by_kind = (
+            count * sum(editor in (None, name) for name in self.strategies_of(kind))
+            for kind, count in self.edits.items()
+        )
+        return sum(by_kind) * len(self.severities)
 
 
 class WantedEdit(Config):

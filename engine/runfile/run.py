@@ -122,6 +122,7 @@ class RunFile(Config):
     def _rounds_can_be_allocated(self) -> "RunFile":
         perturbers = [stage for stage in self.stages.values() if isinstance(stage, PerturberConfig)]
         kinds = [kind for stage in perturbers for kind, count in stage.edits.items() if count]
+        routes = [stage.strategies_of(kind) for stage in perturbers for kind in stage.edits]
         # The third round and each after it follow a training.
         trains = self.rounds.count > 2
         problems = {
@@ -129,6 +130,7 @@ class RunFile(Config):
             "probe.model: a black box is not trained, so only two rounds differ": trains and self.probe.model is None,
             "data.num_validation_sources, whose edits show where it is weak": not self.data.num_validation_sources,
             f"{self.reinforce.ships} among reinforce.arms": trains and self.reinforce.ships not in self.reinforce.arms,
+            "as many editors in `strategies` for each kind": len({len(each) for each in routes}) > 1,
             f"rounds.floor of at most {1 / max(1, len(kinds)):g}": self.rounds.floor * len(kinds) > 1,
         }
         if self.rounds.count > 1 and (missing := [what for what, lacks in problems.items() if lacks]):

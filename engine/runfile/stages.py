@@ -35,22 +35,52 @@ def words_of_classes(stages: Mapping[str, AnyStageConfig]) -> Mapping[str, Seque
 
 
 def check_one_of_each_kind(stages: Mapping[str, AnyStageConfig]) -> None:
-    """Raise ValueError where two stages would do the same work: the second finds it done, or overwrites it."""
+    """Raise ValueError where two stages would do the same work: the second finds it done, or overwrites it.
+
+    Of several editors each draws the edits that the perturber's `strategies` give it.
+    """
     first: dict[str, str] = {}
+    routed = _routed(stages)
     for name, stage in stages.items():
-        if stage.kind == "plugin":
+        if stage.kind == "plugin" or name in routed:
             continue
         if stage.kind in first:
             raise ValueError(
                 f"stages: {first[stage.kind]!r} and {name!r} are both of kind {stage.kind}, and a run has one: leave "
-                "one of them out, or make two runs"
+                "one of them out, or make two runs; of editors the perturber's `strategies` say who draws what"
             )
         first[stage.kind] = name
 
 
+def _routed(stages: Mapping[str, AnyStageConfig]) -> set[str]:
+    """Return the editors that a perturber's `strategies` name; raise ValueError where they do not fit the stages."""
+    found: set[str] = set()
+    for place, (perturber, stage) in enumerate(stages.items()):
+        if not isinstance(stage, PerturberConfig) or not stage.strategies:
+            continue
+        behind = list(stages)[place + 1 :]
+        editors = [name for name in behind if stages[name].kind in ("editor", "plugin")]
+        for kind, names in stage.strategies.items():
+            if unknown := [name for name in names if name not in editors]:
+                raise ValueError(
+                    f"stages.{perturber}.strategies.{kind}: {unknown[0]!r} is no editor behind it; there are "
+                    f"{', '.join(editors) or 'none'}"
+                )
+        if idle := [name for name in behind if stages[name].kind == "editor" and name not in stage.editors]:
+            raise ValueError(f"stages.{perturber}.strategies: nothing is left to draw for the editor {idle[0]!r}")
+        found.update(stage.editors)
+    return found
+
+
 def check_early_rejection(stages: Mapping[str, AnyStageConfig]) -> None:
     """Raise ValueError unless an editor that rejects early has a verifier behind it."""
+    editors = [name for name, stage in stages.items() if isinstance(stage, EditorConfig)]
     names = [name for name, stage in stages.items() if isinstance(stage, EditorConfig) and stage.early_rejection]
+    if names and len(editors) > 1:
+        raise ValueError(
+            f"stages.{names[0]}.early_rejection: a cut is found for one editor, and there are {len(editors)}: leave it "
+            "out"
+        )
     verifiers = [place for place, stage in enumerate(stages.values()) if isinstance(stage, VerifierConfig)]
     if names and max(verifiers, default=-1) < list(stages).index(names[0]):
         raise ValueError(

@@ -29,6 +29,7 @@ def weakness_view(weakness: Mapping[str, Any] | None) -> View | None:
         "maps": maps,
         "more": f"The first {NUM_CELLS} of {count(weakness['num_cells'])}." if len(cells) > NUM_CELLS else "",
         "cells": [_cell(cell, drop) for cell in cells[:NUM_CELLS]],
+        "by_strategy": [_cell(cell, drop) for cell in weakness.get("by_strategy", []) if cell[drop] is not None],
         "failures": _failures(weakness["failure_points"]),
         "phrases": _phrases(weakness["phrases"]),
         "transfers": [_transfer(other, weakness) for other in weakness["transfer"]],

@@ -30,7 +30,7 @@ def cell(value: str | None, share: float, kind: str = "background", severity: fl
 
 def request(number: int, wanted: str | None = None, key: str = "s0") -> Request:
     return Request(
-        source=source(key), kind="background", severities=(1.0,), keys=(f"{key}_cf{number:02d}",), wanted=wanted,
+        source=source(key), kind="background", variants=((1.0, ""),), keys=(f"{key}_cf{number:02d}",), wanted=wanted,
         word="sneaker", words=("sneaker",),
     )  # fmt: skip
 
