@@ -14,7 +14,7 @@ from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import Placement, ServerConfig
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import AnyStageConfig, PluginConfig
+from engine.runfile.stages import AnyStageConfig, PluginConfig, drawn_share
 from engine.runfile.verifier import VerifierConfig
 from engine.shards.marker import Marker, add_counts
 from engine.wording import duration, size
@@ -131,7 +131,7 @@ def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> 
             if isinstance(config, CaptionerConfig | PerturberConfig):
                 samples = num_sources
             if isinstance(config, EditorConfig) and samples is not None:
-                samples = round(samples * _drawn_share(run, name))
+                samples = round(samples * drawn_share(run.stages, name))
             stages.append(_stage(name, config, placement, samples, measured))
         seconds = sum(stage.seconds or 0 for stage in stages[-len(group) :])
         wall = max(wall, seconds / placement.replicas[1])
@@ -166,21 +166,12 @@ def measure(run: RunFile, markers: Mapping[int, Marker]) -> Measured | None:
         if isinstance(config, CaptionerConfig | PerturberConfig):
             samples = counts.sources
         elif isinstance(config, EditorConfig):
-            samples *= _drawn_share(run, name)
+            samples *= drawn_share(run.stages, name)
         timed = [marker.seconds[name] for marker in markers.values() if name in marker.seconds]
         if timed:
             seconds[name] = sum(timed) / samples
     bytes_per_image = sum(file.bytes for file in files) / stored
     return Measured(seconds=seconds, bytes_per_image=bytes_per_image, edits_per_source=images / counts.sources)
-
-
-def _drawn_share(run: RunFile, editor: str) -> float:
-    """Return the share of a run's edits and placebos that one of its editors draws."""
-    perturber = next((config for config in run.stages.values() if isinstance(config, PerturberConfig)), None)
-    if perturber is None or not perturber.strategies:
-        return 1.0
-    total = perturber.num_edits() + perturber.placebo * len(perturber.editors)
-    return (perturber.num_edits(editor) + perturber.placebo) / total
 
 
 def describe_missing(run: RunFile, plan: Plan, markers: Mapping[int, Marker]) -> str:

@@ -78,18 +78,12 @@ def read_pairs(table: pa.Table) -> Pairs:
         )
     sources = {row["source_key"]: row for row in rows if row["role"] == "source"}
     placebos = {_control_of(row): row for row in rows if row["role"] == "placebo" and row["accepted"]}
-    edits = [
-        row
-        for row in rows
-        if row["role"] == "counterfactual"
-        and row["accepted"]
-        and not row["edit_steered"]
-        and row["source_key"] in sources
-    ]
+    edits = [row for row in rows if _is_fair_edit(row) and row["source_key"] in sources]
     before = [sources[row["source_key"]] for row in edits]
     same = [placebos.get(_control_of(row)) for row in edits]
-    kinds, afters = sorted({row["edit_kind"] for row in edits}), sorted({row["edit_after"] for row in edits})
-    strategies = sorted({row["edit_strategy"] or "" for row in edits})
+    kinds, afters, strategies = (
+        sorted({row[name] or "" for row in edits}) for name in ("edit_kind", "edit_after", "edit_strategy")
+    )
     keys = list(dict.fromkeys(row["source_key"] for row in edits))
     clusters = list(dict.fromkeys(row["split_key"] for row in edits))
     halves = {key: finds_cells(key) for key in clusters}
@@ -116,7 +110,7 @@ def read_pairs(table: pa.Table) -> Pairs:
         p_placebo=np.array([row["p_label"] if row else math.nan for row in same], np.float64),
         p_edit=np.array([row["p_label"] for row in edits], np.float64),
         changed=np.array(
-            [float(row["prediction"] != first["prediction"]) for row, first in zip(edits, before, strict=True)]
+            [float(row["prediction"] != old["prediction"]) for row, old in zip(edits, before, strict=True)]
         ),
         splits={split: splits.count(split) for split in sorted(set(splits))},
     )
@@ -128,6 +122,11 @@ def finds_cells(split_key: str) -> bool:
     The hash has no seed: nobody can draw halves until a cell looks as it should.
     """
     return bool(hashlib.blake2b(f"half/{split_key}".encode(), digest_size=1).digest()[0] & 1)
+
+
+def _is_fair_edit(row: dict[str, Any]) -> bool:
+    """Return whether a row is an accepted edit that the classifier's answers had no part in."""
+    return bool(row["role"] == "counterfactual" and row["accepted"] and not row["edit_steered"])
 
 
 def _control_of(row: dict[str, Any]) -> tuple[str, str]:

@@ -34,6 +34,15 @@ def words_of_classes(stages: Mapping[str, AnyStageConfig]) -> Mapping[str, Seque
     return next((stage.class_words for stage in stages.values() if isinstance(stage, PerturberConfig)), {})
 
 
+def drawn_share(stages: Mapping[str, AnyStageConfig], editor: str) -> float:
+    """Return the share of a run's edits and placebos that one of its editors draws."""
+    perturber = next((stage for stage in stages.values() if isinstance(stage, PerturberConfig)), None)
+    if perturber is None or not perturber.strategies:
+        return 1.0
+    total = perturber.num_edits() + perturber.placebo * len(perturber.editors)
+    return (perturber.num_edits(editor) + perturber.placebo) / total
+
+
 def check_one_of_each_kind(stages: Mapping[str, AnyStageConfig]) -> None:
     """Raise ValueError where two stages would do the same work: the second finds it done, or overwrites it.
 
