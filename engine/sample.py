@@ -88,6 +88,11 @@ class Sample:
         """Return whether no verdict rejects it; one that was not verified is accepted."""
         return self.verdict is None or self.verdict.accepted
 
+    @property
+    def control(self) -> tuple[str, str]:
+        """Return what an edit and its placebo have in common: their source, and who draws them."""
+        return self.source_key, "" if self.edit is None else self.edit.strategy
+
     def seed(self, run_seed: int) -> int:
         """Return a 63-bit seed that depends on the run's seed and this sample's key alone."""
         return content_seed(run_seed, self.key)

@@ -124,10 +124,12 @@ class FrozenFeatures:
         for shard in sorted(shards, key=lambda shard: shard.shard):
             for entry in self._worker.rundir.walk_shard(shard.shard):
                 sample = entry.sample()
-                if sample.role == "source" or (sample.role == "placebo" and sample.is_accepted):
-                    reference = entry.image
+                if sample.role == "source":
+                    source, placebos = entry.image, dict[tuple[str, str], Image]()
+                elif sample.role == "placebo" and sample.is_accepted:
+                    placebos[sample.control] = entry.image
                 elif is_trained_on(sample, config) and is_of_share(f"features/{sample.key}", share):
-                    found.append((sample, entry.image, reference))
+                    found.append((sample, entry.image, placebos.get(sample.control, source)))
         return found
 
     def score(self, head: Callable[[Tensor], Tensor]) -> Score:

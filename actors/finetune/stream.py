@@ -103,16 +103,16 @@ class Counterfactuals:
     def _select(self, names: Sequence[str], turn: int) -> Iterator[StreamedEdit]:
         """Yield the edits that are trained on; raise LeakError where a sample is not in its true split."""
         source: Image | None = None
-        placebo: Image | None = None
+        placebos: dict[str, Image] = {}
         rng = random.Random(content_seed(self._seed, f"placebos/{turn}"))
         for name, shard in zip(names, self._shards(names), strict=True):
             for entry in shard.entries():
                 sample = json.loads(entry.record)
                 refuse_leak(name, entry.key, sample["split"], self._splits.get(sample["source_key"]))
                 if sample["role"] == "source":
-                    source, placebo = entry.image, None
+                    source, placebos = entry.image, {}
                 elif sample["role"] == "placebo":
-                    placebo = entry.image
+                    placebos[sample["edit_strategy"]] = entry.image
                 accepted = sample["role"] == "counterfactual" and sample["verdict"] != "rejected"
                 if (
                     accepted
@@ -123,6 +123,7 @@ class Counterfactuals:
                     assert source is not None  # it stands before its edits in the tar
                     times = self._draws[sample["class_name"], sample["edit_kind"], sample["edit_after"]]
                     edit = self._edit(entry, sample, source) if times else None
+                    placebo = placebos.get(sample["edit_strategy"])
                     for _ in range(times):
                         assert edit is not None
                         if self._placebos and rng.random() < self._placebos and placebo is not None:

@@ -42,8 +42,10 @@ class Verifier:
         self._record: dict[str, Json] = {}
         for signal in own:
             self._record.update(signal.provenance)
-        if added:
-            self._record["signals"] = {each: dict(signal.provenance) for each, signal in added.items()}
+        # A table has no column for a record without a field.
+        records: dict[str, Json] = {each: {**signal.provenance} for each, signal in added.items() if signal.provenance}
+        if records:
+            self._record["signals"] = records
         dear = {each for each, settings in config.signals.items() if settings.asked_of == "passing"}
         asked_of_all = *own, *(signal for each, signal in added.items() if each not in dear)
         self._looks = [
@@ -58,7 +60,7 @@ class Verifier:
         scores = {sample.key: first.scores(sample) for sample in batch if sample.key in first.seen}
         passing = [sample for sample in batch if self._passes_so_far(sample, scores)] if dear.signals else []
         wanted = {sample.key for sample in passing} | {sample.source_key for sample in passing}
-        wanted |= {placebo for sample in passing if (placebo := first.placebos.get(_control_of(sample)))}
+        wanted |= {placebo for sample in passing if (placebo := first.placebos.get(sample.control))}
         dear.see(batch, [sample for sample in batch if sample.key in wanted and sample.key in first.seen])
         for sample in passing:
             scores[sample.key] |= dear.scores(sample)
@@ -106,7 +108,7 @@ class Look:
 
     def see(self, batch: Sequence[Sample], shown: Sequence[Sample]) -> dict[str, str]:
         """Look at the images of samples of a shard in place of those before; return what is wrong with broken ones."""
-        self.placebos = {_control_of(sample): sample.key for sample in batch if sample.role == "placebo"}
+        self.placebos = {sample.control: sample.key for sample in batch if sample.role == "placebo"}
         self.seen: dict[str, Seen] = {}
         broken: dict[str, str] = {}
         if not shown:
@@ -129,7 +131,7 @@ class Look:
             return scores
         if source is None or sample.edit is None:
             return {}
-        placebo = None if sample.role == "placebo" else self.seen.get(self.placebos.get(_control_of(sample), ""))
+        placebo = None if sample.role == "placebo" else self.seen.get(self.placebos.get(sample.control, ""))
         return edit_scores(self.signals, sample, own, source, placebo)
 
     def notes(self, sample: Sample) -> dict[str, str]:
@@ -144,11 +146,6 @@ class Look:
         except UnreadableImageError as error:
             return sample.key, str(error)
         return sample.key, tuple(signal.prepare(image) for signal in self.signals)
-
-
-def _control_of(sample: Sample) -> tuple[str, str]:
-    """Return what a placebo and its edits have in common: their source, and who draws them."""
-    return sample.source_key, sample.edit.strategy if sample.edit is not None else ""
 
 
 def _text_changes(sample: Sample) -> bool:

@@ -37,12 +37,12 @@ def contact_sheet(rows: Sequence[PictureRow], cell: int = CELL) -> bytes:
     `before` is the base classifier's answer and `after` the reinforced one's; a tick or a cross says if it is right.
     """
     lines = _columns(rows)
-    has_placebo = any(picture and picture.sample.role == "placebo" for line in lines for picture in line)
+    num_placebos = max((len(_placebos(row)) for row in rows), default=0)
     num_columns = max(map(len, lines), default=2)
     step_x, step_y = cell + GAP, cell + LABEL + GAP
     sheet = Image.new("RGB", (GAP + num_columns * step_x, HEADER + max(len(rows), 1) * step_y), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for column, text in enumerate(("source", *(["placebo"] if has_placebo else []), "counterfactuals")):
+    for column, text in enumerate(("source", *["placebo"] * num_placebos, "counterfactuals")):
         draw.text((GAP + column * step_x, 8), text, SOFT_INK, _font(13))
     for row_index, line in enumerate(lines):
         for column, picture in enumerate(line):
@@ -56,11 +56,14 @@ def contact_sheet(rows: Sequence[PictureRow], cell: int = CELL) -> bytes:
 
 
 def edit_label(sample: Sample) -> str:
-    """Return a short label of the sample: `source`, `placebo` or `background: sand → grass`."""
-    if sample.edit is None or sample.role != "counterfactual":
+    """Return a short label of the sample: `source`, `placebo` or `background: sand → grass`, and who drew it."""
+    if sample.edit is None:
         return sample.role
+    drawn_by = f", by {sample.edit.strategy}" if sample.edit.strategy else ""
+    if sample.role != "counterfactual":
+        return f"{sample.role}{drawn_by}"
     severity = "" if sample.edit.severity == 1 else f" × {sample.edit.severity:g}"
-    return f"{sample.edit.kind}: {sample.edit.before} → {sample.edit.after}{severity}"
+    return f"{sample.edit.kind}: {sample.edit.before} → {sample.edit.after}{severity}{drawn_by}"
 
 
 def _paste(sheet: Image.Image, sample: Sample, corner: tuple[int, int], cell: int) -> None:
@@ -74,12 +77,17 @@ def _paste(sheet: Image.Image, sample: Sample, corner: tuple[int, int], cell: in
 
 def _columns(rows: Sequence[PictureRow]) -> list[list[Picture | None]]:
     """Return the rows' pictures by column, None for a missing placebo where other rows have one."""
-    placebos = [next((p for p in row.pictures if p.sample.role == "placebo"), None) for row in rows]
+    num_placebos = max((len(_placebos(row)) for row in rows), default=0)
     columns = []
-    for row, placebo in zip(rows, placebos, strict=True):
-        edits = [picture for picture in row.pictures[1:] if picture is not placebo]
-        columns.append([row.source, *([placebo] if any(placebos) else []), *edits])
+    for row in rows:
+        placebos: list[Picture | None] = [*_placebos(row)]
+        edits = [picture for picture in row.pictures[1:] if picture not in placebos]
+        columns.append([row.source, *placebos, *[None] * (num_placebos - len(placebos)), *edits])
     return columns
+
+
+def _placebos(row: PictureRow) -> list[Picture]:
+    return [picture for picture in row.pictures if picture.sample.role == "placebo"]
 
 
 def _write_captions(draw: ImageDraw.ImageDraw, picture: Picture, corner: tuple[int, int], width: int) -> None:

@@ -68,8 +68,9 @@ def worst_pairs(rows: Sequence[PictureRow], count: int) -> list[tuple[Sample, Sa
     """Return up to `count` edits that flip the classifier, each with its placebo, or its source where there is none."""
     pairs = []
     for row in rows:
-        placebo = next((picture.sample for picture in row.pictures if picture.sample.role == "placebo"), None)
-        pairs += [(picture.sample, placebo or row.source.sample) for picture in row.flips()]
+        placebos = {each.sample.control: each.sample for each in row.pictures if each.sample.role == "placebo"}
+        flips = [picture.sample for picture in row.flips()]
+        pairs += [(sample, placebos.get(sample.control, row.source.sample)) for sample in flips]
     return [(edit, control) for edit, control in pairs if edit.image and control.image][:count]
 
 

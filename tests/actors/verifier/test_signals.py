@@ -120,13 +120,14 @@ def test_scores_do_not_depend_on_neighbours(eyes: str, guard: str) -> None:
 
 
 def test_a_second_clip_has_the_scores_of_the_first_behind_its_name(clip: str) -> None:
-    signals = {"second": {"kind": "clip", "model": {"name": clip}}}
+    signals = {"second": {"kind": "clip", "model": {"name": clip}}, "grid": {"kind": "spectrum"}}
     found = judged(verifier(model={"name": clip}, signals=signals), group("a"))
     scores = found["a_cf00"].scores
     for name in ("image", "text_source", "text_edit", "directional", "consistency"):
         assert scores[f"second.{name}"] == scores[name]
     record = found["a_cf00"].provenance["verifier"]
     assert isinstance(record, dict)
+    # One without a model has nothing to record, and a table no column for that.
     assert record["signals"] == {"second": {"model": record["model"]}}
 
 
