@@ -1,17 +1,18 @@
 """The configuration of a verifier stage, the checks that its floors make, and the rule over them."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from engine.runfile.fields import Config, ModelConfig, StageConfig
-from engine.runfile.signals import AnySignalConfig
+from engine.runfile.signals import AnySignalConfig, ClipSignal
 
 SignalName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-# Names that shards give to what is no signal.
-TAKEN = ("image", "text_source", "text_edit", "contrast", "class", "directional", "consistency", "preview")
 FLOORS = "floors"
+# Of the scores of previews.
+PREVIEW = "preview"
 # Below every score of a signal.
 LEAST_FLOOR = -1e6
 
@@ -96,9 +97,10 @@ class VerifierConfig(StageConfig):
             raise ValueError(
                 f"{unasked[0]} is of the scores of `model`, a CLIP, and there is none: name one, or leave it out"
             )
-        if taken := [name for name in self.signals if name in TAKEN]:
+        own = [*(score for score, _ in OWN_CHECKS), PREVIEW]
+        if taken := [name for name in self.signals if name in own]:
             raise ValueError(
-                f"signals.{taken[0]}: {', '.join(TAKEN)} are scores of the verifier itself: take another name"
+                f"signals.{taken[0]}: {', '.join(own)} are scores of the verifier itself: take another name"
             )
         if unknown := sorted(set(self.floors) - set(signal_scores(self))):
             known = ", ".join(signal_scores(self)) or "none, as it has no signals"
@@ -141,7 +143,6 @@ OWN_CHECKS = (
 # What decides verdicts; all else decides which scores are made.
 OWN_SETTINGS = tuple(name for name in VerifierConfig.model_fields if name in {field for _, field in OWN_CHECKS})
 DECIDING = (*OWN_SETTINGS, FLOORS, "rule")
-OF_TEXT = ("directional", "consistency")
 WITHOUT_CLIP = {"contrast": "min_contrast"}
 
 
@@ -159,7 +160,7 @@ def signal_scores(config: VerifierConfig) -> dict[str, bool]:
 def checks_of(config: VerifierConfig) -> tuple[Check, ...]:
     """Return the checks of a verifier, in the order of the reasons."""
     own = [
-        Check(score=score, floor=floor, setting=field, of_text=score in OF_TEXT)
+        Check(score=score, floor=floor, setting=field, of_text=score in ClipSignal.of_text)
         for score, field in OWN_CHECKS
         if (config.model is not None or score in WITHOUT_CLIP)
         and (floor := getattr(config, field)) is not None
@@ -203,8 +204,11 @@ def with_settings(config: VerifierConfig, values: Mapping[str, float | bool]) ->
     return config.model_copy(update=update | ({FLOORS: {**config.floors, **floors}} if floors else {}))
 
 
+@cache
 def loosest(setting: str) -> float | bool:
     """Return the value of a setting that every finite score passes: False, or the least value of its field."""
     if "." in setting:
         return LEAST_FLOOR
-    return {"consistency": False, "min_contrast": 0.0}.get(setting, -1.0)
+    field = VerifierConfig.model_json_schema()["properties"][setting]
+    number = next((each for each in field.get("anyOf", [field]) if "minimum" in each), None)
+    return False if number is None else float(number["minimum"])

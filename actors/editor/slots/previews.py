@@ -24,12 +24,10 @@ from actors.verifier.signals.make import own_signals
 from actors.verifier.signals.signal import Seen, edit_scores, see_images
 from engine.runfile.editor import PreviewingEditorConfig
 from engine.runfile.fields import ModelConfig
+from engine.runfile.signals import ClipSignal
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Json
 from engine.verdicts.early_cut import margin, steps_before
-
-# Scores that are undefined for an edit whose text does not change.
-OF_TEXT_CHANGES = ("directional", "consistency")
 
 
 class TinyDecoder:
@@ -118,7 +116,7 @@ class Previews:
         seen = self._see([_picture(job.masked(picture), job.frame) for job, picture in whole.values()])
         for (job, _), own in zip(whole.values(), seen, strict=True):
             found = edit_scores(self._models.signals, job.sample, own, self._sources[job.sample.source_key])
-            unasked = () if job.edit.caption != job.sample.caption else OF_TEXT_CHANGES
+            unasked = () if job.edit.caption != job.sample.caption else ClipSignal.of_text
             self.scores[job.sample.key] = {name: value for name, value in found.items() if name not in unasked}
         least, scores, checks = self._config.least, self.scores, self._config.checks
         if least is None:
