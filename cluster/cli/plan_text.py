@@ -8,8 +8,7 @@ from engine.plan.plan import Plan, make_plan
 from engine.plan.power import power_lines
 from engine.rounds.allocation import shards_by_round
 from engine.run.directory import RunDirectory
-from engine.runfile.rounds import RoundsConfig
-from engine.runfile.run import RunFile
+from engine.runfile.run import RoundsConfig, RunFile
 from engine.runfile.stages import PluginConfig
 from engine.selection.early import early_editor, split_pilot
 from engine.storage.storage import Storage

@@ -12,8 +12,7 @@ from engine.plan.plan import Plan
 from engine.rounds.decision import decision_path, read_decision
 from engine.run.directory import RunDirectory
 from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig, WantedEdit
-from engine.runfile.rounds import RoundsConfig
-from engine.runfile.run import RunFile
+from engine.runfile.run import RoundsConfig, RunFile
 from engine.sample import EditKind
 
 FOLDER = "rounds"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.runfile.rounds import RoundsConfig
+from engine.runfile.run import RoundsConfig
 from engine.statistics import Floats, Ints
 
 Bools = NDArray[np.bool_]

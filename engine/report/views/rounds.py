@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from engine.report.drawing.charts import share_bar
 from engine.rounds.allocation import Allocation, CellShare
-from engine.runfile.rounds import RoundsConfig
+from engine.runfile.run import RoundsConfig
 from engine.wording import DASH, count, percent
 
 View = dict[str, Any]

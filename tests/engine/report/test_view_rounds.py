@@ -7,7 +7,7 @@ import pytest
 
 from engine.report.views.rounds import rounds_summary, rounds_view
 from engine.rounds.allocation import Allocation, CellShare
-from engine.runfile.rounds import RoundsConfig
+from engine.runfile.run import RoundsConfig
 
 CONFIG = RoundsConfig(count=2, floor=0.1, cap=0.25)
 TRAINED = {

@@ -25,8 +25,7 @@ from engine.rounds.allocate import Evidence, allocate
 from engine.rounds.allocation import allocation_path, perturber_of, read_allocation, read_allocations, shards_by_round
 from engine.run.directory import RunDirectory, marker_path
 from engine.runfile.perturber import AllocatedPerturberConfig
-from engine.runfile.rounds import RoundsConfig
-from engine.runfile.run import RunFile
+from engine.runfile.run import RoundsConfig, RunFile
 from engine.shards.marker import Counts, Marker
 
 CLASSES = ("boot", "coat")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from engine.rounds.bandit import BetaPosterior, crossed_posterior, thompson_shares, within_limits
-from engine.runfile.rounds import RoundsConfig
+from engine.runfile.run import RoundsConfig
 
 ALL = np.arange(4)
 
