@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from engine.wardrobe.garments import CLASSES, Garments
+from engine.wardrobe.things import EDGE, THINGS, thing_image, thing_place
 
 SIZE = 64
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -55,7 +56,8 @@ class Scene:
     """The ground truth of a composite.
 
     `garment` indexes the garments of its split. `size`, `left` and `top` place it, in pixels. `crop` is the (left, top,
-    edge) of the texture as shares of its free room. `severity` in [0, 1] scales `light`.
+    edge) of the texture as shares of its free room. `severity` in [0, 1] scales `light`. `thing` lies beside the garment,
+    "" for none.
     """
 
     key: str
@@ -69,6 +71,7 @@ class Scene:
     crop: tuple[float, float, float]
     light: str = "plain"
     severity: float = 1.0
+    thing: str = ""
 
     @property
     def class_name(self) -> str:
@@ -83,12 +86,14 @@ def make_scene(
     *,
     correlation: float | None = None,
     own: Mapping[int, str] = OWN_BACKGROUND,
+    has_thing: bool = False,
     seed: int = 0,
 ) -> Scene:
     """Return composite `index` of an endless set, a pure function of the arguments.
 
     Classes alternate. With a correlation each class stands on its `own` background that often, else on any other
-    equally often; without one, backgrounds alternate too, so that every class x background is equally frequent.
+    equally often; without one, backgrounds alternate too, so that every class x background is equally frequent. With
+    `has_thing` one of THINGS lies beside the garment, each equally often.
     """
     rng = np.random.default_rng(_seed(f"{seed}/{name}/{index}"))
     turn, label = divmod(index, len(CLASSES))
@@ -97,6 +102,7 @@ def make_scene(
     size = int(rng.integers(38, 53))
     # Part of the key, since two sets of one run may differ in the correlation alone.
     bias = "balanced" if correlation is None else f"{100 * correlation:g}".replace(".", "p")
+    bias += "-things" * has_thing
     if correlation is None:
         background = BACKGROUNDS[(turn + round_ + label) % len(BACKGROUNDS)]
     elif rng.random() < correlation:
@@ -113,6 +119,8 @@ def make_scene(
         left=int(rng.integers(0, SIZE - size + 1)),
         top=int(rng.integers(0, SIZE - size + 1)),
         crop=cast(tuple[float, float, float], tuple(float(share) for share in rng.random(3))),
+        # Drawn last, so that all else is as it is without one.
+        thing=str(rng.choice(THINGS)) if has_thing else "",
     )
 
 
@@ -123,17 +131,19 @@ def make_scenes(
     *,
     correlation: float | None = None,
     own: Mapping[int, str] = OWN_BACKGROUND,
+    has_thing: bool = False,
     seed: int = 0,
 ) -> Iterator[Scene]:
     """Yield composites 0 to count - 1 of `make_scene`."""
     for index in range(count):
-        yield make_scene(garments, name, index, correlation=correlation, own=own, seed=seed)
+        yield make_scene(garments, name, index, correlation=correlation, own=own, has_thing=has_thing, seed=seed)
 
 
 def caption(scene: Scene) -> str:
-    """Return the true caption: "a photo of a red sneaker on grass"."""
+    """Return the true caption: "a photo of a red sneaker on grass", with a thing "... on grass with a ball"."""
     light = "" if scene.light == "plain" else f" in {scene.light} light"
-    return f"a photo of {with_article(f'{scene.colour} {scene.class_name}')} on {scene.background}{light}"
+    thing = f" with {with_article(scene.thing)}" if scene.thing else ""
+    return f"a photo of {with_article(f'{scene.colour} {scene.class_name}')} on {scene.background}{thing}{light}"
 
 
 def with_article(phrase: str) -> str:
@@ -150,10 +160,35 @@ def render(scene: Scene, garments: Garments) -> tuple[NDArray[np.uint8], NDArray
     picture = _background(scene)
     place = np.s_[scene.top : scene.top + scene.size, scene.left : scene.left + scene.size]
     picture[place] = picture[place] * (1 - alpha) + cloth * alpha
+    _put_thing(scene, picture)
     gain = 1 + scene.severity * (np.array(LIGHTS[scene.light], np.float32) - 1)
     mask = np.zeros((SIZE, SIZE), np.uint8)
     mask[place] = opaque[..., 0]
+    if scene.thing:
+        mask = np.minimum(mask, 255 - thing_mask(scene))
     return np.clip(picture * gain, 0, 255).round().astype(np.uint8), mask
+
+
+def thing_mask(scene: Scene) -> NDArray[np.uint8]:
+    """Return the mask of the thing beside the garment, (64, 64) uint8, 255 where it is opaque; empty without one."""
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    if scene.thing:
+        mask[_thing_box(scene)] = (255 * thing_image(scene.thing)[..., 3]).round()
+    return mask
+
+
+def _put_thing(scene: Scene, picture: NDArray[np.float32]) -> None:
+    if not scene.thing:
+        return
+    thing = thing_image(scene.thing)
+    box, alpha = _thing_box(scene), thing[..., 3:]
+    picture[box] = picture[box] * (1 - alpha) + thing[..., :3] * alpha
+
+
+def _thing_box(scene: Scene) -> tuple[slice, slice]:
+    middle = scene.left + scene.size / 2, scene.top + scene.size / 2
+    left, top = thing_place(scene.key, middle, SIZE)
+    return np.s_[top : top + EDGE, left : left + EDGE]
 
 
 def _closed(photo: NDArray[np.uint8]) -> NDArray[np.float32]:

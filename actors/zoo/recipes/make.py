@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 
 from actors.zoo import MODELS_FOLDER
-from actors.zoo.recipes import backbone, captioner, decoder, editor, judge, perturber, vae, verifier
+from actors.zoo.recipes import backbone, captioner, eyes, judge, perturber, segmenter, verifier
+from actors.zoo.recipes.drawing import decoder, editor, vae
 from actors.zoo.recipes.loop import TrainContext, ZooModel, train
 from actors.zoo.recipes.patient import (
     CLASSIFIERS,
@@ -32,6 +33,8 @@ ZOO = (
     ZooModel(recipe=editor.BASE_RECIPE, start=editor.start_editor_base),
     ZooModel(recipe=editor.RECIPE, start=editor.start_editor, save=editor.save_editor),
     ZooModel(recipe=verifier.RECIPE, start=verifier.start_verifier, save=verifier.save_verifier),
+    ZooModel(recipe=segmenter.RECIPE, start=segmenter.start_segmenter, save=segmenter.save_segmenter),
+    ZooModel(recipe=eyes.RECIPE, start=eyes.start_eyes, save=eyes.save_eyes),
     ZooModel(recipe=captioner.RECIPE, start=captioner.start_captioner, save=captioner.save_captioner),
     ZooModel(recipe=perturber.RECIPE, start=perturber.start_perturber, save=perturber.save_perturber),
     *(

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from actors.perturber.replies import Reply, parse_reply
 from actors.zoo.recipes.backbone import attribute_scenes, make_backbone
 from actors.zoo.recipes.captioner import make_captioner
-from actors.zoo.recipes.edit_pairs import SHARES, draw_edits, draw_pair, editor_families
-from actors.zoo.recipes.editor import make_editor
+from actors.zoo.recipes.drawing.edit_pairs import SHARES, draw_edits, draw_pair, editor_families
+from actors.zoo.recipes.drawing.editor import make_editor
+from actors.zoo.recipes.drawing.vae import LATENT_CHANNELS, make_vae
 from actors.zoo.recipes.language import TEXT_WIDTH, clip_tokenizer, text_tokenizer
 from actors.zoo.recipes.loop import Recipe, TrainContext, train
 from actors.zoo.recipes.perturber import draw_exchange, make_perturber
-from actors.zoo.recipes.vae import LATENT_CHANNELS, make_vae
 from actors.zoo.recipes.verifier import make_verifier
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import LIGHTS, Scene
