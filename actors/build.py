@@ -9,7 +9,7 @@ from typing import assert_never
 
 from actors.plugins import load_plugin
 from engine.runfile.captioner import CaptionerConfig
-from engine.runfile.editor import EditorConfig
+from engine.runfile.editor import CompositorConfig, EditorConfig
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.stages import AnyStageConfig, PluginConfig
 from engine.runfile.verifier import VerifierConfig
@@ -47,7 +47,11 @@ def build_stage(
         case EditorConfig():
             from actors.editor.editor import Editor
 
-            return Editor(config, device, name=name, seed=seed, offline=offline)
+            return Editor(config, device, name=name, seed=seed, offline=offline, words=words)
+        case CompositorConfig():
+            from actors.compositor.compositor import Compositor
+
+            return Compositor(config, device, name=name, seed=seed, offline=offline, words=words)
         case VerifierConfig():
             from actors.verifier.verifier import Verifier
 

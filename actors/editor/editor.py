@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 
@@ -21,6 +22,7 @@ from actors.images.frame import Frame, fit, to_tensor
 from actors.models.batching import prepared_batches
 from actors.models.device import num_readers, upload
 from actors.models.files import ModelFiles, resolve_model
+from actors.regions.make import make_finder
 from engine.errors import ModelError, RunFileError
 from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
 from engine.sample import Json, Rejection, Sample, Verdict, content_seed
@@ -37,7 +39,16 @@ class Editor:
     preview leaves with that verdict and no image.
     """
 
-    def __init__(self, config: EditorConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
+    def __init__(
+        self,
+        config: EditorConfig,
+        device: torch.device,
+        *,
+        name: str,
+        seed: int,
+        offline: bool,
+        words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
         self.config, self.device, self.name, self.seed = config, device, name, seed
         files = resolve_model(config.model, offline)
         self.pipeline, self.strategy = load_pipeline(config, files, device)
@@ -45,13 +56,11 @@ class Editor:
         multiple = size_multiple(self.pipeline)
         if self.size % multiple:
             raise RunFileError(f"stages.{name}.size is {self.size}: this model wants a multiple of {multiple}")
-        self.masks = (
-            InpaintMasks(
-                config.mask_model, config.inpaint_region, device, batch_size=config.batch_size, offline=offline
-            )
-            if config.mask_model
-            else None
-        )
+        self.masks: InpaintMasks | None = None
+        if config.mask_model:
+            size = config.batch_size
+            finder = make_finder(config.mask_model, config.box_model, device, batch_size=size, offline=offline)
+            self.masks = InpaintMasks(finder, config.inpaint_region, words, seed)
         self.supports_severity = self.strategy.supports_severity(self.pipeline)
         self.drawing = self._drawing(files, offline)
         self.finisher = Finisher(None if config.lossless else config.jpeg_quality, device)
@@ -88,17 +97,19 @@ class Editor:
         readers = num_readers(self.config.placement)
         for part in prepared_batches(sources, self.config.batch_size, self._framed, readers):
             framed.update(part)
-        masks = self._masks(sources, {key: found for key, found in framed.items() if isinstance(found, Frame)})
+        masks: Mapping[str, torch.Tensor | str] = {}
+        if self.masks:
+            masks = self.masks({key: each for key, each in framed.items() if isinstance(each, Frame)}, wanted)
         for sample in wanted:
             frame = framed.get(sample.source_key, "its source did not come along")
-            mask = masks.get(sample.source_key)
+            mask = masks.get(sample.key)
             if isinstance(frame, str):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=frame)
             elif sample.edit is not None and sample.edit.severity < 1 and not self.supports_severity:
                 detail = f"{self.provenance['pipeline']} has no milder edit at guidance_scale 1: raise guidance_scale"
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_severity", detail=detail)
-            elif self.masks and mask is not None and (problem := self.masks.problem(mask, sample.class_name)):
-                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=problem)
+            elif isinstance(mask, str):
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=mask)
             elif sample.edit is not None:
                 seed = content_seed(self.seed, sample.source_key)
                 yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=seed, mask=mask)
@@ -108,14 +119,6 @@ class Editor:
             return source.key, fit(decode_rgb(source.image), self.size)
         except UnreadableImageError as error:
             return source.key, str(error)
-
-    def _masks(self, sources: Sequence[Sample], frames: Mapping[str, Frame]) -> dict[str, torch.Tensor]:
-        """Return the mask of each source that has a frame, by source key; none without a mask model."""
-        if self.masks is None:
-            return {}
-        class_names = {source.key: source.class_name for source in sources if source.key in frames}
-        found = self.masks([frames[key] for key in class_names], list(class_names.values()))
-        return dict(zip(class_names, found, strict=True))
 
     def _drawing(self, files: ModelFiles, offline: bool) -> Drawing:
         reason = why_no_slots(self.pipeline)
@@ -188,7 +191,7 @@ class Editor:
         config = self.config
         return {
             "model": files.provenance,
-            "mask_model": self.masks.provenance if self.masks else None,
+            "mask_model": dict(self.masks.provenance) if self.masks else None,
             "pipeline": type(self.pipeline).__name__,
             **self.drawing.record,
             "method": config.method,

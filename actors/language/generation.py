@@ -98,7 +98,7 @@ class PaddedTexts:
             pad_token_id=tokenizer.pad_token_id,
         )
         noise = GumbelNoise([ask.seed for ask in rows], self.config.temperature, self.model.device)
-        with torch.inference_mode(), precision(self.config.model, self.model.device):
+        with torch.inference_mode(), precision(self.config.chat_model, self.model.device):
             output = self.model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],

@@ -118,7 +118,7 @@ class TextSlots:
 
     def _step(self, slots: "Slots", queue: deque[Waiting]) -> list["Text"]:
         """Give free slots to those who wait, write one token of each text, and return the texts that end with it."""
-        with torch.inference_mode(), precision(self.config.model, self.model.device):
+        with torch.inference_mode(), precision(self.config.chat_model, self.model.device):
             while queue and slots.num_texts < self.config.batch_size:
                 waiting = queue.popleft()
                 slots.seat(waiting, self._prompts.memory(waiting, queue, self.calls))

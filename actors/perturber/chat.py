@@ -37,8 +37,8 @@ class LoadedChat:
     def __init__(self, config: PerturberConfig, device: torch.device, *, offline: bool) -> None:
         from transformers import AutoModelForCausalLM
 
-        self._name = config.model.name
-        files = resolve_model(config.model, offline)
+        self._name = config.chat_model.name
+        files = resolve_model(config.chat_model, offline)
         self.tokenizer = load_tokenizer(files)
         if not self.tokenizer.chat_template:
             raise ModelError(f"model {self._name!r} has no chat template: name an instruction-tuned model")
@@ -56,6 +56,7 @@ class LoadedChat:
                 self.tokenizer, self._name, system_prompt(kind, "thing", own_kinds=config.kinds), "caption"
             )
             for kind in config.edits
+            if kind not in config.values
         }
 
     def ask(self, key: str, kind: EditKind, system: str, user: str, seed: int) -> Ask:
@@ -68,7 +69,7 @@ class ServedChat:
     """Hold a model on a server, which knows its chat template. Raises ModelError where it does not answer."""
 
     def __init__(self, config: PerturberConfig, server: ServerConfig) -> None:
-        on_server = ChatServer(server, config.model.name)
+        on_server = ChatServer(server, config.chat_model.name)
         self.writer: Writer = ServedTexts(on_server, config)
         self.provenance: dict[str, Json] = on_server.provenance
 

@@ -10,6 +10,7 @@ from actors.language.answers import BadReply
 from actors.language.generation import Ask
 from actors.perturber.chat import ChatModel, LoadedChat, ServedChat
 from actors.perturber.interviews import Interview, Request, make_requests
+from actors.perturber.listed import listed_replies
 from actors.perturber.prompts import system_prompt, user_prompt
 from actors.perturber.replies import Reply
 from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig
@@ -30,22 +31,31 @@ class Perturber:
 
     def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
         self.config, self.name, self.seed = config, name, seed
-        self.model: ChatModel = (
-            ServedChat(config, config.server) if config.server else LoadedChat(config, device, offline=offline)
-        )
-        self.provenance: dict[str, Json] = {**self.model.provenance, "temperature": config.temperature}
+        self.model: ChatModel | None = None
+        self.provenance: dict[str, Json] = {}
+        if config.model is not None:
+            self.model = (
+                ServedChat(config, config.server) if config.server else LoadedChat(config, device, offline=offline)
+            )
+            self.provenance = {**self.model.provenance, "temperature": config.temperature}
 
     @property
     def calls(self) -> Counter[str]:
         """Return what the model was asked for: texts, prompts, tokens and the useful ones among them."""
-        return self.model.writer.calls
+        return self.model.writer.calls if self.model else Counter()
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, after a source its placebo, edits and rejections."""
         requests = {
             sample.key: make_requests(sample, self.config, self.seed) for sample in batch if sample.role == "source"
         }
-        answers = self._ask([item for items in requests.values() for item in items if _can_ask(item.source)])
+        possible = [item for items in requests.values() for item in items if _can_ask(item.source)]
+        listed = [item for item in possible if item.kind in self.config.values]
+        invented = [item for item in possible if item.kind not in self.config.values]
+        answers = {
+            **listed_replies(listed, self.config.values, self.seed),
+            **(self._ask(self.model, invented) if self.model else {}),
+        }
         for sample in batch:
             yield sample
             if sample.role != "source":
@@ -55,7 +65,7 @@ class Perturber:
             for request in requests[sample.key]:
                 yield from self._candidates(request, answers.get(request.keys))
 
-    def _ask(self, requests: Sequence[Request]) -> Mapping[tuple[str, ...], Reply | BadReply]:
+    def _ask(self, model: ChatModel, requests: Sequence[Request]) -> Mapping[tuple[str, ...], Reply | BadReply]:
         """Return the answer to each request, by its keys; none waits for other sources before it is asked again."""
         together: dict[tuple[str, EditKind], list[Request]] = {}
         for request in requests:
@@ -66,23 +76,23 @@ class Perturber:
 
         def put(interview: Interview) -> None:
             for request in interview.asked:
-                ask = self._wish(request, interview.attempt)
+                ask = self._wish(model, request, interview.attempt)
                 asked[ask.key] = interview, request
                 asks.append(ask)
 
         for interview in interviews:
             put(interview)
-        for ask, text in self.model.writer.texts(asks):
+        for ask, text in model.writer.texts(asks):
             interview, request = asked.pop(ask.key)
             if interview.hear(request, text):
                 put(interview)
         return {keys: answer for interview in interviews for keys, answer in interview.settled().items()}
 
-    def _wish(self, request: Request, attempt: int) -> Ask:
+    def _wish(self, model: ChatModel, request: Request, attempt: int) -> Ask:
         key = f"{request.keys[0]}/{self.name}/{attempt}"
         system = system_prompt(request.kind, request.word, request.wanted, self.config.kinds)
         user = user_prompt(request.source.caption, request.word, request.kind)
-        return self.model.ask(key, request.kind, system, user, content_seed(self.seed, key))
+        return model.ask(key, request.kind, system, user, content_seed(self.seed, key))
 
     def _placebo(self, source: Sample, editor: str) -> Sample:
         edit = Edit(

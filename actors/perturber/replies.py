@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from actors.language.answers import BadReply
 from actors.language.json_objects import DuplicateKeyError, json_objects
 from engine.names import count_phrase, find_class, phrase_pattern, plain
+from engine.runfile.perturber import REMOVAL
 from engine.sample import EditKind
 
 KEYS = ("before", "after", "caption", "instruction")
 MAX_PHRASE, MAX_CAPTION, MAX_INSTRUCTION = 100, 300, 200  # characters; a CLIP text tower reads about 300
 
 # These kinds change words of the caption; the others add what it does not mention ("clear weather" to "fog").
-WORD_KINDS: frozenset[EditKind] = frozenset({"background", "colour", "object", "adjective"})
+WORD_KINDS: frozenset[EditKind] = frozenset({"background", "colour", "object", "adjective", REMOVAL})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +79,9 @@ def check_edit(reply: Reply, *, caption: str, words: Sequence[str], kind: EditKi
         return BadReply(reason="edit_changes_nothing", detail="the new caption is the old one")
     if kind in WORD_KINDS and not count_phrase(before, old):
         return BadReply(reason="edit_before_not_in_caption", detail=f"{reply.before!r} is not in {caption!r}")
-    if not count_phrase(after, new):
+    if kind == REMOVAL and count_phrase(before, new):
+        return BadReply(reason="edit_removes_nothing", detail=f"{reply.before!r} is still in {reply.caption!r}")
+    if kind != REMOVAL and not count_phrase(after, new):
         return BadReply(reason="edit_after_not_in_caption", detail=f"{reply.after!r} is not in {reply.caption!r}")
     return _check_class_word(before, after, old, new, words)
 

@@ -10,11 +10,11 @@ from typing import Literal, assert_never
 
 from engine.plan.plan import Plan
 from engine.runfile.captioner import CaptionerConfig
-from engine.runfile.editor import EditorConfig
+from engine.runfile.editor import CompositorConfig, EditorConfig
 from engine.runfile.fields import Placement, ServerConfig
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
-from engine.runfile.stages import AnyStageConfig, PluginConfig, drawn_share
+from engine.runfile.stages import DRAWING, AnyStageConfig, PluginConfig, drawn_share
 from engine.runfile.verifier import VerifierConfig
 from engine.shards.marker import Marker, add_counts
 from engine.wording import duration, size
@@ -130,7 +130,7 @@ def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> 
                 placebos = num_sources * config.placebo * len(config.editors)
             if isinstance(config, CaptionerConfig | PerturberConfig):
                 samples = num_sources
-            if isinstance(config, EditorConfig) and samples is not None:
+            if config.kind in DRAWING and samples is not None:
                 samples = round(samples * drawn_share(run.stages, name))
             stages.append(_stage(name, config, placement, samples, measured))
         seconds = sum(stage.seconds or 0 for stage in stages[-len(group) :])
@@ -165,7 +165,7 @@ def measure(run: RunFile, markers: Mapping[int, Marker]) -> Measured | None:
         samples: float = images or counts.sources
         if isinstance(config, CaptionerConfig | PerturberConfig):
             samples = counts.sources
-        elif isinstance(config, EditorConfig):
+        elif config.kind in DRAWING:
             samples *= drawn_share(run.stages, name)
         timed = [marker.seconds[name] for marker in markers.values() if name in marker.seconds]
         if timed:
@@ -233,6 +233,8 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
     match config:
         case PluginConfig() | CaptionerConfig(server=ServerConfig()) | PerturberConfig(server=ServerConfig()):
             return None
+        case CompositorConfig():
+            tflop, rate = _look_up(CLIP, config.mask_model.name), GPU_IMAGE_RATE
         case EditorConfig():
             tflop, rate = _editor_tflop(config), GPU_IMAGE_RATE
         case VerifierConfig():
@@ -240,8 +242,10 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
         case CaptionerConfig():
             tflop, rate = _language_tflop(config.model.name, config.max_new_tokens), GPU_TEXT_RATE
         case PerturberConfig():
-            number = sum(config.edits.values())
-            tflop, rate = _language_tflop(config.model.name, config.max_new_tokens * number), GPU_TEXT_RATE
+            number = sum(count for kind, count in config.edits.items() if kind not in config.values)
+            model = config.model
+            tflop = 0.0 if model is None else _language_tflop(model.name, config.max_new_tokens * number)
+            rate = GPU_TEXT_RATE
         case _:
             assert_never(config)
     if tflop is None:

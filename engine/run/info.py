@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from engine.errors import RunDirectoryError
-from engine.runfile.editor import EditorConfig
 from engine.runfile.stages import AnyStageConfig
 from engine.storage.storage import Storage
 
@@ -33,7 +32,7 @@ class RunInfo:
 
 def images_of(stages: Iterable[AnyStageConfig]) -> Images:
     """Return what all the images of a run become: PNG where an editor gives that."""
-    return "png" if any(isinstance(stage, EditorConfig) and stage.lossless for stage in stages) else "jpeg"
+    return "png" if any(getattr(stage, "lossless", False) for stage in stages) else "jpeg"
 
 
 def read_run_info(storage: Storage) -> RunInfo:

@@ -83,11 +83,20 @@ class WardrobeSource(Config):
         None, ge=0, le=1, description="share of each class on its own background; null: every background equally often"
     )
     captions: bool = Field(False, description="give the true captions along instead of leaving them to the captioner")
+    things: bool = Field(False, description="a thing lies beside each garment, such as a ball; captions name it")
     seed: int = Field(0, ge=0, description="another seed, other composites")
 
 
+class GroundsSource(Config):
+    """Take photographs of the wardrobe's grounds, with nothing on them; the classes are the grounds."""
+
+    kind: Literal["wardrobe_grounds"] = "wardrobe_grounds"
+    count: int = Field(400, ge=1, description="number of photographs, each another crop")
+
+
 AnySource = Annotated[
-    FolderSource | TableSource | TarSource | HuggingFaceSource | WardrobeSource, Field(discriminator="kind")
+    FolderSource | TableSource | TarSource | HuggingFaceSource | WardrobeSource | GroundsSource,
+    Field(discriminator="kind"),
 ]
 
 

@@ -1,10 +1,14 @@
-"""The configuration of an editor stage."""
+"""The configurations of the stages that draw edits: an editor, which has a diffusion pipeline, and a compositor."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from engine.runfile.data import AnySource
 from engine.runfile.fields import AttentionKernel, CompileMode, Config, ModelConfig, StageConfig
+
+# Where an edit may change the picture: all but what the class names, what the class names, or what `Edit.before` names.
+InpaintRegion = Literal["background", "class", "named"]
 
 
 class EarlyRejection(Config):
@@ -67,11 +71,17 @@ class EditorConfig(StageConfig):
         description="img2img only: start from the noise that DDIM inversion finds for the source, not from drawn "
         "noise; once for all edits of a source. The model's scheduler, or `scheduler`, must be DDIMScheduler",
     )
-    inpaint_region: Literal["background", "object"] = Field(
-        "background", description="inpaint only: the side that is redrawn"
+    inpaint_region: InpaintRegion = Field(
+        "background",
+        description="inpaint only: what is redrawn: all but what the class names, what it names, or what the edit's "
+        "`before` names, such as a thing to remove; the placebo of named redraws a box as large, elsewhere",
     )
     mask_model: ModelConfig | None = Field(
-        None, description="inpaint only: a segmentation model that finds the object by its class name, such as CLIPSeg"
+        None,
+        description="inpaint only: a model that finds regions by words, such as CLIPSeg; with box_model a SAM",
+    )
+    box_model: ModelConfig | None = Field(
+        None, description="a model that finds boxes by words, such as GroundingDINO, of which mask_model cuts out"
     )
     negative_prompt: str | None = None
     keep_detail: bool = Field(
@@ -120,12 +130,44 @@ class EditorConfig(StageConfig):
     def _has_mask(self) -> "EditorConfig":
         if (self.method == "inpaint") != (self.mask_model is not None):
             raise ValueError("mask_model goes with method inpaint and with no other: give both or neither")
+        if self.box_model is not None and self.mask_model is None:
+            raise ValueError("box_model finds boxes of which mask_model cuts out: give mask_model too, or neither")
         if not 0 <= self.guidance_interval[0] < self.guidance_interval[1] <= 1:
             raise ValueError(
                 f"guidance_interval must be [from, to] with 0 <= from < to <= 1, got {list(self.guidance_interval)}"
             )
         if self.keep_detail and self.method == "inpaint":
             raise ValueError("keep_detail: method inpaint keeps what is outside its mask as it is: leave it out")
+        return self
+
+
+class CompositorConfig(StageConfig):
+    """Make the edited image from photographs alone, by cutting and pasting: exact where its region is, and no GPU.
+
+    swap puts what the class names on another photograph's ground; its placebo on one that shows the same ground. remove
+    fills what the edit's `before` names from around it; its placebo fills a box as large, elsewhere.
+    """
+
+    kind: Literal["compositor"] = "compositor"
+    method: Literal["swap", "remove"] = Field(description="swap: another background; remove: a thing taken away")
+    mask_model: ModelConfig = Field(
+        description="a model that finds regions by words, such as CLIPSeg; with box_model a SAM"
+    )
+    box_model: ModelConfig | None = Field(
+        None, description="a model that finds boxes by words, such as GroundingDINO, of which mask_model cuts out"
+    )
+    grounds: AnySource | None = Field(
+        None,
+        description="swap only: photographs of grounds, each class a ground, as in a folder grounds/beach, "
+        "grounds/snow; the class is looked for in the words of the edit, as beach in `a sandy beach`",
+    )
+    jpeg_quality: int = Field(95, ge=1, le=100)
+    lossless: bool = Field(False, description="all images of the run are PNG; as of an editor")
+
+    @model_validator(mode="after")
+    def _has_grounds(self) -> "CompositorConfig":
+        if (self.method == "swap") != (self.grounds is not None):
+            raise ValueError("grounds goes with method swap and with no other: give both or neither")
         return self
 
 

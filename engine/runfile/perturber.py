@@ -13,6 +13,7 @@ KINDS: dict[EditKind, str] = {
     "background": "the place or surface behind or under the main object",
     "colour": "the colour of the main object",
     "object": "another thing in the picture, never the main object",
+    "removal": "one thing beside the main object is taken away and nothing is put in its place",
     "weather": "the weather",
     "lighting": "the light: its time of day, direction, colour or strength",
     "domain": "the kind of picture: sketch, painting, cartoon, X-ray and so on",
@@ -20,16 +21,22 @@ KINDS: dict[EditKind, str] = {
     "adjective": "one adjective that describes the main object, such as its size, age, material or pattern",
 }
 
-
+# The kind whose edits put nothing in: its `after` is "no" and the thing, as in `no ball`.
+REMOVAL = "removal"
 # In `strategies`: kinds that are not named.
 OTHERS = "*"
 
 
 class PerturberConfig(StageConfig):
-    """Ask a causal language model for edits of each caption, plus a placebo for each source."""
+    """Name the edits of each caption, plus a placebo for each source: a language model invents them.
+
+    Of kinds whose `values` are listed the edits are made by rule.
+    """
 
     kind: Literal["perturber"] = "perturber"
-    model: ModelConfig
+    model: ModelConfig | None = Field(
+        None, description="a causal language model with a chat template; not needed where `values` lists every kind"
+    )
     server: ServerConfig | None = Field(None, description="where the model is served; default: it is loaded here")
     edits: dict[EditKind, int] = Field(
         {"background": 2, "colour": 1}, description="edits of each kind for one source; the placebo is added by itself"
@@ -38,6 +45,12 @@ class PerturberConfig(StageConfig):
         {},
         description="kinds of edits of your own: a name, and in words what such an edit may change, as in "
         "`{headwear: what the person wears on the head}`; then name it in `edits`",
+    )
+    values: dict[EditKind, tuple[str, ...]] = Field(
+        {},
+        description="kinds that no language model is asked about, with their values, as in `{background: [grass, snow],"
+        " removal: [ball]}`: the value that a caption names becomes another one, or of a removal is taken away; a "
+        "caption that names none gets no such edit",
     )
     class_words: ClassWords = Field(
         {},
@@ -73,6 +86,16 @@ class PerturberConfig(StageConfig):
                     f"edits.{kind}: no kind has this name{f', did you mean {near[0]}?' if near else ''}; there are "
                     f"{', '.join([*KINDS, *self.kinds])}. For one of your own say in `kinds` what it may change"
                 )
+        for kind, values in self.values.items():
+            if kind not in self.edits:
+                raise ValueError(f"values.{kind}: `edits` asks for no such edit; it has {', '.join(self.edits)}")
+            if len(set(values)) < (1 if kind == REMOVAL else 2):
+                raise ValueError(f"values.{kind}: a value becomes another one: list two or more")
+        if self.model is None and (invented := [kind for kind in self.edits if kind not in self.values]):
+            raise ValueError(
+                f"edits of kind {invented[0]} are invented by a language model, and `model` is missing: name one, or "
+                f"list values.{invented[0]}"
+            )
         if any(count < 0 for count in self.edits.values()):
             raise ValueError("edits: a count cannot be negative")
         for kind in self.strategies:
@@ -83,6 +106,12 @@ class PerturberConfig(StageConfig):
         if not all(0 < severity <= 1 for severity in self.severities):
             raise ValueError(f"severities must be in (0, 1], got {list(self.severities)}")
         return self
+
+    @property
+    def chat_model(self) -> ModelConfig:
+        """Return the language model of a perturber that has one: of all that does not list its values."""
+        assert self.model is not None
+        return self.model
 
     def strategies_of(self, kind: EditKind) -> tuple[str, ...]:
         """Return the editors that draw edits of a kind, by name; "" is the run's only one."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, JsonValue
 
 from engine.runfile.captioner import CaptionerConfig
-from engine.runfile.editor import EditorConfig
+from engine.runfile.editor import CompositorConfig, EditorConfig
 from engine.runfile.fields import StageConfig
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.verifier import VerifierConfig
@@ -25,8 +25,11 @@ class PluginConfig(StageConfig):
 
 
 AnyStageConfig = Annotated[
-    CaptionerConfig | PerturberConfig | EditorConfig | VerifierConfig | PluginConfig, Field(discriminator="kind")
+    CaptionerConfig | PerturberConfig | EditorConfig | CompositorConfig | VerifierConfig | PluginConfig,
+    Field(discriminator="kind"),
 ]
+# Stages that draw edits, each those that `strategies` give it.
+DRAWING = ("editor", "compositor")
 
 
 def words_of_classes(stages: Mapping[str, AnyStageConfig]) -> Mapping[str, Sequence[str]]:
@@ -68,15 +71,18 @@ def _routed(stages: Mapping[str, AnyStageConfig]) -> set[str]:
         if not isinstance(stage, PerturberConfig) or not stage.strategies:
             continue
         behind = list(stages)[place + 1 :]
-        editors = [name for name in behind if stages[name].kind in ("editor", "plugin")]
+        editors = [name for name in behind if stages[name].kind in (*DRAWING, "plugin")]
         for kind, names in stage.strategies.items():
             if unknown := [name for name in names if name not in editors]:
                 raise ValueError(
                     f"stages.{perturber}.strategies.{kind}: {unknown[0]!r} is no editor behind it; there are "
                     f"{', '.join(editors) or 'none'}"
                 )
-        if idle := [name for name in behind if stages[name].kind == "editor" and name not in stage.editors]:
+        if idle := [name for name in behind if stages[name].kind in DRAWING and name not in stage.editors]:
             raise ValueError(f"stages.{perturber}.strategies: nothing is left to draw for the editor {idle[0]!r}")
+        lossless = {getattr(stages[name], "lossless", False) for name in behind if stages[name].kind in DRAWING}
+        if len(lossless) > 1:
+            raise ValueError("stages: `lossless` is of all images of a run: set it in all of its editors, or in none")
         found.update(stage.editors)
     return found
 

@@ -9,6 +9,7 @@ from engine.errors import SourceError
 from engine.runfile.data import (
     AnySource,
     FolderSource,
+    GroundsSource,
     HuggingFaceSource,
     ImageSource,
     TableSource,
@@ -25,7 +26,7 @@ from engine.sources.labels import leading_zeros
 from engine.sources.survey import survey_source
 from engine.sources.table import TableImages
 from engine.sources.tar import TarImages
-from engine.sources.wardrobe import WardrobeImages
+from engine.sources.wardrobe import GroundImages, WardrobeImages
 
 __all__ = [
     "STAGE",
@@ -57,6 +58,8 @@ def open_source(config: AnySource) -> Source:
             return HuggingFaceImages(config)
         case WardrobeSource():
             return WardrobeImages(config)
+        case GroundsSource():
+            return GroundImages(config)
         case _:
             assert_never(config)
 

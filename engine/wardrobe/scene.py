@@ -56,8 +56,8 @@ class Scene:
     """The ground truth of a composite.
 
     `garment` indexes the garments of its split. `size`, `left` and `top` place it, in pixels. `crop` is the (left, top,
-    edge) of the texture as shares of its free room. `severity` in [0, 1] scales `light`. `thing` lies beside the garment,
-    "" for none.
+    edge) of the texture as shares of its free room. `severity` in [0, 1] scales `light`. `thing`, "" for none, lies
+    beside the garment.
     """
 
     key: str
@@ -157,7 +157,7 @@ def render(scene: Scene, garments: Garments) -> tuple[NDArray[np.uint8], NDArray
     opaque = (np.clip(6 * _scaled(_closed(photo), scene.size) - 0.25, 0, 1) * 255).round()
     alpha = np.asarray(opaque / 255, np.float32)
     cloth = np.array(COLOURS[scene.colour], np.float32) * (0.35 + 0.65 * _scaled(_shade(photo), scene.size))
-    picture = _background(scene)
+    picture = _background(scene.background, scene.crop)
     place = np.s_[scene.top : scene.top + scene.size, scene.left : scene.left + scene.size]
     picture[place] = picture[place] * (1 - alpha) + cloth * alpha
     _put_thing(scene, picture)
@@ -210,10 +210,16 @@ def _scaled(pixels: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     return np.asarray(np.clip(np.asarray(photo), 0, 1)[..., None], np.float32)
 
 
-def _background(scene: Scene) -> NDArray[np.float32]:
+def render_ground(name: str, index: int) -> NDArray[np.uint8]:
+    """Return photograph `index` of a ground with nothing on it, (64, 64, 3) uint8, in plain light."""
+    left, top, edge = np.random.default_rng(_seed(f"ground/{name}/{index}")).random(3).tolist()
+    return _background(name, (left, top, edge)).round().astype(np.uint8)
+
+
+def _background(name: str, crop: tuple[float, float, float]) -> NDArray[np.float32]:
     """Return a crop of the texture with an edge of 96 to 200 pixels, scaled to the picture."""
-    texture = _texture(scene.background)
-    left, top, edge = scene.crop
+    texture = _texture(name)
+    left, top, edge = crop
     size = 96 + int(edge * 104)
     x, y = int(left * (texture.width - size)), int(top * (texture.height - size))
     box = (x, y, x + size, y + size)

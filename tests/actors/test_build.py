@@ -7,17 +7,18 @@ import pytest
 import torch
 from repository import PYTHONPATH
 from tint_runs import tint_run, write_images
-from tiny_models import jpeg, save_clip, save_encoder_decoder, save_language_model
+from tiny_models import jpeg, save_clip, save_clipseg, save_encoder_decoder, save_language_model
 from tiny_pipelines import save_stable_diffusion
 
 from actors.build import build_stage
 from actors.captioner.captioner import Captioner
+from actors.compositor.compositor import Compositor
 from actors.editor.editor import Editor
 from actors.perturber.perturber import Perturber
 from actors.verifier.verifier import Verifier
 from engine.errors import ModelError, PlacementError
 from engine.runfile.captioner import CaptionerConfig
-from engine.runfile.editor import EditorConfig
+from engine.runfile.editor import CompositorConfig, EditorConfig
 from engine.runfile.fields import ModelConfig, Placement, StageConfig
 from engine.runfile.load import dump_run_file
 from engine.runfile.perturber import PerturberConfig
@@ -58,6 +59,7 @@ def test_every_kind_is_built(tmp_path: Path) -> None:
 
     assert isinstance(build(CaptionerConfig(model=model(save_encoder_decoder))), Captioner)
     assert isinstance(build(PerturberConfig(model=model(save_language_model))), Perturber)
+    assert isinstance(build(CompositorConfig(method="remove", mask_model=model(save_clipseg))), Compositor)
     assert isinstance(build(EditorConfig(model=model(save_stable_diffusion, "instruct"))), Editor)
     assert isinstance(build(VerifierConfig(model=model(save_clip))), Verifier)
 

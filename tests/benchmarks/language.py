@@ -24,7 +24,7 @@ from actors.perturber.chat import LoadedChat
 from actors.perturber.perturber import Perturber
 from actors.perturber.prompts import user_prompt
 from actors.zoo.exam.scenes import captioned, source
-from actors.zoo.recipes.language import OBJECTS, VIEWPOINTS, WEATHERS
+from actors.zoo.recipes.training.language import OBJECTS, VIEWPOINTS, WEATHERS
 from engine.figures.figures import Figure
 from engine.runfile.captioner import CaptionerConfig
 from engine.runfile.fields import ModelConfig

@@ -13,8 +13,8 @@ from actors.editor.editor import Editor
 from actors.images.codec import decode_rgb
 from actors.zoo.exam.scenes import CPU, Bools, Exam, bootstrapped, captioned, kept, kernel_figure, picture
 from actors.zoo.recipes.backbone import ATTRIBUTES
-from actors.zoo.recipes.drawing.edit_pairs import FIELDS
-from actors.zoo.recipes.language import edit_instructions
+from actors.zoo.recipes.edit_pairs import FIELDS
+from actors.zoo.recipes.training.language import edit_instructions
 from engine.errors import RunError
 from engine.figures.figures import Figure, share
 from engine.runfile.editor import EditorConfig

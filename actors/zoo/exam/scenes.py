@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from actors.images.codec import decode_rgb, encode_jpeg
 from actors.zoo.recipes.backbone import ATTRIBUTES, AttributeClassifier, attributes, seen
-from actors.zoo.recipes.pictures import to_tensor
+from actors.zoo.recipes.training.pictures import to_tensor
 from engine.figures.figures import Figure
 from engine.sample import ImageBytes, Sample
 from engine.wardrobe.garments import CLASSES, load_garments

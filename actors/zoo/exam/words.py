@@ -9,7 +9,7 @@ from actors.captioner.captioner import Captioner
 from actors.perturber.perturber import Perturber
 from actors.zoo.exam.scenes import CAPTION, CPU, Exam, captioned
 from actors.zoo.recipes.backbone import ATTRIBUTES
-from actors.zoo.recipes.drawing.edit_pairs import FIELDS
+from actors.zoo.recipes.edit_pairs import FIELDS
 from engine.figures.figures import Figure, share
 from engine.runfile.captioner import CaptionerConfig
 from engine.runfile.perturber import PerturberConfig

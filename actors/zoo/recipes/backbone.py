@@ -12,8 +12,8 @@ from transformers import ResNetConfig, ResNetModel
 
 from actors.finetune.augment import gaussian_blurred
 from actors.models.token_encoder import give_tokens
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged, drawn_rows
-from actors.zoo.recipes.pictures import garments_of, in_parts, made_once, rendered, to_tensor
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, averaged, drawn_rows
+from actors.zoo.recipes.training.pictures import garments_of, in_parts, made_once, rendered, to_tensor
 from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, make_scenes
 

@@ -17,9 +17,9 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from actors.zoo.recipes.backbone import backbone_features, backbone_scenes, load_backbone, make_backbone
-from actors.zoo.recipes.language import in_spans, special_tokens, text_tokenizer
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, drawn_rows, save_half
-from actors.zoo.recipes.pictures import garments_of, save_image_processor
+from actors.zoo.recipes.training.language import in_spans, special_tokens, text_tokenizer
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, drawn_rows, save_half
+from actors.zoo.recipes.training.pictures import garments_of, save_image_processor
 from engine.wardrobe.scene import Scene, caption
 
 RECIPE = Recipe(name="captioner", num_steps=2500, learning_rate=1e-3, weight_decay=0.02)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
 from actors.finetune.augment import gaussian_blurred
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, save_half
-from actors.zoo.recipes.pictures import garments_of, rendered, save_image_processor, to_tensor
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, save_half
+from actors.zoo.recipes.training.pictures import garments_of, rendered, save_image_processor, to_tensor
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, make_scenes
 
 RECIPE = Recipe(name="eyes", num_steps=3000, learning_rate=2e-3, weight_decay=0.05, num_warmup_steps=100, seed=11)

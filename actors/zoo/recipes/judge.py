@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from actors.zoo.recipes.backbone import AttributeClassifier, attribute_loss, attribute_scenes, make_backbone
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged
-from actors.zoo.recipes.pictures import garments_of, rendered
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, averaged
+from actors.zoo.recipes.training.pictures import garments_of, rendered
 
 RECIPE = Recipe(name="judge", num_steps=8000, learning_rate=2e-3, weight_decay=0.05, num_warmup_steps=200, seed=7)
 NUM_PICTURES = 60_000

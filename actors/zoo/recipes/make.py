@@ -10,9 +10,7 @@ from pathlib import Path
 import torch
 
 from actors.zoo import MODELS_FOLDER
-from actors.zoo.recipes import backbone, captioner, eyes, judge, perturber, segmenter, verifier
-from actors.zoo.recipes.drawing import decoder, editor, vae
-from actors.zoo.recipes.loop import TrainContext, ZooModel, train
+from actors.zoo.recipes import backbone, captioner, decoder, editor, eyes, judge, perturber, vae, verifier
 from actors.zoo.recipes.patient import (
     CLASSIFIERS,
     CORRELATION,
@@ -22,6 +20,7 @@ from actors.zoo.recipes.patient import (
     start_finetuning,
     start_pretraining,
 )
+from actors.zoo.recipes.training.loop import TrainContext, ZooModel, train
 from engine.errors import EngineError
 from engine.figures.figures import table
 from engine.wardrobe.garments import DEBIAN_FOLDER
@@ -33,7 +32,6 @@ ZOO = (
     ZooModel(recipe=editor.BASE_RECIPE, start=editor.start_editor_base),
     ZooModel(recipe=editor.RECIPE, start=editor.start_editor, save=editor.save_editor),
     ZooModel(recipe=verifier.RECIPE, start=verifier.start_verifier, save=verifier.save_verifier),
-    ZooModel(recipe=segmenter.RECIPE, start=segmenter.start_segmenter, save=segmenter.save_segmenter),
     ZooModel(recipe=eyes.RECIPE, start=eyes.start_eyes, save=eyes.save_eyes),
     ZooModel(recipe=captioner.RECIPE, start=captioner.start_captioner, save=captioner.save_captioner),
     ZooModel(recipe=perturber.RECIPE, start=perturber.start_perturber, save=perturber.save_perturber),

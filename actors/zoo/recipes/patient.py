@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from actors.zoo.recipes.backbone import AttributeClassifier, attribute_loss, backbone_pictures, resnet_config
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged, save_half
-from actors.zoo.recipes.pictures import in_parts, rendered, save_image_processor, to_tensor
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, averaged, save_half
+from actors.zoo.recipes.training.pictures import in_parts, rendered, save_image_processor, to_tensor
 from engine.figures.figures import Figure, share
 from engine.plan.splits import split_of
 from engine.runfile.data import Splits

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from actors.perturber.prompts import user_prompt
-from actors.zoo.recipes.language import (
+from actors.zoo.recipes.training.language import (
     ADJECTIVES,
     DOMAINS,
     OBJECTS,
@@ -25,7 +25,7 @@ from actors.zoo.recipes.language import (
     special_tokens,
     text_tokenizer,
 )
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, save_half
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, save_half
 from engine.sample import EditKind
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, with_article

@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from actors.zoo.recipes.backbone import backbone_features, backbone_scenes, load_backbone, make_backbone
-from actors.zoo.recipes.language import clip_text_config, clip_tokenizer
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, save_half
-from actors.zoo.recipes.pictures import garments_of, save_image_processor, to_tensor
+from actors.zoo.recipes.training.language import clip_text_config, clip_tokenizer
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, save_half
+from actors.zoo.recipes.training.pictures import garments_of, save_image_processor, to_tensor
 from engine.wardrobe.scene import Scene, caption, with_article
 
 RECIPE = Recipe(name="verifier", num_steps=3000, learning_rate=1e-3, weight_decay=0.02)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, VisionEncoderDecoderModel
 
 from actors.zoo import MODELS_FOLDER
-from actors.zoo.recipes.loop import Recipe, TrainContext, train
 from actors.zoo.recipes.patient import make_resnet, naming_loss, of_train_split
+from actors.zoo.recipes.training.loop import Recipe, TrainContext, train
 from engine.wardrobe.garments import Garments, load_garments
 from engine.wardrobe.scene import Scene, make_scenes, render
 

@@ -119,7 +119,7 @@ def stamped_run(run: RunFile) -> RunFile:
 
 def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     """Train the classifier of a trial and probe it. Runs in its own process."""
-    from actors.zoo.recipes.pictures import save_image_processor
+    from actors.zoo.recipes.training.pictures import save_image_processor
     from cluster.phases.classifiers import ClassifierRef
     from cluster.phases.probe import probe_shards, read_predictions
     from engine.probe.findings import ClassifierPredictions, findings

@@ -232,8 +232,8 @@ def test_inpainting_keeps_the_other_side_of_the_mask(models: Path) -> None:
     stage = editor(folder, method="inpaint", mask_model=masks, strength=1.0, jpeg_quality=100)
     source, _, edit = group("a", image=jpeg(seed=3))
     frame = fit(decode_rgb(source.image), 32)
-    (found,) = stage.masks([frame], ["sneaker"])
-    assert stage.masks.problem(found, "sneaker") is None, "the random mask model must split the picture for this test"
+    found = stage.masks({source.key: frame}, [edit])[edit.key]
+    assert not isinstance(found, str), "the random mask model must split the picture for this test"
     (result,) = list(stage([source, edit]))[1:]
     kept = found[0].numpy() == 0
     change = np.abs(pixels(result).astype(int) - frame.pixels).max(axis=2)
@@ -245,12 +245,12 @@ def test_a_mask_that_leaves_nothing_to_redraw_is_a_rejection(models: Path, monke
         save_stable_diffusion(models / "inpaint2", "inpaint"),
         ModelConfig(name=str(save_clipseg(models / "seg2"))),
     )
-    monkeypatch.setattr("actors.editor.pipelines.masks.THRESHOLD", 1.0)
+    monkeypatch.setattr("actors.regions.samples.THRESHOLD", 1.0)
     _, placebo, edit = editor(folder, method="inpaint", mask_model=masks)(group("a"))
     for item in (placebo, edit):
         assert isinstance(item, Rejection)
         assert (item.reason, item.stage) == ("no_mask", "editor")
-        assert "'sneaker' nowhere in the picture: nothing is left to keep" in item.detail
+        assert "'sneaker' nowhere in the picture: nothing is left to change or to keep" in item.detail
 
 
 def test_a_picture_keeps_its_shape(instruct: Path) -> None:

@@ -16,7 +16,7 @@ from actors.language.answers import BadReply
 from actors.models.device import fix_threads
 from actors.verifier.signals.spectrum import Spectrum, traces
 from actors.verifier.verifier import Verifier
-from actors.zoo.recipes.pictures import save_image_processor
+from actors.zoo.recipes.training.pictures import save_image_processor
 from engine.errors import ModelError
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Edit, Sample

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from actors.zoo.recipes.drawing import edit_pairs
-from actors.zoo.recipes.drawing import editor as train_editor
-from actors.zoo.recipes.drawing.editor import EditBatches, guided_velocity, make_editor, velocity
-from actors.zoo.recipes.drawing.vae import LATENT_CHANNELS
-from actors.zoo.recipes.loop import TrainContext
+from actors.zoo.recipes import edit_pairs
+from actors.zoo.recipes import editor as train_editor
+from actors.zoo.recipes.editor import EditBatches, guided_velocity, make_editor, velocity
 from actors.zoo.recipes.patient import CLASSIFIERS
-from actors.zoo.recipes.pictures import rendered
+from actors.zoo.recipes.training.loop import TrainContext
+from actors.zoo.recipes.training.pictures import rendered
+from actors.zoo.recipes.vae import LATENT_CHANNELS
 from engine.errors import RunError
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import make_scenes

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from actors.perturber.replies import Reply, parse_reply
 from actors.zoo.recipes.backbone import attribute_scenes, make_backbone
 from actors.zoo.recipes.captioner import make_captioner
-from actors.zoo.recipes.drawing.edit_pairs import SHARES, draw_edits, draw_pair, editor_families
-from actors.zoo.recipes.drawing.editor import make_editor
-from actors.zoo.recipes.drawing.vae import LATENT_CHANNELS, make_vae
-from actors.zoo.recipes.language import TEXT_WIDTH, clip_tokenizer, text_tokenizer
-from actors.zoo.recipes.loop import Recipe, TrainContext, train
+from actors.zoo.recipes.edit_pairs import SHARES, draw_edits, draw_pair, editor_families
+from actors.zoo.recipes.editor import make_editor
 from actors.zoo.recipes.perturber import draw_exchange, make_perturber
+from actors.zoo.recipes.training.language import TEXT_WIDTH, clip_tokenizer, text_tokenizer
+from actors.zoo.recipes.training.loop import Recipe, TrainContext, train
+from actors.zoo.recipes.vae import LATENT_CHANNELS, make_vae
 from actors.zoo.recipes.verifier import make_verifier
 from engine.wardrobe.garments import load_garments
 from engine.wardrobe.scene import LIGHTS, Scene
@@ -123,9 +123,9 @@ def test_tokenizers_take_any_text() -> None:
 def test_the_models_that_ship_are_small_and_have_a_card() -> None:
     files = [path for path in MODELS.rglob("*") if path.is_file()]
     assert {path.name for path in MODELS.iterdir()} == {
-        *("captioner", "editor", "patient", "patient_convnext", "perturber", "verifier", "judge")
+        *("captioner", "editor", "patient", "patient_convnext", "perturber", "verifier", "eyes", "judge")
     }
-    assert sum(path.stat().st_size for path in files) <= 40 * 2**20
+    assert sum(path.stat().st_size for path in files) <= 42 * 2**20
     assert not [path for path in files if path.suffix in (".bin", ".pt", ".pkl", ".ckpt")]
     for folder in MODELS.iterdir():
         card = (folder / "README.md").read_text()

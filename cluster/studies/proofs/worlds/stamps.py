@@ -171,9 +171,9 @@ def _patient(folder: Path, scenes: Sequence[StampScene], seed: int, num_steps: i
 
     from actors.zoo import MODELS_FOLDER
     from actors.zoo.recipes.backbone import resnet_config
-    from actors.zoo.recipes.loop import TrainContext, train
     from actors.zoo.recipes.patient import naming_loss
-    from actors.zoo.recipes.pictures import save_image_processor
+    from actors.zoo.recipes.training.loop import TrainContext, train
+    from actors.zoo.recipes.training.pictures import save_image_processor
     from cluster.studies.proofs.classifiers import RECIPE
 
     if (folder / "preprocessor_config.json").exists():

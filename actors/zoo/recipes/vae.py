@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged
-from actors.zoo.recipes.pictures import garments_of, rendered, to_tensor
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, averaged
+from actors.zoo.recipes.training.pictures import garments_of, rendered, to_tensor
 from engine.wardrobe.garments import Garments
 from engine.wardrobe.scene import LIGHTS, Scene, make_scenes
 

@@ -7,10 +7,10 @@ from diffusers import AutoencoderTiny
 from torch import Tensor, nn
 
 from actors.zoo.recipes.backbone import load_backbone
-from actors.zoo.recipes.drawing.edit_pairs import editor_families, editor_latents, editor_pictures
-from actors.zoo.recipes.drawing.vae import BATCH_SIZE, LATENT_NOISE, load_vae, picture_error
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged, drawn_rows
-from actors.zoo.recipes.pictures import garments_of, to_tensor
+from actors.zoo.recipes.edit_pairs import editor_families, editor_latents, editor_pictures
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, averaged, drawn_rows
+from actors.zoo.recipes.training.pictures import garments_of, to_tensor
+from actors.zoo.recipes.vae import BATCH_SIZE, LATENT_NOISE, load_vae, picture_error
 
 RECIPE = Recipe(name="decoder", num_steps=22000, learning_rate=1e-3)
 FEATURE_WEIGHT = 1.0

@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from actors.zoo.recipes.drawing.decoder import load_decoded_vae
-from actors.zoo.recipes.drawing.edit_pairs import (
+from actors.zoo.recipes.decoder import load_decoded_vae
+from actors.zoo.recipes.edit_pairs import (
     DISTILLATION_SHARES,
     SHARES,
     draw_edits,
     editor_families,
     editor_latents,
 )
-from actors.zoo.recipes.drawing.vae import LATENT_CHANNELS
-from actors.zoo.recipes.language import MAX_TOKENS, TEXT_WIDTH, clip_text_config, clip_tokenizer
-from actors.zoo.recipes.loop import Loss, Recipe, TrainContext, averaged
-from actors.zoo.recipes.pictures import garments_of
+from actors.zoo.recipes.training.language import MAX_TOKENS, TEXT_WIDTH, clip_text_config, clip_tokenizer
+from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, averaged
+from actors.zoo.recipes.training.pictures import garments_of
+from actors.zoo.recipes.vae import LATENT_CHANNELS
 from engine.sample import PLACEBO_INSTRUCTION
 from engine.wardrobe.scene import Scene
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from actors.zoo.recipes.drawing.vae import load_vae
-from actors.zoo.recipes.language import edit_instructions
-from actors.zoo.recipes.loop import TrainContext
-from actors.zoo.recipes.pictures import garments_of, in_parts, made_once, rendered
+from actors.zoo.recipes.training.language import edit_instructions
+from actors.zoo.recipes.training.loop import TrainContext
+from actors.zoo.recipes.training.pictures import garments_of, in_parts, made_once, rendered
+from actors.zoo.recipes.vae import load_vae
 from engine.wardrobe.garments import CLASSES, Garments
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, LIGHTS, Scene, caption, make_scenes
 

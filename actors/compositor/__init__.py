@@ -1,0 +1,1 @@
+"""The stage that edits by cutting and pasting, without a diffusion model."""

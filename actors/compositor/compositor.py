@@ -1,0 +1,160 @@
+"""The compositor stage: edits made of photographs alone, each with the control of its method."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import assert_never
+
+import numpy as np
+import torch
+
+from actors.compositor.cutout import alpha_of, on_ground
+from actors.compositor.fill import filled
+from actors.compositor.grounds import Grounds, to_picture
+from actors.images.codec import UnreadableImageError, decode_rgb, encode_jpeg, encode_png
+from actors.models.batching import prepared_batches
+from actors.models.device import num_readers
+from actors.regions.finder import Pixels
+from actors.regions.make import make_finder
+from actors.regions.samples import SourceRegions, find_regions
+from engine.regions import encode_region
+from engine.runfile.editor import CompositorConfig
+from engine.sample import Edit, Json, Rejection, Sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """A source's pixels (height, width, 3), and where in them things are."""
+
+    pixels: Pixels
+    regions: SourceRegions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed:
+    """A finished picture, (3, height, width) in [0, 1], and the region that changed, (height, width) bool."""
+
+    picture: torch.Tensor
+    region: torch.Tensor
+    record: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Why an edit cannot be made: a `reason` that is counted, and a detail for a person."""
+
+    reason: str
+    detail: str
+
+
+class Compositor:
+    """Fill in the image of each sample whose edit names this stage, or none; all others pass untouched.
+
+    A picture has the size of its source. What changed is kept as the region of its edit. Placebos show what the method
+    does by itself: that of `swap` stands on another photograph of the same ground, that of `remove` has a box filled.
+    """
+
+    def __init__(
+        self,
+        config: CompositorConfig,
+        device: torch.device,
+        *,
+        name: str,
+        seed: int,
+        offline: bool,
+        words: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        self.config, self.name, self.seed, self.words = config, name, seed, words
+        self.finder = make_finder(
+            config.mask_model, config.box_model, device, batch_size=config.batch_size, offline=offline
+        )
+        self.grounds = None if config.grounds is None else Grounds(config.grounds)
+        self.provenance: dict[str, Json] = {
+            "method": config.method,
+            "mask_model": dict(self.finder.provenance),
+            "torch": torch.__version__,
+        }
+
+    def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
+        """Yield each sample of the batch, edited where it has an edit and no image yet."""
+        wanted = [
+            sample
+            for sample in batch
+            if sample.edit is not None and not sample.image and sample.edit.strategy in ("", self.name)
+        ]
+        scenes = self._scenes(batch, wanted)
+        results = {
+            sample.key: self._result(sample, sample.edit, scenes.get(sample.source_key))
+            for sample in wanted
+            if sample.edit is not None
+        }
+        for sample in batch:
+            yield results.get(sample.key, sample)
+
+    def _scenes(self, batch: Sequence[Sample], wanted: Sequence[Sample]) -> dict[str, Scene | str]:
+        """Return the scene of each source that has an edit here, by its key; of an unreadable one the reason."""
+        keys = {sample.source_key for sample in wanted}
+        sources = [sample for sample in batch if sample.role == "source" and sample.key in keys]
+        read: dict[str, Pixels | str] = {}
+        for part in prepared_batches(sources, self.config.batch_size, _pixels, num_readers(self.config.placement)):
+            read.update(part)
+        pixels = {key: each for key, each in read.items() if not isinstance(each, str)}
+        found = find_regions(self.finder, pixels, wanted, self.words, asks_named=self.config.method == "remove")
+        return {
+            key: each if isinstance(each, str) else Scene(pixels=each, regions=found[key]) for key, each in read.items()
+        }
+
+    def _result(self, sample: Sample, edit: Edit, scene: Scene | str | None) -> Sample | Rejection:
+        made = self._composed(sample, edit, scene)
+        if isinstance(made, Problem):
+            return Rejection.of(sample, stage=self.name, reason=made.reason, detail=made.detail)
+        pixels = (made.picture.permute(1, 2, 0) * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+        return replace(
+            sample,
+            image=encode_png(pixels) if self.config.lossless else encode_jpeg(pixels, self.config.jpeg_quality),
+            edit=replace(edit, region=encode_region(made.region.numpy())),
+            provenance={**sample.provenance, self.name: {**self.provenance, **made.record}},
+        )
+
+    def _composed(self, sample: Sample, edit: Edit, scene: Scene | str | None) -> Composed | Problem:
+        if not isinstance(scene, Scene):
+            return Problem(reason="no_source_image", detail=scene or "its source did not come along")
+        if edit.severity < 1:
+            return Problem(reason="no_severity", detail="cutting and pasting has no milder edit: leave out severities")
+        match self.config.method:
+            case "swap":
+                return self._swapped(sample, edit, scene)
+            case "remove":
+                return self._without(sample, scene)
+            case _:
+                assert_never(self.config.method)
+
+    def _swapped(self, sample: Sample, edit: Edit, scene: Scene) -> Composed | Problem:
+        """Return the main object on a photograph of the ground that the edit names, a placebo's on one of its own."""
+        assert self.grounds is not None
+        if isinstance(problem := scene.regions.of_class(), str):
+            return Problem(reason="no_mask", detail=problem)
+        if (ground := self.grounds.named_in(edit.after)) is None:
+            known = ", ".join(self.grounds.names[:8])
+            return Problem(reason="no_ground", detail=f"{edit.after!r} names no ground; there are {known}")
+        key, photograph = self.grounds.photograph(ground, sample.seed(self.seed))
+        if isinstance(photograph, str):
+            return Problem(reason="unreadable_ground", detail=photograph)
+        main = scene.regions.main
+        picture = on_ground(to_picture(scene.pixels), main, photograph)
+        return Composed(picture=picture, region=alpha_of(main) < 1, record={"ground": key})
+
+    def _without(self, sample: Sample, scene: Scene) -> Composed | Problem:
+        """Return the picture without the thing that the edit names, a placebo's without a box as large elsewhere."""
+        region = scene.regions.of_edit(sample, self.seed)
+        if isinstance(region, str):
+            return Problem(reason="no_region", detail=region)
+        picture = filled(to_picture(scene.pixels), (~region).float())
+        return Composed(picture=picture, region=region)
+
+
+def _pixels(source: Sample) -> tuple[str, Pixels | str]:
+    try:
+        return source.key, np.array(decode_rgb(source.image))
+    except UnreadableImageError as error:
+        return source.key, str(error)

@@ -1,0 +1,83 @@
+"""The regions of the samples of a shard: where each main object is, and what each edit names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from actors.regions.control import control_box
+from actors.regions.finder import THRESHOLD, Pixels, RegionFinder, with_margin
+from engine.names import prompt_word
+from engine.sample import Sample, content_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceRegions:
+    """Where things are in a source: `main` is the probability of each pixel to be of its class, (height, width).
+
+    `named` is what `Edit.before` names of each edit, (height, width) bool with a margin, by the edit's key; `word` is
+    how the class was called.
+    """
+
+    word: str
+    main: torch.Tensor
+    named: Mapping[str, torch.Tensor]
+
+    def of_class(self) -> torch.Tensor | str:
+        """Return the main object, (height, width) bool with a margin, or why it cannot be told from its background."""
+        return _checked(with_margin(self.main > THRESHOLD), self.word)
+
+    def of_edit(self, sample: Sample, run_seed: int) -> torch.Tensor | str:
+        """Return what an edit names, (height, width) bool with a margin, or why that cannot be changed.
+
+        A placebo's is the control of its source's first edit: a box as large, in another place.
+        """
+        if sample.role != "placebo":
+            return _checked(self.named[sample.key], sample.edit.before if sample.edit else "")
+        found = [region for _, region in sorted(self.named.items()) if region.any()]
+        if not found:
+            return "of what the edits of its source name nothing is found: there is no region as large as it"
+        return control_box(found[0], (self.main > THRESHOLD,), content_seed(run_seed, sample.source_key))
+
+
+def find_regions(
+    finder: RegionFinder,
+    pixels: Mapping[str, Pixels],
+    samples: Sequence[Sample],
+    words: Mapping[str, Sequence[str]],
+    *,
+    asks_named: bool,
+) -> dict[str, SourceRegions]:
+    """Return the regions of each source of `samples`, by its key, found in one pass.
+
+    `pixels` are the sources' (height, width, 3), by their keys; those of a source that cannot be read are missing.
+    `asks_named`: what the edits name is looked for too.
+    """
+    called = {sample.source_key: prompt_word(sample.class_name, words) for sample in samples}
+    asked = [(source, "", called[source]) for source in pixels if source in called]
+    if asks_named:
+        asked += [
+            (sample.source_key, sample.key, sample.edit.before)
+            for sample in samples
+            if sample.edit is not None and sample.role != "placebo" and sample.source_key in pixels
+        ]
+    found = finder([pixels[source] for source, *_ in asked], [word.replace("_", " ") for *_, word in asked])
+    main: dict[str, torch.Tensor] = {}
+    named: dict[str, dict[str, torch.Tensor]] = {}
+    for (source, edit, _), probability in zip(asked, found, strict=True):
+        if edit:
+            named.setdefault(source, {})[edit] = with_margin(probability > THRESHOLD)
+        else:
+            main[source] = probability
+    return {
+        source: SourceRegions(word=called[source], main=each, named=named.get(source, {}))
+        for source, each in main.items()
+    }
+
+
+def _checked(region: torch.Tensor, words: str) -> torch.Tensor | str:
+    """Return a region, or where it covers nothing or everything a reason in words."""
+    if bool(region.any()) and not bool(region.all()):
+        return region
+    where = "in the whole picture" if bool(region.any()) else "nowhere in the picture"
+    return f"the mask model sees {words!r} {where}: nothing is left to change or to keep"

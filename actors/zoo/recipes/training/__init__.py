@@ -1,0 +1,1 @@
+"""What all recipes share: the loop, the pictures, and the language of the zoo."""
