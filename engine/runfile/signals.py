@@ -10,8 +10,8 @@ from engine.runfile.fields import Config, ModelConfig, ServerConfig
 class SignalConfig(Config):
     """Hold what every signal has: the names of its scores, and of which edits they are made.
 
-    A score is called `<signal>.<name>`, the only one of a signal like the signal itself. Of the edits whose text does
-    not change, such as placebos, those in `of_text` are not asked.
+    A score is called `<signal>.<name>`, one whose name is "" like the signal itself. Of the edits whose text does not
+    change, such as placebos, those in `of_text` are not asked.
     """
 
     asked_of: Literal["all", "passing"] = Field(
@@ -20,14 +20,12 @@ class SignalConfig(Config):
         "that was not asked stays rejected, whatever `select` sets",
     )
 
-    scores: ClassVar[tuple[str, ...]] = ()
+    scores: ClassVar[tuple[str, ...]] = ("",)
     of_text: ClassVar[tuple[str, ...]] = ()
 
     def score_names(self, signal: str) -> dict[str, bool]:
         """Return the names of the scores of a signal of this name, and whether they ask how the text changes."""
-        if not self.scores:
-            return {signal: False}
-        return {f"{signal}.{score}": score in self.of_text for score in self.scores}
+        return {f"{signal}.{score}" if score else signal: score in self.of_text for score in self.scores}
 
 
 class ClipSignal(SignalConfig):
@@ -82,6 +80,19 @@ class DescriptionSignal(SignalConfig):
     max_new_tokens: int = Field(32, ge=1)
 
 
+class LocalitySignal(SignalConfig):
+    """What changed outside of the region that the edit was to change, and not in its placebo: 0 is nothing, -1 all.
+
+    It is of the pixels alone. An edit whose editor names no region has the score NaN, and fails the check where a floor
+    asks for it; a placebo is not asked.
+    """
+
+    kind: Literal["locality"] = "locality"
+
+    of_text = ("",)
+
+
 AnySignalConfig = Annotated[
-    ClipSignal | VisionSignal | SpectrumSignal | ClassifierSignal | DescriptionSignal, Field(discriminator="kind")
+    ClipSignal | VisionSignal | SpectrumSignal | ClassifierSignal | DescriptionSignal | LocalitySignal,
+    Field(discriminator="kind"),
 ]

@@ -15,6 +15,7 @@ from engine.runfile.signals import (
     ClassifierSignal,
     ClipSignal,
     DescriptionSignal,
+    LocalitySignal,
     SpectrumSignal,
     VisionSignal,
 )
@@ -61,5 +62,9 @@ def make_signal(
             from actors.verifier.signals.spectrum import Spectrum
 
             return Spectrum(name)
+        case LocalitySignal():
+            from actors.verifier.signals.locality import Locality
+
+            return Locality(name)
         case _:
             assert_never(settings)
