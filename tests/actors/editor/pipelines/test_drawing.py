@@ -115,7 +115,7 @@ def test_every_family_of_the_table_draws_at_the_editor_s_size(family: Family, tm
         changes: dict[str, object] = {"keep_detail": True}
         if method == "inpaint":
             masks = ModelConfig(name=str(save_clipseg(tmp_path / "masks")))
-            changes = {"mask_model": masks, "inpaint_region": "object"}
+            changes = {"mask_model": masks, "inpaint_region": "class"}
         stage = editor(folder, method=method, size=64, batch_size=2, lossless=True, **changes)
         assert type(stage.pipeline).__name__ == drawing
         source, placebo, edit = stage(group("a", image=jpeg(size=(64, 48))))
