@@ -305,7 +305,9 @@ def small_run(num_sources: int = 16) -> RunFile:
     editor["early_rejection"] = {"pilot_shards": 2, "false_reject": 0.45, "ahead": 1}
     # Without a second try two edits of one source are often alike, and one of them is quarantined.
     perturber = demo["perturber"] | {"edits": {"background": 2}, "severities": [0.3, 1.0], "retries": 0}
-    run["stages"] = {"perturber": perturber, "editor": editor, "verifier": demo["verifier"]}
+    # Of CLIP's own checks, which previews have too.
+    verifier = demo["verifier"] | {"signals": {}, "floors": {}, "rule": {}}
+    run["stages"] = {"perturber": perturber, "editor": editor, "verifier": verifier}
     run["groups"] = [("perturber", "editor", "verifier")]
     return RunFile.model_validate(run)
 
