@@ -128,6 +128,15 @@ class Stage(Protocol):
         ...
 
 
+def edits_for(stage: str, batch: Sequence[Sample]) -> list[tuple[Sample, Edit]]:
+    """Return the samples that a stage is to draw, with their edits: those that name it, or none, and have no image."""
+    return [
+        (sample, sample.edit)
+        for sample in batch
+        if sample.edit is not None and not sample.image and sample.edit.strategy in ("", stage)
+    ]
+
+
 def content_seed(run_seed: int, key: str) -> int:
     """Return a 63-bit seed from a run seed and a key: the same on every machine, in any order."""
     digest = hashlib.blake2b(f"{run_seed}/{key}".encode(), digest_size=8).digest()

@@ -2,32 +2,36 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import assert_never
 
 import numpy as np
 import torch
 
-from actors.compositor.cutout import alpha_of, on_ground
+from actors.compositor.cutout import Cutout, cut_out
 from actors.compositor.fill import filled
 from actors.compositor.grounds import Grounds, to_picture
-from actors.images.codec import UnreadableImageError, decode_rgb, encode_jpeg, encode_png
-from actors.models.batching import prepared_batches
-from actors.models.device import num_readers
-from actors.regions.finder import Pixels
+from actors.images.codec import encode_jpeg, encode_png
+from actors.images.sources import read_sources
 from actors.regions.make import make_finder
 from actors.regions.samples import SourceRegions, find_regions
 from engine.regions import encode_region
 from engine.runfile.editor import CompositorConfig
-from engine.sample import Edit, Json, Rejection, Sample
+from engine.sample import Edit, Json, Rejection, Sample, edits_for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A source's pixels (height, width, 3), and where in them things are."""
+    """A source's picture, (3, height, width) in [0, 1], and where in it things are."""
 
-    pixels: Pixels
+    picture: torch.Tensor
     regions: SourceRegions
+
+    @cached_property
+    def main_object(self) -> Cutout:
+        """Return the main object, cut out once for all edits of the source."""
+        return cut_out(self.picture, self.regions.main)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,31 +81,20 @@ class Compositor:
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, edited where it has an edit and no image yet."""
-        wanted = [
-            sample
-            for sample in batch
-            if sample.edit is not None and not sample.image and sample.edit.strategy in ("", self.name)
-        ]
+        wanted = edits_for(self.name, batch)
         scenes = self._scenes(batch, wanted)
-        results = {
-            sample.key: self._result(sample, sample.edit, scenes.get(sample.source_key))
-            for sample in wanted
-            if sample.edit is not None
-        }
+        results = {sample.key: self._result(sample, edit, scenes.get(sample.source_key)) for sample, edit in wanted}
         for sample in batch:
             yield results.get(sample.key, sample)
 
-    def _scenes(self, batch: Sequence[Sample], wanted: Sequence[Sample]) -> dict[str, Scene | str]:
+    def _scenes(self, batch: Sequence[Sample], wanted: Sequence[tuple[Sample, Edit]]) -> dict[str, Scene | str]:
         """Return the scene of each source that has an edit here, by its key; of an unreadable one the reason."""
-        keys = {sample.source_key for sample in wanted}
-        sources = [sample for sample in batch if sample.role == "source" and sample.key in keys]
-        read: dict[str, Pixels | str] = {}
-        for part in prepared_batches(sources, self.config.batch_size, _pixels, num_readers(self.config.placement)):
-            read.update(part)
+        read = read_sources(batch, {sample.source_key for sample, _ in wanted}, np.array, self.config)
         pixels = {key: each for key, each in read.items() if not isinstance(each, str)}
         found = find_regions(self.finder, pixels, wanted, self.words, asks_named=self.config.method == "remove")
         return {
-            key: each if isinstance(each, str) else Scene(pixels=each, regions=found[key]) for key, each in read.items()
+            key: each if isinstance(each, str) else Scene(picture=to_picture(each), regions=found[key])
+            for key, each in read.items()
         }
 
     def _result(self, sample: Sample, edit: Edit, scene: Scene | str | None) -> Sample | Rejection:
@@ -125,14 +118,14 @@ class Compositor:
             case "swap":
                 return self._swapped(sample, edit, scene)
             case "remove":
-                return self._without(sample, scene)
+                return self._without(sample, edit, scene)
             case _:
                 assert_never(self.config.method)
 
     def _swapped(self, sample: Sample, edit: Edit, scene: Scene) -> Composed | Problem:
         """Return the main object on a photograph of the ground that the edit names, a placebo's on one of its own."""
         assert self.grounds is not None
-        if isinstance(problem := scene.regions.of_class(), str):
+        if isinstance(problem := scene.regions.of_class, str):
             return Problem(reason="no_mask", detail=problem)
         if (ground := self.grounds.named_in(edit.after)) is None:
             known = ", ".join(self.grounds.names[:8])
@@ -140,21 +133,12 @@ class Compositor:
         key, photograph = self.grounds.photograph(ground, sample.seed(self.seed))
         if isinstance(photograph, str):
             return Problem(reason="unreadable_ground", detail=photograph)
-        main = scene.regions.main
-        picture = on_ground(to_picture(scene.pixels), main, photograph)
-        return Composed(picture=picture, region=alpha_of(main) < 1, record={"ground": key})
+        cutout = scene.main_object
+        return Composed(picture=cutout.on(photograph), region=cutout.alpha < 1, record={"ground": key})
 
-    def _without(self, sample: Sample, scene: Scene) -> Composed | Problem:
+    def _without(self, sample: Sample, edit: Edit, scene: Scene) -> Composed | Problem:
         """Return the picture without the thing that the edit names, a placebo's without a box as large elsewhere."""
-        region = scene.regions.of_edit(sample, self.seed)
+        region = scene.regions.of_edit(sample, edit, self.seed)
         if isinstance(region, str):
             return Problem(reason="no_region", detail=region)
-        picture = filled(to_picture(scene.pixels), (~region).float())
-        return Composed(picture=picture, region=region)
-
-
-def _pixels(source: Sample) -> tuple[str, Pixels | str]:
-    try:
-        return source.key, np.array(decode_rgb(source.image))
-    except UnreadableImageError as error:
-        return source.key, str(error)
+        return Composed(picture=filled(scene.picture, (~region).float()), region=region)

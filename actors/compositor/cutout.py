@@ -1,5 +1,7 @@
 """Put what is in a region on another ground, without its old one shining through."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
@@ -12,22 +14,27 @@ CERTAIN = 0.95
 EDGE = (0.3, 0.7)
 
 
-def alpha_of(probability: Tensor) -> Tensor:
-    """Return how opaque each pixel of an object is, in [0, 1], from the probability that it belongs to it."""
+@dataclass(frozen=True, kw_only=True)
+class Cutout:
+    """An object: its colours, (3, height, width) in [0, 1], and how opaque each pixel is, (height, width) in [0, 1]."""
+
+    colours: Tensor
+    alpha: Tensor
+
+    def on(self, ground: Tensor) -> Tensor:
+        """Return the object on a ground (3, any height, any width), which is scaled and cut to cover its shape."""
+        return self.colours * self.alpha + covering(ground, self.alpha.shape) * (1 - self.alpha)
+
+
+def cut_out(picture: Tensor, probability: Tensor) -> Cutout:
+    """Return what a picture (3, height, width) shows where the probability (height, width) is high.
+
+    The colours at its edge are those of its certain pixels nearby, since the picture's own are mixed with the ground.
+    """
     low, high = EDGE
     share = ((probability - low) / (high - low)).clamp(0, 1)
-    return share * share * (3 - 2 * share)
-
-
-def on_ground(picture: Tensor, probability: Tensor, ground: Tensor) -> Tensor:
-    """Return what a picture (3, height, width) shows where the probability (height, width) is high, on another ground.
-
-    The object's colours at its edge are those of its certain pixels nearby, since the picture's own are mixed with the
-    old ground. `ground` (3, any height, any width) is cut to the picture's shape and scaled to cover it.
-    """
-    alpha = alpha_of(probability)
-    colours = filled(picture, (probability >= CERTAIN * probability.max()).float())
-    return colours * alpha + covering(ground, picture.shape[1:]) * (1 - alpha)
+    is_certain = probability >= CERTAIN * probability.max()
+    return Cutout(colours=filled(picture, is_certain.float()), alpha=share * share * (3 - 2 * share))
 
 
 def covering(ground: Tensor, shape: torch.Size) -> Tensor:

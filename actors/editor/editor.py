@@ -16,16 +16,15 @@ from actors.editor.pipelines.masks import InpaintMasks
 from actors.editor.slots.drawing import SlotDrawing, why_no_slots
 from actors.editor.slots.previews import PreviewModels
 from actors.editor.strategies.strategy import SlotStrategy
-from actors.images.codec import UnreadableImageError, decode_rgb
 from actors.images.finisher import Finisher
 from actors.images.frame import Frame, fit, to_tensor
-from actors.models.batching import prepared_batches
-from actors.models.device import num_readers, upload
+from actors.images.sources import read_sources
+from actors.models.device import upload
 from actors.models.files import ModelFiles, resolve_model
 from actors.regions.make import make_finder
 from engine.errors import ModelError, RunFileError
 from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
-from engine.sample import Json, Rejection, Sample, Verdict, content_seed
+from engine.sample import Json, Rejection, Sample, Verdict, content_seed, edits_for
 from engine.verdicts.rule import EARLY
 
 LOG = logging.getLogger(__name__)
@@ -86,39 +85,26 @@ class Editor:
 
     def _jobs(self, batch: Sequence[Sample], results: dict[str, Sample | Rejection]) -> Iterator[EditJob]:
         """Yield the edit jobs of a batch; put the rejections of samples that cannot be edited into `results`."""
-        wanted = [
-            sample
-            for sample in batch
-            if sample.edit is not None and not sample.image and sample.edit.strategy in ("", self.name)
-        ]
-        needed = {sample.source_key for sample in wanted}
-        sources = [sample for sample in batch if sample.role == "source" and sample.key in needed]
-        framed: dict[str, Frame | str] = {}
-        readers = num_readers(self.config.placement)
-        for part in prepared_batches(sources, self.config.batch_size, self._framed, readers):
-            framed.update(part)
+        wanted = edits_for(self.name, batch)
+        needed = {sample.source_key for sample, _ in wanted}
+        framed = read_sources(batch, needed, lambda image: fit(image, self.size), self.config)
         masks: Mapping[str, torch.Tensor | str] = {}
         if self.masks:
-            masks = self.masks({key: each for key, each in framed.items() if isinstance(each, Frame)}, wanted)
-        for sample in wanted:
+            frames = {key: each for key, each in framed.items() if isinstance(each, Frame)}
+            masks = self.masks(frames, wanted)
+        for sample, edit in wanted:
             frame = framed.get(sample.source_key, "its source did not come along")
             mask = masks.get(sample.key)
             if isinstance(frame, str):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=frame)
-            elif sample.edit is not None and sample.edit.severity < 1 and not self.supports_severity:
+            elif edit.severity < 1 and not self.supports_severity:
                 detail = f"{self.provenance['pipeline']} has no milder edit at guidance_scale 1: raise guidance_scale"
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_severity", detail=detail)
             elif isinstance(mask, str):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=mask)
-            elif sample.edit is not None:
+            else:
                 seed = content_seed(self.seed, sample.source_key)
-                yield EditJob(sample=sample, edit=sample.edit, frame=frame, seed=seed, mask=mask)
-
-    def _framed(self, source: Sample) -> tuple[str, Frame | str]:
-        try:
-            return source.key, fit(decode_rgb(source.image), self.size)
-        except UnreadableImageError as error:
-            return source.key, str(error)
+                yield EditJob(sample=sample, edit=edit, frame=frame, seed=seed, mask=mask)
 
     def _drawing(self, files: ModelFiles, offline: bool) -> Drawing:
         reason = why_no_slots(self.pipeline)

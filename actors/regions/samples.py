@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from actors.regions.control import control_box
 from actors.regions.finder import THRESHOLD, Pixels, RegionFinder, with_margin
 from engine.names import prompt_word
-from engine.sample import Sample, content_seed
+from engine.sample import Edit, Sample, content_seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,17 +24,18 @@ class SourceRegions:
     main: torch.Tensor
     named: Mapping[str, torch.Tensor]
 
+    @cached_property
     def of_class(self) -> torch.Tensor | str:
         """Return the main object, (height, width) bool with a margin, or why it cannot be told from its background."""
         return _checked(with_margin(self.main > THRESHOLD), self.word)
 
-    def of_edit(self, sample: Sample, run_seed: int) -> torch.Tensor | str:
+    def of_edit(self, sample: Sample, edit: Edit, run_seed: int) -> torch.Tensor | str:
         """Return what an edit names, (height, width) bool with a margin, or why that cannot be changed.
 
         A placebo's is the control of its source's first edit: a box as large, in another place.
         """
         if sample.role != "placebo":
-            return _checked(self.named[sample.key], sample.edit.before if sample.edit else "")
+            return _checked(self.named[sample.key], edit.before)
         found = [region for _, region in sorted(self.named.items()) if region.any()]
         if not found:
             return "of what the edits of its source name nothing is found: there is no region as large as it"
@@ -43,23 +45,23 @@ class SourceRegions:
 def find_regions(
     finder: RegionFinder,
     pixels: Mapping[str, Pixels],
-    samples: Sequence[Sample],
+    wanted: Sequence[tuple[Sample, Edit]],
     words: Mapping[str, Sequence[str]],
     *,
     asks_named: bool,
 ) -> dict[str, SourceRegions]:
-    """Return the regions of each source of `samples`, by its key, found in one pass.
+    """Return the regions of each source of the edits, by its key, found in one pass.
 
     `pixels` are the sources' (height, width, 3), by their keys; those of a source that cannot be read are missing.
     `asks_named`: what the edits name is looked for too.
     """
-    called = {sample.source_key: prompt_word(sample.class_name, words) for sample in samples}
+    called = {sample.source_key: prompt_word(sample.class_name, words) for sample, _ in wanted}
     asked = [(source, "", called[source]) for source in pixels if source in called]
     if asks_named:
         asked += [
-            (sample.source_key, sample.key, sample.edit.before)
-            for sample in samples
-            if sample.edit is not None and sample.role != "placebo" and sample.source_key in pixels
+            (sample.source_key, sample.key, edit.before)
+            for sample, edit in wanted
+            if sample.role != "placebo" and sample.source_key in pixels
         ]
     found = finder([pixels[source] for source, *_ in asked], [word.replace("_", " ") for *_, word in asked])
     main: dict[str, torch.Tensor] = {}

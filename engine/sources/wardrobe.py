@@ -41,10 +41,8 @@ class WardrobeImages:
                 class_name=scene.class_name,
                 locator=str(index),
                 caption=caption(scene) if config.captions else "",
-                attributes={
-                    **{"background": scene.background, "colour": scene.colour},
-                    **({"thing": scene.thing} if config.things else {}),
-                },
+                attributes={"background": scene.background, "colour": scene.colour}
+                | ({"thing": scene.thing} if config.things else {}),
             )
 
     def read(self, item: SourceItem) -> bytes:

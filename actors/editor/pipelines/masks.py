@@ -9,7 +9,7 @@ from actors.images.frame import Frame
 from actors.regions.finder import RegionFinder
 from actors.regions.samples import SourceRegions, find_regions
 from engine.runfile.editor import InpaintRegion
-from engine.sample import Sample
+from engine.sample import Edit, Sample
 
 
 class InpaintMasks:
@@ -21,28 +21,30 @@ class InpaintMasks:
         self.finder, self.region, self.words, self.seed = finder, region, words, seed
         self.provenance = finder.provenance
 
-    def __call__(self, frames: Mapping[str, Frame], samples: Sequence[Sample]) -> dict[str, torch.Tensor | str]:
-        """Return the mask of each sample whose source has a frame, by the sample's key; or why it has none.
+    def __call__(
+        self, frames: Mapping[str, Frame], wanted: Sequence[tuple[Sample, Edit]]
+    ) -> dict[str, torch.Tensor | str]:
+        """Return the mask of each edit whose source has a frame, by its sample's key; or why it has none.
 
         A mask is (1, size, size) in {0, 1}: 1 where it is redrawn.
         """
         pixels = {key: frame.pixels for key, frame in frames.items()}
-        found = find_regions(self.finder, pixels, samples, self.words, asks_named=self.region == "named")
+        found = find_regions(self.finder, pixels, wanted, self.words, asks_named=self.region == "named")
         masks: dict[str, torch.Tensor | str] = {}
-        for sample in samples:
+        for sample, edit in wanted:
             if sample.source_key in found:
-                region = self._region(found[sample.source_key], sample)
+                region = self._region(found[sample.source_key], sample, edit)
                 masks[sample.key] = region if isinstance(region, str) else region[None].float()
         return masks
 
-    def _region(self, found: SourceRegions, sample: Sample) -> torch.Tensor | str:
+    def _region(self, found: SourceRegions, sample: Sample, edit: Edit) -> torch.Tensor | str:
         match self.region:
             case "named":
-                return found.of_edit(sample, self.seed)
+                return found.of_edit(sample, edit, self.seed)
             case "class":
-                return found.of_class()
+                return found.of_class
             case "background":
-                region = found.of_class()
+                region = found.of_class
                 return region if isinstance(region, str) else ~region
             case _:
                 assert_never(self.region)

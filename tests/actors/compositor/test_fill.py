@@ -1,6 +1,6 @@
 import torch
 
-from actors.compositor.cutout import covering, on_ground
+from actors.compositor.cutout import covering, cut_out
 from actors.compositor.fill import filled
 
 
@@ -34,7 +34,7 @@ def test_an_object_takes_none_of_its_old_ground_along() -> None:
     red, green, blue = (torch.eye(3)[channel][:, None, None] for channel in range(3))
     picture = red * alpha + green * (1 - alpha)
     true = red * alpha + blue * (1 - alpha)
-    made = on_ground(picture, alpha, blue.expand(3, 10, 15).clone())
+    made = cut_out(picture, alpha).on(blue.expand(3, 10, 15).clone())
     assert float(made[1].max()) < 1e-5
     assert float((made - true).abs().max()) < 0.35  # the probability is sharpened
 

@@ -232,7 +232,7 @@ def test_inpainting_keeps_the_other_side_of_the_mask(models: Path) -> None:
     stage = editor(folder, method="inpaint", mask_model=masks, strength=1.0, jpeg_quality=100)
     source, _, edit = group("a", image=jpeg(seed=3))
     frame = fit(decode_rgb(source.image), 32)
-    found = stage.masks({source.key: frame}, [edit])[edit.key]
+    found = stage.masks({source.key: frame}, [(edit, edit.edit)])[edit.key]
     assert not isinstance(found, str), "the random mask model must split the picture for this test"
     (result,) = list(stage([source, edit]))[1:]
     kept = found[0].numpy() == 0
