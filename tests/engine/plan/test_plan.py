@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from repository import DEMO
+from repository import DEMO, ONE_CLIP
 
 from engine.errors import LeakError, RunDirectoryError, SourceError
 from engine.plan.listing import list_source
@@ -88,8 +88,7 @@ def test_a_server_may_move_but_what_it_is_asked_may_not_change(tmp_path: Path) -
 def test_the_digest_of_a_run_file_is_the_same_for_ever() -> None:
     # Another value would make every existing run directory "another plan": a new setting needs a default that does not
     # change what is made.
-    one_clip = [f"stages.verifier.{name}={{}}" for name in ("signals", "floors", "rule")]
-    run = load_run_file(DEMO, ["data.train.count=60", *one_clip])
+    run = load_run_file(DEMO, ["data.train.count=60", *ONE_CLIP])
     table = pa.table({"key": ["a", "b"], "label": pa.array([0, 1], pa.int32())})
     assert plan_digest(run, ("cat", "dog"), table) == RUN_FILE_GOLDEN
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from early_runs import early_run, early_run_file, results_of
 from pydantic import ValidationError
-from repository import DEMO
+from repository import DEMO, ONE_CLIP
 from rounds_runs import rounds_run
 from tint_runs import contents
 
@@ -300,14 +300,13 @@ def small_run(num_sources: int = 16) -> RunFile:
     run = rounds_run(1, num_sources=num_sources, per_shard=4).model_dump()
     run["data"] |= {"num_validation_sources": 0}
     run["data"]["train"] |= {"captions": True}
-    demo = load_run_file(DEMO).model_dump()["stages"]
+    # CLIP's own checks are those that previews have too.
+    demo = load_run_file(DEMO, ONE_CLIP).model_dump()["stages"]
     editor = demo["editor"] | {"num_inference_steps": 6, "batch_size": 16, "placement": {"replicas": [1, 1]}}
     editor["early_rejection"] = {"pilot_shards": 2, "false_reject": 0.45, "ahead": 1}
     # Without a second try two edits of one source are often alike, and one of them is quarantined.
     perturber = demo["perturber"] | {"edits": {"background": 2}, "severities": [0.3, 1.0], "retries": 0}
-    # Of CLIP's own checks, which previews have too.
-    verifier = demo["verifier"] | {"signals": {}, "floors": {}, "rule": {}}
-    run["stages"] = {"perturber": perturber, "editor": editor, "verifier": verifier}
+    run["stages"] = {"perturber": perturber, "editor": editor, "verifier": demo["verifier"]}
     run["groups"] = [("perturber", "editor", "verifier")]
     return RunFile.model_validate(run)
 
