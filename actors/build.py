@@ -22,12 +22,13 @@ def build_stage(
     name: str,
     seed: int,
     offline: bool,
+    classes: Sequence[str] = (),
     words: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Stage:
     """Return the stage that a configuration describes, its model loaded on its device and its threads fixed.
 
-    `seed` is the run's; `offline` forbids asking a model hub; `words` name classes. Raises ModelError and
-    PlacementError.
+    `seed` is the run's; `offline` forbids asking a model hub; `classes` are the run's, and `words` name them.
+    Raises ModelError and PlacementError.
     """
     if isinstance(config, PluginConfig):
         return load_plugin(config, name=name, seed=seed)
@@ -55,6 +56,6 @@ def build_stage(
         case VerifierConfig():
             from actors.verifier.verifier import Verifier
 
-            return Verifier(config, device, name=name, offline=offline, words=words)
+            return Verifier(config, device, name=name, offline=offline, classes=classes, words=words)
         case _:
             assert_never(config)

@@ -111,6 +111,11 @@ def class_words(name: str, given: Mapping[str, Sequence[str]] = MappingProxyType
     return tuple(dict.fromkeys(word for word in words if not _NO_WORD.fullmatch(word)))
 
 
+def first_word(name: str, given: Mapping[str, Sequence[str]]) -> str:
+    """Return the first of the words that name a class, the name as it is where there is none."""
+    return (*class_words(name, given), name)[0]
+
+
 def prompt_word(name: str, given: Mapping[str, Sequence[str]]) -> str:
     """Return how a prompt calls a class: by the first word `given` for it, else by its name as it is."""
     return given.get(nfc(name), [name])[0]

@@ -20,8 +20,8 @@ from engine.verdicts.rule import passes_so_far, verdict_of
 class Verifier:
     """Add scores to every sample and a verdict to every edit; nothing is dropped.
 
-    Scores are of the stored bytes, NaN where one is undefined. The classifier under test has no say. `words` are those
-    that name a class in captions, where its own name does not.
+    Scores are of the stored bytes, NaN where one is undefined. The classifier under test has no say. `classes` are the
+    run's; `words` are those that name one in captions, where its own name does not.
     """
 
     def __init__(
@@ -31,12 +31,13 @@ class Verifier:
         *,
         name: str,
         offline: bool,
+        classes: Sequence[str] = (),
         words: Mapping[str, Sequence[str]] = MappingProxyType({}),
     ) -> None:
         self.config, self.name = config, name
         own = own_signals(config, device, offline=offline, words=words)
         added = {
-            each: make_signal(each, settings, config, device, offline=offline, words=words)
+            each: make_signal(each, settings, config, device, offline=offline, classes=classes, words=words)
             for each, settings in config.signals.items()
         }
         self._record: dict[str, Json] = {}

@@ -60,10 +60,11 @@ def run_dataflow(
     reader: Callable[[int], Read],
     commit: Callable[[ShardRow], Marker],
     storage: Storage,
+    classes: Sequence[str],
 ) -> Iterator[Marker]:
     """Stream shards through the stages; yield the marker of each that `commit` returns. Read and commit run in tasks.
 
-    The actors record in `storage` which shard they are working on. Raises the EngineError of a stage, or RunError.
+    The actors record in `storage` which shard they are on; `classes` are the run's. Raises EngineError.
     """
     context = data_context()
     _scale_pools(context)
@@ -73,16 +74,15 @@ def run_dataflow(
         )
         for group in run.stage_groups():
             placement = group_placement(run, group)
-            low, high = placement.replicas
             dataset = dataset.map_batches(
                 # Ray names the operator after its class; StageWatch reads the stages from that name.
                 type("+".join(group), (StageGroup,), {}),
-                fn_constructor_kwargs={"run": run, "group": tuple(group), "storage": storage},
+                fn_constructor_kwargs={"run": run, "group": tuple(group), "storage": storage, "classes": classes},
                 batch_size=1,
                 batch_format="pandas",
                 compute=ray.data.ActorPoolStrategy(
-                    min_size=low,
-                    max_size=high,
+                    min_size=placement.replicas[0],
+                    max_size=placement.replicas[1],
                     max_tasks_in_flight_per_actor=SHARDS_IN_FLIGHT,
                     # Ray then fetches and hands over in threads; the stages are still called one at a time, always by
                     # one thread.

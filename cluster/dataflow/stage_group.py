@@ -41,10 +41,10 @@ class StageGroup:
     """Apply the stages that share one actor to whole shards; rejections are passed through unchanged.
 
     It records in `storage` which shard it is working on, so that a sample that kills the actor is found and
-    quarantined.
+    quarantined. `classes` are the names of the run's classes.
     """
 
-    def __init__(self, run: RunFile, group: Sequence[str], storage: Storage) -> None:
+    def __init__(self, run: RunFile, group: Sequence[str], storage: Storage, *, classes: Sequence[str] = ()) -> None:
         # Not at the top: the driver and the tasks that read and commit shards have no need of torch.
         from actors.build import build_stage
 
@@ -61,8 +61,15 @@ class StageGroup:
         self.machine = kind_of_machine(on_gpu=placement.num_gpus > 0)
         try:
             for name, config in configs.items():
-                words = words_of_classes(run.stages)
-                build = partial(build_stage, config, name=name, seed=run.seed, offline=run.offline, words=words)
+                build = partial(
+                    build_stage,
+                    config,
+                    name=name,
+                    seed=run.seed,
+                    offline=run.offline,
+                    classes=classes,
+                    words=words_of_classes(run.stages),
+                )
                 self.stages[name] = load_with_retries(f"the start of stage {name!r}", build)
         except EngineError as error:
             # Raised at the first shard instead: after an error in a constructor Ray restarts the actor again and again.

@@ -83,7 +83,7 @@ def _make_shards(
     watchdog = Watchdog(run.limits, generate_needs(run), rundir.storage, dataflow_activity, cluster_resources)
     with Progress(follower, dataflow_activity, watchdog, console) as progress:
         try:
-            for marker in run_dataflow(run, pending, reader, commit, rundir.storage):
+            for marker in run_dataflow(run, pending, reader, commit, rundir.storage, plan.classes):
                 follower.add(marker)
         except DiskFullError as error:
             raise DiskFullError(f"{error}. {describe_missing(run, plan, rundir.markers())}") from error

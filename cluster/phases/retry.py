@@ -65,7 +65,7 @@ def _retry_shards(run: RunFile, rundir: RunDirectory, plan: Plan, sources: Mappi
         allocated = run if allocation is None else allocations[allocation].apply_to(run)
         allocated = run_with_cut(allocated, cuts, early)
         reader, commit = partial(_reader, run.data.train, plan, sources), partial(_commit, rundir, sources)
-        for marker in run_dataflow(allocated, shards, reader, commit, rundir.storage):
+        for marker in run_dataflow(allocated, shards, reader, commit, rundir.storage, plan.classes):
             done += 1
             LOG.info("retry: shard %d, %d of %d shards", marker.shard, done, len(sources))
 

@@ -43,9 +43,10 @@ def check_stage_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
             if kind is not None and not Path(model.name).is_dir():
                 yield ModelError(f"{field}: {model.name} is {kind}, expected a folder or a hub id: {SAVE}")
                 continue
-            is_editor = isinstance(config, EditorConfig) and model is config.model
-            yield from _check_model(field, model, run.offline, INDEX if is_editor else CONFIG)
-            yield from _check_kind(field, _kind_of(config, model), model)
+            is_editor, wanted = isinstance(config, EditorConfig) and model is config.model, _kind_of(config, model)
+            is_pipeline = is_editor or wanted == "diffusion"
+            yield from _check_model(field, model, run.offline, INDEX if is_pipeline else CONFIG)
+            yield from _check_kind(field, wanted, model)
             if isinstance(config, EditorConfig) and is_editor:
                 yield from _check_method(f"stages.{name}.method", config, run.offline)
 

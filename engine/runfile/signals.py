@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from engine.runfile.fields import Config, ModelConfig, ServerConfig
 
@@ -92,7 +92,53 @@ class LocalitySignal(SignalConfig):
     of_text = ("",)
 
 
+class DiffusionSignal(SignalConfig):
+    """A diffusion model as classifier: how much better the edit is denoised by its class's word than by any other's.
+
+    A margin in [-1, 1], above 0 where the class wins among those of the run, undefined where there is one class. It is
+    dear: an edit takes samples[0] rows of the UNet a class, then more for those kept.
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    model: ModelConfig = Field(description="a Stable Diffusion 1 or 2, or an InstructPix2Pix of these")
+    prompt: str = Field(
+        "a photo of a {}",
+        pattern=r"^[^{}]*\{\}[^{}]*$",
+        description="what is said of a picture; {} stands for the class, by the first of the perturber's `class_words`",
+    )
+    given: Literal["edit", "source"] = Field(
+        "edit",
+        description="the picture that an InstructPix2Pix is conditioned on. edit: which word would leave the edit as "
+        "it is; source: which word as an instruction makes it of its source",
+    )
+    samples: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (4, 16), min_length=1, description="draws of noise that the errors of a class are over, after each stage"
+    )
+    keep: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (3,), description="other classes that are left after each stage but the last; the edit's own always is"
+    )
+    size: int | None = Field(None, ge=8, description="edge in pixels of what the model sees; default: its own")
+    unet_rows: int = Field(16, ge=1, description="rows of one call of the UNet")
+
+    @model_validator(mode="after")
+    def _stages_get_narrower(self) -> "DiffusionSignal":
+        if len(self.keep) != len(self.samples) - 1:
+            raise ValueError(
+                f"keep has {len(self.keep)} numbers and samples has {len(self.samples)}: keep needs one for each stage "
+                "but the last"
+            )
+        if list(self.samples) != sorted(set(self.samples)) or list(self.keep) != sorted(self.keep, reverse=True):
+            raise ValueError("samples must rise from stage to stage, as [4, 16], and keep must not, as [3]")
+        return self
+
+
 AnySignalConfig = Annotated[
-    ClipSignal | VisionSignal | SpectrumSignal | ClassifierSignal | DescriptionSignal | LocalitySignal,
+    ClipSignal
+    | VisionSignal
+    | SpectrumSignal
+    | ClassifierSignal
+    | DescriptionSignal
+    | LocalitySignal
+    | DiffusionSignal,
     Field(discriminator="kind"),
 ]

@@ -82,7 +82,7 @@ def make_in_process(run: RunFile, out: Path, order: Sequence[int]) -> RunDirecto
 
     plan = make_plan(run)
     rundir = RunDirectory.create(str(out), run, plan)
-    groups = [StageGroup(run, group, rundir.storage) for group in run.stage_groups()]
+    groups = [StageGroup(run, group, rundir.storage, classes=plan.classes) for group in run.stage_groups()]
     for index in order:
         block = to_block(read_planned(run.data.train, index, plan.shard(index)))
         for group in groups:

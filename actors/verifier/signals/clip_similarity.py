@@ -10,7 +10,7 @@ from PIL import Image
 
 from actors.verifier.signals.clip import Clip
 from actors.verifier.signals.signal import Scores, Signal
-from engine.names import class_words
+from engine.names import first_word
 from engine.sample import Json, Sample
 
 # An embedding of length 1, (dim,).
@@ -76,7 +76,7 @@ class ClipSimilarity(Signal):
 
 
 def _class_text(sample: Sample, words: Mapping[str, Sequence[str]]) -> str:
-    return f"a photo of a {(*class_words(sample.class_name, words), sample.class_name)[0]}"
+    return f"a photo of a {first_word(sample.class_name, words)}"
 
 
 def cosine(left: Embedding, right: Embedding) -> float:

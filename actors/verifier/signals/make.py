@@ -15,6 +15,7 @@ from engine.runfile.signals import (
     ClassifierSignal,
     ClipSignal,
     DescriptionSignal,
+    DiffusionSignal,
     LocalitySignal,
     SpectrumSignal,
     VisionSignal,
@@ -36,7 +37,14 @@ def own_signals(
 
 
 def make_signal(
-    name: str, settings: AnySignalConfig, config: VerifierConfig, device: torch.device, *, offline: bool, words: Words
+    name: str,
+    settings: AnySignalConfig,
+    config: VerifierConfig,
+    device: torch.device,
+    *,
+    offline: bool,
+    classes: Sequence[str],
+    words: Words,
 ) -> Signal:
     """Return one of a verifier's `signals`."""
     size = config.batch_size
@@ -66,5 +74,9 @@ def make_signal(
             from actors.verifier.signals.locality import Locality
 
             return Locality(name)
+        case DiffusionSignal():
+            from actors.verifier.signals.diffusion import Diffusion
+
+            return Diffusion(name, settings, device, offline=offline, classes=classes, words=words)
         case _:
             assert_never(settings)

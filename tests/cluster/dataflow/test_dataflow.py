@@ -19,6 +19,7 @@ from cluster.dataflow.dataflow import data_context
 from cluster.dataflow.shard_row import ShardRow
 from cluster.dataflow.stage_group import StageGroup, apply_stage
 from engine.errors import RunError
+from engine.run.samples import read_samples
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 from engine.sample import Rejection, Sample
@@ -141,6 +142,9 @@ def test_neither_more_workers_nor_a_death_change_a_byte(generation_ray: None, tm
 def test_the_zoo_makes_the_same_bytes_with_one_worker_and_two(generation_ray: None, tmp_path: Path) -> None:
     small = ["data.num_sources=6", "data.num_validation_sources=0", "shards.sources_per_shard=2"]
     small += ["stages.editor.num_inference_steps=3"]
+    # Of the run's classes, which the actors are told.
+    signals = "{label: {kind: diffusion, model: {name: zoo/editor}, samples: [1], keep: []}}"
+    small += [f"stages.verifier.signals={signals}"]
 
     def wardrobe(replicas: int) -> RunFile:
         placement = f"stages.editor.placement.replicas=[{replicas}, {replicas}]"
@@ -148,9 +152,12 @@ def test_the_zoo_makes_the_same_bytes_with_one_worker_and_two(generation_ray: No
         return load_run_file(ROOT / "configs" / "wardrobe.yaml", [*small, placement, groups])
 
     make_in_process(wardrobe(1), tmp_path / "one", [2, 0, 1])
-    generate(wardrobe(2), tmp_path / "two")
+    rundir = generate(wardrobe(2), tmp_path / "two")
     assert sum(name.endswith(".tar") and name.startswith("shards") for name in contents(tmp_path / "one")) == 3
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    margins = [sample.scores["label"] for sample in read_samples(rundir, 0) if sample.role != "source"]
+    assert margins
+    assert all(np.isfinite(margins))
 
 
 def test_a_shard_s_calls_are_those_made_for_it_alone(tmp_path: Path) -> None:

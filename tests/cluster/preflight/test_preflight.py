@@ -24,6 +24,7 @@ MASKED = ("probe={model: {name: zoo/patient}}", "reinforce.arms=[recombine]", "r
 STAGE = "def __init__(self, options, device, *, name, seed): ...\n"
 PLUGIN = "stages={{mine: {{kind: plugin, target: {}}}}}"
 CAPTIONER = "stages={{captioner: {{kind: captioner, model: {}}}}}"
+SIGNAL = "stages={{verifier: {{kind: verifier, signals: {{x: {{kind: diffusion, model: {}}}}}}}}}"
 EDITOR = "stages={{editor: {{kind: editor, model: {}}}}}"
 SOURCES = {
     "my_good.py": f"import os\nclass Mine:\n    {STAGE}def ask(images): ...\n",
@@ -89,6 +90,11 @@ BAD: dict[str, tuple[tuple[str, ...], str, str]] = {
     "pth": ((CAPTIONER.format("{name: HERE/best.pth}"),), "stages.captioner.model", "is a file of PyTorch"),
     "ckpt": ((EDITOR.format("{name: models/sd15.ckpt}"),), "stages.editor.model", "from_single_file"),
     "no pipeline": ((EDITOR.format("{name: zoo/captioner}"),), "stages.editor.model", "a pipeline of diffusers"),
+    "no denoiser": (
+        (SIGNAL.format("{name: zoo/captioner}"),),
+        "stages.verifier.signals.x.model",
+        "no model_index.json",
+    ),
     "a pipeline": ((CAPTIONER.format("{name: zoo/editor}"),), "stages.captioner.model", "a model of transformers"),
     "method": (
         ("stages={editor: {kind: editor, model: {name: zoo/editor}, method: img2img}}",),
