@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from engine.runfile.fields import Config, ModelConfig, ServerConfig
 
+# What is said of a picture; {} stands for the word of a class.
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
+
 
 class SignalConfig(Config):
     """Hold what every signal has: the names of its scores, and of which edits they are made.
@@ -29,13 +32,27 @@ class SignalConfig(Config):
 
 
 class ClipSignal(SignalConfig):
-    """A second CLIP: the scores of `model`, named after the signal."""
+    """A second CLIP: the scores of `model`, named after the signal.
+
+    With `templates` also `class`, the change from source to edit of the similarity to its class, and `class_margin`:
+    the edit's similarity to its class less that to the nearest other class of the run, undefined where there is none.
+    """
 
     kind: Literal["clip"] = "clip"
     model: ModelConfig
+    templates: tuple[Template, ...] = Field(
+        (),
+        description="what is said of a class, such as `a photo of a {}`; of several the mean embedding counts (Radford "
+        "et al. 2021). default: classes are not asked for",
+    )
 
     scores = ("image", "text_source", "text_edit", "directional", "consistency")
     of_text = ("directional", "consistency")
+
+    def score_names(self, signal: str) -> dict[str, bool]:
+        """Return the names of the scores, with those of classes where there are templates."""
+        of_classes = ("class", "class_margin") if self.templates else ()
+        return super().score_names(signal) | {f"{signal}.{score}": False for score in of_classes}
 
 
 class VisionSignal(SignalConfig):
@@ -101,9 +118,8 @@ class DiffusionSignal(SignalConfig):
 
     kind: Literal["diffusion"] = "diffusion"
     model: ModelConfig = Field(description="a Stable Diffusion 1 or 2, or an InstructPix2Pix of these")
-    prompt: str = Field(
+    prompt: Template = Field(
         "a photo of a {}",
-        pattern=r"^[^{}]*\{\}[^{}]*$",
         description="what is said of a picture; {} stands for the class, by the first of the perturber's `class_words`",
     )
     given: Literal["edit", "source"] = Field(

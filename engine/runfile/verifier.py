@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, model_validator
 
 from engine.runfile.fields import Config, ModelConfig, StageConfig
-from engine.runfile.signals import AnySignalConfig, ClipSignal
+from engine.runfile.signals import AnySignalConfig, ClipSignal, Template
 
 SignalName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 FLOORS = "floors"
@@ -75,9 +75,14 @@ class VerifierConfig(StageConfig):
         None,
         ge=-1,
         le=1,
-        description="smallest change, from source to edit, of the CLIP similarity to `a photo of a {class}`, about "
+        description="smallest change, from source to edit, of the CLIP similarity to its class (`templates`), about "
         "-0.06: finds edits that replace the main object, whatever the caption says. CLIP models differ. The class is "
         "called by the first of the perturber's `class_words`, else by its name; default: not asked",
+    )
+    templates: tuple[Template, ...] = Field(
+        ("a photo of a {}",),
+        min_length=1,
+        description="what `min_class` says of a class; of several the mean embedding counts",
     )
     signals: dict[SignalName, AnySignalConfig] = Field({}, description="more signals, by a name that you choose")
     floors: Annotated[dict[str, float], BeforeValidator(_by_score)] = Field(
@@ -97,6 +102,8 @@ class VerifierConfig(StageConfig):
             raise ValueError(
                 f"{unasked[0]} is of the scores of `model`, a CLIP, and there is none: name one, or leave it out"
             )
+        if self.min_class is None and self.templates != VerifierConfig.model_fields["templates"].default:
+            raise ValueError("templates say what min_class asks for, and it is not set: set it, or leave them out")
         own = [*(score for score, _ in OWN_CHECKS), PREVIEW]
         if taken := [name for name in self.signals if name in own]:
             raise ValueError(

@@ -7,7 +7,7 @@ from typing import assert_never
 import torch
 
 from actors.verifier.signals.clip import Clip
-from actors.verifier.signals.clip_similarity import ClipSimilarity
+from actors.verifier.signals.clip_similarity import ClassPrompts, ClipSimilarity
 from actors.verifier.signals.contrast import Contrast
 from actors.verifier.signals.signal import Signal
 from engine.runfile.signals import (
@@ -33,7 +33,8 @@ def own_signals(
     if config.model is None:
         return (Contrast(),)
     clip = Clip(config.model, device, batch_size=config.batch_size, offline=offline)
-    return ClipSimilarity(clip, None if config.min_class is None else words), Contrast()
+    prompts = None if config.min_class is None else ClassPrompts(templates=config.templates, words=words)
+    return ClipSimilarity(clip, prompts), Contrast()
 
 
 def make_signal(
@@ -50,7 +51,9 @@ def make_signal(
     size = config.batch_size
     match settings:
         case ClipSignal():
-            return ClipSimilarity(Clip(settings.model, device, batch_size=size, offline=offline), name=name)
+            clip = Clip(settings.model, device, batch_size=size, offline=offline)
+            prompts = ClassPrompts(templates=settings.templates, words=words) if settings.templates else None
+            return ClipSimilarity(clip, prompts, name=name, classes=classes)
         case VisionSignal():
             from actors.verifier.signals.vision import Vision
 

@@ -143,8 +143,10 @@ def test_the_zoo_makes_the_same_bytes_with_one_worker_and_two(generation_ray: No
     small = ["data.num_sources=6", "data.num_validation_sources=0", "shards.sources_per_shard=2"]
     small += ["stages.editor.num_inference_steps=3"]
     # Of the run's classes, which the actors are told.
-    signals = "{label: {kind: diffusion, model: {name: zoo/editor}, samples: [1], keep: []}}"
-    small += [f"stages.verifier.signals={signals}"]
+    small += [
+        "stages.verifier.signals.label={kind: diffusion, model: {name: zoo/editor}, samples: [1], keep: []}",
+        "stages.verifier.signals.near={kind: clip, model: {name: zoo/verifier}, templates: ['a photo of a {}']}",
+    ]
 
     def wardrobe(replicas: int) -> RunFile:
         placement = f"stages.editor.placement.replicas=[{replicas}, {replicas}]"
@@ -155,7 +157,8 @@ def test_the_zoo_makes_the_same_bytes_with_one_worker_and_two(generation_ray: No
     rundir = generate(wardrobe(2), tmp_path / "two")
     assert sum(name.endswith(".tar") and name.startswith("shards") for name in contents(tmp_path / "one")) == 3
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
-    margins = [sample.scores["label"] for sample in read_samples(rundir, 0) if sample.role != "source"]
+    edits = [sample for sample in read_samples(rundir, 0) if sample.role != "source"]
+    margins = [edit.scores[name] for edit in edits for name in ("label", "near.class_margin")]
     assert margins
     assert all(np.isfinite(margins))
 
