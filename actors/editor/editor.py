@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import torch
 
+from actors.editor.learning.vocabulary import Vocabulary
 from actors.editor.pipelines.detail import with_detail
 from actors.editor.pipelines.drawing import PipelineDrawing
 from actors.editor.pipelines.jobs import Drawing, EditJob
@@ -51,6 +52,7 @@ class Editor:
         self.config, self.device, self.name, self.seed = config, device, name, seed
         files = resolve_model(config.model, offline)
         self.pipeline, self.strategy = load_pipeline(config, files, device)
+        self.vocabulary = Vocabulary(config.adapters, self.pipeline, self.strategy, files)
         self.size = config.size or native_size(self.pipeline)
         multiple = size_multiple(self.pipeline)
         if self.size % multiple:
@@ -102,9 +104,12 @@ class Editor:
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_severity", detail=detail)
             elif isinstance(mask, str):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=mask)
-            else:
+            elif (worded := self.vocabulary.edit(edit)) is not None:
                 seed = content_seed(self.seed, sample.source_key)
-                yield EditJob(sample=sample, edit=edit, frame=frame, seed=seed, mask=mask)
+                yield EditJob(sample=sample, edit=worded, frame=frame, seed=seed, mask=mask)
+            else:
+                detail = f"its text does not name {edit.after!r}, which a learned word is to stand for"
+                results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_learned_word", detail=detail)
 
     def _drawing(self, files: ModelFiles, offline: bool) -> Drawing:
         reason = why_no_slots(self.pipeline)
@@ -176,7 +181,7 @@ class Editor:
 
         config = self.config
         return {
-            "model": files.provenance,
+            "model": {**files.provenance, **self.vocabulary.provenance},
             "mask_model": dict(self.masks.provenance) if self.masks else None,
             "pipeline": type(self.pipeline).__name__,
             **self.drawing.record,

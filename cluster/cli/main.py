@@ -77,7 +77,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    from cluster.cli import chaos, evaluate, inspect, report, run, select, watch
+    from cluster.cli import chaos, evaluate, inspect, learn, report, run, select, watch
     from cluster.cli.options import HelpFormatter
 
     parser = argparse.ArgumentParser(
@@ -89,7 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     parser.set_defaults(verbose=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (run, report, select, evaluate, inspect, chaos, watch):
+    for module in (run, report, select, evaluate, learn, inspect, chaos, watch):
         module.add_commands(commands)
     return parser
 

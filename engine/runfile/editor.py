@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from engine.runfile.data import AnySource
-from engine.runfile.fields import AttentionKernel, CompileMode, Config, ModelConfig, StageConfig
+from engine.runfile.fields import PATH, AttentionKernel, CompileMode, Config, ModelConfig, StageConfig
 
 # Where an edit may change the picture: all but what the class names, what the class names, or what `Edit.before` names.
 InpaintRegion = Literal["background", "class", "named"]
@@ -41,6 +41,18 @@ class EarlyRejection(Config):
     model: ModelConfig | None = Field(None, description="a CLIP for the previews; default: the verifier's")
     decoder: ModelConfig | None = Field(
         None, description="an AutoencoderTiny of the editor's latents for the previews; default: its own autoencoder"
+    )
+
+
+class AdapterConfig(Config):
+    """Draw the edits whose `after` is `value` with a word that `counterforge learn` learned from edited pictures."""
+
+    value: str = Field(min_length=1, description="the value, as in Edit.after")
+    path: Annotated[str, PATH] = Field(description="the folder that `counterforge learn` wrote")
+    digest: str | None = Field(
+        None,
+        description="that of its learned.safetensors, as `learn` prints it; pin it, so that a word learned anew in the "
+        "same folder is refused",
     )
 
 
@@ -84,6 +96,11 @@ class EditorConfig(StageConfig):
         None, description="a model that finds boxes by words, such as GroundingDINO, of which mask_model cuts out"
     )
     negative_prompt: str | None = None
+    adapters: tuple[AdapterConfig, ...] = Field(
+        (),
+        description="learned words, one a value: they stand in instruction and caption in its place, and severity "
+        "scales them as it does any word. Stable Diffusion 1 and 2 only",
+    )
     keep_detail: bool = Field(
         False,
         description="instruct and img2img: where an edit changes nothing, put back what the autoencoder loses, as thin "
@@ -136,6 +153,9 @@ class EditorConfig(StageConfig):
             raise ValueError(
                 f"guidance_interval must be [from, to] with 0 <= from < to <= 1, got {list(self.guidance_interval)}"
             )
+        values = [adapter.value for adapter in self.adapters]
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise ValueError(f"adapters has several words for {twice[0]!r}: keep one")
         if self.keep_detail and self.method == "inpaint":
             raise ValueError("keep_detail: method inpaint keeps what is outside its mask as it is: leave it out")
         return self

@@ -1,7 +1,7 @@
 """The statistical proofs (`make proofs`): prints each figure and writes build/figures/proofs-<part>.json.
 
-On two cores `probe` takes a quarter of an hour, `rounds` about as long a seed, `reinforce` and `curve` half an hour a
-seed.
+On two cores `probe` and `slider` take a quarter of an hour each, `rounds` about as long a seed, `reinforce` and `curve`
+half an hour a seed.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from cluster.studies.proofs.command import make_parser, run_parts
 from engine.figures.figures import Figure
 
-PARTS = ("probe", "reinforce", "curve", "rounds")
+PARTS = ("probe", "reinforce", "curve", "rounds", "slider")
 
 
 def main() -> int:
@@ -31,9 +31,12 @@ def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
     from cluster.studies.proofs.probe import probe_figures
     from cluster.studies.proofs.reinforce import reinforce_figures
     from cluster.studies.proofs.rounds import rounds_figures
+    from cluster.studies.proofs.slider import slider_figures
 
     if part == "probe":
         return probe_figures(options.runs, options.patients)
+    if part == "slider":
+        return slider_figures(options.runs)
     figures = {"reinforce": reinforce_figures, "curve": curve_figures, "rounds": rounds_figures}[part]
     return figures(options.runs, range(options.seeds))
 

@@ -1,0 +1,179 @@
+"""A learned word as a slider: from the edits of five classes, drawn at four severities on garments of five others.
+
+Each of the eight grounds is learned from a word that says nothing of it, so that all it knows comes from the pairs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from actors.editor.editor import Editor
+from actors.editor.learning.card import Card
+from actors.zoo import MODELS_FOLDER
+from actors.zoo.exam.editor import edit_of
+from actors.zoo.exam.evaluate import stage_of
+from actors.zoo.exam.scenes import CPU, captioned, pixels, source
+from actors.zoo.recipes.backbone import AttributeClassifier
+from actors.zoo.recipes.judge import load_judge
+from actors.zoo.recipes.pictures import in_parts
+from cluster.phases.learn import LearnRequest, learn_run
+from cluster.session.session import num_cores
+from cluster.studies.proofs.probe import RUN_FILE, make_edits
+from engine.errors import RunError
+from engine.figures.figures import Figure, share
+from engine.run.directory import RunDirectory
+from engine.runfile.editor import AdapterConfig, EditorConfig
+from engine.runfile.fields import Placement
+from engine.runfile.load import load_run_file
+from engine.runfile.run import RunFile
+from engine.sample import Edit, Sample
+from engine.wardrobe.garments import CLASSES, load_garments
+from engine.wardrobe.scene import BACKGROUNDS, Scene, make_scenes
+
+SEVERITIES = (0.25, 0.5, 0.75, 1.0)
+LEARNED_FROM, UNSEEN = CLASSES[::2], CLASSES[1::2]
+SETTINGS = ("name=slider", "data.num_sources=400", "stages.perturber.edits={background: 2}")
+# A word that no ground has to do with.
+START = "the"
+NUM_STEPS = 200
+NUM_SOURCES = 100  # for each ground
+LEAST_MONOTONE = 0.8
+# A step falls if the judge's probability falls by more: of what it is sure of it moves in the fourth digit.
+NOISE = 0.01
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slid:
+    """What the judge sees in the edits of one ground: `probability` (num_sources, num_severities) of that ground.
+
+    `seen` says whether it is the likeliest ground at severity 1, (num_sources,).
+    """
+
+    probability: Floats
+    seen: NDArray[np.bool_]
+
+    def rising(self, tolerance: float) -> tuple[int, int]:
+        """Return how many steps between severities do not fall by more than the tolerance, and of how many."""
+        steps = np.diff(self.probability, axis=1)
+        return int((steps >= -tolerance).sum()), steps.size
+
+    @property
+    def seen_at_most(self) -> tuple[int, int]:
+        """Return in how many edits at severity 1 the ground is seen, and of how many."""
+        return int(self.seen.sum()), self.seen.size
+
+
+@dataclass(frozen=True)
+class Slides:
+    """Draws edits of held-out garments of the unseen classes, at all severities, and asks the judge."""
+
+    judge: AttributeClassifier
+
+    @cached_property
+    def scenes(self) -> list[Scene]:
+        """Return the composites to edit, of the unseen classes on every ground."""
+        garments = load_garments("heldout")
+        # Half are of unseen classes, an eighth of these on the ground itself.
+        scenes = make_scenes(garments, "slider", 3 * NUM_SOURCES)
+        return [scene for scene in scenes if scene.class_name in UNSEEN]
+
+    def of_grounds(self, editor: Editor, word: str | None = None) -> dict[str, Slid]:
+        """Return what the judge sees in the edits to each ground; with `word` in its place in the instructions."""
+        return {ground: self._of(editor, ground, word) for ground in BACKGROUNDS}
+
+    def _of(self, editor: Editor, ground: str, word: str | None) -> Slid:
+        scenes = [scene for scene in self.scenes if scene.background != ground][:NUM_SOURCES]
+        sources = captioned([source(scene) for scene in scenes], scenes)
+        edits = [
+            replace(
+                sample,
+                key=f"{sample.key}_{round(100 * severity)}",
+                role="counterfactual",
+                image=b"",
+                edit=_worded(edit_of("background", scene, replace(scene, background=ground), severity), word),
+            )
+            for sample, scene in zip(sources, scenes, strict=True)
+            for severity in SEVERITIES
+        ]
+        made = [item for item in editor([*sources, *edits]) if isinstance(item, Sample)]
+        if len(made) != len(sources) + len(edits):
+            raise RunError(f"the editor gave up {len(sources) + len(edits) - len(made)} edits to {ground}")
+        likely = self._probabilities(made[len(sources) :]).reshape(len(scenes), len(SEVERITIES), len(BACKGROUNDS))
+        place = BACKGROUNDS.index(ground)
+        return Slid(probability=likely[..., place], seen=likely[:, -1].argmax(-1) == place)
+
+    def _probabilities(self, samples: Sequence[Sample]) -> Floats:
+        pictures = pixels([sample.image for sample in samples])
+
+        def judged(images: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.judge(images)["background"].softmax(-1))
+
+        return np.asarray(in_parts(judged, pictures, CPU), np.float64)
+
+
+def slider_figures(folder: Path) -> Iterator[Figure]:
+    """Yield how steadily learned words rise with severity, how often the judge sees their ground, and what they cost.
+
+    Beside them stand the editor's own words for the grounds, and START, which the learned words began as.
+    """
+    run = load_run_file(RUN_FILE, SETTINGS)
+    rundir, words = make_edits(folder, run), folder / "words"
+    cards = {ground: _learned(rundir, words / ground, ground) for ground in BACKGROUNDS}
+    adapters = tuple(AdapterConfig(value=ground, path=str((words / ground).resolve())) for ground in BACKGROUNDS)
+    slides = Slides(load_judge(MODELS_FOLDER / "judge"))
+    plain = _editor(run, ())
+    found = {
+        "learned": slides.of_grounds(_editor(run, adapters)),
+        "own_word": slides.of_grounds(plain),
+        "start_word": slides.of_grounds(plain, START),
+    }
+    yield from _pooled(found)
+    for ground in BACKGROUNDS:
+        for name, slid in found.items():
+            yield share(f"slider.{name}.monotone_steps.{ground}", *slid[ground].rising(NOISE))
+            yield share(f"slider.{name}.seen.{ground}", *slid[ground].seen_at_most)
+    seconds = [card.seconds for card in cards.values()]
+    yield Figure(
+        name="slider.set_up_cost", value=fmean(seconds), low=min(seconds), high=max(seconds), n=len(seconds), unit="s"
+    )
+    yield Figure(
+        name="slider.pairs", value=fmean(card.num_pairs for card in cards.values()), n=len(cards), unit="pairs"
+    )
+
+
+def _pooled(found: Mapping[str, Mapping[str, Slid]]) -> Iterator[Figure]:
+    """Yield the shares over all grounds; the target is the learned words'."""
+    for name, slid in found.items():
+        target = LEAST_MONOTONE if name == "learned" else None
+        for title, tolerance in (("monotone_steps", NOISE), ("monotone_steps_strictly", 0.0)):
+            counts = [each.rising(tolerance) for each in slid.values()]
+            wanted = target if tolerance else None
+            yield share(f"slider.{name}.{title}", sum(up for up, _ in counts), sum(n for _, n in counts), wanted)
+        counts = [each.seen_at_most for each in slid.values()]
+        yield share(f"slider.{name}.seen", sum(seen for seen, _ in counts), sum(n for _, n in counts))
+        for place, severity in enumerate(SEVERITIES):
+            mean = fmean(float(each.probability[:, place].mean()) for each in slid.values())
+            yield Figure(name=f"slider.{name}.probability_at_{severity:g}", value=mean)
+
+
+def _learned(rundir: RunDirectory, out: Path, ground: str) -> Card:
+    """Learn the word of a ground, or return the card of one that was learned."""
+    request = LearnRequest(after=ground, classes=LEARNED_FROM, start=START, num_steps=NUM_STEPS)
+    return learn_run(rundir, request, out, Placement(num_threads=num_cores()))
+
+
+def _editor(run: RunFile, adapters: tuple[AdapterConfig, ...]) -> Editor:
+    config = stage_of(run, EditorConfig).model_copy(update={"adapters": adapters})
+    return Editor(config, CPU, name="editor", seed=run.seed, offline=True)
+
+
+def _worded(edit: Edit, word: str | None) -> Edit:
+    return edit if word is None else replace(edit, instruction=edit.instruction.replace(edit.after, word))
