@@ -51,7 +51,7 @@ def learn(options: argparse.Namespace) -> int:
 
     Textual inversion: from pairs of a source and an accepted edit whose value (what the picture has afterwards) is
     VALUE, a few vectors of the editor's text encoder are learned; all else of the editor stays as it is. Only edits of
-    train sources at severity 1 are learned from. RUN is only read.
+    train sources at severity 1 are learned from, whichever editor drew them. RUN is only read.
 
     The folder gets learned.safetensors and README.md, which says what it was learned from and what that cost. In a run
     file the editor then takes it by

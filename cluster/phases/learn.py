@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.editor.learning.pairs import EditedPair
 
 LOG = logging.getLogger(__name__)
-CARD, CHECKPOINT = "README.md", "checkpoint.safetensors"
+CHECKPOINT, PARTIAL = "checkpoint.safetensors", ".partial"
 # Gal et al. 2022 take 3 to 5 pictures of one thing; pictures of an edit differ in all but their value.
 FEWEST_PAIRS = 8
 NUM_REPORTS = 10
@@ -55,6 +55,7 @@ def learn_run(rundir: RunDirectory, request: LearnRequest, out: Path, placement:
     SelectionError or ModelError where there is nothing to learn from, RunDirectoryError where the folder holds
     something else.
     """
+    from actors.editor.learning.card import FILE as CARD
     from actors.editor.learning.card import read_card
     from actors.editor.learning.learner import WordLearner
     from actors.editor.learning.word_file import FILE
@@ -62,7 +63,7 @@ def learn_run(rundir: RunDirectory, request: LearnRequest, out: Path, placement:
 
     run = rundir.run()
     stage, config = choose_editor(run, request.stage)
-    rows = choose_pairs(rundir, request, stage)
+    rows = choose_pairs(rundir, request)
     set_up_process(placement.num_threads)
     learner = WordLearner(config, resolve_device(placement), offline=run.offline)
     keys = [row["key"] for row in rows]
@@ -74,9 +75,9 @@ def learn_run(rundir: RunDirectory, request: LearnRequest, out: Path, placement:
     out.mkdir(parents=True, exist_ok=True)
     pairs = list(read_pairs(rundir, rows))
     learning = _learn(learner, pairs, request, run.seed, out / CHECKPOINT, digest)
-    (out / FILE).write_bytes(learning.word(digest).to_bytes())
+    _write(out / FILE, learning.word(digest).to_bytes())
     card = _card(learning, rundir, request, rows, stage, out / FILE)
-    (out / CARD).write_text(card.text(str(out)), encoding="utf-8")
+    _write(out / CARD, card.text(str(out)).encode())
     (out / CHECKPOINT).unlink(missing_ok=True)
     return card
 
@@ -94,8 +95,8 @@ def choose_editor(run: RunFile, wanted: str | None) -> tuple[str, EditorConfig]:
     return name, editors[name]
 
 
-def choose_pairs(rundir: RunDirectory, request: LearnRequest, stage: str) -> list[Row]:
-    """Return the rows of the edits to learn from: accepted, of train sources, whole, drawn by the editor that learns.
+def choose_pairs(rundir: RunDirectory, request: LearnRequest) -> list[Row]:
+    """Return the rows of the edits to learn from: accepted, of train sources, whole, whichever editor drew them.
 
     Validation sources are left out: what is learned draws edits that a classifier is trained on. Raises SelectionError
     where a class is unknown, or where there are too few.
@@ -104,7 +105,7 @@ def choose_pairs(rundir: RunDirectory, request: LearnRequest, stage: str) -> lis
         raise SelectionError(f"--classes: the run has no {name_some(unknown)}, it has {', '.join(rundir.info.classes)}")
     classes = request.classes or rundir.info.classes
     names = ["shard", "key", "source_key", "role", "split", "class_name", "edit_after", "edit_severity"]
-    rows: list[Row] = rundir.candidates().select([*names, "edit_strategy", "accepted"]).to_pylist()
+    rows: list[Row] = rundir.candidates().select([*names, "accepted"]).to_pylist()
     usable = [
         row
         for row in rows
@@ -112,7 +113,6 @@ def choose_pairs(rundir: RunDirectory, request: LearnRequest, stage: str) -> lis
         and row["accepted"] is not False
         and row["split"] == "train"
         and row["edit_severity"] == 1
-        and row["edit_strategy"] in ("", stage)
         and row["class_name"] in classes
     ]
     found = [row for row in usable if row["edit_after"] == request.after]
@@ -193,15 +193,22 @@ def _card(
     )
 
 
+def _write(path: Path, data: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    partial = path.with_suffix(PARTIAL)
+    partial.write_bytes(data)
+    partial.rename(path)
+
+
 def _check_folder(out: Path, digest: str) -> None:
     """Refuse a folder that holds a word learned otherwise, or anything but a word."""
+    from actors.editor.learning.card import FILE as CARD
     from actors.editor.learning.word_file import FILE, read_word
 
     if out.exists() and not out.is_dir():
         raise RunDirectoryError(f"--out {out} is a file: name a folder for the word")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
-    known = {FILE, CARD, CHECKPOINT, Path(CHECKPOINT).with_suffix(".partial").name}
-    if others := sorted(names - known):
+    names = {path.name for path in out.iterdir() if path.suffix != PARTIAL} if out.is_dir() else set()
+    if others := sorted(names - {FILE, CARD, CHECKPOINT}):
         raise RunDirectoryError(f"--out {out} holds {others[0]!r} and is no folder of a word: name another one")
     if FILE in names and read_word(out).word.settings != digest:
         raise RunDirectoryError(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from actors.editor.learning.word_file import read_adapter
 from actors.editor.strategies.families import family_of
 from actors.models.files import HUB_ID, HUB_TIMEOUT_S, REMOVED, SINGLE_FILES, fetch_json, read_json, resolve_model
 from engine.errors import ModelError, UserError
@@ -49,6 +50,7 @@ def check_stage_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
             yield from _check_kind(field, wanted, model)
             if isinstance(config, EditorConfig) and is_editor:
                 yield from _check_method(f"stages.{name}.method", config, run.offline)
+                yield from _check_adapters(f"stages.{name}.adapters", config)
 
 
 def check_probe_models(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
@@ -115,6 +117,15 @@ def _check_method(field: str, config: EditorConfig, offline: bool) -> Iterator[M
             family_of(config, class_name)
     except ModelError as error:
         yield ModelError(f"{field}: {error}")
+
+
+def _check_adapters(field: str, config: EditorConfig) -> Iterator[ModelError]:
+    """Yield which learned words of an editor are not there, or are others than the run file says."""
+    for place, adapter in enumerate(config.adapters):
+        try:
+            read_adapter(adapter)
+        except ModelError as error:
+            yield ModelError(f"{field}.{place}: {error}")
 
 
 def _ask_hub(field: str, model: ModelConfig, not_here: ModelError) -> Iterator[str | UserError]:

@@ -1,6 +1,7 @@
 """The file of a learned word, learned.safetensors: its vectors, its value, and the model whose word it is."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from engine.errors import ModelError
 from engine.runfile.editor import AdapterConfig
 
 FILE = "learned.safetensors"
-KIND = "token"
+# The name of its metadata.
+KIND = "counterforge_token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,9 @@ class LearnedWord:
 
     def to_bytes(self) -> bytes:
         """Return the file: one tensor named `<value>`, which the textual inversion loader of diffusers reads too."""
-        about = {"kind": KIND, "value": self.value, "model": self.model, "model_digest": self.model_digest}
-        return save({f"<{self.value}>": self.vectors}, metadata={**about, "settings": self.settings})
+        about = {name: value for name, value in vars(self).items() if name != "vectors"}
+        # Under one name: safetensors writes several in an order of chance.
+        return save({f"<{self.value}>": self.vectors}, metadata={KIND: json.dumps(about, sort_keys=True)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,16 +53,16 @@ def read_word(folder: Path) -> WordFile:
     try:
         content = path.read_bytes()
         with safe_open(path, framework="numpy") as file:
-            about, names = file.metadata() or {}, list(file.keys())
+            about, names = (file.metadata() or {}).get(KIND), list(file.keys())
             vectors = file.get_tensor(names[0]) if len(names) == 1 else None
-        if about.get("kind") != KIND or vectors is None:
+        if about is None or vectors is None:
             raise ModelError(f"{path} was not written by `counterforge learn`: name the folder that it wrote")
-        word = LearnedWord(vectors=vectors, **{name: about[name] for name in about if name != "kind"})
+        word = LearnedWord(vectors=vectors, **json.loads(about))
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder} has no {FILE}: name the folder that `counterforge learn RUN --after VALUE --as token` wrote"
         ) from error
-    except (OSError, SafetensorError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise ModelError(f"{path} cannot be read ({error}): learn the word again, or restore the file") from error
     return WordFile(word=word, digest=hashlib.sha256(content).hexdigest()[:16])
 

@@ -31,6 +31,7 @@ COMMANDS = (
     "report",
     "select",
     "evaluate",
+    "learn",
     "status",
     "verify",
     "show",
