@@ -87,9 +87,10 @@ class Slides:
 
     def of_grounds(self, editor: Editor, word: str | None = None) -> dict[str, Slid]:
         """Return what the judge sees in the edits to each ground; with `word` in its place in the instructions."""
-        return {ground: self._of(editor, ground, word) for ground in BACKGROUNDS}
+        return {ground: self.of(editor, ground, word) for ground in BACKGROUNDS}
 
-    def _of(self, editor: Editor, ground: str, word: str | None) -> Slid:
+    def of(self, editor: Editor, ground: str, word: str | None) -> Slid:
+        """Return what the judge sees in the edits to one ground."""
         scenes = [scene for scene in self.scenes if scene.background != ground][:NUM_SOURCES]
         sources = captioned([source(scene) for scene in scenes], scenes)
         edits = [
@@ -129,9 +130,9 @@ def slider_figures(folder: Path) -> Iterator[Figure]:
     cards = {ground: _learned(rundir, words / ground, ground) for ground in BACKGROUNDS}
     adapters = tuple(AdapterConfig(value=ground, path=str((words / ground).resolve())) for ground in BACKGROUNDS)
     slides = Slides(load_judge(MODELS_FOLDER / "judge"))
-    plain = _editor(run, ())
+    plain = make_editor(run, ())
     found = {
-        "learned": slides.of_grounds(_editor(run, adapters)),
+        "learned": slides.of_grounds(make_editor(run, adapters)),
         "own_word": slides.of_grounds(plain),
         "start_word": slides.of_grounds(plain, START),
     }
@@ -170,7 +171,8 @@ def _learned(rundir: RunDirectory, out: Path, ground: str) -> Card:
     return learn_run(rundir, request, out, Placement(num_threads=num_cores()))
 
 
-def _editor(run: RunFile, adapters: tuple[AdapterConfig, ...]) -> Editor:
+def make_editor(run: RunFile, adapters: tuple[AdapterConfig, ...]) -> Editor:
+    """Return the run's editor with learned words."""
     config = stage_of(run, EditorConfig).model_copy(update={"adapters": adapters})
     return Editor(config, CPU, name="editor", seed=run.seed, offline=True)
 
