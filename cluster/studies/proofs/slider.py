@@ -3,7 +3,7 @@
 Each of the eight grounds is learned from a word that says nothing of it, so that all it knows comes from the pairs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,8 +44,6 @@ START = "the"
 NUM_STEPS = 200
 NUM_SOURCES = 100  # for each ground
 LEAST_MONOTONE = 0.8
-# A step falls if the judge's probability falls by more: of what it is sure of it moves in the fourth digit.
-NOISE = 0.01
 
 Floats = NDArray[np.float64]
 
@@ -60,10 +58,11 @@ class Slid:
     probability: Floats
     seen: NDArray[np.bool_]
 
-    def rising(self, tolerance: float) -> tuple[int, int]:
-        """Return how many steps between severities do not fall by more than the tolerance, and of how many."""
+    @property
+    def monotone(self) -> tuple[int, int]:
+        """Return at how many steps between severities the probability does not fall, and of how many."""
         steps = np.diff(self.probability, axis=1)
-        return int((steps >= -tolerance).sum()), steps.size
+        return int((steps >= 0).sum()), steps.size
 
     @property
     def seen_at_most(self) -> tuple[int, int]:
@@ -138,9 +137,9 @@ def slider_figures(folder: Path) -> Iterator[Figure]:
     }
     yield from _pooled(found)
     for ground in BACKGROUNDS:
-        for name, slid in found.items():
-            yield share(f"slider.{name}.monotone_steps.{ground}", *slid[ground].rising(NOISE))
-            yield share(f"slider.{name}.seen.{ground}", *slid[ground].seen_at_most)
+        for name in ("learned", "own_word"):
+            yield share(f"slider.{name}.monotone_steps.{ground}", *found[name][ground].monotone)
+            yield share(f"slider.{name}.seen.{ground}", *found[name][ground].seen_at_most)
     seconds = [card.seconds for card in cards.values()]
     yield Figure(
         name="slider.set_up_cost", value=fmean(seconds), low=min(seconds), high=max(seconds), n=len(seconds), unit="s"
@@ -154,15 +153,17 @@ def _pooled(found: Mapping[str, Mapping[str, Slid]]) -> Iterator[Figure]:
     """Yield the shares over all grounds; the target is the learned words'."""
     for name, slid in found.items():
         target = LEAST_MONOTONE if name == "learned" else None
-        for title, tolerance in (("monotone_steps", NOISE), ("monotone_steps_strictly", 0.0)):
-            counts = [each.rising(tolerance) for each in slid.values()]
-            wanted = target if tolerance else None
-            yield share(f"slider.{name}.{title}", sum(up for up, _ in counts), sum(n for _, n in counts), wanted)
-        counts = [each.seen_at_most for each in slid.values()]
-        yield share(f"slider.{name}.seen", sum(seen for seen, _ in counts), sum(n for _, n in counts))
+        yield share(f"slider.{name}.monotone_steps", *_summed(each.monotone for each in slid.values()), target)
+        yield share(f"slider.{name}.seen", *_summed(each.seen_at_most for each in slid.values()))
         for place, severity in enumerate(SEVERITIES):
             mean = fmean(float(each.probability[:, place].mean()) for each in slid.values())
             yield Figure(name=f"slider.{name}.probability_at_{severity:g}", value=mean)
+
+
+def _summed(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Return the sums of counts and of what they are of."""
+    right, of = zip(*counts, strict=True)
+    return sum(right), sum(of)
 
 
 def _learned(rundir: RunDirectory, out: Path, ground: str) -> Card:

@@ -10,11 +10,10 @@ from engine.runfile.load import load_run_file
 from engine.wardrobe.scene import BACKGROUNDS
 
 
-def test_a_step_that_falls_by_less_than_the_tolerance_counts_as_steady() -> None:
+def test_a_step_is_monotone_where_the_probability_does_not_fall() -> None:
     probability = np.array([[0.1, 0.4, 0.395, 0.9], [0.2, 0.1, 0.1, 0.1]])
     slid = Slid(probability=probability, seen=np.array([True, False]))
-    assert slid.rising(0.0) == (4, 6)
-    assert slid.rising(0.01) == (5, 6)
+    assert slid.monotone == (4, 6)
     assert slid.seen_at_most == (1, 2)
 
 
