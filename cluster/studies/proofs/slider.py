@@ -21,7 +21,7 @@ from actors.zoo.exam.evaluate import stage_of
 from actors.zoo.exam.scenes import CPU, captioned, pixels, source
 from actors.zoo.recipes.backbone import AttributeClassifier
 from actors.zoo.recipes.judge import load_judge
-from actors.zoo.recipes.pictures import in_parts
+from actors.zoo.recipes.training.pictures import in_parts
 from cluster.phases.learn import LearnRequest, learn_run
 from cluster.session.session import num_cores
 from cluster.studies.proofs.probe import RUN_FILE, make_edits
