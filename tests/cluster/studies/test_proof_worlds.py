@@ -24,7 +24,7 @@ from engine.runfile.load import load_run_file
 from engine.sample import Edit, Sample, Verdict
 from engine.sources import masked, open_source, read_sample
 from engine.wardrobe.garments import CLASSES, load_garments
-from engine.wardrobe.scene import OWN_BACKGROUND, make_scene, make_scenes, render
+from engine.wardrobe.scene import OWN_BACKGROUND, Scene, make_scene, make_scenes, render
 
 
 def by_name(figures: Iterable[Figure]) -> dict[str, Figure]:
@@ -156,17 +156,7 @@ def test_an_edit_without_its_garment_shows_the_background_alone_or_another_class
     num_empty = 0
     for number in range(20):
         edit = Edit(kind="background", before=scene.background, after="sand", instruction="", caption="")
-        sample = Sample(
-            key=f"{scene.key}_cf{number:02d}",
-            source_key=scene.key,
-            role="counterfactual",
-            image=b"",
-            label=scene.label,
-            class_name=scene.class_name,
-            split="train",
-            edit=edit,
-            verdict=Verdict(accepted=True),
-        )
+        sample = edit_of_scene(scene, number, edit)
         lost = without_garment(sample, 7, data)
         assert replace(lost, image=b"") == sample
         pixels = np.asarray(decode_rgb(lost.image), np.float64)
@@ -175,6 +165,31 @@ def test_an_edit_without_its_garment_shows_the_background_alone_or_another_class
         is_empty = bool(np.abs(pixels - empty).mean() < 3)
         num_empty += is_empty
     assert 4 <= num_empty <= 16
+
+
+def test_an_edit_to_a_value_that_no_composite_has_loses_its_garment_all_the_same() -> None:
+    data, scene = (
+        WardrobeSource(correlation=0.998),
+        make_scene(load_garments("sources"), "sources", 7, correlation=0.998),
+    )
+    edit = Edit(kind="colour", before=scene.colour, after="weather", instruction="", caption="")
+    lost = without_garment(edit_of_scene(scene, 1, edit), 7, data)
+    assert decode_rgb(lost.image).size == (64, 64)
+
+
+def edit_of_scene(scene: Scene, number: int, edit: Edit) -> Sample:
+    """Return an accepted edit of a composite, without its picture."""
+    return Sample(
+        key=f"{scene.key}_cf{number:02d}",
+        source_key=scene.key,
+        role="counterfactual",
+        image=b"",
+        label=scene.label,
+        class_name=scene.class_name,
+        split="train",
+        edit=edit,
+        verdict=Verdict(accepted=True),
+    )
 
 
 def test_a_share_of_the_edits_loses_its_garment_by_a_hash_of_the_key() -> None:
