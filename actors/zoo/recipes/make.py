@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from actors.zoo import MODELS_FOLDER
-from actors.zoo.recipes import backbone, captioner, decoder, editor, eyes, judge, perturber, vae, verifier
+from actors.zoo.recipes import backbone, captioner, decoder, editor, eyes, judge, perturber, segmenter, vae, verifier
 from actors.zoo.recipes.patient import (
     CLASSIFIERS,
     CORRELATION,
@@ -33,6 +33,7 @@ ZOO = (
     ZooModel(recipe=editor.RECIPE, start=editor.start_editor, save=editor.save_editor),
     ZooModel(recipe=verifier.RECIPE, start=verifier.start_verifier, save=verifier.save_verifier),
     ZooModel(recipe=eyes.RECIPE, start=eyes.start_eyes, save=eyes.save_eyes),
+    ZooModel(recipe=segmenter.RECIPE, start=segmenter.start_segmenter, save=segmenter.save_segmenter),
     ZooModel(recipe=captioner.RECIPE, start=captioner.start_captioner, save=captioner.save_captioner),
     ZooModel(recipe=perturber.RECIPE, start=perturber.start_perturber, save=perturber.save_perturber),
     *(

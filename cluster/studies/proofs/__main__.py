@@ -28,7 +28,7 @@ def main() -> int:
 
 def _figures(part: str, options: argparse.Namespace) -> Iterator[Figure]:
     from cluster.studies.proofs.curve import curve_figures
-    from cluster.studies.proofs.probe import probe_figures
+    from cluster.studies.proofs.planted.probe import probe_figures
     from cluster.studies.proofs.reinforce import reinforce_figures
     from cluster.studies.proofs.rounds import rounds_figures
     from cluster.studies.proofs.slider import slider_figures

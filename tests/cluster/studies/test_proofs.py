@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.studies.proofs.attainable import Answers, weakest_prior
-from cluster.studies.proofs.plants import VALUES, Plant, draw_plant
+from cluster.studies.proofs.planted.plants import VALUES, Plant, draw_plant
 from cluster.studies.proofs.seeds import mean_over_seeds
 from engine.probe.weakness import Level, WeaknessCell
 from engine.statistics import Interval
@@ -118,7 +118,7 @@ def test_a_prior_buys_accuracy_on_usual_images_with_accuracy_on_others() -> None
 @pytest.mark.slow
 def test_a_planted_patient_leans_on_its_plant_and_a_clean_one_does_not(tmp_path: Path) -> None:
     from actors.zoo.recipes.patient import right_answers
-    from cluster.studies.proofs.classifiers import pictures_of, train_classifier, training_scenes
+    from cluster.studies.proofs.planted.classifiers import pictures_of, train_classifier, training_scenes
 
     garments, heldout = load_garments("sources"), load_garments("heldout")
     scenes = training_scenes("proof-test", 1500)

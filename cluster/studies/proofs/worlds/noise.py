@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from cluster.phases.pipeline import open_run, run_phases
+from cluster.studies.proofs.planted.plants import VALUES
 from cluster.studies.proofs.reinforce import NUM_SOURCES, open_seed
 from cluster.studies.proofs.seeds import mean_over_seeds
 from cluster.studies.proofs.worlds.world import (
@@ -26,15 +27,13 @@ from engine.runfile.data import WardrobeSource
 from engine.sample import Sample, content_seed
 from engine.sources.decode import encode_jpeg
 from engine.wardrobe.garments import CLASSES, Garments, load_garments
-from engine.wardrobe.scene import BACKGROUNDS, COLOURS, make_scene, make_scenes, render
+from engine.wardrobe.scene import make_scene, make_scenes, render
 
 # Share of the accepted edits with a wrong label, by the name in the figure.
 CLEAN = "0"
 SHARES = {CLEAN: 0.0, "10": 0.1, "30": 0.3}
 MOST_LOST = {"10": 0.03}
 NUM_TESTED = 4000
-# By kind of edit what a composite can show.
-VALUES = {"background": BACKGROUNDS, "colour": tuple(COLOURS)}
 NO_GARMENT = Garments(images=np.zeros((1, 28, 28), np.uint8), labels=np.zeros(1, np.uint8))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster.studies.proofs.plants import draw_plant
+from cluster.studies.proofs.planted.plants import draw_plant
 from cluster.studies.proofs.rounds import num_train_images
 from cluster.studies.proofs.seeds import mean_over_seeds
 from cluster.studies.proofs.worlds.world import (

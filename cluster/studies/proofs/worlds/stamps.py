@@ -174,7 +174,7 @@ def _patient(folder: Path, scenes: Sequence[StampScene], seed: int, num_steps: i
     from actors.zoo.recipes.patient import naming_loss
     from actors.zoo.recipes.training.loop import TrainContext, train
     from actors.zoo.recipes.training.pictures import save_image_processor
-    from cluster.studies.proofs.classifiers import RECIPE
+    from cluster.studies.proofs.planted.classifiers import RECIPE
 
     if (folder / "preprocessor_config.json").exists():
         return folder.resolve()

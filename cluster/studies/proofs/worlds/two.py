@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.studies.proofs.plants import MOST_CLASSES, VALUES, Attribute, Plant
+from cluster.studies.proofs.planted.plants import MOST_CLASSES, VALUES, Attribute, Plant
 from cluster.studies.proofs.seeds import mean_over_seeds
 from cluster.studies.proofs.worlds.world import ORACLE, WITH_EDITS, Size, open_world, right_by_arm
 from engine.figures.figures import Figure

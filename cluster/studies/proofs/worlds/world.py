@@ -137,7 +137,7 @@ def write_images(folder: Path, scenes: Iterable[Scene]) -> str:
 def train_patient(folder: Path, scenes: Iterable[Scene], seed: int, num_steps: int) -> Path:
     """Train a classifier on the composites of the train split, unless it is there; return its folder."""
     from actors.zoo.recipes.training.pictures import save_image_processor
-    from cluster.studies.proofs.classifiers import pictures_of, train_classifier
+    from cluster.studies.proofs.planted.classifiers import pictures_of, train_classifier
 
     if not (folder / "preprocessor_config.json").exists():
         used = [scene for scene in scenes if split_of(f"group:{_group(scene)}", SPLITS, 0) == "train"]

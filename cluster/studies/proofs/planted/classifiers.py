@@ -23,9 +23,9 @@ RECIPE = Recipe(
 Pictures = NDArray[np.uint8]
 
 
-def training_scenes(name: str, count: int) -> list[Scene]:
-    """Return balanced composites of garments of the train split."""
-    return of_train_split(make_scenes(load_garments("sources"), name, count))
+def training_scenes(name: str, count: int, *, has_thing: bool = False) -> list[Scene]:
+    """Return balanced composites of garments of the train split, with `has_thing` a thing beside each."""
+    return of_train_split(make_scenes(load_garments("sources"), name, count, has_thing=has_thing))
 
 
 def pictures_of(scenes: Iterable[Scene], garments: Garments) -> Pictures:

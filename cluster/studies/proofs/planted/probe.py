@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from cluster.phases.pipeline import digest_of, model_stamp, open_run, run_phases
-from cluster.studies.proofs.plants import Plant, draw_plant
+from cluster.studies.proofs.planted.classifiers import RECIPE
+from cluster.studies.proofs.planted.plants import Plant, draw_plant
 from cluster.studies.proofs.seeds import of_interval, with_range
 from engine.figures.figures import Figure, share
 from engine.probe.weakness import Weakness
@@ -41,15 +42,16 @@ Sort = Literal["planted", "clean", "artefact"]
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One classifier: its sort, and the seed of its plant, its images and its training."""
+    """One classifier: its sort, the plant in its training data (None for none), the seed of its images and training.
+
+    `has_thing`: beside each garment of its images lies a thing.
+    """
 
     sort: Sort
     seed: int
-
-    @property
-    def plant(self) -> Plant | None:
-        """Return the plant in its training data, None for none."""
-        return draw_plant(self.seed) if self.sort == "planted" else None
+    plant: Plant | None = None
+    num_steps: int = RECIPE.num_steps
+    has_thing: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,22 +87,32 @@ def probe_figures(folder: Path, num_patients: int) -> Iterator[Figure]:
     edits = {"artefact": make_edits(folder, stamped_run(load_run_file(RUN_FILE)))}
     edits |= dict.fromkeys(("planted", "clean"), make_edits(folder, load_run_file(RUN_FILE)))
     trials = [
-        *(Trial(sort="planted", seed=seed) for seed in range(num_patients)),
+        *(Trial(sort="planted", seed=seed, plant=draw_plant(seed)) for seed in range(num_patients)),
         *(Trial(sort="clean", seed=100 + seed) for seed in range(num_patients)),
-        Trial(sort="artefact", seed=200),
+        # The artefact, whose labels contradict the others, takes longer to learn than garments.
+        Trial(sort="artefact", seed=200, num_steps=4 * RECIPE.num_steps),
     ]
+    outcomes = examine_all(folder, [edits[trial.sort] for trial in trials], trials)
+    yield from figures_of("probe", outcomes)
+    for outcome in outcomes:
+        if outcome.trial.sort == "artefact":
+            yield from _artefact_figures(outcome)
+
+
+def examine_all(folder: Path, rundirs: Sequence[RunDirectory], trials: Sequence[Trial]) -> list[Outcome]:
+    """Train and probe the classifier of each trial on the edits of its run; print a line on each."""
     outcomes: list[Outcome] = []
     with ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn")) as pool:
-        roots = [edits[trial.sort].storage.root for trial in trials]
+        roots = [rundir.storage.root for rundir in rundirs]
         for outcome in pool.map(partial(examine, folder), roots, trials):
             print(_describe(outcome), flush=True)
             outcomes.append(outcome)
-    yield from _figures(outcomes)
+    return outcomes
 
 
-def make_edits(folder: Path, run: RunFile) -> RunDirectory:
-    """Return the run directory of the edits, made once for one state of the zoo."""
-    stamp = digest_of([model_stamp(name) for name in ZOO])[:8]
+def make_edits(folder: Path, run: RunFile, zoo: Sequence[str] = ZOO) -> RunDirectory:
+    """Return the run directory of the edits, made once for one state of the zoo's models that make them."""
+    stamp = digest_of([model_stamp(name) for name in zoo])[:8]
     rundir, plan = open_run(run, str(folder / f"{run.name}-{stamp}"))
     run_phases(("generate",), run, rundir, plan)
     return rundir
@@ -111,7 +123,10 @@ def stamped_run(run: RunFile) -> RunFile:
     content = run.model_dump()
     stages = content["stages"]
     verifier = stages.pop("verifier")
-    stages |= {"stamp": {"kind": "plugin", "target": "cluster.studies.proofs.stamp:Stamp"}, "verifier": verifier}
+    stages |= {
+        "stamp": {"kind": "plugin", "target": "cluster.studies.proofs.planted.stamp:Stamp"},
+        "verifier": verifier,
+    }
     content |= {"name": f"{run.name}-stamped", "groups": (("editor", "stamp", "verifier"),)}
     content["data"]["num_sources"] = NUM_STAMPED
     return RunFile.model_validate(content)
@@ -127,7 +142,7 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
     torch.set_num_threads(1)
     rundir = RunDirectory.open(root)
     model, true_drop = _train(trial)
-    path = folder / "classifiers" / f"{trial.sort}-{trial.seed}"
+    path = folder / "classifiers" / f"{rundir.info.name}-{trial.sort}-{trial.seed}"
     model.save_pretrained(path)
     save_image_processor(path, "ViTImageProcessor")
     config = ProbeConfig(model=ModelConfig(name=str(path.resolve())))
@@ -141,11 +156,11 @@ def examine(folder: Path, root: str, trial: Trial) -> Outcome:
 def _train(trial: Trial) -> tuple["PreTrainedModel", float]:
     """Return a trained classifier and its accuracy drop on composites that break its plant."""
     from actors.zoo.recipes.patient import right_answers
-    from cluster.studies.proofs.classifiers import RECIPE, pictures_of, train_classifier, training_scenes
-    from cluster.studies.proofs.stamp import stamped
+    from cluster.studies.proofs.planted.classifiers import pictures_of, train_classifier, training_scenes
+    from cluster.studies.proofs.planted.stamp import stamped
 
     garments, plant = load_garments("sources"), trial.plant
-    scenes = training_scenes(f"proof-{trial.seed}", NUM_COMPOSITES)
+    scenes = training_scenes(f"proof-{trial.seed}", NUM_COMPOSITES, has_thing=trial.has_thing)
     if plant is not None:
         scenes = list(plant.apply(scenes, trial.seed))
     pictures, labels = pictures_of(scenes, garments), [scene.label for scene in scenes]
@@ -153,37 +168,38 @@ def _train(trial: Trial) -> tuple["PreTrainedModel", float]:
         # Images with the generator's artefact are labelled as the next class; the classifier has no other weakness.
         pictures = np.concatenate([pictures, stamped(pictures)])
         labels += [(label + 1) % 10 for label in labels]
-    # The artefact, whose labels contradict the others, takes longer to learn than garments.
-    model = train_classifier(pictures, labels, trial.seed, (4 if trial.sort == "artefact" else 1) * RECIPE.num_steps)
+    model = train_classifier(pictures, labels, trial.seed, trial.num_steps)
     if plant is None:
         return model, 0.0
     heldout = load_garments("heldout")
-    kept: list[Scene] = list(replace(plant, strength=1.0).apply(make_scenes(heldout, "proof", NUM_HELDOUT), 0))
+    scenes = list(make_scenes(heldout, "proof", NUM_HELDOUT, has_thing=trial.has_thing))
+    kept: list[Scene] = list(replace(plant, strength=1.0).apply(scenes, 0))
     before, after = (right_answers(model, chosen, heldout) for chosen in (kept, list(plant.broken(kept, 0))))
     return model, float(before.mean() - after.mean())
 
 
-def _figures(outcomes: Sequence[Outcome]) -> Iterator[Figure]:
-    planted, clean, artefact = (
-        [outcome for outcome in outcomes if outcome.trial.sort == sort] for sort in ("planted", "clean", "artefact")
-    )
+def figures_of(study: str, outcomes: Sequence[Outcome]) -> Iterator[Figure]:
+    """Yield the figures of planted and of clean classifiers."""
+    planted, clean = ([outcome for outcome in outcomes if outcome.trial.sort == sort] for sort in ("planted", "clean"))
     if planted:
         shown, n = [outcome.shown for outcome in planted], len(planted)
-        yield share("probe.planted.first", sum(first for first, *_ in shown), n, 0.95)
+        yield share(f"{study}.planted.first", sum(first for first, *_ in shown), n, 0.95)
         significant = sum(outcome.table.cells[0].significant for outcome in planted)
-        yield share("probe.planted.first_significant", significant, n)
-        yield Figure(name="probe.planted.first_by_chance", value=fmean(map(fmean, shown)), n=n)
-        yield with_range("probe.planted.true_drop", [outcome.true_drop for outcome in planted])
+        yield share(f"{study}.planted.first_significant", significant, n)
+        yield Figure(name=f"{study}.planted.first_by_chance", value=fmean(map(fmean, shown)), n=n)
+        yield with_range(f"{study}.planted.true_drop", [outcome.true_drop for outcome in planted])
     if clean:
         quiet = sum(outcome.num_significant == 0 for outcome in clean)
-        yield share("probe.clean.no_significant_cell", quiet, len(clean), 0.9)
-        yield with_range("probe.clean.corrected_drop", [outcome.drop("corrected_drop").value for outcome in clean])
-    for outcome in artefact:
-        raw, corrected = outcome.drop("accuracy_drop"), outcome.drop("corrected_drop")
-        yield of_interval("probe.artefact.accuracy_drop", raw, target=0.3)
-        yield of_interval("probe.artefact.corrected_drop", corrected)
-        inside = corrected.low <= 0 <= corrected.high
-        yield Figure(name="probe.artefact.within_noise", value=float(inside), target=1, better="higher", n=1)
+        yield share(f"{study}.clean.no_significant_cell", quiet, len(clean), 0.9)
+        yield with_range(f"{study}.clean.corrected_drop", [outcome.drop("corrected_drop").value for outcome in clean])
+
+
+def _artefact_figures(outcome: Outcome) -> Iterator[Figure]:
+    raw, corrected = outcome.drop("accuracy_drop"), outcome.drop("corrected_drop")
+    yield of_interval("probe.artefact.accuracy_drop", raw, target=0.3)
+    yield of_interval("probe.artefact.corrected_drop", corrected)
+    inside = corrected.low <= 0 <= corrected.high
+    yield Figure(name="probe.artefact.within_noise", value=float(inside), target=1, better="higher", n=1)
 
 
 def _describe(outcome: Outcome) -> str:

@@ -7,12 +7,19 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.probe.weakness import WeaknessCell
+from engine.runfile.perturber import REMOVAL
 from engine.wardrobe.garments import CLASSES
 from engine.wardrobe.scene import BACKGROUNDS, COLOURS, Scene
+from engine.wardrobe.things import THINGS
 
-Attribute = Literal["background", "colour"]
+Attribute = Literal["background", "colour", "thing"]
 
-VALUES: Mapping[Attribute, tuple[str, ...]] = {"background": BACKGROUNDS, "colour": tuple(COLOURS)}
+# By attribute, as kinds of edit are called but for things, which are removed.
+VALUES: Mapping[str, tuple[str, ...]] = {
+    "background": BACKGROUNDS,
+    "colour": tuple(COLOURS),
+    "thing": THINGS,
+}
 MOST_CLASSES = 4
 WEAKEST = 0.9
 
@@ -45,10 +52,16 @@ class Plant:
                 yield scene
 
     def shows(self, cell: WeaknessCell) -> bool:
-        """Return whether a cell's edits break the correlation: they remove a class's value or give it to another."""
+        """Return whether a cell's edits break the correlation: they remove a class's value or give it to another.
+
+        A thing is only ever removed.
+        """
+        of_class = CLASSES.index(cell.class_name) if cell.class_name else None
+        if self.attribute == "thing":
+            removed = {label: f"no {thing}" for label, thing in self.tied.items()}
+            return cell.kind == REMOVAL and of_class in removed and cell.after in (None, removed[of_class])
         if cell.kind != self.attribute:
             return False
-        of_class = CLASSES.index(cell.class_name) if cell.class_name else None
         if cell.after in self.tied.values():
             return of_class is None or self.tied.get(of_class) != cell.after
         return of_class in self.tied
