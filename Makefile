@@ -6,7 +6,7 @@ OUT ?= runs/wardrobe
 export DS_BUILD_OPS := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test fuzz lint audit zoo zoo-eval proofs proofs-probe proofs-reinforce proofs-curve proofs-rounds proofs-slider proofs-worlds proofs-total proofs-rare proofs-two proofs-noise proofs-stamps proofs-clean chaos chaos-driver chaos-actor \
+.PHONY: demo test fuzz lint audit zoo zoo-eval proofs proofs-probe proofs-removal proofs-reinforce proofs-curve proofs-rounds proofs-slider proofs-worlds proofs-total proofs-rare proofs-two proofs-noise proofs-stamps proofs-clean chaos chaos-driver chaos-actor \
 	bench-scale bench-scale-planning bench-scale-resuming bench-scale-dataflow bench-scale-gpus bench bench-slots bench-early bench-writer bench-finish bench-handoff bench-language bench-loader \
 	bench-demo bench-gpu bench-large cards clean
 
@@ -43,10 +43,14 @@ zoo-eval: $(VENV)/installed ## measure the tiny models on held-out garments: a t
 	$(BIN)/python -m actors.zoo.exam.evaluate
 
 proofs: $(VENV)/installed ## the statistical proofs, hours on two cores: tables and build/figures/proofs-*.json
+	$(BIN)/python -m cluster.studies.proofs.planted
 	$(BIN)/python -m cluster.studies.proofs
 	$(BIN)/python -m cluster.studies.proofs.worlds
 
-proofs-probe proofs-reinforce proofs-curve proofs-rounds proofs-slider: $(VENV)/installed ## one of them
+proofs-probe proofs-removal: $(VENV)/installed ## one of them
+	$(BIN)/python -m cluster.studies.proofs.planted --only $(@:proofs-%=%)
+
+proofs-reinforce proofs-curve proofs-rounds proofs-slider: $(VENV)/installed
 	$(BIN)/python -m cluster.studies.proofs --only $(@:proofs-%=%)
 
 proofs-worlds: $(VENV)/installed ## the worlds where edits matter, hours on two cores; or one of them, as in `make proofs-total`

@@ -111,6 +111,16 @@ def class_words(name: str, given: Mapping[str, Sequence[str]] = MappingProxyType
     return tuple(dict.fromkeys(word for word in words if not _NO_WORD.fullmatch(word)))
 
 
+def named_class(phrase: str, words: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the class whose word a phrase names; of several the one with the longest word, None without any.
+
+    `words` are the words of each class.
+    """
+    text = plain(phrase)
+    named = [(len(word), name) for name, each in words.items() for word in each if count_phrase(word, text)]
+    return max(named)[1] if named else None
+
+
 def first_word(name: str, given: Mapping[str, Sequence[str]]) -> str:
     """Return the first of the words that name a class, the name as it is where there is none."""
     return (*class_words(name, given), name)[0]

@@ -8,7 +8,7 @@ import torch
 from actors.images.codec import UnreadableImageError, decode_whole
 from actors.regions.finder import Pixels
 from engine.errors import SourceError
-from engine.names import class_words, count_phrase, plain
+from engine.names import class_words, named_class
 from engine.runfile.data import AnySource
 from engine.sources import open_source, stored_image
 from engine.sources.item import UnreadableItemError
@@ -38,9 +38,7 @@ class Grounds:
 
     def named_in(self, phrase: str) -> str | None:
         """Return the ground that a phrase names; of several the one with the longest name, None without any."""
-        text = plain(phrase)
-        named = [(len(word), name) for name, words in self._words.items() for word in words if count_phrase(word, text)]
-        return max(named)[1] if named else None
+        return named_class(phrase, self._words)
 
     def photograph(self, name: str, seed: int) -> tuple[str, torch.Tensor | str]:
         """Return the key of a photograph of a ground, drawn by a seed, and its picture, (3, height, width) in [0, 1].

@@ -11,7 +11,7 @@ from cluster.preflight.data import check_cells, check_splits, check_test_data, c
 from cluster.preflight.machine import check_devices, check_machine, check_out, check_probe_device
 from cluster.preflight.models import check_probe_models, check_stage_models
 from cluster.preflight.training import check_deepspeed, check_masks
-from cluster.preflight.words import check_class_words
+from cluster.preflight.words import check_class_words, check_grounds
 from engine.errors import PlacementError, PreflightError, UserError
 from engine.plan.plan import Plan
 from engine.runfile.run import RunFile
@@ -25,6 +25,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("generate", check_training_data),
     ("generate", check_stage_models),
     ("generate", check_class_words),
+    ("generate", check_grounds),
     ("generate", check_machine),
     ("probe", check_cells),
     ("probe", check_probe_models),

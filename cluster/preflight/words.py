@@ -1,14 +1,16 @@
-"""Checks of the words that name the classes: without them no stage sees that an edit replaces the main object."""
+"""Checks of words: those that name classes, or no stage sees that an edit replaces the main object, and grounds."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from engine.errors import RunFileError, UserError
-from engine.names import class_words, names_class, nfc
+from engine.errors import RunFileError, SourceError, UserError
+from engine.names import class_words, named_class, names_class, nfc
 from engine.plan.plan import Plan
+from engine.runfile.editor import CompositorConfig
 from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
 from engine.runfile.stages import words_of_classes
 from engine.runfile.verifier import VerifierConfig
+from engine.sources import open_source
 from engine.wording import name_some
 
 
@@ -36,6 +38,36 @@ def check_class_words(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
             )
         elif plan.num_shards:
             yield from _unnamed(plan, given)
+
+
+def check_grounds(run: RunFile, plan: Plan) -> Iterator[str | UserError]:
+    """Yield which photographs of grounds are missing, and which listed values no ground is called by."""
+    perturbers = [stage for stage in run.stages.values() if isinstance(stage, PerturberConfig)]
+    for stage, config in run.stages.items():
+        if not isinstance(config, CompositorConfig) or config.grounds is None:
+            continue
+        field = f"stages.{stage}.grounds"
+        try:
+            names = {item.class_name for item in open_source(config.grounds).items()}
+        except SourceError as error:
+            yield SourceError(f"{field}: {error}")
+            continue
+        if not names:
+            yield SourceError(f"{field}: there is no photograph in it: name a folder such as grounds/beach/*.jpg")
+            continue
+        words = {name: class_words(name) for name in names}
+        listed = [
+            value
+            for perturber in perturbers
+            for kind, values in perturber.values.items()
+            if {stage, ""} & set(perturber.strategies_of(kind))
+            for value in values
+        ]
+        if unknown := [value for value in listed if named_class(value, words) is None]:
+            yield RunFileError(
+                f"{field}: {name_some(unknown)} of the perturber's values names no ground, so that such edits would be "
+                f"given up; there are {name_some(sorted(names))}: add photographs, or leave the value out"
+            )
 
 
 def _unnamed(plan: Plan, given: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -24,7 +24,7 @@ from actors.zoo.recipes.judge import load_judge
 from actors.zoo.recipes.training.pictures import in_parts
 from cluster.phases.learn import LearnRequest, learn_run
 from cluster.session.session import num_cores
-from cluster.studies.proofs.planted.probe import RUN_FILE, make_edits
+from cluster.studies.proofs.edits import RUN_FILE, make_edits
 from engine.errors import RunError
 from engine.figures.figures import Figure, share
 from engine.run.directory import RunDirectory

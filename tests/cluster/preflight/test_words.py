@@ -4,8 +4,8 @@ from pathlib import Path
 
 from tint_runs import write_images
 
-from cluster.preflight.words import check_class_words
-from engine.errors import RunFileError
+from cluster.preflight.words import check_class_words, check_grounds
+from engine.errors import RunFileError, SourceError
 from engine.plan.plan import make_plan
 from engine.runfile.run import RunFile
 
@@ -65,3 +65,42 @@ def test_captions_that_do_not_name_their_class_are_counted_at_plan(tmp_path: Pat
         "2 of the 4 captions of the first shard do not name their class, such as 'a shoe' of 'boot'"
     )
     assert remarks(train, {"class_words": {"boot": ["boot", "shoe"], "coat": "coat, fabric"}}, {}) == []
+
+
+def ground_remarks(train: Mapping[str, object], grounds: Path) -> list:
+    run = RunFile.model_validate(
+        {
+            "name": "grounds",
+            "data": {"train": dict(train), "splits": {"train": 1.0, "validation": 0.0, "test": 0.0}},
+            "stages": {
+                "perturber": {
+                    "kind": "perturber",
+                    "edits": {"background": 1},
+                    "values": {"background": ["wet sand", "snow", "lava"]},
+                },
+                "swap": {
+                    "kind": "compositor",
+                    "method": "swap",
+                    "mask_model": {"name": "zoo/segmenter"},
+                    "grounds": {"kind": "folder", "path": str(grounds)},
+                },
+            },
+            "probe": {"callable": "tiny_stages:always_first"},
+        }
+    )
+    return list(check_grounds(run, make_plan(run)))
+
+
+def test_a_value_that_no_ground_is_called_by_is_said_at_plan(tmp_path: Path) -> None:
+    grounds = tmp_path / "grounds"
+    train = images(tmp_path / "train", "boot")
+    (missing,) = ground_remarks(train, grounds)
+    assert isinstance(missing, SourceError)
+    assert str(missing).startswith("stages.swap.grounds: ")
+    write_images(grounds, per_class=2, bad=0)
+    (grounds / "boot").rename(grounds / "sand")
+    (grounds / "coat").rename(grounds / "snow")
+    (unknown,) = ground_remarks(train, grounds)
+    assert isinstance(unknown, RunFileError)
+    assert "stages.swap.grounds: 'lava' of the perturber's values names no ground" in str(unknown)
+    assert "there are 'sand', 'snow'" in str(unknown)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from cluster.phases.pipeline import digest_of, model_stamp, open_run, run_phases
+from cluster.studies.proofs.edits import RUN_FILE, make_edits
 from cluster.studies.proofs.planted.classifiers import RECIPE
 from cluster.studies.proofs.planted.plants import Plant, draw_plant
 from cluster.studies.proofs.seeds import of_interval, with_range
@@ -30,8 +30,6 @@ from engine.wardrobe.scene import Scene, make_scenes
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-RUN_FILE = Path("configs/proofs.yaml")
-ZOO = ("zoo/captioner", "zoo/perturber", "zoo/editor", "zoo/verifier")
 NUM_COMPOSITES = 2_500
 NUM_HELDOUT = 1_000
 NUM_STAMPED = 200
@@ -108,14 +106,6 @@ def examine_all(folder: Path, rundirs: Sequence[RunDirectory], trials: Sequence[
             print(_describe(outcome), flush=True)
             outcomes.append(outcome)
     return outcomes
-
-
-def make_edits(folder: Path, run: RunFile, zoo: Sequence[str] = ZOO) -> RunDirectory:
-    """Return the run directory of the edits, made once for one state of the zoo's models that make them."""
-    stamp = digest_of([model_stamp(name) for name in zoo])[:8]
-    rundir, plan = open_run(run, str(folder / f"{run.name}-{stamp}"))
-    run_phases(("generate",), run, rundir, plan)
-    return rundir
 
 
 def stamped_run(run: RunFile) -> RunFile:

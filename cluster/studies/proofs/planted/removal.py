@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.studies.proofs.edits import make_edits
 from cluster.studies.proofs.planted.plants import Plant
-from cluster.studies.proofs.planted.probe import Outcome, Sort, Trial, examine_all, figures_of, make_edits
+from cluster.studies.proofs.planted.probe import Outcome, Sort, Trial, examine_all, figures_of
 from cluster.studies.proofs.seeds import mean_over_seeds
 from engine.figures.figures import Figure
 from engine.probe.weakness import WeaknessCell
