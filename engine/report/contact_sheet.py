@@ -11,7 +11,8 @@ from engine.run.directory import RunDirectory
 from engine.sample import Sample
 from engine.shards.tar import decode_shard
 
-MAX_COLUMNS = 8
+# Enough for two kinds of edit by four editors, each with its placebo.
+MAX_COLUMNS = 14
 # Shards are read until they have so many times the requested rows, enough to take the classes in turn.
 CHOICE = 3
 

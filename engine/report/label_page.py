@@ -27,11 +27,12 @@ class LabelPage:
 
 
 def make_label_page(rundir: RunDirectory, num: int) -> LabelPage:
-    """Return a page with `num` counterfactuals beside their sources, balanced over kinds and verdicts (strata).
+    """Return a page with `num` counterfactuals beside their sources.
 
-    Choice and order follow from the run's seed; a larger number includes a smaller one's edits, unless the run has
-    grown. The page hides verdicts and scores, so that they cannot bias labels. Raises RunDirectoryError where no shard
-    is finished, ShardError where no edit has a picture.
+    They are balanced over strata: kind, verdict and, where several editors draw, who drew it. Choice and order follow
+    from the run's seed; a larger number includes a smaller one's edits, unless the run has grown. The page hides
+    verdicts, scores and editors, so that they cannot bias labels. Raises RunDirectoryError where no shard is finished,
+    ShardError where no edit has a picture.
     """
     markers = rundir.markers()
     if not markers:
@@ -78,7 +79,7 @@ def _pair(sample: Sample) -> dict[str, str]:
         "key": sample.key,
         "source": sample.source_key,
         "class": sample.class_name,
-        "title": edit_label(sample),
+        "title": edit_label(sample, who=False),
         "instruction": edit.instruction if edit else "",
         "caption": edit.caption if edit else "",
         "fingerprint": scores_fingerprint(sample.scores),
@@ -86,4 +87,9 @@ def _pair(sample: Sample) -> dict[str, str]:
 
 
 def _stratum(sample: Sample) -> str:
-    return f"{'accepted' if sample.is_accepted else 'rejected'} {sample.edit.kind if sample.edit else ''}"
+    words = ["accepted" if sample.is_accepted else "rejected"]
+    if sample.edit is not None:
+        words.append(sample.edit.kind)
+    if sample.edit is not None and sample.edit.strategy:
+        words.append(f"by {sample.edit.strategy}")
+    return " ".join(words)

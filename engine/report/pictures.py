@@ -55,11 +55,11 @@ def contact_sheet(rows: Sequence[PictureRow], cell: int = CELL) -> bytes:
     return buffer.getvalue()
 
 
-def edit_label(sample: Sample) -> str:
-    """Return a short label of the sample: `source`, `placebo` or `background: sand → grass`, and who drew it."""
+def edit_label(sample: Sample, *, who: bool = True) -> str:
+    """Return a short label of the sample: `source`, `placebo` or `background: sand → grass`, and `who` drew it."""
     if sample.edit is None:
         return sample.role
-    drawn_by = f", by {sample.edit.strategy}" if sample.edit.strategy else ""
+    drawn_by = f", by {sample.edit.strategy}" if who and sample.edit.strategy else ""
     if sample.role != "counterfactual":
         return f"{sample.role}{drawn_by}"
     severity = "" if sample.edit.severity == 1 else f" × {sample.edit.severity:g}"
@@ -92,9 +92,7 @@ def _placebos(row: PictureRow) -> list[Picture]:
 
 def _write_captions(draw: ImageDraw.ImageDraw, picture: Picture, corner: tuple[int, int], width: int) -> None:
     sample, (x, y), font = picture.sample, corner, _font(12)
-    edited = sample.edit is not None and sample.role == "counterfactual"
-    title = f"{sample.edit.kind}: {sample.edit.after}" if sample.edit and edited else sample.class_name
-    draw.text((x, y), _fit(title, font, width), INK, font)
+    draw.text((x, y), _fit(_title(sample), font, width), INK, font)
     if sample.verdict and not sample.verdict.accepted:
         text = "rejected: " + ", ".join(sample.verdict.reasons).replace("_", " ")
         draw.text((x, y + LINE), _fit(text, font, width), WRONG_INK, font)
@@ -105,6 +103,16 @@ def _write_captions(draw: ImageDraw.ImageDraw, picture: Picture, corner: tuple[i
         sign = [(0, 5), (3, 8), (9, 1)] if guess.right else [(0, 0), (8, 8), (4, 4), (8, 0), (0, 8)]
         draw.line([(x + 42 + dx, top + 4 + dy) for dx, dy in sign], ink, 2)
         draw.text((x + 56, top), _fit(f"{guess.class_name} {guess.confidence:.2f}", font, width - 52), ink, font)
+
+
+def _title(sample: Sample) -> str:
+    """Return what a picture shows, in a few words: of several editors also whose it is."""
+    if sample.edit is None or sample.role not in ("counterfactual", "placebo"):
+        return sample.class_name
+    by = sample.edit.strategy
+    if sample.role == "placebo":
+        return f"by {by}" if by else sample.class_name
+    return f"{sample.edit.after}, by {by}" if by else f"{sample.edit.kind}: {sample.edit.after}"
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

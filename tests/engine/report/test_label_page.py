@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from report_runs import EVIL, generated_run
 from scored_runs import scored_run
 
 from engine.errors import RunDirectoryError, ShardError
-from engine.report.label_page import LabelPage, choose_pairs, make_label_page
+from engine.report.label_page import LabelPage, choose_pairs, make_label_page, render_label_page
 from engine.run.commit import commit_shard
 from engine.run.directory import RunDirectory
 from engine.sample import Sample
@@ -117,6 +118,25 @@ def test_the_sample_takes_from_each_kind_and_verdict_in_turn(tmp_path: Path) -> 
     assert page.strata == {
         "accepted background": 2, "accepted colour": 2, "rejected background": 2, "rejected colour": 2,
     }  # fmt: skip
+
+
+def test_the_sample_takes_from_each_editor_in_turn_and_the_page_does_not_say_which(tmp_path: Path) -> None:
+    edits = edits_of(scored_run(tmp_path, **LOOSE))
+    drawn = [
+        replace(edit, edit=replace(edit.edit, strategy="swap" if number % 6 == 0 else "instruct"))
+        for number, edit in enumerate(edits)
+        if edit.edit is not None
+    ]
+    chosen = choose_pairs(drawn, 12, 0)
+    strata, all_strata = (
+        {(edit.is_accepted, edit.edit.kind, edit.edit.strategy) for edit in some if edit.edit}
+        for some in (chosen, drawn)
+    )
+    assert strata == all_strata
+    assert {strategy for *_, strategy in strata} == {"swap", "instruct"}
+    sources = {edit.source_key: replace(edit, key=edit.source_key, edit=None, role="source") for edit in chosen}
+    page = render_label_page("run", "digest", chosen, sources)
+    assert "by swap" not in page
 
 
 def test_the_sample_is_seeded_and_a_larger_one_holds_it(tmp_path: Path) -> None:
