@@ -1,17 +1,21 @@
-"""A run of several editors: who draws which edits, each with its own placebo, and the same bytes after a kill."""
+"""A run of several editors: who draws which edits, each with its own placebo, and the same bytes under kills."""
 
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from repository import ROOT
 from rounds_runs import rounds_run
 
+import cluster.studies.chaos.injection
 from cluster.phases import classifiers
 from cluster.phases.pipeline import open_run, run_phases
+from cluster.studies.chaos.study import Study
 from engine.audit.files import verify_run
 from engine.plan.estimate import estimate_run
 from engine.plan.plan import make_plan
 from engine.run.directory import marker_path
+from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 
 ROUTES = {"background": ["editor", "soft"], "*": ["editor"]}
@@ -103,3 +107,28 @@ def test_a_run_of_two_editors_has_a_placebo_of_each_and_resumes_to_the_same_byte
     rundir.storage.delete(marker_path(1))
     run_phases(("generate",), run, rundir, plan)
     assert {index: rundir.marker(index).files for index in rundir.done()} == files
+
+
+@pytest.mark.slow
+def test_four_strategies_and_five_signals_keep_their_bytes_where_workers_are_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster.studies.chaos.injection, "ACTOR_PAUSE_S", 2.0)
+    few = (
+        "data.train.count=400",
+        "data.near_duplicates=off",
+        "data.num_sources=6",
+        "shards.sources_per_shard=2",
+        "stages.instruct.num_inference_steps=1",
+        "stages.guided.num_inference_steps=1",
+        "groups=[[perturber,instruct,guided,swap,remover,verifier]]",
+    )
+    run = load_run_file(ROOT / "configs/strategies.yaml", few)
+    assert len(run.stages["perturber"].editors) == 4
+    assert len(run.stages["verifier"].signals) == 5
+    study = Study(run=run, folder=tmp_path / "study", faults=["actor"], num_kills=2)
+    trials = [trial for trial in study.trials() if trial.fault == "actor"]
+    assert sum(trial.num_kills for trial in trials) == 2
+    kinds = ("lost", "duplicated", "different", "leftover")
+    assert {trial.counts[kind] for trial in trials for kind in kinds} == {0}
+    assert {trial.counts["samples"] for trial in trials} == {6 * (1 + 4 + 6)}
