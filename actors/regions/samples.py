@@ -7,7 +7,7 @@ from functools import cached_property
 import torch
 
 from actors.regions.control import control_box
-from actors.regions.finder import THRESHOLD, Pixels, RegionFinder, with_margin
+from actors.regions.finder import THRESHOLD, Pixels, RegionFinder, with_margin, without_specks
 from engine.names import prompt_word
 from engine.sample import Edit, Sample, content_seed
 
@@ -68,7 +68,7 @@ def find_regions(
     named: dict[str, dict[str, torch.Tensor]] = {}
     for (source, edit, _), probability in zip(asked, found, strict=True):
         if edit:
-            named.setdefault(source, {})[edit] = with_margin(probability > THRESHOLD)
+            named.setdefault(source, {})[edit] = with_margin(without_specks(probability > THRESHOLD))
         else:
             main[source] = probability
     return {
