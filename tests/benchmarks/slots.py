@@ -16,10 +16,10 @@ from tiny_pipelines import save_stable_diffusion
 
 from actors.editor.pipelines.jobs import EditJob
 from actors.editor.pipelines.loading import load_pipeline
+from actors.editor.samplers.trajectory import make_trajectory
 from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.drawing import SlotDrawing
 from actors.editor.slots.steps import DenoiseJob, GuidanceTerm
-from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import Prompt
 from actors.images.frame import Frame
 from actors.models.device import fix_threads

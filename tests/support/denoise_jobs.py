@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import diffusers
 import torch
 
+from actors.editor.samplers.trajectory import make_trajectory
 from actors.editor.slots.steps import DenoiseJob, GuidanceTerm
-from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import Prompt
 
 SAMPLERS = {

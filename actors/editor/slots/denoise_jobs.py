@@ -6,10 +6,11 @@ from functools import cache, partial
 import torch
 
 from actors.editor.pipelines.jobs import EditJob
+from actors.editor.samplers.inversion import invert_ddim
+from actors.editor.samplers.trajectory import make_trajectory, steps_of_strength
 from actors.editor.slots.autoencoder import Autoencoder
 from actors.editor.slots.steps import DenoiseJob, GuidanceTerm, MaskedBlend
 from actors.editor.slots.texts import PromptCache
-from actors.editor.slots.trajectory import invert_ddim, make_trajectory, steps_of_strength
 from actors.editor.strategies.latents import SourceLatents
 from actors.editor.strategies.strategy import SlotStrategy
 from actors.models.device import upload

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 
 from actors.editor.pipelines.jobs import EditJob
+from actors.editor.samplers.trajectory import why_not
 from actors.editor.slots.autoencoder import Autoencoder
 from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.denoise_jobs import DenoiseJobs
 from actors.editor.slots.previews import PreviewModels, Previews
 from actors.editor.slots.steps import DenoiseJob
 from actors.editor.slots.texts import PromptCache
-from actors.editor.slots.trajectory import why_not
 from actors.editor.slots.tuning import tune
 from actors.editor.slots.unet import UNet
 from actors.editor.strategies.latents import SourceLatents

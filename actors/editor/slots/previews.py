@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 
 from actors.editor.pipelines.jobs import EditJob
+from actors.editor.samplers.solvers import DATA_1, LATENTS, NAMES, Level
+from actors.editor.samplers.trajectory import Trajectory
 from actors.editor.slots.autoencoder import Autoencoder
 from actors.editor.slots.batcher import Denoise, SlotBatcher
-from actors.editor.slots.solvers import DATA_1, LATENTS, NAMES, Level
 from actors.editor.slots.steps import DATA, DenoiseJob
-from actors.editor.slots.trajectory import Trajectory
 from actors.images.frame import Frame, to_tensor
 from actors.models.batching import padded_batches
 from actors.models.device import precision, weights_dtype

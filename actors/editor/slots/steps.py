@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from actors.editor.slots.trajectory import Trajectory, table_sums
+from actors.editor.samplers.trajectory import Trajectory, table_sums
 from actors.editor.slots.unet import DeepFeatures, Prompt
 from actors.models.device import upload
 

@@ -10,9 +10,10 @@ import torch
 from denoise_jobs import SAMPLERS, mixture, order
 from tiny_pipelines import tiny_unet
 
+from actors.editor.samplers.inversion import invert_ddim
+from actors.editor.samplers.trajectory import make_trajectory
 from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.steps import NUM_KEPT, DenoiseJob, GuidanceTerm, MaskedBlend
-from actors.editor.slots.trajectory import invert_ddim, make_trajectory
 from actors.editor.slots.unet import Prompt
 from actors.models.device import fix_threads
 

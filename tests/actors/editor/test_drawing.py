@@ -13,12 +13,12 @@ from tiny_pipelines import save_stable_diffusion, save_stable_diffusion_xl
 from actors.editor.pipelines.drawing import PipelineDrawing
 from actors.editor.pipelines.jobs import EditJob
 from actors.editor.pipelines.loading import load_pipeline
+from actors.editor.samplers.trajectory import make_trajectory
 from actors.editor.slots.autoencoder import Autoencoder
 from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.drawing import SlotDrawing, why_no_slots
 from actors.editor.slots.steps import DenoiseJob, GuidanceTerm
 from actors.editor.slots.texts import PromptCache
-from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import UNet
 from actors.models.device import fix_threads
 from actors.models.files import resolve_model

@@ -14,10 +14,10 @@ from tiny_models import save_clip
 from tiny_pipelines import save_flux_kontext, save_stable_diffusion, save_stable_diffusion_xl, tiny_unet
 
 from actors.editor.editor import Editor
+from actors.editor.samplers.trajectory import make_trajectory
 from actors.editor.slots.batcher import SlotBatcher
 from actors.editor.slots.previews import leap_of, leap_places
 from actors.editor.slots.steps import DATA, DenoiseJob, GuidanceTerm, MaskedBlend
-from actors.editor.slots.trajectory import make_trajectory
 from actors.editor.slots.unet import Prompt
 from actors.models.device import fix_threads
 from engine.errors import ModelError

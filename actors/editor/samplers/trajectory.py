@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from actors.editor.slots.solvers import (
+from actors.editor.samplers.solvers import (
     NAMES,
     Level,
     Prediction,
@@ -125,33 +125,6 @@ def make_trajectory(scheduler: Model, num_steps: int, *, skipped: int = 0, pure_
     )
 
 
-def invert_ddim(scheduler: Model, num_steps: int, *, skipped: int = 0) -> Trajectory:
-    """Return DDIM inversion (Song et al. 2021, section 4.3): from clean latents to the noise that leads back to them.
-
-    It ends where `make_trajectory` of as many steps and as many `skipped` begins. `scheduler` is a DDIMScheduler; the
-    levels are those of the DDIMInverseScheduler of diffusers.
-    """
-    from diffusers import DDIMInverseScheduler
-
-    inverse = DDIMInverseScheduler.from_config(scheduler.config)
-    inverse.set_timesteps(num_steps)
-    gap, last = inverse.config.num_train_timesteps // num_steps, inverse.config.num_train_timesteps - 1
-    times = [int(time) for time in inverse.timesteps][: num_steps - skipped]
-    befores = [min(time - gap, last) for time in times]
-    squares = [inverse.alphas_cumprod[time] if time >= 0 else inverse.initial_alpha_cumprod for time in befores]
-    now = [_preserving(float(square)) for square in squares]
-    after = [_preserving(float(inverse.alphas_cumprod[time])) for time in times]
-    prediction = PREDICTIONS[inverse.config.prediction_type]
-    steps = [ddim(prediction, one, other) for one, other in zip(now, after, strict=True)]
-    return Trajectory(
-        times=np.array(times, np.float64),
-        input_scales=np.ones(len(times)),
-        table=np.array(steps),
-        levels=np.array([(level.alpha, level.sigma) for level in (*now, after[-1])]),
-        start=(1.0, 0.0),
-    )
-
-
 def steps_of_strength(num_steps: int, strength: float) -> int:
     """Return the number of `num_steps` that a strength in (0, 1] skips, as the pipelines of diffusers count."""
     return max(num_steps - min(int(num_steps * strength), num_steps), 0)
@@ -175,10 +148,11 @@ def _gap(scheduler: Model) -> int:
 
 def _level_at(scheduler: Model, time: int) -> Level:
     """Return the noise level at a time of a DDIM's or PNDM's scheduler; below 0 all noise is gone, or nearly."""
-    return _preserving(float(scheduler.alphas_cumprod[time] if time >= 0 else scheduler.final_alpha_cumprod))
+    return preserving(float(scheduler.alphas_cumprod[time] if time >= 0 else scheduler.final_alpha_cumprod))
 
 
-def _preserving(square: float) -> Level:
+def preserving(square: float) -> Level:
+    """Return the variance-preserving level whose alpha squared is `square`: alphas_cumprod of diffusers."""
     return Level(alpha=square**0.5, sigma=(1 - square) ** 0.5)
 
 

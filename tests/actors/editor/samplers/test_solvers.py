@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from actors.editor.slots.solvers import NAMES
-from actors.editor.slots.trajectory import Trajectory, invert_ddim, make_trajectory, steps_of_strength, why_not
+from actors.editor.samplers.inversion import invert_ddim
+from actors.editor.samplers.solvers import NAMES
+from actors.editor.samplers.trajectory import Trajectory, make_trajectory, steps_of_strength, why_not
 
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 PLAIN_DDIM = {"clip_sample": False, "steps_offset": 1, "set_alpha_to_one": False}
