@@ -2,13 +2,22 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from engine.runfile.data import AnySource
 from engine.runfile.fields import PATH, AttentionKernel, CompileMode, Config, ModelConfig, StageConfig
 
 # Where an edit may change the picture: all but what the class names, what the class names, or what `Edit.before` names.
 InpaintRegion = Literal["background", "class", "named"]
+
+
+def _first_name(inversion: bool | str) -> bool | str:
+    """Return True for `ddim`: it was the only inversion, and run files that say so keep their digest."""
+    return True if inversion == "ddim" else inversion
+
+
+# How the noise is found from which an edit starts: not at all, by DDIM inversion (true), or by edit-friendly inversion.
+Inversion = Annotated[bool | Literal["ddim", "edit_friendly"], AfterValidator(_first_name)]
 
 
 class EarlyRejection(Config):
@@ -78,10 +87,13 @@ class EditorConfig(StageConfig):
         "row of the UNet (Kynkaanniemi et al. 2024: early and late guidance does little good). Slots only",
     )
     strength: float = Field(0.6, gt=0, le=1, description="img2img and inpaint, at severity 1")
-    inversion: bool = Field(
+    inversion: Inversion = Field(
         False,
-        description="img2img only: start from the noise that DDIM inversion finds for the source, not from drawn "
-        "noise; once for all edits of a source. The model's scheduler, or `scheduler`, must be DDIMScheduler",
+        description="img2img only: ddim (or true): start from the noise that DDIM inversion finds for the source, not "
+        "from drawn noise. edit_friendly: keep the noise of all steps with which DDPM leads back to the source "
+        "(Huberman-Spiegelglas et al. 2024); with the source's own text and guidance_scale 1 it comes back as it was. "
+        "Either once for all edits of a source. The model's scheduler, or `scheduler`, must be DDIMScheduler. Slots "
+        "only",
     )
     inpaint_region: InpaintRegion = Field(
         "background",
@@ -142,6 +154,19 @@ class EditorConfig(StageConfig):
     early_rejection: EarlyRejection | None = Field(
         None, description="turn hopeless edits down by a preview, some steps in. Needs a verifier behind. Slots only"
     )
+
+    @model_validator(mode="after")
+    def _can_invert(self) -> "EditorConfig":
+        if self.inversion != "edit_friendly":
+            return self
+        if self.method != "img2img":
+            raise ValueError(f"inversion edit_friendly is for method img2img, not {self.method}: leave it out")
+        if self.deep_cache_interval > 1:
+            raise ValueError(
+                "inversion edit_friendly needs the whole UNet in each step, or the source does not come back: leave "
+                "deep_cache_interval out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _has_mask(self) -> "EditorConfig":

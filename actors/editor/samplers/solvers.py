@@ -71,10 +71,17 @@ def predicted_noise(prediction: Prediction, level: Level) -> Vector:
             return (LATENTS - alpha * OUTPUT) / sigma
 
 
-def ddim(prediction: Prediction, now: Level, after: Level) -> Step:
-    """Return a step of DDIM with eta 0 (Song et al. 2021, eq. 12). Towards more noise it is DDIM inversion."""
-    data = predicted_data(prediction, now)
-    return after.alpha * data + after.sigma * predicted_noise(prediction, now), data, LATENTS
+def ddim(prediction: Prediction, now: Level, after: Level, *, is_ddpm: bool = False) -> Step:
+    """Return a step of DDIM (Song et al. 2021, eq. 12): without fresh noise, or with as much as DDPM has (its eq. 16).
+
+    That is eta 0 and eta 1. Without noise, and towards more noise, it is DDIM inversion.
+    """
+    data, noise = predicted_data(prediction, now), predicted_noise(prediction, now)
+    if not is_ddpm:
+        return after.alpha * data + after.sigma * noise, data, LATENTS
+    fresh = after.sigma / now.sigma * np.sqrt(max(1 - (now.alpha / after.alpha) ** 2, 0.0))
+    kept = np.sqrt(max(after.sigma**2 - fresh**2, 0.0))
+    return after.alpha * data + kept * noise + fresh * NOISE, data, LATENTS
 
 
 # The weights of an output and of those before it (Adams and Bashforth), of the first steps and of all later ones.

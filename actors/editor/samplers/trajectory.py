@@ -104,16 +104,19 @@ def why_not(scheduler: Model) -> str | None:
     return None
 
 
-def make_trajectory(scheduler: Model, num_steps: int, *, skipped: int = 0, pure_noise: bool = True) -> Trajectory:
+def make_trajectory(
+    scheduler: Model, num_steps: int, *, skipped: int = 0, pure_noise: bool = True, is_ddpm: bool = False
+) -> Trajectory:
     """Return the last `num_steps` - `skipped` steps of a schedule of `num_steps`, as a scheduler of diffusers has it.
 
     With `pure_noise` it begins at noise alone, else at clean latents with the noise of its first level (img2img). The
-    scheduler must be one that `why_not` has nothing against; it is not changed. PNDM's takes one step more.
+    scheduler must be one that `why_not` has nothing against; it is not changed. PNDM's takes one step more. `is_ddpm`
+    is for a DDIMScheduler: its steps with eta 1, which draw fresh noise.
     """
     own = type(scheduler).from_config(scheduler.config)
     own.set_timesteps(num_steps)
     levels = _levels(own)
-    steps = [_step(own, levels, index, skipped) for index in range(skipped, len(own.timesteps))]
+    steps = [_step(own, levels, index, skipped, is_ddpm=is_ddpm) for index in range(skipped, len(own.timesteps))]
     here = levels[skipped:]
     exploding = type(own).__name__ in VARIANCE_EXPLODING
     return Trajectory(
@@ -156,14 +159,15 @@ def preserving(square: float) -> Level:
     return Level(alpha=square**0.5, sigma=(1 - square) ** 0.5)
 
 
-def _step(scheduler: Model, levels: Sequence[Level], index: int, first: int) -> Step:
+def _step(scheduler: Model, levels: Sequence[Level], index: int, first: int, *, is_ddpm: bool) -> Step:
     config = scheduler.config
     prediction = PREDICTIONS[config.prediction_type]
     now, after = levels[index], levels[index + 1]
     match type(scheduler).__name__:
         case "DDIMScheduler":
             # A fixed gap on, which with trailing steps is not quite the next one.
-            return ddim(prediction, now, _level_at(scheduler, int(scheduler.timesteps[index]) - _gap(scheduler)))
+            after = _level_at(scheduler, int(scheduler.timesteps[index]) - _gap(scheduler))
+            return ddim(prediction, now, after, is_ddpm=is_ddpm)
         case "PNDMScheduler":
             # Step 1 stands at the end of step 0, which it makes again.
             start = int(scheduler.timesteps[index]) + (_gap(scheduler) if index == first + 1 else 0)

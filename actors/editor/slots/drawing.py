@@ -11,7 +11,8 @@ from actors.editor.pipelines.jobs import EditJob
 from actors.editor.samplers.trajectory import why_not
 from actors.editor.slots.autoencoder import Autoencoder
 from actors.editor.slots.batcher import SlotBatcher
-from actors.editor.slots.denoise_jobs import DenoiseJobs
+from actors.editor.slots.denoise_jobs import DenoiseJobs, Start
+from actors.editor.slots.inversions import DdimInversions, EditFriendlyInversions, Inversions
 from actors.editor.slots.previews import PreviewModels, Previews
 from actors.editor.slots.steps import DenoiseJob
 from actors.editor.slots.texts import PromptCache
@@ -111,15 +112,22 @@ class SlotDrawing:
         by_key = {job.sample.key: job for job in jobs}
         ended: list[tuple[EditJob, torch.Tensor]] = []
         try:
-            starts, queue = self._queue(jobs)
+            inversions = self._begin(jobs)
+            if inversions is None:
+                queue = self._longest_first([(job, None) for job in jobs])
+            else:
+                queue = deque(inversions.more(num_waiting=0))
             for result in self._batcher.run(queue):
+                starts = None if inversions is None else inversions.starts(result)
                 if result.latents is None:
                     yield self._scored(by_key[result.job.key]), None
-                elif result.job.key in starts:
+                elif starts is not None:
                     # Edits start while other sources are still being inverted, so that few rows are unused.
-                    queue.extend(self._longest_first(starts[result.job.key], result.latents))
+                    queue.extend(self._longest_first(starts))
                 else:
                     ended.append((self._scored(by_key[result.job.key]), result.latents))
+                if inversions is not None:
+                    queue.extend(inversions.more(len(queue)))
                 if len(ended) == self._vae.batch_size:
                     yield from self._decoded(ended)
                     ended = []
@@ -128,29 +136,29 @@ class SlotDrawing:
             self._prompts.clear()
             self._sources.clear()
 
-    def _queue(self, jobs: Sequence[EditJob]) -> tuple[dict[str, list[EditJob]], deque[DenoiseJob]]:
-        """Return the edits that start from each inversion, by its key, and what is drawn first: inversions or edits."""
+    def _begin(self, jobs: Sequence[EditJob]) -> Inversions | None:
+        """Encode what the edits need, and return the inversions that they start from, None if they start from noise."""
         with torch.inference_mode(), precision(self._config.model, self._device):
             self._encode(jobs)
             self._prompts.add(text for job in jobs for text in self._denoise_jobs.texts(job))
         if self._previews is not None:
             self._previews.start(jobs)
-        if not self._config.inversion:
-            return {}, self._longest_first(jobs)
-        # One inversion for all edits of a source and a number of steps.
-        alike: dict[tuple[str, int], list[EditJob]] = {}
-        for job in jobs:
-            alike.setdefault((job.sample.source_key, self._denoise_jobs.skipped(job)), []).append(job)
-        inversions = [
-            self._denoise_jobs.inversion(members[0], self._sources[source]) for (source, _), members in alike.items()
-        ]
-        self.calls["inversions"] += len(alike)
-        return dict(zip((each.key for each in inversions), alike.values(), strict=True)), deque(inversions)
+        inversions: Inversions
+        match self._config.inversion:
+            case False:
+                return None
+            case "edit_friendly":
+                num_rows = self._batcher.num_rows
+                inversions = EditFriendlyInversions(jobs, self._sources, self._denoise_jobs, num_rows=num_rows)
+            case _:
+                inversions = DdimInversions(jobs, self._sources, self._denoise_jobs)
+        self.calls["inversions"] += inversions.count
+        return inversions
 
-    def _longest_first(self, jobs: Sequence[EditJob], inverted: torch.Tensor | None = None) -> deque[DenoiseJob]:
-        """Return the denoise jobs of edits, the longest first."""
+    def _longest_first(self, edits: Sequence[tuple[EditJob, Start | None]]) -> deque[DenoiseJob]:
+        """Return the denoise jobs of edits and their starts, the longest first."""
         with torch.inference_mode():
-            found = [self._denoise_jobs.edit(job, self._sources[job.sample.source_key], inverted) for job in jobs]
+            found = [self._denoise_jobs.edit(job, self._sources[job.sample.source_key], start) for job, start in edits]
         if self._previews is not None:
             found = [replace(each, preview_after=self._previews.after(each)) for each in found]
         return deque(sorted(found, key=lambda each: each.num_row_steps, reverse=True))

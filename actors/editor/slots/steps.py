@@ -46,7 +46,8 @@ class DenoiseJob:
     """Denoise `latents` (channels, height, width) along a trajectory.
 
     Steps guided_steps[0] to guided_steps[1] - 1 have the terms `guided`, the others `plain`, if there are any.
-    `generator` gives fresh noise, `data` the predicted clean latents for a first step that uses an earlier prediction.
+    Fresh noise comes from `generator`, or is `noises` (num_steps, channels, height, width), on the CPU. `data` are the
+    predicted clean latents for a first step that uses an earlier prediction.
     After `preview_after` steps the job waits for the batcher's judge.
     """
 
@@ -58,6 +59,7 @@ class DenoiseJob:
     guided_steps: tuple[int, int] = (0, 1 << 30)
     blend: MaskedBlend | None = None
     generator: torch.Generator | None = None
+    noises: torch.Tensor | None = None
     preview_after: int | None = None
     data: torch.Tensor | None = None
 
@@ -65,6 +67,12 @@ class DenoiseJob:
         """Return the guidance terms of one step."""
         first, end = self.guided_steps
         return self.guided if first <= step < end or not self.plain else self.plain
+
+    def noise(self, step: int) -> torch.Tensor:
+        """Return the fresh noise of one step, (channels, height, width), on the CPU."""
+        if self.noises is not None:
+            return self.noises[step]
+        return torch.randn(self.latents.shape, generator=self.generator)
 
     @property
     def num_row_steps(self) -> int:
@@ -162,7 +170,7 @@ def _guided(slots: Sequence[Slot], outputs: torch.Tensor) -> torch.Tensor:
 
 
 def _noise(slots: Sequence[Slot], states: torch.Tensor) -> torch.Tensor | None:
-    """Return fresh noise for the slots whose step needs it, each from its own generator, and zeros for the others.
+    """Return fresh noise for the slots whose step needs it, each its own job's, and zeros for the others.
 
     None if no slot needs any.
     """
@@ -172,8 +180,7 @@ def _noise(slots: Sequence[Slot], states: torch.Tensor) -> torch.Tensor | None:
     shape = states.shape[2:]
     # Drawn on the CPU, where a seed gives the same numbers whatever the GPU.
     drawn = [
-        torch.randn(shape, generator=slot.job.generator) if needs else torch.zeros(shape)
-        for slot, needs in zip(slots, needed, strict=True)
+        slot.job.noise(slot.step) if needs else torch.zeros(shape) for slot, needs in zip(slots, needed, strict=True)
     ]
     return upload(torch.stack(drawn), states.device)
 

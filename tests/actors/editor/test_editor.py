@@ -53,6 +53,7 @@ PIPELINES: list[tuple[Callable[[Path], Path], dict[str, object]]] = [
         {"method": "instruct", "scheduler": "UniPCMultistepScheduler", "num_inference_steps": 4, "keep_detail": True},
     ),
     (lambda folder: save_stable_diffusion(folder, "img2img"), {"method": "img2img"}),
+    (lambda folder: save_stable_diffusion(folder, "img2img"), {"method": "img2img", "inversion": "edit_friendly"}),
     (lambda folder: save_stable_diffusion(folder, "img2img"), {"method": "inpaint"}),
     (lambda folder: save_stable_diffusion(folder, "inpaint"), {"method": "inpaint"}),
     (lambda folder: save_stable_diffusion_xl(folder, "instruct"), {"method": "instruct"}),
@@ -63,8 +64,8 @@ PIPELINES: list[tuple[Callable[[Path], Path], dict[str, object]]] = [
     (lambda folder: save_flux(folder, "FluxFillPipeline"), {"method": "inpaint", "size": 48}),
 ]
 NAMES = [
-    "sd-instruct", "sd-instruct-unipc", "sd-img2img", "sd-inpaint-4", "sd-inpaint-9", "xl-instruct", "xl-img2img",
-    "kontext", "klein", "flux-img2img", "flux-fill",
+    "sd-instruct", "sd-instruct-unipc", "sd-img2img", "sd-img2img-inverted", "sd-inpaint-4", "sd-inpaint-9",
+    "xl-instruct", "xl-img2img", "kontext", "klein", "flux-img2img", "flux-fill",
 ]  # fmt: skip
 
 

@@ -72,15 +72,15 @@ def follow(trajectory: Trajectory, latents: torch.Tensor, generator: torch.Gener
     return seen["latents"]
 
 
-def follow_scheduler(scheduler: object, latents: torch.Tensor, skipped: int) -> torch.Tensor:
+def follow_scheduler(scheduler: object, latents: torch.Tensor, skipped: int, **settings: object) -> torch.Tensor:
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(skipped)
     generator = torch.Generator().manual_seed(5)
     draws = "Ancestral" in type(scheduler).__name__ or "sde" in str(scheduler.config.get("algorithm_type"))
     for time in scheduler.timesteps[skipped:]:
         output = model(scheduler.scale_model_input(latents, time), time)
-        settings = {"generator": generator} if draws else {}
-        latents = scheduler.step(output, time, latents, **settings).prev_sample
+        chance = {"generator": generator} if draws or settings.get("eta") else {}
+        latents = scheduler.step(output, time, latents, **settings, **chance).prev_sample
     return latents
 
 
@@ -102,6 +102,23 @@ def test_a_table_makes_the_steps_of_its_scheduler(name: str, settings: dict[str,
         ours = follow(trajectory, start, torch.Generator().manual_seed(5))
         theirs = follow_scheduler(scheduler, start, skipped)
         assert distance(ours, theirs) < 1e-5, (spacing, num_steps, skipped)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+@pytest.mark.parametrize("variant", VARIANTS["DDIMScheduler"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_ddim_with_the_noise_of_ddpm_makes_the_steps_of_its_scheduler_with_eta_1(
+    prediction: str, variant: dict[str, object], spacing: str
+) -> None:
+    scheduler = diffusers.DDIMScheduler(
+        **STABLE_DIFFUSION, **variant, prediction_type=prediction, timestep_spacing=spacing
+    )
+    start = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    for num_steps, skipped in itertools.product((4, 20), (0, 3)):
+        scheduler.set_timesteps(num_steps)
+        trajectory = make_trajectory(scheduler, num_steps, skipped=skipped, is_ddpm=True)
+        ours = follow(trajectory, start, torch.Generator().manual_seed(5))
+        assert distance(ours, follow_scheduler(scheduler, start, skipped, eta=1.0)) < 1e-5, (num_steps, skipped)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
