@@ -254,7 +254,7 @@ def test_an_edit_whose_text_does_not_change_is_not_asked_for_direction(models: P
     assert not {"preview_directional", "preview_consistency"} & set(found.scores)
 
 
-@pytest.mark.parametrize("method", ["img2img", "inpaint", "xl"])
+@pytest.mark.parametrize("method", ["img2img", "edit_friendly", "inpaint", "xl"])
 def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Path) -> None:
     from jobs import job
 
@@ -272,7 +272,8 @@ def test_other_methods_are_previewed_too(method: str, models: Path, tmp_path: Pa
     config = PreviewingEditorConfig(
         model=ModelConfig(name=str(folder)),
         clip=ModelConfig(name=str(models / "clip")),
-        method="instruct" if method == "xl" else method,
+        method={"xl": "instruct", "edit_friendly": "img2img"}.get(method, method),
+        inversion="edit_friendly" if method == "edit_friendly" else False,
         mask_model=ModelConfig(name="unused") if inpaints else None,
         batch_size=2,
         num_inference_steps=10,
