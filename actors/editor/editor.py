@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import torch
 
-from actors.editor.learning.vocabulary import Vocabulary
+from actors.editor.learning.adapters import LearnedAdapters
 from actors.editor.pipelines.detail import with_detail
 from actors.editor.pipelines.drawing import PipelineDrawing
 from actors.editor.pipelines.jobs import Drawing, EditJob
@@ -52,7 +52,7 @@ class Editor:
         self.config, self.device, self.name, self.seed = config, device, name, seed
         files = resolve_model(config.model, offline)
         self.pipeline, self.strategy = load_pipeline(config, files, device)
-        self.vocabulary = Vocabulary(config.adapters, self.pipeline, self.strategy, files)
+        self.adapters = LearnedAdapters(config.adapters, self.pipeline, self.strategy, files)
         self.size = config.size or native_size(self.pipeline)
         multiple = size_multiple(self.pipeline)
         if self.size % multiple:
@@ -104,15 +104,16 @@ class Editor:
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_severity", detail=detail)
             elif isinstance(mask, str):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=mask)
-            elif (worded := self.vocabulary.edit(edit)) is not None:
+            elif (worded := self.adapters.edit(edit)) is not None:
                 seed = content_seed(self.seed, sample.source_key)
-                yield EditJob(sample=sample, edit=worded, frame=frame, seed=seed, mask=mask)
+                adapter = self.adapters.scaled(edit)
+                yield EditJob(sample=sample, edit=worded, frame=frame, seed=seed, mask=mask, adapter=adapter)
             else:
                 detail = f"its text does not name {edit.after!r}, which a learned word is to stand for"
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_learned_word", detail=detail)
 
     def _drawing(self, files: ModelFiles, offline: bool) -> Drawing:
-        reason = why_no_slots(self.pipeline)
+        reason, adapters = why_no_slots(self.pipeline), self.adapters.low_rank
         scheduler = type(self.pipeline.scheduler).__name__
         if self.config.inversion and (reason or scheduler != "DDIMScheduler"):
             raise ModelError(
@@ -134,9 +135,9 @@ class Editor:
             models: PreviewModels | None = None
             if isinstance(self.config, PreviewingEditorConfig):
                 models = PreviewModels(self.config, self.device, offline=offline)
-            return SlotDrawing(self.pipeline, self.strategy, self.config, self.size, files.provenance, models)
+            return SlotDrawing(self.pipeline, self.strategy, self.config, self.size, files.provenance, models, adapters)
         LOG.info("stage %r: drawn in whole batches, not in slots: %s", self.name, reason)
-        return PipelineDrawing(self.pipeline, self.strategy, self.config)
+        return PipelineDrawing(self.pipeline, self.strategy, self.config, adapters)
 
     def _mixed(self, job: EditJob, edited: torch.Tensor, reconstructed: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the picture (3, size, size) with the detail and the unmasked part of its source put back.
@@ -181,7 +182,7 @@ class Editor:
 
         config = self.config
         return {
-            "model": {**files.provenance, **self.vocabulary.provenance},
+            "model": {**files.provenance, **self.adapters.provenance},
             "mask_model": dict(self.masks.provenance) if self.masks else None,
             "pipeline": type(self.pipeline).__name__,
             **self.drawing.record,

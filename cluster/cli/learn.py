@@ -1,4 +1,4 @@
-"""The command `learn`: teach an editor a new word from the accepted edits of a run."""
+"""The command `learn`: teach an editor a value, as a word or a LoRA, from the accepted edits of a run."""
 
 import argparse
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cluster.cli.options import Commands, add_command, add_run_directory, open_directory
 
-DEFAULT_STEPS, DEFAULT_VECTORS, DEFAULT_PAIRS = 200, 4, 500
+DEFAULT_STEPS, DEFAULT_VECTORS, DEFAULT_RANK, DEFAULT_PAIRS = 200, 4, 4, 500
 FOLDER = "learned"
 
 
@@ -18,11 +18,18 @@ def add_commands(commands: Commands) -> None:
         "--after", required=True, metavar="VALUE", help="the value of the edits to learn from, such as snow"
     )
     parser.add_argument(
-        "--as", required=True, choices=("token",), dest="kind", help="token: a new word of the text encoder"
+        "--as",
+        required=True,
+        choices=("token", "lora"),
+        dest="kind",
+        help="token: a new word of the text encoder; lora: a low-rank adapter of the UNet's attention",
     )
     parser.add_argument("--classes", metavar="a,b,c", help="learn from these classes alone; default: from all")
     parser.add_argument(
-        "--start", metavar="WORD", help="the word that the new one starts as and whose norm it keeps; default: VALUE"
+        "--start",
+        metavar="WORD",
+        help="token: the word that the new one starts as and whose norm it keeps; lora: the word that stands in the "
+        "texts for VALUE; default: VALUE",
     )
     parser.add_argument(
         "--steps", type=_positive, default=DEFAULT_STEPS, metavar="N", help=f"steps (default: {DEFAULT_STEPS})"
@@ -32,7 +39,10 @@ def add_commands(commands: Commands) -> None:
         type=_positive,
         default=DEFAULT_VECTORS,
         metavar="N",
-        help=f"tokens of the word (default: {DEFAULT_VECTORS})",
+        help=f"token: vectors of the word (default: {DEFAULT_VECTORS})",
+    )
+    parser.add_argument(
+        "--rank", type=_positive, default=DEFAULT_RANK, metavar="N", help=f"lora: its rank (default: {DEFAULT_RANK})"
     )
     parser.add_argument(
         "--pairs",
@@ -43,31 +53,38 @@ def add_commands(commands: Commands) -> None:
     )
     parser.add_argument("--stage", metavar="NAME", help="the editor that learns, where the run has several")
     parser.add_argument("--gpu", action="store_true", help="learn on a GPU")
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help=f"folder of the word (default: {FOLDER}/VALUE)")
+    parser.add_argument(
+        "--out", metavar="FOLDER", type=Path, help=f"folder of what is learned (default: {FOLDER}/VALUE)"
+    )
 
 
 def learn(options: argparse.Namespace) -> int:
-    """Teach an editor a new word from the accepted edits of a run.
+    """Teach an editor a value, as a word or a LoRA, from the accepted edits of a run.
 
-    Textual inversion: from pairs of a source and an accepted edit whose value (what the picture has afterwards) is
-    VALUE, a few vectors of the editor's text encoder are learned; all else of the editor stays as it is. Only edits of
-    train sources at severity 1 are learned from, whichever editor drew them. RUN is only read.
+    From pairs of a source and an accepted edit whose value (what the picture has afterwards) is VALUE the editor learns
+    by its own denoising loss. Only edits of train sources at severity 1 are learned from, whichever editor drew them.
+    RUN is only read. --as token is textual inversion: a few vectors of the text encoder are learned, all else stays as
+    it is. --as lora learns a low-rank adapter of the attention of its UNet: it can show what no text of the editor
+    says, and it also learns how the pairs differ from their sources otherwise.
 
     The folder gets learned.safetensors and README.md, which says what it was learned from and what that cost. In a run
-    file the editor then takes it by
+    file the editor then takes it by one of
 
       stages:
         editor: {kind: editor, ..., adapters: [{value: snow, path: learned/snow}]}
+        editor: {kind: editor, ..., adapters: [{value: snow, path: learned/snow, kind: lora, steps: [0.25, 1.0]}]}
 
-    and draws each edit to that value with the learned word in its place. Severity scales it as any word, so that it is
-    a slider, for all classes, also those that it was not learned from. A word is known to its own model alone. It is
-    worth while for a value that the editor knows badly by its own words; compare the losses on the card.
+    and draws each edit to that value with it: the learned word stands in the place of the value, the LoRA acts at a
+    scale of the edit's severity. Either is a slider, for all classes, also those that it was not learned from, and is
+    known to its own model alone. Placebos are drawn without a LoRA. It is worth while for a value that the editor knows
+    badly by its own words; compare the losses on the card.
 
     The same command goes on where it was stopped, to the same bytes on one machine. Works with Stable Diffusion 1 and 2
-    (InstructPix2Pix and img2img), as they have one text encoder of CLIP.
+    (InstructPix2Pix and img2img).
 
     Examples:
       counterforge learn runs/wardrobe --after snow --as token
+      counterforge learn runs/wardrobe --after snow --as lora --rank 8 --out learned/snow-lora
       counterforge learn runs/wardrobe --after snow --as token --classes dress,bag,coat --start white --steps 100
       counterforge learn runs/mine --after "wet asphalt" --as token --gpu --out learned/asphalt
     """
@@ -79,9 +96,11 @@ def learn(options: argparse.Namespace) -> int:
     out: Path = options.out or Path(FOLDER, re.sub(r"\W+", "_", options.after))
     request = LearnRequest(
         after=options.after,
+        kind=options.kind,
         classes=tuple(name.strip() for name in options.classes.split(",")) if options.classes else (),
         start=options.start,
         num_vectors=options.vectors,
+        rank=options.rank,
         num_steps=options.steps,
         most_pairs=options.pairs,
         stage=options.stage,

@@ -1,16 +1,16 @@
-"""Learn a word for an editor from the accepted pairs of a run, and write its folder."""
+"""Learn a word or a LoRA for an editor from the accepted pairs of a run, and write its folder."""
 
 import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from engine.canonical import json_digest
 from engine.errors import RunDirectoryError, RunFileError, SelectionError
 from engine.run.directory import RunDirectory
-from engine.runfile.editor import EditorConfig
+from engine.runfile.editor import AdapterKind, EditorConfig
 from engine.runfile.fields import Placement
 from engine.runfile.run import RunFile
 from engine.sample import content_seed
@@ -18,7 +18,9 @@ from engine.wording import duration, name_some
 
 if TYPE_CHECKING:
     from actors.editor.learning.card import Card
-    from actors.editor.learning.learner import WordLearner, WordLearning
+    from actors.editor.learning.inversion import InversionSettings
+    from actors.editor.learning.learner import Learner, Learning
+    from actors.editor.learning.lora import LoraSettings
     from actors.editor.learning.pairs import EditedPair
 
 LOG = logging.getLogger(__name__)
@@ -33,23 +35,32 @@ Row = dict[str, Any]  # of engine/shards/rows.py
 
 @dataclass(frozen=True, kw_only=True)
 class LearnRequest:
-    """What is to be learned: a word for the value `after`, from pairs of some classes (none: of all).
+    """What is to be learned: a word of `num_vectors` (token) or a LoRA of `rank` for the value `after`.
 
-    At most `most_pairs` are used, drawn by their keys. `start` is the word that it starts as, None the value itself;
-    `stage` the editor that learns it, None the only one.
+    Of the pairs of `classes` (none: of all) at most `most_pairs` are used, drawn by their keys. `start` is the word
+    that a word starts as, or that a LoRA's texts have in place of the value; None: the value itself. `stage` is the
+    editor that learns, None the only one.
     """
 
     after: str
+    kind: AdapterKind = "token"
     classes: tuple[str, ...] = ()
     start: str | None = None
     num_vectors: int = 4
+    rank: int = 4
     num_steps: int = 200
     most_pairs: int = 500
     stage: str | None = None
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """Return all that decides what is learned of its kind; Any: as it is in JSON."""
+        left_out = ("kind", "rank") if self.kind == "token" else ("num_vectors",)
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
 
 def learn_run(rundir: RunDirectory, request: LearnRequest, out: Path, placement: Placement) -> "Card":
-    """Learn a word and write it to a folder; return its card.
+    """Learn a word or a LoRA and write it to a folder; return its card.
 
     Where it was interrupted it goes on, to the same bytes; where it is done nothing is done again. Raises RunFileError,
     SelectionError or ModelError where there is nothing to learn from, RunDirectoryError where the folder holds
@@ -57,25 +68,25 @@ def learn_run(rundir: RunDirectory, request: LearnRequest, out: Path, placement:
     """
     from actors.editor.learning.card import FILE as CARD
     from actors.editor.learning.card import read_card
-    from actors.editor.learning.learner import WordLearner
-    from actors.editor.learning.word_file import FILE
+    from actors.editor.learning.learned_file import FILE
+    from actors.editor.learning.learner import Learner
     from actors.models.device import resolve_device, set_up_process
 
     run = rundir.run()
     stage, config = choose_editor(run, request.stage)
     rows = choose_pairs(rundir, request)
     set_up_process(placement.num_threads)
-    learner = WordLearner(config, resolve_device(placement), offline=run.offline)
+    learner = Learner(config, resolve_device(placement), offline=run.offline)
     keys = [row["key"] for row in rows]
-    digest = json_digest([rundir.info.digest, asdict(request), stage, keys, learner.files.digest])
+    digest = json_digest([rundir.info.digest, request.content, stage, keys, learner.files.digest])
     _check_folder(out, digest)
     if (out / FILE).is_file() and (out / CARD).is_file():
-        LOG.info("learn: nothing to do, %s has this word", out)
+        LOG.info("learn: nothing to do, %s has it", out)
         return read_card(out)
     out.mkdir(parents=True, exist_ok=True)
     pairs = list(read_pairs(rundir, rows))
     learning = _learn(learner, pairs, request, run.seed, out / CHECKPOINT, digest)
-    _write(out / FILE, learning.word(digest).to_bytes())
+    _write(out / FILE, learning.learned(digest).to_bytes())
     card = _card(learning, rundir, request, rows, stage, out / FILE)
     _write(out / CARD, card.text(str(out)).encode())
     (out / CHECKPOINT).unlink(missing_ok=True)
@@ -86,7 +97,7 @@ def choose_editor(run: RunFile, wanted: str | None) -> tuple[str, EditorConfig]:
     """Return the name and settings of the editor that learns; RunFileError where it is not clear which."""
     editors = {name: stage for name, stage in run.stages.items() if isinstance(stage, EditorConfig)}
     if not editors:
-        raise RunFileError(f"the run {run.name!r} has no editor: a word is learned from a run that edits pictures")
+        raise RunFileError(f"the run {run.name!r} has no editor: an editor learns from a run that edits pictures")
     if wanted is None and len(editors) > 1:
         raise RunFileError(f"the run has the editors {', '.join(editors)}: say with --stage which one is to learn")
     name = wanted or next(iter(editors))
@@ -141,22 +152,14 @@ def read_pairs(rundir: RunDirectory, rows: list[Row]) -> "Iterator[EditedPair]":
 
 
 def _learn(
-    learner: "WordLearner", pairs: "list[EditedPair]", request: LearnRequest, seed: int, checkpoint: Path, digest: str
-) -> "WordLearning":
+    learner: "Learner", pairs: "list[EditedPair]", request: LearnRequest, seed: int, checkpoint: Path, digest: str
+) -> "Learning":
     """Make all steps, with a line of progress at each tenth of them."""
-    from actors.editor.learning.inversion import InversionSettings
-
-    settings = InversionSettings(
-        start=request.start or request.after,
-        num_vectors=request.num_vectors,
-        num_steps=request.num_steps,
-        seed=content_seed(seed, request.after),
-    )
-    learning = learner.begin(pairs, request.after, settings)
+    learning = learner.begin(pairs, request.after, _settings(request, seed))
     LOG.info("learn: %r from %d pairs in %d steps", request.after, learning.num_pairs, request.num_steps)
     if learning.num_pairs < len(pairs):
         LOG.warning("learn: %d pairs name the value otherwise and are left out", len(pairs) - learning.num_pairs)
-    for at in learning.steps(checkpoint, digest, every=max(1, request.num_steps // NUM_REPORTS)):
+    for at in learning.training.steps(checkpoint, digest, every=max(1, request.num_steps // NUM_REPORTS)):
         rate = at.num_made / at.seconds
         left = duration((request.num_steps - at.step) / rate)
         LOG.info(
@@ -165,27 +168,42 @@ def _learn(
     return learning
 
 
+def _settings(request: LearnRequest, seed: int) -> "InversionSettings | LoraSettings":
+    from actors.editor.learning.inversion import InversionSettings
+    from actors.editor.learning.lora import LoraSettings
+
+    start, num_steps, drawn = request.start or request.after, request.num_steps, content_seed(seed, request.after)
+    match request.kind:
+        case "token":
+            return InversionSettings(start=start, num_vectors=request.num_vectors, num_steps=num_steps, seed=drawn)
+        case "lora":
+            return LoraSettings(start=start, rank=request.rank, num_steps=num_steps, seed=drawn)
+        case _:
+            assert_never(request.kind)
+
+
 def _card(
-    learning: "WordLearning", rundir: RunDirectory, request: LearnRequest, rows: list[Row], stage: str, path: Path
+    learning: "Learning", rundir: RunDirectory, request: LearnRequest, rows: list[Row], stage: str, path: Path
 ) -> "Card":
     from actors.editor.learning.card import Card
-    from actors.editor.learning.word_file import read_word
+    from actors.editor.learning.learned_file import read_learned
 
-    found, losses, settings = read_word(path.parent), learning.losses(), learning.inversion.settings
+    found, losses, settings = read_learned(path.parent), learning.losses(), _settings(request, rundir.run().seed)
     return Card(
         value=request.after,
         run=rundir.info.name,
         plan=rundir.info.digest,
         stage=stage,
-        model=found.word.model,
-        model_digest=found.word.model_digest,
+        model=found.about["model"],
+        model_digest=found.about["model_digest"],
         classes=tuple(sorted({row["class_name"] for row in rows})),
         num_pairs=learning.num_pairs,
         start=settings.start,
-        num_vectors=settings.num_vectors,
+        num_vectors=request.num_vectors if request.kind == "token" else None,
+        rank=request.rank if request.kind == "lora" else None,
         num_steps=settings.num_steps,
         seed=settings.seed,
-        seconds=learning.inversion.state.seconds,
+        seconds=learning.training.state.seconds,
         loss_start=losses.start,
         loss_learned=losses.learned,
         loss_own=losses.own,
@@ -201,17 +219,19 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _check_folder(out: Path, digest: str) -> None:
-    """Refuse a folder that holds a word learned otherwise, or anything but a word."""
+    """Refuse a folder that holds what was learned otherwise, or anything else."""
     from actors.editor.learning.card import FILE as CARD
-    from actors.editor.learning.word_file import FILE, read_word
+    from actors.editor.learning.learned_file import FILE, WHAT, read_learned
 
     if out.exists() and not out.is_dir():
-        raise RunDirectoryError(f"--out {out} is a file: name a folder for the word")
+        raise RunDirectoryError(f"--out {out} is a file: name a folder for what is learned")
     names = {path.name for path in out.iterdir() if path.suffix != PARTIAL} if out.is_dir() else set()
     if others := sorted(names - {FILE, CARD, CHECKPOINT}):
-        raise RunDirectoryError(f"--out {out} holds {others[0]!r} and is no folder of a word: name another one")
-    if FILE in names and read_word(out).word.settings != digest:
         raise RunDirectoryError(
-            f"--out {out} holds a word that was learned otherwise (another run, value, classes or settings, see its "
-            f"{CARD}): name another folder, or delete this one"
+            f"--out {out} holds {others[0]!r} and is no folder of a learned word or LoRA: name another one"
+        )
+    if FILE in names and (found := read_learned(out)).about.get("settings") != digest:
+        raise RunDirectoryError(
+            f"--out {out} holds {WHAT[found.kind]} that was learned otherwise (another kind, run, value, classes or "
+            f"settings, see its {CARD}): name another folder, or delete this one"
         )

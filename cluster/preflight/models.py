@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from actors.editor.learning.word_file import read_adapter
+from actors.editor.learning.adapters import read_adapter
 from actors.editor.strategies.families import family_of
 from actors.models.files import HUB_ID, HUB_TIMEOUT_S, REMOVED, SINGLE_FILES, fetch_json, read_json, resolve_model
 from engine.errors import ModelError, UserError
@@ -120,7 +120,7 @@ def _check_method(field: str, config: EditorConfig, offline: bool) -> Iterator[M
 
 
 def _check_adapters(field: str, config: EditorConfig) -> Iterator[ModelError]:
-    """Yield which learned words of an editor are not there, or are others than the run file says."""
+    """Yield which learned words and LoRAs of an editor are not there, or are others than the run file says."""
     for place, adapter in enumerate(config.adapters):
         try:
             read_adapter(adapter)

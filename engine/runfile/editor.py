@@ -2,13 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, JsonValue, model_validator
 
 from engine.runfile.data import AnySource
 from engine.runfile.fields import PATH, AttentionKernel, CompileMode, Config, ModelConfig, StageConfig
 
 # Where an edit may change the picture: all but what the class names, what the class names, or what `Edit.before` names.
 InpaintRegion = Literal["background", "class", "named"]
+
+# What an editor learns: a word of its text encoder, or a low-rank adapter of its UNet.
+AdapterKind = Literal["token", "lora"]
 
 
 def _first_name(inversion: bool | str) -> bool | str:
@@ -54,15 +57,36 @@ class EarlyRejection(Config):
 
 
 class AdapterConfig(Config):
-    """Draw the edits whose `after` is `value` with a word that `counterforge learn` learned from edited pictures."""
+    """Draw the edits whose `after` is `value` with what `counterforge learn` learned from edited pictures."""
 
     value: str = Field(min_length=1, description="the value, as in Edit.after")
     path: Annotated[str, PATH] = Field(description="the folder that `counterforge learn` wrote")
+    kind: AdapterKind = Field(
+        "token", description="token: a word of the text encoder; lora: a low-rank adapter of the UNet's attention"
+    )
     digest: str | None = Field(
         None,
-        description="that of its learned.safetensors, as `learn` prints it; pin it, so that a word learned anew in the "
-        "same folder is refused",
+        description="that of its learned.safetensors, as `learn` prints it; pin it, so that what is learned anew in "
+        "the same folder is refused",
     )
+    scale: float = Field(1.0, gt=0, description="lora only: its strength at severity 1; at others it is as much milder")
+    steps: tuple[float, float] = Field(
+        (0.0, 1.0),
+        description="lora only: the share of the steps, from and to, in which it acts. With a from above 0 early steps "
+        "lay out the picture without it (CNS-Bench: 0.25). Slots only",
+    )
+
+    def changes(self, *left_out: str) -> dict[str, JsonValue]:
+        """Return the fields that differ from their defaults; a token's kind is one, as tokens came before kinds."""
+        return super().changes(*left_out, *(("kind",) if self.kind == "token" else ()))
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> "AdapterConfig":
+        if self.kind == "token" and (self.scale != 1 or self.steps != (0, 1)):
+            raise ValueError("scale and steps are for kind lora: leave them out of a token, whose severity scales it")
+        if not 0 <= self.steps[0] < self.steps[1] <= 1:
+            raise ValueError(f"steps must be [from, to] with 0 <= from < to <= 1, got {list(self.steps)}")
+        return self
 
 
 class EditorConfig(StageConfig):
@@ -110,8 +134,9 @@ class EditorConfig(StageConfig):
     negative_prompt: str | None = None
     adapters: tuple[AdapterConfig, ...] = Field(
         (),
-        description="learned words, one a value: they stand in instruction and caption in its place, and severity "
-        "scales them as it does any word. Stable Diffusion 1 and 2 only",
+        description="what was learned, one a value: a word stands in instruction and caption in its place, and "
+        "severity scales it as any word; a lora acts in the edits to its value, as much as severity says. Stable "
+        "Diffusion 1 and 2 only",
     )
     keep_detail: bool = Field(
         False,
@@ -181,6 +206,8 @@ class EditorConfig(StageConfig):
         values = [adapter.value for adapter in self.adapters]
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise ValueError(f"adapters has several words for {twice[0]!r}: keep one")
+        if self.compile != "off" and any(adapter.kind == "lora" for adapter in self.adapters):
+            raise ValueError("adapters of kind lora change from call to call, which is not compiled: set compile: off")
         if self.keep_detail and self.method == "inpaint":
             raise ValueError("keep_detail: method inpaint keeps what is outside its mask as it is: leave it out")
         return self

@@ -1,1 +1,1 @@
-"""Words that an editor learns from edited pictures: their file, their place in its vocabulary, how they are learned."""
+"""Words and LoRAs that an editor learns from edited pictures: how, their files, and their place in its drawing."""

@@ -1,4 +1,4 @@
-"""What a word is learned from: edited pictures as latents, with their sources and their texts."""
+"""What a word or a LoRA is learned from: edited pictures as latents, with their sources and their texts."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -57,8 +57,12 @@ def encode_pairs(
     word: str,
     size: int,
 ) -> LearningPairs:
-    """Return the pairs whose text names the value; raises ModelError where none does."""
-    worded = [(pair, edit) for pair in pairs if (edit := with_word(pair.edit, word, strategy)) is not None]
+    """Return the pairs whose text names the value, all where `word` is the value; raises ModelError where none does."""
+    worded = [
+        (pair, edit)
+        for pair in pairs
+        if (edit := pair.edit if word == pair.edit.after else with_word(pair.edit, word, strategy)) is not None
+    ]
     if not worded:
         example = strategy.text(pairs[0].edit).text
         raise ModelError(

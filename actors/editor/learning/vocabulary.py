@@ -1,53 +1,15 @@
 """An editor's vocabulary: learned words added to its tokenizer and text encoder, and put into the texts of edits."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from tokenizers import AddedToken
 
-from actors.editor.learning.word_file import read_adapter
 from actors.editor.strategies.strategy import Strategy
-from actors.models.files import ModelFiles
 from actors.models.untyped import Pipeline
 from engine.errors import ModelError
-from engine.runfile.editor import AdapterConfig
-from engine.sample import Edit, Json
-
-
-class Vocabulary:
-    """The words that an editor has learned: `edit` puts them in place of the values that they stand for.
-
-    `provenance` has the digests of the words by value, under `adapters`; it is empty where there are none. Raises
-    ModelError for a word of another model.
-    """
-
-    def __init__(
-        self, adapters: Sequence[AdapterConfig], pipeline: Pipeline, strategy: Strategy, files: ModelFiles
-    ) -> None:
-        self._strategy = strategy
-        self._words: dict[str, str] = {}
-        digests: dict[str, Json] = {}
-        for adapter in adapters:
-            found = read_adapter(adapter)
-            if found.word.model_digest != files.digest:
-                raise ModelError(
-                    f"{adapter.path} is a word of the model {found.word.model!r} with the digest "
-                    f"{found.word.model_digest}, and the editor is {files.name!r} with {files.digest}: a word is known "
-                    "to its own model alone, learn it from a run of this editor"
-                )
-            self._words[adapter.value] = add_word(pipeline, adapter.value, torch.from_numpy(found.word.vectors))
-            digests[adapter.value] = found.digest
-        self.provenance: dict[str, Json] = {"adapters": digests} if digests else {}
-
-    def edit(self, edit: Edit) -> Edit | None:
-        """Return an edit with the learned word of its value in its texts, unchanged where there is none.
-
-        None where the text that the editor follows does not name the value.
-        """
-        word = self._words.get(edit.after)
-        return edit if word is None else with_word(edit, word, self._strategy)
+from engine.sample import Edit
 
 
 def with_word(edit: Edit, word: str, strategy: Strategy) -> Edit | None:

@@ -1,19 +1,16 @@
-"""The file of a learned word, learned.safetensors: its vectors, its value, and the model whose word it is."""
+"""The file of a learned word: its vectors, its value, and the model whose word it is."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from actors.editor.learning.learned_file import FILE, read_kind
 from engine.errors import ModelError
-from engine.runfile.editor import AdapterConfig
 
-FILE = "learned.safetensors"
 # The name of its metadata.
 KIND = "counterforge_token"
 
@@ -49,32 +46,9 @@ class WordFile:
 
 def read_word(folder: Path) -> WordFile:
     """Return the word in a folder that `counterforge learn` wrote; raises ModelError where there is none."""
-    path = folder / FILE
+    found = read_kind(folder, "token")
     try:
-        content = path.read_bytes()
-        with safe_open(path, framework="numpy") as file:
-            about, names = (file.metadata() or {}).get(KIND), list(file.keys())
-            vectors = file.get_tensor(names[0]) if len(names) == 1 else None
-        if about is None or vectors is None:
-            raise ModelError(f"{path} was not written by `counterforge learn`: name the folder that it wrote")
-        word = LearnedWord(vectors=vectors, **json.loads(about))
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{folder} has no {FILE}: name the folder that `counterforge learn RUN --after VALUE --as token` wrote"
-        ) from error
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise ModelError(f"{path} cannot be read ({error}): learn the word again, or restore the file") from error
-    return WordFile(word=word, digest=hashlib.sha256(content).hexdigest()[:16])
-
-
-def read_adapter(adapter: AdapterConfig) -> WordFile:
-    """Return the word that an editor's configuration names; raises ModelError where it is another one."""
-    found = read_word(Path(adapter.path))
-    if found.word.value != adapter.value:
-        raise ModelError(f"{adapter.path} is a word for {found.word.value!r}, not for {adapter.value!r}: correct value")
-    if adapter.digest is not None and found.digest != adapter.digest:
-        raise ModelError(
-            f"{adapter.path} has the digest {found.digest}, the run file asks for {adapter.digest}: restore that file, "
-            "or change digest and give the run another --out"
-        )
-    return found
+        (vectors,) = found.tensors.values()
+        return WordFile(word=LearnedWord(vectors=vectors, **found.about), digest=found.digest)
+    except (ValueError, TypeError) as error:
+        raise ModelError(f"{folder / FILE} cannot be read ({error}): learn it again, or restore the file") from error

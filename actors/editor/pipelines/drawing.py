@@ -15,6 +15,7 @@ from actors.images.frame import Frame, to_tensor
 from actors.models.attention import set_attention
 from actors.models.batching import padded_batches
 from actors.models.device import precision
+from actors.models.low_rank import LowRankAdapters, ScaledAdapter
 from actors.models.untyped import Pipeline
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
@@ -24,16 +25,25 @@ SLOTS_ONLY = ("unet_rows", "deep_cache_interval", "compile")
 
 
 class PipelineDrawing:
-    """Draw edits in batches of one shape, the edits of one severity together: a call knows one strength for all."""
+    """Draw edits in batches of one shape, those of one severity and adapter together: a call knows one for all."""
 
-    def __init__(self, pipeline: Pipeline, strategy: Strategy, config: EditorConfig) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        strategy: Strategy,
+        config: EditorConfig,
+        adapters: LowRankAdapters | None = None,
+    ) -> None:
         self.calls: Counter[str] = Counter()
         self._pipeline, self._strategy, self._config = pipeline, strategy, config
+        self._adapters = adapters or LowRankAdapters(denoiser(pipeline), {})
         self._batch_size = config.batch_size if strategy.is_batched else 1
         attention = config.attention
         wanted = [name for name in SLOTS_ONLY if getattr(config, name) != EditorConfig.model_fields[name].default]
         if attention == "fastest":
             wanted.append("attention: fastest")
+        if any(adapter.steps != (0, 1) for adapter in config.adapters):
+            wanted.append("adapters.steps")
         if wanted or attention == "fastest":
             raise ModelError(
                 f"{', '.join(wanted)}: only for pipelines that are drawn in slots (Stable Diffusion 1, 2 and XL), and "
@@ -45,10 +55,14 @@ class PipelineDrawing:
 
     def edits(self, jobs: Sequence[EditJob]) -> Iterator[tuple[EditJob, torch.Tensor]]:
         """Yield each job with its picture."""
-        for severity in sorted({job.edit.severity for job in jobs}):
-            rows = [job for job in jobs if job.edit.severity == severity]
+        alike: dict[tuple[float, ScaledAdapter | None], list[EditJob]] = {}
+        for job in sorted(jobs, key=lambda each: each.edit.severity):
+            alike.setdefault((job.edit.severity, job.adapter), []).append(job)
+        for rows in alike.values():
             for padded, count in padded_batches(rows, self._batch_size):
-                yield from zip(padded[:count], self._run(padded), strict=False)
+                with self._adapters.rows([rows[0].adapter]):
+                    pictures = self._run(padded)
+                yield from zip(padded[:count], pictures, strict=False)
 
     def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
         """Return each source through the autoencoder."""

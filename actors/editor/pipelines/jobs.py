@@ -9,6 +9,7 @@ import torch
 
 from actors.images.frame import Frame, to_tensor
 from actors.models.device import upload
+from actors.models.low_rank import ScaledAdapter
 from engine.sample import Edit, Json, Sample
 
 
@@ -16,7 +17,7 @@ from engine.sample import Edit, Json, Sample
 class EditJob:
     """One sample to edit and its source's frame; `mask` (1, size, size) is 1 where inpainting redraws.
 
-    `seed` of the noise is that of the source, the same for all of its edits.
+    `seed` of the noise is that of the source, the same for all of its edits. `adapter` is the LoRA of the edit.
     """
 
     sample: Sample
@@ -24,6 +25,7 @@ class EditJob:
     frame: Frame
     seed: int
     mask: torch.Tensor | None = None
+    adapter: ScaledAdapter | None = None
 
     def masked(self, square: torch.Tensor) -> torch.Tensor:
         """Return a picture (3, size, size) of this edit with the source where the mask is 0."""

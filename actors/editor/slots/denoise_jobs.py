@@ -116,6 +116,8 @@ class DenoiseJobs:
         guided, plain = self._terms(edit_job, self._strategy.condition(source, self._vae.scaled, generator))
         num_steps = skipped + trajectory.num_steps
         first, end = (round(share * num_steps) for share in self._config.guidance_interval)
+        acts = (0.0, 1.0) if edit_job.adapter is None else edit_job.adapter.steps
+        first_adapted, end_adapted = (round(share * num_steps) for share in acts)
         return DenoiseJob(
             key=edit_job.sample.key,
             latents=latents,
@@ -126,6 +128,8 @@ class DenoiseJobs:
             blend=None if mask is None else MaskedBlend(mask=mask, clean=clean, noise=noise),
             generator=generator,
             noises=noises,
+            adapter=edit_job.adapter,
+            adapter_steps=(first_adapted - skipped, end_adapted - skipped),
         )
 
     def _terms(

@@ -22,6 +22,7 @@ from actors.editor.strategies.latents import SourceLatents
 from actors.editor.strategies.strategy import SlotStrategy
 from actors.images.frame import to_tensor
 from actors.models.device import precision, upload
+from actors.models.low_rank import LowRankAdapters
 from actors.models.untyped import Pipeline
 from engine.runfile.editor import EditorConfig
 from engine.sample import Json
@@ -54,7 +55,7 @@ class SlotDrawing:
 
     Each source goes through the autoencoder once, each distinct text through the text encoders once; `calls` counts
     them. `about` identifies the model in the cache of benchmark results. With `preview_models` edits whose preview is
-    below the threshold are not drawn to the end.
+    below the threshold are not drawn to the end. `adapters` are those that jobs name.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class SlotDrawing:
         size: int,
         about: Mapping[str, Json] | None = None,
         preview_models: PreviewModels | None = None,
+        adapters: LowRankAdapters | None = None,
     ) -> None:
         self.calls: Counter[str] = Counter()
         self._config = config
@@ -75,7 +77,7 @@ class SlotDrawing:
             prompt = self._prompts.example()
         self.denoise, tuned = tune(
             pipeline,
-            UNet(pipeline, config.model, caches_features=config.deep_cache_interval > 1),
+            UNet(pipeline, config.model, caches_features=config.deep_cache_interval > 1, adapters=adapters),
             config,
             size=size,
             most_rows=config.batch_size * num_terms,

@@ -162,6 +162,7 @@ def leap_of(job: DenoiseJob, state: torch.Tensor, num_steps: int) -> DenoiseJob:
         data=state[DATA],
         plain=(),
         guided_steps=(0, 1 << 30),
+        adapter_steps=(0, 1 << 30),
         preview_after=None,
     )
 

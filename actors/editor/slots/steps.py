@@ -1,7 +1,7 @@
 """One step of the edits in the slots: their UNet rows, the guided output, the solver's update, the masked blend."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from actors.editor.samplers.trajectory import Trajectory, table_sums
 from actors.editor.slots.unet import DeepFeatures, Prompt
 from actors.models.device import upload
+from actors.models.low_rank import ScaledAdapter
 
 # The tensors that a slot keeps between steps, by their names in the solvers: latents, last, data_1, data_2.
 NUM_KEPT = 4
@@ -48,7 +49,8 @@ class DenoiseJob:
     Steps guided_steps[0] to guided_steps[1] - 1 have the terms `guided`, the others `plain`, if there are any.
     Fresh noise comes from `generator`, or is `noises` (num_steps, channels, height, width), on the CPU. `data` are the
     predicted clean latents for a first step that uses an earlier prediction.
-    After `preview_after` steps the job waits for the batcher's judge.
+    After `preview_after` steps the job waits for the batcher's judge. All rows of steps adapter_steps[0] to
+    adapter_steps[1] - 1 have the `adapter`.
     """
 
     key: str
@@ -62,6 +64,8 @@ class DenoiseJob:
     noises: torch.Tensor | None = None
     preview_after: int | None = None
     data: torch.Tensor | None = None
+    adapter: ScaledAdapter | None = None
+    adapter_steps: tuple[int, int] = (0, 1 << 30)
 
     def terms(self, step: int) -> tuple[GuidanceTerm, ...]:
         """Return the guidance terms of one step."""
@@ -73,6 +77,12 @@ class DenoiseJob:
         if self.noises is not None:
             return self.noises[step]
         return torch.randn(self.latents.shape, generator=self.generator)
+
+    def prompt(self, term: GuidanceTerm, step: int) -> Prompt:
+        """Return the prompt of a term's row in one step, with the adapter where that acts."""
+        first, end = self.adapter_steps
+        has_adapter = self.adapter is not None and first <= step < end
+        return replace(term.prompt, adapter=self.adapter) if has_adapter else term.prompt
 
     @property
     def num_row_steps(self) -> int:
@@ -134,7 +144,8 @@ def unet_inputs(
     # All rows have a condition or none has.
     if conditions := [term.condition for _, term in rows if term.condition is not None]:
         latents = torch.cat([latents, torch.stack(conditions)], dim=1)
-    return latents, _numbers(times, states), [term.prompt for _, term in rows]
+    prompts = [slots[index].job.prompt(term, slots[index].step) for index, term in rows]
+    return latents, _numbers(times, states), prompts
 
 
 def make_step(slots: Sequence[Slot], states: torch.Tensor, outputs: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from actors.models.device import precision
+from actors.models.low_rank import LowRankAdapters, ScaledAdapter
 from actors.models.untyped import Model, Pipeline
 from engine.errors import ModelError
 from engine.runfile.fields import ModelConfig
@@ -19,11 +20,15 @@ from engine.runfile.fields import ModelConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """The text conditioning of a UNet: embedding (num_tokens, dim), and for SDXL pooled (dim,) and time_ids (6,)."""
+    """The text conditioning of a UNet: embedding (num_tokens, dim), and for SDXL pooled (dim,) and time_ids (6,).
+
+    `adapter` is the low-rank adapter that the row is run with, if there is one.
+    """
 
     embedding: torch.Tensor
     pooled: torch.Tensor | None = None
     time_ids: torch.Tensor | None = None
+    adapter: ScaledAdapter | None = None
 
 
 @dataclass
@@ -38,13 +43,21 @@ class DeepFeatures:
 
 
 class UNet:
-    """Run the UNet of a pipeline on rows, each with its own time and prompt.
+    """Run the UNet of a pipeline on rows, each with its own time and prompt, and with its adapter of `adapters`.
 
     `network` is the module that is called: the UNet, or a DeepUNet around it if deep features are cached.
     """
 
-    def __init__(self, pipeline: Pipeline, model: ModelConfig, *, caches_features: bool) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        model: ModelConfig,
+        *,
+        caches_features: bool,
+        adapters: LowRankAdapters | None = None,
+    ) -> None:
         self._unet, self._model, self._device = pipeline.unet, model, pipeline.device
+        self._adapters = adapters or LowRankAdapters(pipeline.unet, {})
         self.network: Model = DeepUNet(pipeline.unet) if caches_features else pipeline.unet
 
     def __call__(
@@ -68,7 +81,7 @@ class UNet:
             pooled = torch.stack([prompt.pooled for prompt in prompts if prompt.pooled is not None])
             time_ids = torch.stack([prompt.time_ids for prompt in prompts if prompt.time_ids is not None])
             added = {"text_embeds": pooled, "time_ids": time_ids}
-        with precision(self._model, self._device):
+        with precision(self._model, self._device), self._adapters.rows([prompt.adapter for prompt in prompts]):
             inputs = latents.to(dtype)
             if not deep:
                 output = self._unet(

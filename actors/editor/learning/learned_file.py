@@ -1,0 +1,63 @@
+"""The file learned.safetensors of what an editor learned: tensors, and what they are in its metadata."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from engine.errors import ModelError
+from engine.runfile.editor import AdapterKind
+
+FILE = "learned.safetensors"
+# The names of the metadata of each kind.
+KINDS: dict[str, AdapterKind] = {"counterforge_token": "token", "counterforge_lora": "lora"}
+WHAT: dict[AdapterKind, str] = {"token": "a learned word", "lora": "a LoRA"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedFile:
+    """A file that was read: `about` is its metadata, `digest` are the first 16 hex digits of the file's SHA-256."""
+
+    kind: AdapterKind
+    about: dict[str, Any]
+    tensors: dict[str, NDArray[np.float32]]
+    digest: str
+
+
+def read_learned(folder: Path) -> LearnedFile:
+    """Return the file in a folder that `counterforge learn` wrote; raises ModelError where there is none."""
+    path = folder / FILE
+    try:
+        content = path.read_bytes()
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            names = [name for name in KINDS if name in metadata]
+            if len(names) != 1:
+                raise ModelError(f"{path} was not written by `counterforge learn`: name the folder that it wrote")
+            about = json.loads(metadata[names[0]])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} has no {FILE}: name the folder that `counterforge learn RUN --after VALUE --as token` (or lora) "
+            "wrote"
+        ) from error
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}): learn it again, or restore the file") from error
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    return LearnedFile(kind=KINDS[names[0]], about=about, tensors=tensors, digest=digest)
+
+
+def read_kind(folder: Path, kind: AdapterKind) -> LearnedFile:
+    """Return the file in a folder; raises ModelError where it is of another kind."""
+    found = read_learned(folder)
+    if found.kind != kind:
+        raise ModelError(
+            f"{folder / FILE} is {WHAT[found.kind]} and not {WHAT[kind]}: write kind: {found.kind} in its entry of "
+            "adapters, or name another folder"
+        )
+    return found
