@@ -66,9 +66,9 @@ class LearnedAdapters:
 def read_adapter(adapter: AdapterConfig) -> WordFile | LoraFile:
     """Return the word or LoRA that an editor's configuration names; raises ModelError where it is another one."""
     found = read_lora(Path(adapter.path)) if adapter.kind == "lora" else read_word(Path(adapter.path))
-    value = found.word.value if isinstance(found, WordFile) else found.lora.value
+    value, what = (found.word.value, "word") if isinstance(found, WordFile) else (found.lora.value, "LoRA")
     if value != adapter.value:
-        raise ModelError(f"{adapter.path} is a word for {value!r}, not for {adapter.value!r}: correct value")
+        raise ModelError(f"{adapter.path} is a {what} for {value!r}, not for {adapter.value!r}: correct value")
     if adapter.digest is not None and found.digest != adapter.digest:
         raise ModelError(
             f"{adapter.path} has the digest {found.digest}, the run file asks for {adapter.digest}: restore that file, "

@@ -4,12 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_pipelines import save_stable_diffusion
 from tiny_runs import CLASSES, picture, tiny_group, tiny_run
 
+from actors.editor.learning.adapters import read_adapter
 from actors.editor.learning.card import FILE as CARD
 from actors.editor.learning.card import read_card
-from actors.editor.learning.word_file import FILE, read_adapter
+from actors.editor.learning.denoising import DenoisingLoss
+from actors.editor.learning.learned_file import FILE
 from cluster.cli.main import main
 from cluster.phases.learn import LearnRequest, choose_editor, choose_pairs, learn_run
 from cluster.preflight.models import check_stage_models
@@ -102,11 +105,42 @@ def test_the_folder_has_word_and_card_and_nothing_is_done_twice(rundir: RunDirec
     assert (again.digest, (tmp_path / "again" / FILE).read_bytes()) == (card.digest, written)
 
 
+def test_a_lora_has_a_card_of_its_own_and_an_interrupted_command_goes_on_to_the_same_bytes(
+    rundir: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = replace(REQUEST, kind="lora", rank=2, num_steps=20)
+    card = learn_run(rundir, request, tmp_path / "whole", Placement())
+    assert (card.kind, card.rank, card.num_vectors, card.num_pairs, card.start) == ("lora", 2, None, 12, "snow")
+    assert read_card(tmp_path / "whole") == card
+    assert "# A learned LoRA: snow" in (tmp_path / "whole" / CARD).read_text()
+    assert (
+        f"adapters: [{{value: 'snow', path: '{tmp_path}/whole', kind: lora, digest: '{card.digest}'}}]"
+        in (tmp_path / "whole" / CARD).read_text()
+    )
+    assert read_adapter(AdapterConfig(value="snow", path=str(tmp_path / "whole"), kind="lora", digest=card.digest))
+
+    def interrupted(turn: DenoisingLoss, name: str, **more: object) -> torch.Tensor:
+        if name == "step/7":
+            raise KeyboardInterrupt
+        return loss(turn, name, **more)
+
+    loss = DenoisingLoss.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(DenoisingLoss, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            learn_run(rundir, request, tmp_path / "cut", Placement())
+    assert [path.name for path in (tmp_path / "cut").iterdir()] == ["checkpoint.safetensors"]
+    learn_run(rundir, request, tmp_path / "cut", Placement())
+    assert (tmp_path / "cut" / FILE).read_bytes() == (tmp_path / "whole" / FILE).read_bytes()
+    with pytest.raises(RunDirectoryError, match="holds a LoRA that was learned otherwise"):
+        learn_run(rundir, REQUEST, tmp_path / "cut", Placement())
+
+
 def test_a_folder_of_something_else_stays_as_it_is(rundir: RunDirectory, tmp_path: Path) -> None:
     learn_run(rundir, REQUEST, tmp_path / "snow", Placement())
     with pytest.raises(RunDirectoryError, match="learned otherwise"):
         learn_run(rundir, replace(REQUEST, num_steps=5), tmp_path / "snow", Placement())
-    with pytest.raises(RunDirectoryError, match="is no folder of a word"):
+    with pytest.raises(RunDirectoryError, match="is no folder of a learned word or LoRA"):
         learn_run(rundir, REQUEST, tmp_path, Placement())
 
 
@@ -120,6 +154,17 @@ def test_the_command_prints_what_a_run_file_needs(
     digest = read_card(tmp_path / "learned" / "snow").digest
     assert f"adapters: [{{value: 'snow', path: 'learned/snow', digest: '{digest}'}}]" in printed
     assert "from 12 pairs" in printed
+
+
+def test_the_command_learns_a_lora(
+    rundir: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["learn", str(tmp_path / "run"), "--after", "snow", "--as", "lora", "--steps", "2", "--rank", "3"]) == 0
+    card = read_card(tmp_path / "learned" / "snow")
+    assert (card.kind, card.rank) == ("lora", 3)
+    entry = f"{{value: 'snow', path: 'learned/snow', kind: lora, digest: '{card.digest}'}}"
+    assert f"adapters: [{entry}]" in capsys.readouterr().out
 
 
 def with_adapter(run: RunFile, **adapter: str) -> RunFile:
@@ -141,6 +186,13 @@ def test_a_word_decides_the_plan_by_its_path_and_pinned_digest(rundir: RunDirect
     }
     assert len(digests) == 3
     assert rundir.info.digest in digests
+
+
+def test_settings_of_loras_leave_the_plans_of_words_as_they_were(rundir: RunDirectory) -> None:
+    adapter = AdapterConfig(value="snow", path="/words/snow")
+    assert adapter.changes() == {"value": "snow", "path": "/words/snow"}
+    word, lora = ({"value": "snow", "path": "/words/snow", **more} for more in ({}, {"kind": "lora"}))
+    assert make_plan(with_adapter(rundir.run(), **word)).digest != make_plan(with_adapter(rundir.run(), **lora)).digest
 
 
 def test_a_word_that_is_not_there_is_one_line_of_plan(rundir: RunDirectory, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import torch
 from edits import EDIT, editor, group, pixels
 from tiny_pipelines import save_flux_kontext, save_stable_diffusion, save_stable_diffusion_xl
 
-from actors.editor.learning.word_file import FILE, LearnedWord, read_word
+from actors.editor.learning.learned_file import FILE
+from actors.editor.learning.word_file import LearnedWord, read_word
 from actors.models.device import fix_threads
 from actors.models.files import ModelFiles
 from engine.errors import ModelError

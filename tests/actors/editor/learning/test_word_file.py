@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from tiny_pipelines import save_stable_diffusion
 
-from actors.editor.learning.word_file import FILE, LearnedWord, read_adapter, read_word
+from actors.editor.learning.adapters import read_adapter
+from actors.editor.learning.learned_file import FILE
+from actors.editor.learning.word_file import LearnedWord, read_word
 from engine.errors import ModelError
 from engine.runfile.editor import AdapterConfig
 
