@@ -1,7 +1,6 @@
 """The statistical proofs (`make proofs`): prints each figure and writes build/figures/proofs-<part>.json.
 
-On two cores `slider` takes a quarter of an hour, `rounds` about as long a seed, `reinforce` and `curve` half an hour a
-seed.
+On two cores `rounds` takes a quarter of an hour a seed, `slider` half an hour, `reinforce` and `curve` as long a seed.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""A learned word as a slider: from the edits of five classes, drawn at four severities on garments of five others.
+"""Learned words and LoRAs as sliders: of edits of five classes, drawn at four severities on garments of five others.
 
-Each of the eight grounds is learned from a word that says nothing of it, so that all it knows comes from the pairs.
+Each of the eight grounds is learned with a word that says nothing of it, so that all it knows comes from the pairs.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,7 +28,7 @@ from cluster.studies.proofs.edits import RUN_FILE, make_edits
 from engine.errors import RunError
 from engine.figures.figures import Figure, share
 from engine.run.directory import RunDirectory
-from engine.runfile.editor import AdapterConfig, EditorConfig
+from engine.runfile.editor import AdapterConfig, AdapterKind, EditorConfig
 from engine.runfile.fields import Placement
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
@@ -42,6 +42,8 @@ SETTINGS = ("name=slider", "data.num_sources=400", "stages.perturber.edits={back
 # A word that no ground has to do with.
 START = "the"
 NUM_STEPS = 200
+# Early steps lay out the picture without the LoRA, as in CNS-Bench (2025).
+LORA_STEPS = (0.25, 1.0)
 NUM_SOURCES = 100  # for each ground
 LEAST_MONOTONE = 0.8
 
@@ -120,39 +122,57 @@ class Slides:
 
 
 def slider_figures(folder: Path) -> Iterator[Figure]:
-    """Yield how steadily learned words rise with severity, how often the judge sees their ground, and what they cost.
+    """Yield how steadily words and LoRAs rise with severity, how often the judge sees their ground, and what they cost.
 
-    Beside them stand the editor's own words for the grounds, and START, which the learned words began as.
+    Beside them stand the editor's own words for the grounds, and START, which the learned words began as and which
+    stands for the ground in the texts of the LoRAs.
     """
     run = load_run_file(RUN_FILE, SETTINGS)
-    rundir, words = make_edits(folder, run), folder / "words"
-    cards = {ground: _learned(rundir, words / ground, ground) for ground in BACKGROUNDS}
-    adapters = tuple(AdapterConfig(value=ground, path=str((words / ground).resolve())) for ground in BACKGROUNDS)
+    rundir = make_edits(folder, run)
+    # Of this run directory alone: another state of the zoo has other edits.
+    learned = Path(f"{rundir.storage.root}-learned")
+    words, loras = _learned_all(rundir, learned / "token", "token"), _learned_all(rundir, learned / "lora", "lora")
     slides = Slides(load_judge(MODELS_FOLDER / "judge"))
     plain = make_editor(run, ())
     found = {
-        "learned": slides.of_grounds(make_editor(run, adapters)),
+        "learned": slides.of_grounds(make_editor(run, words.adapters)),
+        "lora": slides.of_grounds(make_editor(run, loras.adapters)),
         "own_word": slides.of_grounds(plain),
         "start_word": slides.of_grounds(plain, START),
     }
     yield from _pooled(found)
     for ground in BACKGROUNDS:
-        for name in ("learned", "own_word"):
+        for name in ("learned", "lora", "own_word"):
             yield share(f"slider.{name}.monotone_steps.{ground}", *found[name][ground].monotone)
             yield share(f"slider.{name}.seen.{ground}", *found[name][ground].seen_at_most)
-    seconds = [card.seconds for card in cards.values()]
+    yield _set_up_cost("slider.set_up_cost", words.cards)
+    yield _set_up_cost("slider.lora.set_up_cost", loras.cards)
     yield Figure(
-        name="slider.set_up_cost", value=fmean(seconds), low=min(seconds), high=max(seconds), n=len(seconds), unit="s"
+        name="slider.pairs",
+        value=fmean(card.num_pairs for card in words.cards),
+        n=len(words.cards),
+        unit="pairs",
     )
-    yield Figure(
-        name="slider.pairs", value=fmean(card.num_pairs for card in cards.values()), n=len(cards), unit="pairs"
-    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """What was learned of each ground, one kind for all of them."""
+
+    cards: list[Card]
+    adapters: tuple[AdapterConfig, ...]
+
+
+def _set_up_cost(name: str, cards: Sequence[Card]) -> Figure:
+    """Return the mean of the seconds of learning, between the least and the most."""
+    seconds = [card.seconds for card in cards]
+    return Figure(name=name, value=fmean(seconds), low=min(seconds), high=max(seconds), n=len(seconds), unit="s")
 
 
 def _pooled(found: Mapping[str, Mapping[str, Slid]]) -> Iterator[Figure]:
-    """Yield the shares over all grounds; the target is the learned words'."""
+    """Yield the shares over all grounds; the target is that of what was learned."""
     for name, slid in found.items():
-        target = LEAST_MONOTONE if name == "learned" else None
+        target = LEAST_MONOTONE if name in ("learned", "lora") else None
         yield share(f"slider.{name}.monotone_steps", *_summed(each.monotone for each in slid.values()), target)
         yield share(f"slider.{name}.seen", *_summed(each.seen_at_most for each in slid.values()))
         for place, severity in enumerate(SEVERITIES):
@@ -166,14 +186,22 @@ def _summed(counts: Iterable[tuple[int, int]]) -> tuple[int, int]:
     return sum(right), sum(of)
 
 
-def _learned(rundir: RunDirectory, out: Path, ground: str) -> Card:
-    """Learn the word of a ground, or return the card of one that was learned."""
-    request = LearnRequest(after=ground, classes=LEARNED_FROM, start=START, num_steps=NUM_STEPS)
-    return learn_run(rundir, request, out, Placement(num_threads=num_cores()))
+def _learned_all(rundir: RunDirectory, folder: Path, kind: AdapterKind) -> Learned:
+    """Learn each ground, but for those that were learned."""
+    cards = []
+    for ground in BACKGROUNDS:
+        request = LearnRequest(after=ground, kind=kind, classes=LEARNED_FROM, start=START, num_steps=NUM_STEPS)
+        cards.append(learn_run(rundir, request, folder / ground, Placement(num_threads=num_cores())))
+    steps = LORA_STEPS if kind == "lora" else (0.0, 1.0)
+    adapters = tuple(
+        AdapterConfig(value=ground, path=str((folder / ground).resolve()), kind=kind, steps=steps)
+        for ground in BACKGROUNDS
+    )
+    return Learned(cards=cards, adapters=adapters)
 
 
 def make_editor(run: RunFile, adapters: tuple[AdapterConfig, ...]) -> Editor:
-    """Return the run's editor with learned words."""
+    """Return the run's editor with what was learned."""
     config = stage_of(run, EditorConfig).model_copy(update={"adapters": adapters})
     return Editor(config, CPU, name="editor", seed=run.seed, offline=True)
 
