@@ -20,6 +20,7 @@ from actors.editor.slots.previews import leap_of, leap_places
 from actors.editor.slots.steps import DATA, DenoiseJob, GuidanceTerm, MaskedBlend
 from actors.editor.slots.unet import Prompt
 from actors.models.device import fix_threads
+from actors.models.low_rank import ScaledAdapter
 from engine.errors import ModelError
 from engine.runfile.editor import EarlyRejection, EditorConfig, PreviewCheck, PreviewingEditorConfig
 from engine.runfile.fields import ModelConfig
@@ -127,6 +128,15 @@ def test_a_leap_keeps_what_inpainting_keeps() -> None:
     alpha, sigma = wanted.trajectory.levels[leap_places(2, 8, 2)[0]].tolist()
     assert torch.allclose(leap.latents[..., :4], (alpha * clean + sigma * noise)[..., :4], atol=1e-6)
     assert torch.equal(drawn(leap)[..., :4], clean[..., :4])
+
+
+def test_a_leap_has_the_lora_of_its_edit_in_all_of_its_steps() -> None:
+    snow = ScaledAdapter(name="snow", scale=0.5)
+    wanted = order("unipc", 8, 2, adapter=snow, adapter_steps=(4, 8))
+    (term, *_) = wanted.guided
+    assert [wanted.prompt(term, step).adapter for step in range(8)] == [None] * 4 + [snow] * 4
+    leap = leap_of(wanted, state_of(wanted), 2)
+    assert [leap.prompt(term, step).adapter for step in range(leap.trajectory.num_steps)] == [snow] * 2
 
 
 def previewing(models: Path, early: dict[str, object] | None = None, **changes: object) -> Editor:
