@@ -221,7 +221,7 @@ def _write(path: Path, data: bytes) -> None:
 def _check_folder(out: Path, digest: str) -> None:
     """Refuse a folder that holds what was learned otherwise, or anything else."""
     from actors.editor.learning.card import FILE as CARD
-    from actors.editor.learning.learned_file import FILE, WHAT, read_learned
+    from actors.editor.learning.learned_file import FILE, called, read_learned
 
     if out.exists() and not out.is_dir():
         raise RunDirectoryError(f"--out {out} is a file: name a folder for what is learned")
@@ -232,6 +232,6 @@ def _check_folder(out: Path, digest: str) -> None:
         )
     if FILE in names and (found := read_learned(out)).about.get("settings") != digest:
         raise RunDirectoryError(
-            f"--out {out} holds {WHAT[found.kind]} that was learned otherwise (another kind, run, value, classes or "
+            f"--out {out} holds {called(found.kind)} that was learned otherwise (another kind, run, value, classes or "
             f"settings, see its {CARD}): name another folder, or delete this one"
         )

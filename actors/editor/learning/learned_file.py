@@ -4,7 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,8 @@ from engine.errors import ModelError
 from engine.runfile.editor import AdapterKind
 
 FILE = "learned.safetensors"
-# The names of the metadata of each kind.
-KINDS: dict[str, AdapterKind] = {"counterforge_token": "token", "counterforge_lora": "lora"}
-WHAT: dict[AdapterKind, str] = {"token": "a learned word", "lora": "a LoRA"}
+# With the kind behind it the name of the metadata.
+PREFIX = "counterforge_"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +35,10 @@ def read_learned(folder: Path) -> LearnedFile:
         content = path.read_bytes()
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-            names = [name for name in KINDS if name in metadata]
-            if len(names) != 1:
+            kinds: list[AdapterKind] = [kind for kind in get_args(AdapterKind) if f"{PREFIX}{kind}" in metadata]
+            if len(kinds) != 1:
                 raise ModelError(f"{path} was not written by `counterforge learn`: name the folder that it wrote")
-            about = json.loads(metadata[names[0]])
+            about = json.loads(metadata[f"{PREFIX}{kinds[0]}"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
     except FileNotFoundError as error:
         raise ModelError(
@@ -49,7 +48,12 @@ def read_learned(folder: Path) -> LearnedFile:
     except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise ModelError(f"{path} cannot be read ({error}): learn it again, or restore the file") from error
     digest = hashlib.sha256(content).hexdigest()[:16]
-    return LearnedFile(kind=KINDS[names[0]], about=about, tensors=tensors, digest=digest)
+    return LearnedFile(kind=kinds[0], about=about, tensors=tensors, digest=digest)
+
+
+def called(kind: AdapterKind) -> str:
+    """Return what a kind is called in a sentence."""
+    return "a LoRA" if kind == "lora" else "a learned word"
 
 
 def read_kind(folder: Path, kind: AdapterKind) -> LearnedFile:
@@ -57,7 +61,7 @@ def read_kind(folder: Path, kind: AdapterKind) -> LearnedFile:
     found = read_learned(folder)
     if found.kind != kind:
         raise ModelError(
-            f"{folder / FILE} is {WHAT[found.kind]} and not {WHAT[kind]}: write kind: {found.kind} in its entry of "
+            f"{folder / FILE} is {called(found.kind)} and not {called(kind)}: write kind: {found.kind} in its entry of "
             "adapters, or name another folder"
         )
     return found
