@@ -37,13 +37,10 @@ def add_commands(commands: Commands) -> None:
     parser.add_argument(
         "--vectors",
         type=_positive,
-        default=DEFAULT_VECTORS,
         metavar="N",
         help=f"token: vectors of the word (default: {DEFAULT_VECTORS})",
     )
-    parser.add_argument(
-        "--rank", type=_positive, default=DEFAULT_RANK, metavar="N", help=f"lora: its rank (default: {DEFAULT_RANK})"
-    )
+    parser.add_argument("--rank", type=_positive, metavar="N", help=f"lora: its rank (default: {DEFAULT_RANK})")
     parser.add_argument(
         "--pairs",
         type=_positive,
@@ -90,17 +87,21 @@ def learn(options: argparse.Namespace) -> int:
     """
     from cluster.phases.learn import LearnRequest, learn_run
     from cluster.session.session import num_cores
+    from engine.errors import SelectionError
     from engine.runfile.fields import Placement
     from engine.wording import duration
 
+    others = {"token": "rank", "lora": "vectors"}[options.kind]
+    if getattr(options, others) is not None:
+        raise SelectionError(f"--{others} is nothing of --as {options.kind}: leave it out")
     out: Path = options.out or Path(FOLDER, re.sub(r"\W+", "_", options.after))
     request = LearnRequest(
         after=options.after,
         kind=options.kind,
         classes=tuple(name.strip() for name in options.classes.split(",")) if options.classes else (),
         start=options.start,
-        num_vectors=options.vectors,
-        rank=options.rank,
+        num_vectors=options.vectors or DEFAULT_VECTORS,
+        rank=options.rank or DEFAULT_RANK,
         num_steps=options.steps,
         most_pairs=options.pairs,
         stage=options.stage,

@@ -167,6 +167,14 @@ def test_the_command_learns_a_lora(
     assert f"adapters: [{entry}]" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("kind", "option"), [("token", "--rank"), ("lora", "--vectors")])
+def test_an_option_of_the_other_kind_is_refused(
+    kind: str, option: str, rundir: RunDirectory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["learn", str(tmp_path / "run"), "--after", "snow", "--as", kind, option, "2"]) == 2
+    assert f"{option} is nothing of --as {kind}: leave it out" in capsys.readouterr().err
+
+
 def with_adapter(run: RunFile, **adapter: str) -> RunFile:
     content = run.model_dump(mode="json")
     content["stages"]["editor"]["adapters"] = [adapter]
