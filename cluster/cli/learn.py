@@ -3,8 +3,12 @@
 import argparse
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.cli.options import Commands, add_command, add_run_directory, open_directory
+
+if TYPE_CHECKING:
+    from cluster.phases.learn import LearnRequest
 
 DEFAULT_STEPS, DEFAULT_VECTORS, DEFAULT_RANK, DEFAULT_PAIRS = 200, 4, 4, 500
 FOLDER = "learned"
@@ -85,17 +89,31 @@ def learn(options: argparse.Namespace) -> int:
       counterforge learn runs/wardrobe --after snow --as token --classes dress,bag,coat --start white --steps 100
       counterforge learn runs/mine --after "wet asphalt" --as token --gpu --out learned/asphalt
     """
-    from cluster.phases.learn import LearnRequest, learn_run
+    from cluster.phases.learn import learn_run
     from cluster.session.session import num_cores
-    from engine.errors import SelectionError
     from engine.runfile.fields import Placement
     from engine.wording import duration
 
-    others = {"token": "rank", "lora": "vectors"}[options.kind]
+    out: Path = options.out or Path(FOLDER, re.sub(r"\W+", "_", options.after))
+    on_gpu = Placement(device="cuda", num_gpus=1)
+    placement = on_gpu if options.gpu else Placement(num_threads=num_cores())
+    card = learn_run(open_directory(options.run), _request(options), out, placement)
+    print(
+        f"learned {card.value!r} from {card.num_pairs} pairs in {duration(card.seconds)}: loss "
+        f"{card.loss_learned:.4f}, as it started {card.loss_start:.4f}, by the editor's own words {card.loss_own:.4f}"
+    )
+    print(f"in {out}; a run file takes it by\n  adapters: [{card.entry(str(out))}]")
+    return 0
+
+
+def _request(options: argparse.Namespace) -> "LearnRequest":
+    from cluster.phases.learn import LearnRequest
+    from engine.errors import SelectionError
+
+    others = "rank" if options.kind == "token" else "vectors"
     if getattr(options, others) is not None:
         raise SelectionError(f"--{others} is nothing of --as {options.kind}: leave it out")
-    out: Path = options.out or Path(FOLDER, re.sub(r"\W+", "_", options.after))
-    request = LearnRequest(
+    return LearnRequest(
         after=options.after,
         kind=options.kind,
         classes=tuple(name.strip() for name in options.classes.split(",")) if options.classes else (),
@@ -106,15 +124,6 @@ def learn(options: argparse.Namespace) -> int:
         most_pairs=options.pairs,
         stage=options.stage,
     )
-    on_gpu = Placement(device="cuda", num_gpus=1)
-    placement = on_gpu if options.gpu else Placement(num_threads=num_cores())
-    card = learn_run(open_directory(options.run), request, out, placement)
-    print(
-        f"learned {card.value!r} from {card.num_pairs} pairs in {duration(card.seconds)}: loss "
-        f"{card.loss_learned:.4f}, as it started {card.loss_start:.4f}, by the editor's own words {card.loss_own:.4f}"
-    )
-    print(f"in {out}; a run file takes it by\n  adapters: [{card.entry(str(out))}]")
-    return 0
 
 
 def _positive(text: str) -> int:
