@@ -1,4 +1,4 @@
-"""The region of an edit as text: run lengths of a mask, as `Edit.region` holds them."""
+"""The regions of an edit as text: run lengths of a mask for each turn, as `Edit.region` holds them."""
 
 import re
 
@@ -11,6 +11,8 @@ Mask = NDArray[np.bool_]
 _REGION = re.compile(r"([1-9]\d*)x([1-9]\d*):(\d+(?:,\d+)*)", re.ASCII)
 # An edge of a picture: a text from elsewhere must not ask for all memory.
 MAX_EDGE = 1 << 15
+# Between the regions of the turns of a sequence of edits.
+JOINT = ";"
 
 
 def encode_region(mask: Mask) -> str:
@@ -41,3 +43,13 @@ def decode_region(text: str) -> Mask:
             f"the runs of a region sum to {sum(runs)}, expected {height * width} for its {height} x {width} pixels"
         )
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+
+
+def join_regions(before: str, region: str) -> str:
+    """Return the regions of the turns before, "" where there are none, followed by that of another turn."""
+    return f"{before}{JOINT}{region}" if before else region
+
+
+def decode_regions(text: str) -> list[Mask]:
+    """Return the mask (height, width) of each turn, in order; raises ValueError as `decode_region` does."""
+    return [decode_region(part) for part in text.split(JOINT)]

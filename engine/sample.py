@@ -1,8 +1,8 @@
 """The records that flow through a run: Sample, Edit, Verdict and Rejection, and the Stage that maps them."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 # Encoded, such as a JPEG. A view is one of memory that others read too: `bytes(image)` is a copy of one's own.
@@ -18,6 +18,10 @@ EditKind = str
 PLACEBO_INSTRUCTION = "keep the picture as it is"
 
 ROLES: tuple[Role, ...] = ("source", "placebo", "counterfactual")
+# What joins the kinds of a sequence of edits, as in "background+colour", and its values, as in "snow + red".
+KINDS_JOINT, VALUES_JOINT = "+", " + "
+# The reason for which a later turn is given up.
+NO_TURN_BEFORE = "no_turn_before"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +31,11 @@ class Edit:
     `instruction` is for editors that follow commands, `caption` describes the edited image for those that follow
     captions. `severity` is in (0, 1]; 1 is the whole change. A placebo has before == after and the source's caption.
     `strategy` is the stage that draws it, "" the run's only editor. `target` is the class that it goes towards, "" if
-    the label stays. `turn` counts from 1 in a sequence of edits, each made on the one before. `region` is the part of
-    the image that may change, as run lengths, "" all of it. An edit is `steered` if the classifier's answers chose or
-    drew it: it is then no fair sample of edits and stays out of statistics about them.
+    the label stays. `turn` counts from 1 in a sequence of edits, each drawn on the picture of the one before: `kind`,
+    `before` and `after` are then those of all turns, joined, `caption` describes all changes, `instruction` is that of
+    this turn. `region` is the part of the image that may change, as run lengths, one of each turn, "" all of it. An
+    edit is `steered` if the classifier's answers chose or drew it: it is then no fair sample of edits and stays out of
+    statistics about them.
     """
 
     kind: EditKind
@@ -43,6 +49,24 @@ class Edit:
     turn: int = 1
     region: str = ""
     steered: bool = False
+
+    @property
+    def own_change(self) -> "Edit":
+        """Return this turn's change alone, as it is drawn on the picture of the turn before; itself at turn 1."""
+        if self.turn == 1:
+            return self
+        [*_, (kind, before)], [*_, (_, after)] = by_turn(self.kind, self.before), by_turn(self.kind, self.after)
+        return replace(self, kind=kind, before=before, after=after)
+
+    def then(self, change: "Edit") -> "Edit":
+        """Return the sequence of this edit and another change, which is drawn on its picture."""
+        return replace(
+            change,
+            kind=self.kind + KINDS_JOINT + change.kind,
+            before=self.before + VALUES_JOINT + change.before,
+            after=self.after + VALUES_JOINT + change.after,
+            turn=self.turn + 1,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +113,15 @@ class Sample:
         return self.verdict is None or self.verdict.accepted
 
     @property
-    def control(self) -> tuple[str, str]:
-        """Return what an edit and its placebo have in common: their source, and who draws them."""
-        return self.source_key, "" if self.edit is None else self.edit.strategy
+    def control(self) -> tuple[str, str, int]:
+        """Return what an edit and its placebo have in common: their source, who draws them, and in how many turns."""
+        return (self.source_key, "", 1) if self.edit is None else (self.source_key, self.edit.strategy, self.edit.turn)
+
+    @property
+    def drawn_on(self) -> str:
+        """Return the key of the sample whose picture is edited: the turn before of a later turn, else the source."""
+        turn = 1 if self.edit is None else self.edit.turn
+        return self.source_key if turn == 1 else turn_key(self.key.rsplit("_t", 1)[0], turn - 1)
 
     def seed(self, run_seed: int) -> int:
         """Return a 63-bit seed that depends on the run's seed and this sample's key alone."""
@@ -128,13 +158,47 @@ class Stage(Protocol):
         ...
 
 
-def edits_for(stage: str, batch: Sequence[Sample]) -> list[tuple[Sample, Edit]]:
-    """Return the samples that a stage is to draw, with their edits: those that name it, or none, and have no image."""
-    return [
+def draw_turns(
+    stage: str,
+    batch: Sequence[Sample],
+    draw: Callable[[Sequence[Sample], list[tuple[Sample, Edit]]], Mapping[str, Sample | Rejection]],
+) -> Iterator[Sample | Rejection]:
+    """Yield each sample of a batch; those that a stage is to draw as `draw` returns them, by their keys.
+
+    These are edits that name the stage, or none, and have no image. `draw` gets one turn of them at a time, with this
+    turn's change alone, and the batch with the pictures of the turns before. A later turn without such a picture is
+    given up.
+    """
+    drawn: dict[str, Sample | Rejection] = {}
+    wanted = [
         (sample, sample.edit)
         for sample in batch
         if sample.edit is not None and not sample.image and sample.edit.strategy in ("", stage)
     ]
+    for turn in sorted({1, *(edit.turn for _, edit in wanted)}):
+        now = [item for sample in batch if isinstance(item := drawn.get(sample.key, sample), Sample)]
+        pictures = {sample.key for sample in now if sample.image}
+        asked: list[tuple[Sample, Edit]] = []
+        for sample, edit in wanted:
+            if edit.turn == turn and (turn == 1 or sample.drawn_on in pictures):
+                asked.append((sample, edit.own_change))
+            elif edit.turn == turn:
+                detail = f"there is no picture of the turn before, {sample.drawn_on}"
+                drawn[sample.key] = Rejection.of(sample, stage=stage, reason=NO_TURN_BEFORE, detail=detail)
+        drawn.update(draw(now, asked))
+    for sample in batch:
+        yield drawn.get(sample.key, sample)
+
+
+def by_turn(kind: EditKind, value: str) -> list[tuple[EditKind, str]]:
+    """Return the kind of each turn of an edit with its part of a value, such as `after`; one pair for a single turn."""
+    kinds, values = kind.split(KINDS_JOINT), value.split(VALUES_JOINT)
+    return list(zip(kinds, values, strict=True)) if len(kinds) == len(values) else [(kind, value)]
+
+
+def turn_key(key: str, turn: int) -> str:
+    """Return the key of a turn of the sequence that begins with the edit `key`: itself, then {key}_t2, {key}_t3."""
+    return key if turn == 1 else f"{key}_t{turn}"
 
 
 def content_seed(run_seed: int, key: str) -> int:

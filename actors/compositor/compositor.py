@@ -13,24 +13,28 @@ from actors.compositor.cutout import Cutout, cut_out
 from actors.compositor.fill import filled
 from actors.compositor.grounds import Grounds, to_picture
 from actors.images.codec import encode_jpeg, encode_png
-from actors.images.sources import read_sources
+from actors.images.pictures import read_pictures
 from actors.regions.make import make_finder
-from actors.regions.samples import SourceRegions, find_regions
-from engine.regions import encode_region
+from actors.regions.samples import PictureRegions, find_regions
+from engine.regions import encode_region, join_regions
 from engine.runfile.editor import CompositorConfig
-from engine.sample import Edit, Json, Rejection, Sample, edits_for
+from engine.sample import Edit, Json, Rejection, Sample, draw_turns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """A source's picture, (3, height, width) in [0, 1], and where in it things are."""
+    """A picture to edit, (3, height, width) in [0, 1], and where in it things are.
+
+    `changed` are the regions of the turns that made it, as text, "" of a source.
+    """
 
     picture: torch.Tensor
-    regions: SourceRegions
+    regions: PictureRegions
+    changed: str
 
     @cached_property
     def main_object(self) -> Cutout:
-        """Return the main object, cut out once for all edits of the source."""
+        """Return the main object, cut out once for all edits of the picture."""
         return cut_out(self.picture, self.regions.main)
 
 
@@ -81,23 +85,30 @@ class Compositor:
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, edited where it has an edit and no image yet."""
-        wanted = edits_for(self.name, batch)
+        yield from draw_turns(self.name, batch, self._draw)
+
+    def _draw(self, batch: Sequence[Sample], wanted: Sequence[tuple[Sample, Edit]]) -> dict[str, Sample | Rejection]:
+        """Return the edits of one turn by their keys, made of pictures of the batch."""
         scenes = self._scenes(batch, wanted)
-        results = {sample.key: self._result(sample, edit, scenes.get(sample.source_key)) for sample, edit in wanted}
-        for sample in batch:
-            yield results.get(sample.key, sample)
+        return {sample.key: self._result(sample, edit, scenes.get(sample.drawn_on)) for sample, edit in wanted}
 
     def _scenes(self, batch: Sequence[Sample], wanted: Sequence[tuple[Sample, Edit]]) -> dict[str, Scene | str]:
-        """Return the scene of each source that has an edit here, by its key; of an unreadable one the reason."""
-        read = read_sources(batch, {sample.source_key for sample, _ in wanted}, np.array, self.config)
+        """Return the scene of each picture that has an edit here, by its key; of an unreadable one the reason."""
+        read = read_pictures(batch, {sample.drawn_on for sample, _ in wanted}, np.array, self.config)
+        changed = {sample.key: sample.edit.region if sample.edit else "" for sample in batch}
         pixels = {key: each for key, each in read.items() if not isinstance(each, str)}
         found = find_regions(self.finder, pixels, wanted, self.words, asks_named=self.config.method == "remove")
         return {
-            key: each if isinstance(each, str) else Scene(picture=to_picture(each), regions=found[key])
+            key: each
+            if isinstance(each, str)
+            else Scene(picture=to_picture(each), regions=found[key], changed=changed[key])
             for key, each in read.items()
         }
 
     def _result(self, sample: Sample, edit: Edit, scene: Scene | str | None) -> Sample | Rejection:
+        if not isinstance(scene, Scene):
+            detail = scene or "its source did not come along"
+            return Rejection.of(sample, stage=self.name, reason="no_source_image", detail=detail)
         made = self._composed(sample, edit, scene)
         if isinstance(made, Problem):
             return Rejection.of(sample, stage=self.name, reason=made.reason, detail=made.detail)
@@ -105,13 +116,11 @@ class Compositor:
         return replace(
             sample,
             image=encode_png(pixels) if self.config.lossless else encode_jpeg(pixels, self.config.jpeg_quality),
-            edit=replace(edit, region=encode_region(made.region.numpy())),
+            edit=replace(sample.edit or edit, region=join_regions(scene.changed, encode_region(made.region.numpy()))),
             provenance={**sample.provenance, self.name: {**self.provenance, **made.record}},
         )
 
-    def _composed(self, sample: Sample, edit: Edit, scene: Scene | str | None) -> Composed | Problem:
-        if not isinstance(scene, Scene):
-            return Problem(reason="no_source_image", detail=scene or "its source did not come along")
+    def _composed(self, sample: Sample, edit: Edit, scene: Scene) -> Composed | Problem:
         if edit.severity < 1:
             return Problem(reason="no_severity", detail="cutting and pasting has no milder edit: leave out severities")
         match self.config.method:

@@ -19,13 +19,13 @@ from actors.editor.slots.previews import PreviewModels
 from actors.editor.strategies.strategy import SlotStrategy
 from actors.images.finisher import Finisher
 from actors.images.frame import Frame, fit, to_tensor
-from actors.images.sources import read_sources
+from actors.images.pictures import read_pictures
 from actors.models.device import upload
 from actors.models.files import ModelFiles, resolve_model
 from actors.regions.make import make_finder
 from engine.errors import ModelError, RunFileError
 from engine.runfile.editor import EditorConfig, PreviewingEditorConfig
-from engine.sample import Json, Rejection, Sample, Verdict, content_seed, edits_for
+from engine.sample import Edit, Json, Rejection, Sample, Verdict, content_seed, draw_turns, turn_key
 from engine.verdicts.rule import EARLY
 
 LOG = logging.getLogger(__name__)
@@ -34,9 +34,9 @@ LOG = logging.getLogger(__name__)
 class Editor:
     """Fill in the image of each sample whose edit names this editor, or none; all others pass untouched.
 
-    The noise of a source's placebo and of all its edits is the same, seeded by the source's key, so that they differ by
-    the edit alone. The picture keeps its aspect ratio, its longer edge becomes `size`. An edit that is rejected by its
-    preview leaves with that verdict and no image.
+    The noise of a source's placebo and of all its edits is the same, seeded by the source's key and the turn, so that
+    they differ by the edit alone. The picture keeps its aspect ratio, its longer edge becomes `size`. An edit that is
+    rejected by its preview leaves with that verdict and no image.
     """
 
     def __init__(
@@ -71,9 +71,13 @@ class Editor:
 
     def __call__(self, batch: Sequence[Sample]) -> Iterator[Sample | Rejection]:
         """Yield each sample of the batch, edited where it has an edit and no image yet."""
-        results: dict[str, Sample | Rejection] = {}
         self._records.clear()
-        jobs = list(self._jobs(batch, results))
+        yield from draw_turns(self.name, batch, self._draw)
+
+    def _draw(self, batch: Sequence[Sample], wanted: Sequence[tuple[Sample, Edit]]) -> dict[str, Sample | Rejection]:
+        """Return the edits of one turn by their keys, drawn on pictures of the batch."""
+        results: dict[str, Sample | Rejection] = {}
+        jobs = list(self._jobs(batch, wanted, results))
         reconstructed = self.drawing.reconstructions(jobs) if self.config.keep_detail else {}
         # Each is encoded while the next ones are drawn.
         begun = [
@@ -82,20 +86,21 @@ class Editor:
         ]
         for job, image in begun:
             results[job.sample.key] = self._result(job, image)
-        for sample in batch:
-            yield results.get(sample.key, sample)
+        return results
 
-    def _jobs(self, batch: Sequence[Sample], results: dict[str, Sample | Rejection]) -> Iterator[EditJob]:
-        """Yield the edit jobs of a batch; put the rejections of samples that cannot be edited into `results`."""
-        wanted = edits_for(self.name, batch)
-        needed = {sample.source_key for sample, _ in wanted}
-        framed = read_sources(batch, needed, lambda image: fit(image, self.size), self.config)
+    def _jobs(
+        self, batch: Sequence[Sample], wanted: Sequence[tuple[Sample, Edit]], results: dict[str, Sample | Rejection]
+    ) -> Iterator[EditJob]:
+        """Yield the edit jobs of a turn; put the rejections of samples that cannot be edited into `results`."""
+        needed = {sample.drawn_on for sample, _ in wanted}
+        captions = {sample.key: sample.edit.caption if sample.edit else sample.caption for sample in batch}
+        framed = read_pictures(batch, needed, lambda image: fit(image, self.size), self.config)
         masks: Mapping[str, torch.Tensor | str] = {}
         if self.masks:
             frames = {key: each for key, each in framed.items() if isinstance(each, Frame)}
             masks = self.masks(frames, wanted)
         for sample, edit in wanted:
-            frame = framed.get(sample.source_key, "its source did not come along")
+            frame = framed.get(sample.drawn_on, "its source did not come along")
             mask = masks.get(sample.key)
             if isinstance(frame, str):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_source_image", detail=frame)
@@ -105,9 +110,15 @@ class Editor:
             elif isinstance(mask, str):
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_mask", detail=mask)
             elif (worded := self.adapters.edit(edit)) is not None:
-                seed = content_seed(self.seed, sample.source_key)
-                adapter = self.adapters.scaled(edit)
-                yield EditJob(sample=sample, edit=worded, frame=frame, seed=seed, mask=mask, adapter=adapter)
+                yield EditJob(
+                    sample=sample,
+                    edit=worded,
+                    frame=frame,
+                    caption=captions[sample.drawn_on],
+                    seed=content_seed(self.seed, turn_key(sample.source_key, edit.turn)),
+                    mask=mask,
+                    adapter=self.adapters.scaled(edit),
+                )
             else:
                 detail = f"its text does not name {edit.after!r}, which a learned word is to stand for"
                 results[sample.key] = Rejection.of(sample, stage=self.name, reason="no_learned_word", detail=detail)
@@ -151,7 +162,7 @@ class Editor:
                 f"(channels, height, width) where {wanted} was asked for: set stages.{self.name}.size to what it draws"
             )
         if self.config.keep_detail:
-            lossy = upload(reconstructed[job.sample.source_key], edited.device)
+            lossy = upload(reconstructed[job.sample.drawn_on], edited.device)
             edited = with_detail(edited[None], to_tensor([job.frame], edited.device), lossy[None])[0]
         return job.masked(edited)
 

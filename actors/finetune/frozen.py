@@ -125,7 +125,7 @@ class FrozenFeatures:
             for entry in self._worker.rundir.walk_shard(shard.shard):
                 sample = entry.sample()
                 if sample.role == "source":
-                    source, placebos = entry.image, dict[tuple[str, str], Image]()
+                    source, placebos = entry.image, dict[tuple[str, str, int], Image]()
                 elif sample.role == "placebo" and sample.is_accepted:
                     placebos[sample.control] = entry.image
                 elif is_trained_on(sample, config) and is_of_share(f"features/{sample.key}", share):

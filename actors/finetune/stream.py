@@ -103,7 +103,7 @@ class Counterfactuals:
     def _select(self, names: Sequence[str], turn: int) -> Iterator[StreamedEdit]:
         """Yield the edits that are trained on; raise LeakError where a sample is not in its true split."""
         source: Image | None = None
-        placebos: dict[str, Image] = {}
+        placebos: dict[tuple[str, int], Image] = {}
         rng = random.Random(content_seed(self._seed, f"placebos/{turn}"))
         for name, shard in zip(names, self._shards(names), strict=True):
             for entry in shard.entries():
@@ -112,7 +112,7 @@ class Counterfactuals:
                 if sample["role"] == "source":
                     source, placebos = entry.image, {}
                 elif sample["role"] == "placebo":
-                    placebos[sample["edit_strategy"]] = entry.image
+                    placebos[sample["edit_strategy"], sample["edit_turn"]] = entry.image
                 accepted = sample["role"] == "counterfactual" and sample["verdict"] != "rejected"
                 if (
                     accepted
@@ -123,7 +123,7 @@ class Counterfactuals:
                     assert source is not None  # it stands before its edits in the tar
                     times = self._draws[sample["class_name"], sample["edit_kind"], sample["edit_after"]]
                     edit = self._edit(entry, sample, source) if times else None
-                    placebo = placebos.get(sample["edit_strategy"])
+                    placebo = placebos.get((sample["edit_strategy"], sample["edit_turn"]))
                     for _ in range(times):
                         assert edit is not None
                         if self._placebos and rng.random() < self._placebos and placebo is not None:

@@ -55,7 +55,7 @@ class LoadedChat:
             kind: render_chat(
                 self.tokenizer, self._name, system_prompt(kind, "thing", own_kinds=config.kinds), "caption"
             )
-            for kind in config.edits
+            for kind in config.asked
             if kind not in config.values
         }
 

@@ -10,7 +10,7 @@ from actors.language.answers import BadReply
 from actors.perturber.replies import Reply, parse_reply
 from engine.names import class_words, count_phrase, plain, prompt_word
 from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig, WantedEdit
-from engine.sample import EditKind, Sample, content_seed
+from engine.sample import VALUES_JOINT, Edit, EditKind, Sample, by_turn, content_seed
 
 MAX_DETAIL = 2000  # characters of a bad reply that are kept
 
@@ -20,7 +20,8 @@ class Request:
     """Ask for one edit of one source, if there is a `wanted` value then rather that.
 
     `words` name its class, which the prompt calls `word`. `keys` are those of its candidates, one for each of the
-    `variants`: a severity, and who draws it.
+    `variants`: a severity, and who draws it. `later` are the kinds of the turns that follow. A request of a later turn
+    has what was `made` before, None if that failed, and its `source` the caption of that.
     """
 
     source: Sample
@@ -30,6 +31,15 @@ class Request:
     word: str
     words: tuple[str, ...]
     wanted: str | None = None
+    later: tuple[EditKind, ...] = ()
+    turn: int = 1
+    made: Edit | None = None
+
+    @property
+    def replaced(self) -> set[str]:
+        """Return the values of its kind, plain, that turns before have replaced: none comes back."""
+        made = () if self.made is None else by_turn(self.made.kind, self.made.before)
+        return {plain(before) for kind, before in made if kind == self.kind}
 
 
 def make_requests(source: Sample, config: PerturberConfig, seed: int) -> list[Request]:
@@ -50,8 +60,18 @@ def make_requests(source: Sample, config: PerturberConfig, seed: int) -> list[Re
     for kind, wanted, severities in drawn:
         variants = tuple(product(severities, config.strategies_of(kind)))
         keys = tuple(f"{source.key}_cf{number + index:02d}" for index in range(len(variants)))
+        later = config.turns.get(kind, ())
         requests.append(
-            Request(source=source, kind=kind, variants=variants, keys=keys, word=word, words=words, wanted=wanted)
+            Request(
+                source=source,
+                kind=kind,
+                variants=variants,
+                keys=keys,
+                word=word,
+                words=words,
+                wanted=wanted,
+                later=later,
+            )
         )
         number += len(keys)
     return requests
@@ -156,7 +176,7 @@ class Interview:
                     self._answers.add(item, refusal, "none")
                 case text:
                     reply = parse_reply(text, caption=item.source.caption, words=item.words, kind=item.kind)
-                    self._answers.add(item, reply, text)
+                    self._answers.add(item, check_turn(item, reply), text)
         self.attempt += 1
         self._heard = {}
         self.asked = self._answers.open_requests() if self.attempt < self._num_attempts else []
@@ -165,6 +185,17 @@ class Interview:
     def settled(self) -> Mapping[tuple[str, ...], Reply | BadReply]:
         """Return the answers by keys, once no more are to come."""
         return self._answers.settled()
+
+
+def check_turn(request: Request, reply: Reply | BadReply) -> Reply | BadReply:
+    """Return a reply, or what is wrong with it as one of several turns."""
+    if isinstance(reply, BadReply) or not (request.later or request.made):
+        return reply
+    if VALUES_JOINT in reply.before + reply.after:
+        return BadReply(reason="edit_holds_joint", detail=f"before or after holds {VALUES_JOINT!r}, which joins turns")
+    if plain(reply.after) in request.replaced:
+        return BadReply(reason="edit_changes_nothing", detail=f"{reply.after!r} is what a turn before has replaced")
+    return reply
 
 
 def _mark(request: Request, value: str) -> tuple[str, EditKind, str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from actors.language.answers import BadReply
-from actors.perturber.interviews import Request
+from actors.perturber.interviews import Request, check_turn
 from actors.perturber.replies import Reply, check_edit
 from engine.names import count_phrase, phrase_pattern, plain
 from engine.runfile.perturber import REMOVAL
@@ -41,7 +41,10 @@ def _reply(request: Request, place: int, values: Sequence[str], seed: int) -> Re
     if not named:
         return BadReply(reason="no_listed_value", detail=f"{caption!r} names none of {', '.join(values)}")
     rng = np.random.default_rng(content_seed(seed, f"{request.source.key}/{request.kind}/values"))
-    choices = named if request.kind == REMOVAL else [value for value in values if value not in named]
+    gone = request.replaced
+    choices = (
+        named if request.kind == REMOVAL else [each for each in values if each not in named and plain(each) not in gone]
+    )
     drawn = [choices[index] for index in rng.permutation(len(choices))]
     if request.wanted in drawn:
         drawn = [request.wanted, *(value for value in drawn if value != request.wanted)]
@@ -52,7 +55,8 @@ def _reply(request: Request, place: int, values: Sequence[str], seed: int) -> Re
         if request.kind == REMOVAL
         else _change(request, caption, named[0], drawn[place])
     )
-    return check_edit(reply, caption=request.source.caption, words=request.words, kind=request.kind) or reply
+    wrong = check_edit(reply, caption=request.source.caption, words=request.words, kind=request.kind)
+    return check_turn(request, wrong or reply)
 
 
 def _change(request: Request, caption: str, before: str, after: str) -> Reply:

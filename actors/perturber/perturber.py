@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import torch
 
@@ -13,8 +13,9 @@ from actors.perturber.interviews import Interview, Request, make_requests
 from actors.perturber.listed import listed_replies
 from actors.perturber.prompts import system_prompt, user_prompt
 from actors.perturber.replies import Reply
+from actors.perturber.turns import edit_of, next_turn, no_turn_before
 from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig
-from engine.sample import PLACEBO_INSTRUCTION, Edit, EditKind, Json, Rejection, Sample, content_seed
+from engine.sample import PLACEBO_INSTRUCTION, Edit, EditKind, Json, Rejection, Sample, content_seed, turn_key
 
 # One caption of 10,000 characters makes every row of its batch as long: the demo's model took 216 s for 21 sources.
 MAX_CAPTION_CHARS = 2000
@@ -25,8 +26,8 @@ class Perturber:
 
     Keys: {source}_placebo, of a run with several editors one of each, {source}_placebo_{editor}; then {source}_cf00,
     _cf01, ... counted through the kinds in the order of the run file, the edits of a kind, the severities and the
-    editors; where a round has an allocation, through what it drew. An edit that could not be had keeps its number, as a
-    Rejection.
+    editors; where a round has an allocation, through what it drew. Later turns of an edit and of a placebo have their
+    keys followed by _t2, _t3, ... An edit that could not be had keeps its number, as a Rejection.
     """
 
     def __init__(self, config: PerturberConfig, device: torch.device, *, name: str, seed: int, offline: bool) -> None:
@@ -49,21 +50,33 @@ class Perturber:
         requests = {
             sample.key: make_requests(sample, self.config, self.seed) for sample in batch if sample.role == "source"
         }
-        possible = [item for items in requests.values() for item in items if _can_ask(item.source)]
-        listed = [item for item in possible if item.kind in self.config.values]
-        invented = [item for item in possible if item.kind not in self.config.values]
-        answers = {
-            **listed_replies(listed, self.config.values, self.seed),
-            **(self._ask(self.model, invented) if self.model else {}),
-        }
+        answers: dict[tuple[str, ...], Reply | BadReply] = {}
+        asked = [item for items in requests.values() for item in items]
+        while asked:
+            answers |= self._answers([item for item in asked if _can_ask(item.source)])
+            asked = [later for item in asked if (later := next_turn(item, answers.get(item.keys))) is not None]
         for sample in batch:
             yield sample
             if sample.role != "source":
                 continue
             if self.config.placebo and sample.caption:
-                yield from (self._placebo(sample, editor) for editor in self.config.editors)
-            for request in requests[sample.key]:
-                yield from self._candidates(request, answers.get(request.keys))
+                for editor in self.config.editors:
+                    yield from self._placebos(sample, editor)
+            for first in requests[sample.key]:
+                request: Request | None = first
+                while request is not None:
+                    answer = answers.get(request.keys)
+                    yield from self._candidates(sample, request, answer)
+                    request = next_turn(request, answer)
+
+    def _answers(self, requests: Sequence[Request]) -> Mapping[tuple[str, ...], Reply | BadReply]:
+        """Return the answer to each request, by its keys: of a kind with listed values by rule."""
+        listed = [item for item in requests if item.kind in self.config.values]
+        invented = [item for item in requests if item.kind not in self.config.values]
+        return {
+            **listed_replies(listed, self.config.values, self.seed),
+            **(self._ask(self.model, invented) if self.model else {}),
+        }
 
     def _ask(self, model: ChatModel, requests: Sequence[Request]) -> Mapping[tuple[str, ...], Reply | BadReply]:
         """Return the answer to each request, by its keys; none waits for other sources before it is asked again."""
@@ -94,7 +107,8 @@ class Perturber:
         user = user_prompt(request.source.caption, request.word, request.kind)
         return model.ask(key, request.kind, system, user, content_seed(self.seed, key))
 
-    def _placebo(self, source: Sample, editor: str) -> Sample:
+    def _placebos(self, source: Sample, editor: str) -> Iterator[Sample]:
+        """Yield an editor's placebo, and one of each later turn that it draws, each on the picture before it."""
         edit = Edit(
             kind="placebo",
             before=source.caption,
@@ -104,18 +118,20 @@ class Perturber:
             strategy=editor,
         )
         key = "_".join(part for part in (source.key, "placebo", editor) if part)
-        return replace(source, key=key, role="placebo", image=b"", edit=edit)
+        for turn in range(1, self.config.num_placebos(editor) + 1):
+            yield replace(source, key=turn_key(key, turn), role="placebo", image=b"", edit=replace(edit, turn=turn))
 
-    def _candidates(self, request: Request, answer: Reply | BadReply | None) -> Iterator[Sample | Rejection]:
-        source = request.source
+    def _candidates(
+        self, source: Sample, request: Request, answer: Reply | BadReply | None
+    ) -> Iterator[Sample | Rejection]:
         if answer is None:
-            answer = _unasked(source)
+            answer = no_turn_before(request) if request.turn > 1 and request.made is None else _unasked(request.source)
         for key, (severity, editor) in zip(request.keys, request.variants, strict=True):
             if isinstance(answer, BadReply):
                 numbered = replace(source, key=key)
                 yield Rejection.of(numbered, stage=self.name, reason=answer.reason, detail=answer.detail)
                 continue
-            edit = Edit(kind=request.kind, severity=severity, strategy=editor, **asdict(answer))
+            edit = replace(edit_of(request, answer), severity=severity, strategy=editor)
             provenance = {**source.provenance, self.name: self._provenance(request)}
             yield replace(source, key=key, role="counterfactual", image=b"", edit=edit, provenance=provenance)
 

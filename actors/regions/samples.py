@@ -13,11 +13,11 @@ from engine.sample import Edit, Sample, content_seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceRegions:
-    """Where things are in a source: `main` is the probability of each pixel to be of its class, (height, width).
+class PictureRegions:
+    """Where things are in a picture: `main` is the probability of each pixel to be of its class, (height, width).
 
-    `named` is what `Edit.before` names of each edit, (height, width) bool with a margin, by the edit's key; `word` is
-    how the class was called.
+    `named` is what `Edit.before` names of each edit of its source in one turn, (height, width) bool with a margin, by
+    the edit's key; `word` is how the class was called.
     """
 
     word: str
@@ -39,7 +39,7 @@ class SourceRegions:
         found = [region for _, region in sorted(self.named.items()) if region.any()]
         if not found:
             return "of what the edits of its source name nothing is found: there is no region as large as it"
-        return control_box(found[0], (self.main > THRESHOLD,), content_seed(run_seed, sample.source_key))
+        return control_box(found[0], (self.main > THRESHOLD,), content_seed(run_seed, sample.drawn_on))
 
 
 def find_regions(
@@ -49,31 +49,33 @@ def find_regions(
     words: Mapping[str, Sequence[str]],
     *,
     asks_named: bool,
-) -> dict[str, SourceRegions]:
-    """Return the regions of each source of the edits, by its key, found in one pass.
+) -> dict[str, PictureRegions]:
+    """Return the regions of each picture that the edits of one turn are drawn on, by its key, found in one pass.
 
-    `pixels` are the sources' (height, width, 3), by their keys; those of a source that cannot be read are missing.
+    `pixels` are the pictures' (height, width, 3), by their keys; those of one that cannot be read are missing.
     `asks_named`: what the edits name is looked for too.
     """
-    called = {sample.source_key: prompt_word(sample.class_name, words) for sample, _ in wanted}
-    asked = [(source, "", called[source]) for source in pixels if source in called]
+    called = {sample.drawn_on: prompt_word(sample.class_name, words) for sample, _ in wanted}
+    source_of = {sample.drawn_on: sample.source_key for sample, _ in wanted}
+    asked = [(picture, "", called[picture]) for picture in pixels if picture in called]
     if asks_named:
         asked += [
-            (sample.source_key, sample.key, edit.before)
+            (sample.drawn_on, sample.key, edit.before)
             for sample, edit in wanted
-            if sample.role != "placebo" and sample.source_key in pixels
+            if sample.role != "placebo" and sample.drawn_on in pixels
         ]
-    found = finder([pixels[source] for source, *_ in asked], [word.replace("_", " ") for *_, word in asked])
+    found = finder([pixels[picture] for picture, *_ in asked], [word.replace("_", " ") for *_, word in asked])
     main: dict[str, torch.Tensor] = {}
     named: dict[str, dict[str, torch.Tensor]] = {}
-    for (source, edit, _), probability in zip(asked, found, strict=True):
+    for (picture, edit, _), probability in zip(asked, found, strict=True):
         if edit:
-            named.setdefault(source, {})[edit] = with_margin(without_specks(probability > THRESHOLD))
+            region = with_margin(without_specks(probability > THRESHOLD))
+            named.setdefault(source_of[picture], {})[edit] = region
         else:
-            main[source] = probability
+            main[picture] = probability
     return {
-        source: SourceRegions(word=called[source], main=each, named=named.get(source, {}))
-        for source, each in main.items()
+        picture: PictureRegions(word=called[picture], main=each, named=named.get(source_of[picture], {}))
+        for picture, each in main.items()
     }
 
 

@@ -201,6 +201,7 @@ def _schema(attributes: Sequence[str]) -> pa.Schema:
     numbers = {
         "label": pa.int32(),
         "edit_severity": pa.float64(),
+        "edit_turn": pa.int32(),
         "edit_steered": pa.bool_(),
         "accepted": pa.bool_(),
         "prediction": pa.int32(),

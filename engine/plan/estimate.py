@@ -127,7 +127,7 @@ def estimate_run(run: RunFile, plan: Plan, measured: Measured | None = None) -> 
                 edits = round(measured.edits_per_source * num_sources) if measured else None
             if isinstance(config, PerturberConfig):
                 edits = num_sources * config.num_edits()
-                placebos = num_sources * config.placebo * len(config.editors)
+                placebos = num_sources * config.num_placebos()
             if isinstance(config, CaptionerConfig | PerturberConfig):
                 samples = num_sources
             if config.kind in DRAWING and samples is not None:
@@ -242,7 +242,7 @@ def _guess_seconds(config: AnyStageConfig, placement: Placement) -> float | None
         case CaptionerConfig():
             tflop, rate = _language_tflop(config.model.name, config.max_new_tokens), GPU_TEXT_RATE
         case PerturberConfig():
-            number = sum(count for kind, count in config.edits.items() if kind not in config.values)
+            number = sum(count for kind, count in config.asked.items() if kind not in config.values)
             model = config.model
             tflop = 0.0 if model is None else _language_tflop(model.name, config.max_new_tokens * number)
             rate = GPU_TEXT_RATE

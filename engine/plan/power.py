@@ -40,7 +40,7 @@ def power_lines(run: RunFile, plan: Plan) -> list[str]:
     counts = plan.counts(edited=True)
     by_class = [sum(found[name] for found in counts.values()) for name in plan.classes]
     kinds = sum(
-        sum(number > 0 for number in config.edits.values())
+        sum(config.num_turns(kind) for kind, number in config.edits.items() if number)
         for config in run.stages.values()
         if isinstance(config, PerturberConfig)
     )

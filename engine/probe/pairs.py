@@ -17,11 +17,12 @@ from engine.statistics import Floats, Ints, SourceBootstrap
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """One row for each accepted edit, joined with its source and the placebo of its strategy (NaN where there is none).
+    """One row for each accepted edit, joined with its source and its placebo (NaN where there is none).
 
-    Steered edits are left out: chosen or drawn with the classifier's answers, they are no fair sample of edits.
-    `cluster` numbers the split keys: sources that share one (a garment, a patient) are no independent evidence. They
-    are in one half: `in_discovery` is True where cells are found, False where they are scored.
+    The placebo is that of its strategy, drawn in as many turns. Steered edits are left out: chosen or drawn with the
+    classifier's answers, they are no fair sample of edits. `cluster` numbers the split keys: sources that share one (a
+    garment, a patient) are no independent evidence. They are in one half: `in_discovery` is True where cells are found,
+    False where they are scored.
     """
 
     keys: list[str]
@@ -129,9 +130,12 @@ def _is_fair_edit(row: dict[str, Any]) -> bool:
     return bool(row["role"] == "counterfactual" and row["accepted"] and not row["edit_steered"])
 
 
-def _control_of(row: dict[str, Any]) -> tuple[str, str]:
-    """Return what an edit and its placebo have in common: their source and what draws them."""
-    return row["source_key"], row["edit_strategy"] or ""
+def _control_of(row: dict[str, Any]) -> tuple[str, str, int]:
+    """Return what an edit and its placebo have in common: their source, what draws them, and in how many turns.
+
+    Predictions of older runs have no turns.
+    """
+    return row["source_key"], row["edit_strategy"] or "", row.get("edit_turn") or 1
 
 
 def _positions(values: Sequence[str], known: Sequence[str]) -> Ints:

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from engine.runfile.fields import AttentionKernel, ClassWords, Config, ModelConfig, ServerConfig, StageConfig
-from engine.sample import EditKind
+from engine.sample import KINDS_JOINT, EditKind
 
 # What an edit of each kind may change, in the words of the prompt.
 KINDS: dict[EditKind, str] = {
@@ -67,6 +67,12 @@ class PerturberConfig(StageConfig):
         "them. `*` is for all other kinds, as in `{background: [instruct, swap], '*': [instruct]}`. Default: by the "
         "run's only editor",
     )
+    turns: dict[EditKind, tuple[EditKind, ...]] = Field(
+        {},
+        description="changes that follow on an edit's picture, each an edit of its own, as in `{background: [colour]}`:"
+        " after an edit of background its colour is changed too, by the same editor and beside a placebo that is drawn "
+        "as often. Its kind is `background+colour`",
+    )
     severities: tuple[float, ...] = Field(
         (1.0,), description="each edit is made at each of these severities, in (0, 1]"
     )
@@ -79,19 +85,13 @@ class PerturberConfig(StageConfig):
     def _possible(self) -> "PerturberConfig":
         if "placebo" in self.edits:
             raise ValueError("edits.placebo: set `placebo: true` instead; there is one placebo for each source")
-        for kind in self.edits:
-            if kind not in KINDS and kind not in self.kinds:
-                near = difflib.get_close_matches(kind, [*KINDS, *self.kinds], n=1)
-                raise ValueError(
-                    f"edits.{kind}: no kind has this name{f', did you mean {near[0]}?' if near else ''}; there are "
-                    f"{', '.join([*KINDS, *self.kinds])}. For one of your own say in `kinds` what it may change"
-                )
+        self._check_kinds()
         for kind, values in self.values.items():
-            if kind not in self.edits:
-                raise ValueError(f"values.{kind}: `edits` asks for no such edit; it has {', '.join(self.edits)}")
+            if kind not in self.asked:
+                raise ValueError(f"values.{kind}: `edits` asks for no such edit; it has {', '.join(self.asked)}")
             if len(set(values)) < (1 if kind == REMOVAL else 2):
                 raise ValueError(f"values.{kind}: a value becomes another one: list two or more")
-        if self.model is None and (invented := [kind for kind in self.edits if kind not in self.values]):
+        if self.model is None and (invented := [kind for kind in self.asked if kind not in self.values]):
             raise ValueError(
                 f"edits of kind {invented[0]} are invented by a language model, and `model` is missing: name one, or "
                 f"list values.{invented[0]}"
@@ -107,11 +107,35 @@ class PerturberConfig(StageConfig):
             raise ValueError(f"severities must be in (0, 1], got {list(self.severities)}")
         return self
 
+    def _check_kinds(self) -> None:
+        later_kinds = (later for kinds in self.turns.values() for later in kinds)
+        for field, kind in (*(("edits", kind) for kind in self.edits), *(("turns", kind) for kind in later_kinds)):
+            if kind not in KINDS and kind not in self.kinds:
+                near = difflib.get_close_matches(kind, [*KINDS, *self.kinds], n=1)
+                raise ValueError(
+                    f"{field}.{kind}: no kind has this name{f', did you mean {near[0]}?' if near else ''}; there are "
+                    f"{', '.join([*KINDS, *self.kinds])}. For one of your own say in `kinds` what it may change"
+                )
+        if joined := [kind for kind in self.kinds if KINDS_JOINT in kind]:
+            raise ValueError(f"kinds.{joined[0]}: {KINDS_JOINT} joins the kinds of several turns: choose another name")
+        for kind in self.turns:
+            if not self.edits.get(kind):
+                raise ValueError(f"turns.{kind}: `edits` asks for no such edit; it has {', '.join(self.edits)}")
+
     @property
     def chat_model(self) -> ModelConfig:
         """Return the language model of a perturber that has one: of all that does not list its values."""
         assert self.model is not None
         return self.model
+
+    @property
+    def asked(self) -> dict[EditKind, int]:
+        """Return how many changes of each kind a source is asked for, those of later turns with the others."""
+        numbers = dict(self.edits)
+        for kind, later_kinds in self.turns.items():
+            for later in later_kinds:
+                numbers[later] = numbers.get(later, 0) + self.edits[kind]
+        return numbers
 
     def strategies_of(self, kind: EditKind) -> tuple[str, ...]:
         """Return the editors that draw edits of a kind, by name; "" is the run's only one."""
@@ -124,12 +148,25 @@ class PerturberConfig(StageConfig):
         return tuple(dict.fromkeys(name for kind in wanted for name in self.strategies_of(kind)))
 
     def num_edits(self, editor: str | None = None) -> int:
-        """Return the number of edits of one source, those of one editor or of all."""
+        """Return the number of edits of one source, those of one editor or of all; each turn is an edit."""
         by_kind = (
-            count * sum(editor in (None, name) for name in self.strategies_of(kind))
+            count * sum(editor in (None, name) for name in self.strategies_of(kind)) * self.num_turns(kind)
             for kind, count in self.edits.items()
         )
         return sum(by_kind) * len(self.severities)
+
+    def num_turns(self, kind: EditKind) -> int:
+        """Return the number of turns of an edit that begins with a kind."""
+        return 1 + len(self.turns.get(kind, ()))
+
+    def num_placebos(self, editor: str | None = None) -> int:
+        """Return the number of placebos of one source, those of one editor or of all: one for each number of turns."""
+        if not self.placebo:
+            return 0
+        if editor is None:
+            return sum(map(self.num_placebos, self.editors))
+        wanted = [kind for kind, count in self.edits.items() if count and editor in self.strategies_of(kind)]
+        return max(map(self.num_turns, wanted), default=0)
 
 
 class WantedEdit(Config):

@@ -139,6 +139,7 @@ class RunFile(Config):
         perturbers = [stage for stage in self.stages.values() if isinstance(stage, PerturberConfig)]
         kinds = [kind for stage in perturbers for kind, count in stage.edits.items() if count]
         routes = [stage.strategies_of(kind) for stage in perturbers for kind in stage.edits]
+        turns = {stage.num_turns(kind) for stage in perturbers for kind in stage.edits}
         # The third round and each after it follow a training.
         trains = self.rounds.count > 2
         problems = {
@@ -147,6 +148,7 @@ class RunFile(Config):
             "data.num_validation_sources, whose edits show where it is weak": not self.data.num_validation_sources,
             f"{self.reinforce.ships} among reinforce.arms": trains and self.reinforce.ships not in self.reinforce.arms,
             "as many editors in `strategies` for each kind": len({len(each) for each in routes}) > 1,
+            "as many `turns` for each kind": len(turns) > 1,
             f"rounds.floor of at most {1 / max(1, len(kinds)):g}": self.rounds.floor * len(kinds) > 1,
         }
         if self.rounds.count > 1 and (missing := [what for what, lacks in problems.items() if lacks]):

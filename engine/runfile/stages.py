@@ -42,8 +42,8 @@ def drawn_share(stages: Mapping[str, AnyStageConfig], editor: str) -> float:
     perturber = next((stage for stage in stages.values() if isinstance(stage, PerturberConfig)), None)
     if perturber is None or not perturber.strategies:
         return 1.0
-    total = perturber.num_edits() + perturber.placebo * len(perturber.editors)
-    return (perturber.num_edits(editor) + perturber.placebo) / total
+    total = perturber.num_edits() + perturber.num_placebos()
+    return (perturber.num_edits(editor) + perturber.num_placebos(editor)) / total
 
 
 def check_one_of_each_kind(stages: Mapping[str, AnyStageConfig]) -> None:
@@ -101,6 +101,11 @@ def check_early_rejection(stages: Mapping[str, AnyStageConfig]) -> None:
         raise ValueError(
             f"stages.{names[0]}.early_rejection: it foretells a verdict, and no stage of kind verifier comes behind: "
             "add one, or leave it out"
+        )
+    if names and any(isinstance(stage, PerturberConfig) and stage.turns for stage in stages.values()):
+        raise ValueError(
+            f"stages.{names[0]}.early_rejection: a cut is found for edits of one turn, and the perturber has `turns`: "
+            "leave one of them out"
         )
     if names and not any(isinstance(stage, VerifierConfig) and stage.model for stage in stages.values()):
         raise ValueError(

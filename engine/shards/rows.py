@@ -108,6 +108,7 @@ def edit_columns(edit: Edit | None) -> dict[str, str | float | bool | None]:
         "edit_after": edit.after if edit else None,
         "edit_severity": edit.severity if edit else None,
         "edit_strategy": edit.strategy if edit else None,
+        "edit_turn": edit.turn if edit else None,
         "edit_steered": edit.steered if edit else None,
     }
 
@@ -152,7 +153,6 @@ def _row(sample: Sample, shard: int, fields: Fields) -> Mapping[str, object]:
         "edit_instruction": edit.instruction if edit else None,
         "edit_caption": edit.caption if edit else None,
         "edit_target": edit.target if edit else None,
-        "edit_turn": edit.turn if edit else None,
         "edit_region": edit.region if edit else None,
         "accepted": verdict.accepted if verdict else None,
         "reasons": reasons_of(sample),

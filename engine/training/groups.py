@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from engine.sample import by_turn
 from engine.training.contents import EditCell, ShardContents
 
 # The same edit follows itself in the stream, and the shuffle holds 2,048.
@@ -17,7 +18,7 @@ class Groups:
 
     Their attributes are those of `report.group_by`, or where it is empty all that the images have. Where the kind of an
     edit is one of them, the edit is in the group with its new value. Else it is in the group of its source, but where
-    `report.group_by` is empty in a group of its own beside it.
+    `report.group_by` is empty in a group of its own beside it. Of an edit of several turns each turn counts.
     """
 
     def __init__(self, group_by: Sequence[str], known: Iterable[str] = ()) -> None:
@@ -35,6 +36,11 @@ class Groups:
 
     def of_edit(self, source: Group, kind: str, after: str) -> Group:
         """Return the group of an edit of an image of group `source`."""
+        for each, value in by_turn(kind, after):
+            source = self._changed(source, each, value)
+        return source
+
+    def _changed(self, source: Group, kind: str, after: str) -> Group:
         if kind not in self.attributes:
             return (*source, f"{kind}: {after}") if self._is_open else source
         place = 1 + self.attributes.index(kind)

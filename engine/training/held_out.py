@@ -7,18 +7,21 @@ many are enough.
 import hashlib
 
 from engine.probe.phrases import plain_phrase
+from engine.sample import by_turn
 
 
 def is_held_out(kind: str, after: str, phrases: float | tuple[str, ...]) -> bool:
     """Return whether a new value of an edit is held out, by `reinforce.held_out_phrases`: a share of all, or a list.
 
     Words count as in the ranking of phrases: without case, double spaces or plural. The hash of kind and words has no
-    seed: the split cannot be drawn again for a better result, and a phrase is held out in every run.
+    seed: the split cannot be drawn again for a better result, and a phrase is held out in every run. Of an edit of
+    several turns no phrase may be held out.
     """
-    words = plain_phrase(after)
+    found = [(each, plain_phrase(value)) for each, value in by_turn(kind, after)]
     if isinstance(phrases, tuple):
-        return words in map(plain_phrase, phrases)
-    return _hash(f"held out/{kind}/{words}") < phrases
+        held_out = set(map(plain_phrase, phrases))
+        return any(words in held_out for _, words in found)
+    return any(_hash(f"held out/{each}/{words}") < phrases for each, words in found)
 
 
 def is_of_share(key: str, share: float) -> bool:

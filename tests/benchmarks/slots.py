@@ -163,4 +163,4 @@ def _job(source: int, number: int) -> EditJob:
         class_name="shoe", split="train", caption=f"a shoe, number {source}", edit=edit,
     )  # fmt: skip
     frame = Frame(pixels=pixels, top=0, left=0, height=SIZE, width=SIZE)
-    return EditJob(sample=sample, edit=edit, frame=frame, seed=source)
+    return EditJob(sample=sample, edit=edit, frame=frame, caption=sample.caption, seed=source)

@@ -27,4 +27,6 @@ def job(seed: int, number: int, severity: float, *, masked: bool) -> EditJob:
     )  # fmt: skip
     mask = torch.zeros(1, SIZE, SIZE)
     mask[:, :, SIZE // 2 :] = 1
-    return EditJob(sample=sample, edit=edit, frame=frame(seed), seed=seed, mask=mask if masked else None)
+    return EditJob(
+        sample=sample, edit=edit, frame=frame(seed), caption=sample.caption, seed=seed, mask=mask if masked else None
+    )

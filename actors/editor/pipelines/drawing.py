@@ -66,7 +66,7 @@ class PipelineDrawing:
 
     def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
         """Return each source through the autoencoder."""
-        frames: dict[str, Frame] = {job.sample.source_key: job.frame for job in jobs}
+        frames: dict[str, Frame] = {job.sample.drawn_on: job.frame for job in jobs}
         found: dict[str, torch.Tensor] = {}
         with torch.inference_mode(), precision(self._config.model, self._pipeline.device):
             for padded, count in padded_batches(list(frames.items()), self._batch_size):

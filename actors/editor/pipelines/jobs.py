@@ -15,20 +15,22 @@ from engine.sample import Edit, Json, Sample
 
 @dataclass(frozen=True, kw_only=True)
 class EditJob:
-    """One sample to edit and its source's frame; `mask` (1, size, size) is 1 where inpainting redraws.
+    """One sample to edit and the frame of the picture that it is drawn on, with the `caption` of that picture.
 
-    `seed` of the noise is that of the source, the same for all of its edits. `adapter` is the LoRA of the edit.
+    `edit` is this turn's change alone. `mask` (1, size, size) is 1 where inpainting redraws. `seed` of the noise is the
+    same for all edits of a source in one turn. `adapter` is the LoRA of the edit.
     """
 
     sample: Sample
     edit: Edit
     frame: Frame
+    caption: str
     seed: int
     mask: torch.Tensor | None = None
     adapter: ScaledAdapter | None = None
 
     def masked(self, square: torch.Tensor) -> torch.Tensor:
-        """Return a picture (3, size, size) of this edit with the source where the mask is 0."""
+        """Return a picture (3, size, size) of this edit with the frame where the mask is 0."""
         if self.mask is None:
             return square
         source = to_tensor([self.frame], square.device)[0]
@@ -52,5 +54,5 @@ class Drawing(Protocol):
         ...
 
     def reconstructions(self, jobs: Sequence[EditJob]) -> Mapping[str, torch.Tensor]:
-        """Return each source of the jobs through the autoencoder, (3, size, size) in [0, 1], by source key."""
+        """Return each picture that the jobs edit through the autoencoder, (3, size, size) in [0, 1], by its key."""
         ...

@@ -7,7 +7,7 @@ import torch
 
 from actors.images.frame import Frame
 from actors.regions.finder import RegionFinder
-from actors.regions.samples import SourceRegions, find_regions
+from actors.regions.samples import PictureRegions, find_regions
 from engine.runfile.editor import InpaintRegion
 from engine.sample import Edit, Sample
 
@@ -24,7 +24,7 @@ class InpaintMasks:
     def __call__(
         self, frames: Mapping[str, Frame], wanted: Sequence[tuple[Sample, Edit]]
     ) -> dict[str, torch.Tensor | str]:
-        """Return the mask of each edit whose source has a frame, by its sample's key; or why it has none.
+        """Return the mask of each edit on a picture that has a frame, by its sample's key; or why it has none.
 
         A mask is (1, size, size) in {0, 1}: 1 where it is redrawn.
         """
@@ -32,12 +32,12 @@ class InpaintMasks:
         found = find_regions(self.finder, pixels, wanted, self.words, asks_named=self.region == "named")
         masks: dict[str, torch.Tensor | str] = {}
         for sample, edit in wanted:
-            if sample.source_key in found:
-                region = self._region(found[sample.source_key], sample, edit)
+            if sample.drawn_on in found:
+                region = self._region(found[sample.drawn_on], sample, edit)
                 masks[sample.key] = region if isinstance(region, str) else region[None].float()
         return masks
 
-    def _region(self, found: SourceRegions, sample: Sample, edit: Edit) -> torch.Tensor | str:
+    def _region(self, found: PictureRegions, sample: Sample, edit: Edit) -> torch.Tensor | str:
         match self.region:
             case "named":
                 return found.of_edit(sample, edit, self.seed)

@@ -59,7 +59,7 @@ class DenoiseJobs:
         if text.start is not None:
             yield text.start
         if self._config.inversion:
-            yield edit_job.sample.caption
+            yield edit_job.caption
 
     def skipped(self, edit_job: EditJob) -> int:
         """Return the number of steps that an edit leaves out: the milder, the more."""
@@ -70,10 +70,10 @@ class DenoiseJobs:
         """Return the DDIM inversion of an edit's source, to the noise level at which the edit starts."""
         skipped, num_steps = self.skipped(edit_job), self._config.num_inference_steps
         return DenoiseJob(
-            key=f"{edit_job.sample.source_key}/{skipped}",
+            key=f"{edit_job.sample.drawn_on}/{skipped}",
             latents=self._vae.scaled(source.picture.mean),
             trajectory=invert_ddim(self._scheduler, num_steps, skipped=skipped),
-            guided=(GuidanceTerm(weight=1.0, prompt=self._prompts[edit_job.sample.caption]),),
+            guided=(GuidanceTerm(weight=1.0, prompt=self._prompts[edit_job.caption]),),
         )
 
     def steps_to_means(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from actors.verifier.signals.signal import Scores, Signal
-from engine.regions import Mask, decode_region
+from engine.regions import Mask, decode_regions
 from engine.sample import Sample
 
 # (GRID, GRID, 4) in [0, 1]: of each cell the mean red, green and blue, and the standard deviation of its grey values.
@@ -20,7 +20,7 @@ REACH = 1
 
 
 class Locality(Signal):
-    """Score minus the change outside of an edit's region that its placebo has not: 0 is none, -1 all there can be.
+    """Score minus the change outside of an edit's regions that its placebo has not: 0 is none, -1 all there can be.
 
     The change of a cell is the mean absolute difference to the source over its statistics, less the largest of the
     placebo in the cell and its neighbours; the score is minus its root mean square over the cells outside, by which a
@@ -38,7 +38,9 @@ class Locality(Signal):
     def edit_scores(self, edit: Sample, seen: Cells, source_seen: Cells, placebo_seen: Cells | None) -> Scores:
         """Return the score of an edit beside its placebo; of a placebo beside its source alone."""
         region = edit.edit.region if edit.edit is not None else ""
-        outside = _outside(decode_region(region)) if region else np.zeros((GRID, GRID), bool)
+        outside = np.full((GRID, GRID), bool(region))
+        for mask in decode_regions(region) if region else ():
+            outside &= _outside(mask)
         if not outside.any():
             return {self._name: math.nan}
         excess = _change(source_seen, seen)

@@ -129,7 +129,8 @@ def test_a_longer_text_beside_it_moves_no_bit_of_a_picture(save: Callable[[Path]
     stage = editor(save(tmp_path), method="img2img", size=48)
     source, placebo, edit = group("a")
     longer = replace(edit, key="a_cf01", edit=replace(edit.edit, caption=5 * edit.edit.caption))
-    jobs = list(stage._jobs([source, placebo, edit, longer], {}))
+    wanted = [(sample, sample.edit) for sample in (placebo, edit, longer)]
+    jobs = list(stage._jobs([source, placebo, edit, longer], wanted, {}))
     together = {job.sample.key: picture for job, picture in stage.drawing.edits(jobs)}
     for job in jobs:
         ((_, alone),) = stage.drawing.edits([job])

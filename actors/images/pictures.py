@@ -1,4 +1,4 @@
-"""The pictures of the sources of a shard, read ahead."""
+"""The pictures of a shard that are edited, read ahead."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
@@ -14,22 +14,22 @@ from engine.sample import Sample
 Picture = TypeVar("Picture")
 
 
-def read_sources(
+def read_pictures(
     batch: Sequence[Sample], keys: Collection[str], prepare: Callable[[Image.Image], Picture], config: StageConfig
 ) -> dict[str, Picture | str]:
-    """Return what `prepare` makes of each source in a batch whose key is among `keys`, by its key.
+    """Return what `prepare` makes of each picture of a batch whose key is among `keys`, by its key.
 
     In place of one that cannot be read stands the reason. Several threads call `prepare` at once.
     """
 
-    def read(source: Sample) -> tuple[str, Picture | str]:
+    def read(sample: Sample) -> tuple[str, Picture | str]:
         try:
-            return source.key, prepare(decode_rgb(source.image))
+            return sample.key, prepare(decode_rgb(sample.image))
         except UnreadableImageError as error:
-            return source.key, str(error)
+            return sample.key, str(error)
 
-    sources = [sample for sample in batch if sample.role == "source" and sample.key in keys]
+    wanted = [sample for sample in batch if sample.key in keys]
     pictures: dict[str, Picture | str] = {}
-    for part in prepared_batches(sources, config.batch_size, read, num_readers(config.placement)):
+    for part in prepared_batches(wanted, config.batch_size, read, num_readers(config.placement)):
         pictures.update(part)
     return pictures
