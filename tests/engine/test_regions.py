@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.regions import decode_region, encode_region
+from engine.regions import decode_region, decode_regions, encode_region, join_regions
 
 
 def test_runs_go_row_by_row_and_begin_outside() -> None:
@@ -25,6 +25,16 @@ def test_each_mask_comes_back_as_it_was() -> None:
         again = decode_region(encode_region(mask))
         assert again.dtype == np.bool_
         np.testing.assert_array_equal(again, mask)
+
+
+def test_the_regions_of_turns_stand_one_behind_the_other() -> None:
+    left, right = np.eye(3, 4, dtype=bool), np.zeros((5, 2), bool)
+    assert join_regions("", encode_region(left)) == encode_region(left)
+    both = join_regions(encode_region(left), encode_region(right))
+    for found, mask in zip(decode_regions(both), (left, right), strict=True):
+        np.testing.assert_array_equal(found, mask)
+    with pytest.raises(ValueError, match="a region is"):
+        decode_regions(both + ";")
 
 
 @pytest.mark.parametrize(

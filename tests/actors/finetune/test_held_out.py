@@ -1,5 +1,6 @@
 """Held-out phrases: no edit that has one is trained on, and how the classifier does on them is said apart."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_phrases_can_be_named() -> None:
     assert not is_held_out("background", "water", ("Snow", "deep water"))
     with pytest.raises(ValidationError):
         ReinforceConfig(held_out_phrases=1.0)
+
+
+def test_an_edit_of_several_turns_is_held_out_with_any_of_its_phrases() -> None:
+    assert is_held_out("background+colour", "snow + red", ("Snow",))
+    assert is_held_out("background+colour", "sand + red", ("red",))
+    assert not is_held_out("background+colour", "sand + blue", ("snow", "red"))
+    for first, second in itertools.pairwise(PHRASES):
+        either = is_held_out("background", first, 0.2) or is_held_out("colour", second, 0.2)
+        assert is_held_out("background+colour", f"{first} + {second}", 0.2) == either
 
 
 @pytest.mark.parametrize("arm", ["random_edits", "reinforced"])

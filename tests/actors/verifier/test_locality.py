@@ -10,7 +10,7 @@ from edited_groups import group
 from PIL import Image
 
 from actors.verifier.verifier import Verifier
-from engine.regions import encode_region
+from engine.regions import encode_region, join_regions
 from engine.runfile.verifier import VerifierConfig
 from engine.sample import Sample
 from engine.sources.decode import encode_jpeg
@@ -100,6 +100,18 @@ def test_what_changes_inside_of_the_region_does_not_count() -> None:
     found = score(pictured(source, edit, mask, source))
     assert -0.01 < found <= 0
     assert score(pictured(source, edit, ~mask, source)) < -0.1
+
+
+def test_what_changes_inside_of_the_region_of_any_turn_does_not_count() -> None:
+    source = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    first, second = np.zeros((48, 64), bool), np.zeros((48, 64), bool)
+    first[:24, :32], second[24:, 32:] = True, True
+    edit = np.where((first | second)[..., None], 255 - source, source)
+    samples = pictured(source, edit, first, source)
+    assert score(samples) < -0.1
+    assert samples[2].edit is not None
+    both = replace(samples[2].edit, region=join_regions(encode_region(first), encode_region(second)))
+    assert -0.01 < score([*samples[:2], replace(samples[2], edit=both)]) <= 0
 
 
 @pytest.mark.parametrize("change", [lambda x: (x * 0.7).astype(np.uint8), lambda x: redrawn(x, 3)])

@@ -6,18 +6,20 @@ import pyarrow as pa
 from engine.probe.pairs import Pairs, read_pairs
 
 
-def row(key: str, role: str, *, strategy: str = "", steered: bool = False, right: bool = True) -> dict[str, object]:
+def row(
+    key: str, role: str, *, strategy: str = "", steered: bool = False, right: bool = True, **more: object
+) -> dict[str, object]:
     """One answer about source `a`, its placebo or an edit of it."""
     return {
         "key": key, "source_key": "a", "split_key": "a", "role": role, "split": "train", "label": 0,
         "class_name": "boot", "edit_kind": "background", "edit_before": "grass", "edit_after": "snow",
         "edit_severity": 1.0, "edit_strategy": strategy, "edit_steered": steered, "accepted": True,
-        "prediction": 0 if right else 1, "p_label": 0.9 if right else 0.1,
+        "prediction": 0 if right else 1, "p_label": 0.9 if right else 0.1, **more,
     }  # fmt: skip
 
 
 def pairs_of(*rows: dict[str, object]) -> Pairs:
-    return read_pairs(pa.Table.from_pylist([row("a", "source"), *rows]))
+    return read_pairs(pa.Table.from_pylist([row("a", "source", edit_turn=None), *rows]))
 
 
 def test_a_steered_edit_is_no_evidence() -> None:
@@ -38,3 +40,18 @@ def test_an_edit_is_held_against_the_placebo_of_its_own_strategy() -> None:
     )
     assert pairs.right_placebo[:2].tolist() == [1.0, 0.0]
     assert np.isnan(pairs.right_placebo[2])
+
+
+def test_an_edit_of_two_turns_is_held_against_a_placebo_of_two_and_is_a_kind_of_its_own() -> None:
+    pairs = pairs_of(
+        row("a_placebo", "placebo", edit_turn=1, right=True),
+        row("a_placebo_t2", "placebo", edit_turn=2, right=False),
+        row("a_cf00", "counterfactual", edit_turn=1),
+        row("a_cf00_t2", "counterfactual", edit_turn=2, edit_kind="background+colour", edit_after="snow + red"),
+        row("a_cf00_t3", "counterfactual", edit_turn=3, edit_kind="background+colour+lighting"),
+    )
+    assert pairs.right_placebo[:2].tolist() == [1.0, 0.0]
+    assert np.isnan(pairs.right_placebo[2])
+    assert [pairs.kinds[kind] for kind in pairs.kind] == [
+        "background", "background+colour", "background+colour+lighting",
+    ]  # fmt: skip

@@ -14,6 +14,14 @@ def test_an_edit_of_an_attribute_is_in_the_group_of_its_new_value_and_another_ha
     assert Groups([]).of_edit(("cat",), "background", "snow") == ("cat", "background: snow")
 
 
+def test_each_turn_of_an_edit_changes_its_group() -> None:
+    groups = Groups([], {"light", "background"})
+    assert groups.of_edit(("cat", "grass", "dim"), "background+light", "snow + bright") == ("cat", "snow", "bright")
+    assert groups.of_edit(("cat", "grass", "dim"), "weather+light", "fog + bright") == (
+        "cat", "grass", "bright", "weather: fog",
+    )  # fmt: skip
+
+
 def test_groups_are_numbered_alike_in_any_order_and_keep_their_number_when_more_come() -> None:
     real = [("cat", "grass"), ("dog", "snow"), ("cat", "snow")]
     one, other = Groups([], ["background"]), Groups([], ["background"])
