@@ -89,10 +89,10 @@ class DenoiseJobs:
         generator = torch.Generator().manual_seed(edit_job.seed)
         noises = torch.randn(self._config.num_inference_steps, *clean.shape, generator=generator)
         latents = noised_independently(trajectory, clean, upload(noises[skipped:], clean.device))
-        guided = (GuidanceTerm(weight=1.0, prompt=self._prompts[edit_job.sample.caption]),)
+        guided = (GuidanceTerm(weight=1.0, prompt=self._prompts[edit_job.caption]),)
         jobs = [
             DenoiseJob(
-                key=f"{edit_job.sample.source_key}/{skipped}/{number}", latents=one, trajectory=step, guided=guided
+                key=f"{edit_job.sample.drawn_on}/{skipped}/{number}", latents=one, trajectory=step, guided=guided
             )
             for number, (one, step) in enumerate(zip(latents[:-1], steps_to_means(trajectory), strict=True))
         ]

@@ -18,6 +18,7 @@ from actors.zoo.exam.editor import EditorExam
 from actors.zoo.exam.page import exam_page
 from actors.zoo.exam.regions import segmenter_figures
 from actors.zoo.exam.scenes import Exam
+from actors.zoo.exam.turns import turns_figures
 from actors.zoo.exam.verifier import verifier_figures
 from actors.zoo.exam.words import captioner_figures, perturber_figures
 from actors.zoo.recipes.judge import load_judge
@@ -32,7 +33,7 @@ from engine.runfile.perturber import PerturberConfig
 from engine.runfile.run import RunFile
 from engine.runfile.verifier import VerifierConfig
 
-PARTS = ("patients", "captioner", "perturber", "segmenter", "editor", "verifier", "severity", "curve")
+PARTS = ("patients", "captioner", "perturber", "segmenter", "editor", "turns", "verifier", "severity", "curve")
 # As many as the targets ask for, and the fewest that every measure can be taken on.
 LEAST, FEWEST = 1000, 16
 SHEET, ROC = "zoo-eval-edits.png", "zoo-eval-roc.json"
@@ -110,6 +111,7 @@ def _figures(exam: Exam, run: RunFile, parts: tuple[str, ...], out: Path) -> Ite
         "perturber": lambda: perturber_figures(exam, stage_of(run, PerturberConfig)),
         "segmenter": lambda: segmenter_figures(exam.num_scenes),
         "editor": lambda: editor().figures(),
+        "turns": lambda: turns_figures(exam, stage_of(run, EditorConfig)),
         "verifier": verifier,
         "severity": lambda: editor().severity_figures(),
         "curve": lambda: editor().curve_figures(),
