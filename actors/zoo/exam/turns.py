@@ -13,7 +13,7 @@ from engine.sample import PLACEBO_INSTRUCTION, Edit, ImageBytes, Sample, turn_ke
 from engine.wardrobe.scene import Scene
 
 KINDS = ("background", "colour")
-BOTH_SEEN, GARMENT_KEPT = 0.9, 0.9
+BOTH_SEEN = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ def turns_figures(exam: Exam, config: EditorConfig) -> Iterator[Figure]:
     yield share("editor.turns.both_seen", int((background & colour).sum()), len(background), BOTH_SEEN)
     yield share("editor.turns.new_background", int(background.sum()), len(background))
     yield share("editor.turns.new_colour", int(colour.sum()), len(colour))
-    yield kept("editor.turns.garment_kept", twice["class"], exam.sees["class"], GARMENT_KEPT)
+    yield kept("editor.turns.garment_kept", twice["class"], exam.sees["class"])
     yield kept("editor.turns.first.garment_kept", once["class"], exam.sees["class"])
     sources = [sample.image for sample in exam.samples]
     named = exam.found(sources)["class"]
