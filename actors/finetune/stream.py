@@ -109,10 +109,12 @@ class Counterfactuals:
             for entry in shard.entries():
                 sample = json.loads(entry.record)
                 refuse_leak(name, entry.key, sample["split"], self._splits.get(sample["source_key"]))
+                # A placebo may come without an edit, whose turn is 0.
+                control = sample["edit_strategy"], sample["edit_turn"] or 1
                 if sample["role"] == "source":
                     source, placebos = entry.image, {}
                 elif sample["role"] == "placebo":
-                    placebos[sample["edit_strategy"], sample["edit_turn"]] = entry.image
+                    placebos[control] = entry.image
                 accepted = sample["role"] == "counterfactual" and sample["verdict"] != "rejected"
                 if (
                     accepted
@@ -123,7 +125,7 @@ class Counterfactuals:
                     assert source is not None  # it stands before its edits in the tar
                     times = self._draws[sample["class_name"], sample["edit_kind"], sample["edit_after"]]
                     edit = self._edit(entry, sample, source) if times else None
-                    placebo = placebos.get((sample["edit_strategy"], sample["edit_turn"]))
+                    placebo = placebos.get(control)
                     for _ in range(times):
                         assert edit is not None
                         if self._placebos and rng.random() < self._placebos and placebo is not None:

@@ -139,7 +139,7 @@ def test_the_examination_tells_how_many_scenes_it_needs(
 
 def test_the_zoo_is_measured_with_the_stages_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["evaluate", "--scenes", "16", "--out", str(tmp_path), "--threads", "1"]
-    parts = ("captioner", "perturber", "editor", "verifier")
+    parts = ("captioner", "perturber", "editor", "turns", "verifier")
     monkeypatch.setattr("sys.argv", [*command, *(word for part in parts for word in ("--only", part))])
     assert main() == 0
     figures = {figure.name: figure for figure in read_figures("zoo-eval", tmp_path)[0]}
@@ -147,5 +147,6 @@ def test_the_zoo_is_measured_with_the_stages_of_a_run(tmp_path: Path, monkeypatc
     assert figures["perturber.parses"].value > 0.9
     assert figures["editor.background.new_background"].value > 0.8
     assert figures["editor.background.distance_outside"].value > 2 * figures["editor.placebo.distance_outside"].value
+    assert figures["editor.turns.both_seen"].value > 0.8
     assert figures["verifier.recall.unchanged_source"].value == 1
     assert (tmp_path / "zoo-eval.html").stat().st_size > 10_000
