@@ -1,10 +1,13 @@
 """One edit to draw, and the interface of what draws it."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from actors.images.frame import Frame, to_tensor
@@ -28,6 +31,17 @@ class EditJob:
     seed: int
     mask: torch.Tensor | None = None
     adapter: ScaledAdapter | None = None
+
+    @cached_property
+    def scene(self) -> str:
+        """Return the key of the picture that it is drawn on, with a digest of the mask where there is one.
+
+        Edits of one picture that redraw different regions, as what each of them names, have different scenes.
+        """
+        if self.mask is None:
+            return self.sample.drawn_on
+        bits = np.packbits(self.mask.cpu().numpy() > 0).tobytes()
+        return f"{self.sample.drawn_on}/{hashlib.blake2b(bits, digest_size=8).hexdigest()}"
 
     def masked(self, square: torch.Tensor) -> torch.Tensor:
         """Return a picture (3, size, size) of this edit with the frame where the mask is 0."""

@@ -70,7 +70,7 @@ class DenoiseJobs:
         """Return the DDIM inversion of an edit's source, to the noise level at which the edit starts."""
         skipped, num_steps = self.skipped(edit_job), self._config.num_inference_steps
         return DenoiseJob(
-            key=f"{edit_job.sample.drawn_on}/{skipped}",
+            key=f"{edit_job.scene}/{skipped}",
             latents=self._vae.scaled(source.picture.mean),
             trajectory=invert_ddim(self._scheduler, num_steps, skipped=skipped),
             guided=(GuidanceTerm(weight=1.0, prompt=self._prompts[edit_job.caption]),),
@@ -91,9 +91,7 @@ class DenoiseJobs:
         latents = noised_independently(trajectory, clean, upload(noises[skipped:], clean.device))
         guided = (GuidanceTerm(weight=1.0, prompt=self._prompts[edit_job.caption]),)
         jobs = [
-            DenoiseJob(
-                key=f"{edit_job.sample.drawn_on}/{skipped}/{number}", latents=one, trajectory=step, guided=guided
-            )
+            DenoiseJob(key=f"{edit_job.scene}/{skipped}/{number}", latents=one, trajectory=step, guided=guided)
             for number, (one, step) in enumerate(zip(latents[:-1], steps_to_means(trajectory), strict=True))
         ]
         return latents, jobs

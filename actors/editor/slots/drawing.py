@@ -160,7 +160,7 @@ class SlotDrawing:
     def _longest_first(self, edits: Sequence[tuple[EditJob, Start | None]]) -> deque[DenoiseJob]:
         """Return the denoise jobs of edits and their starts, the longest first."""
         with torch.inference_mode():
-            found = [self._denoise_jobs.edit(job, self._sources[job.sample.drawn_on], start) for job, start in edits]
+            found = [self._denoise_jobs.edit(job, self._sources[job.scene], start) for job, start in edits]
         if self._previews is not None:
             found = [replace(each, preview_after=self._previews.after(each)) for each in found]
         return deque(sorted(found, key=lambda each: each.num_row_steps, reverse=True))
@@ -175,14 +175,14 @@ class SlotDrawing:
         """Return each source through the autoencoder."""
         with torch.inference_mode():
             self._encode(jobs)
-            keys = list(dict.fromkeys(job.sample.drawn_on for job in jobs))
+            scenes = {job.sample.drawn_on: job.scene for job in jobs}
             with precision(self._config.model, self._device):
-                pixels = list(self._vae.decode([self._sources[key].picture.mean for key in keys]))
-            return {key: picture.clamp(0, 1).cpu() for key, picture in zip(keys, pixels, strict=True)}
+                pixels = list(self._vae.decode([self._sources[scene].picture.mean for scene in scenes.values()]))
+            return {key: picture.clamp(0, 1).cpu() for key, picture in zip(scenes, pixels, strict=True)}
 
     def _encode(self, jobs: Sequence[EditJob]) -> None:
-        """Encode the sources that are not encoded yet."""
-        new = {job.sample.drawn_on: job for job in jobs if job.sample.drawn_on not in self._sources}
+        """Encode the pictures that are not encoded yet, with what each mask leaves of them."""
+        new = {job.scene: job for job in jobs if job.scene not in self._sources}
         if not new:
             return
         pictures = to_tensor([job.frame for job in new.values()])

@@ -39,7 +39,7 @@ class DdimInversions:
     ) -> None:
         alike: dict[tuple[str, int], list[EditJob]] = {}
         for job in jobs:
-            alike.setdefault((job.sample.drawn_on, denoise_jobs.skipped(job)), []).append(job)
+            alike.setdefault((job.scene, denoise_jobs.skipped(job)), []).append(job)
         self._new = [denoise_jobs.inversion(members[0], sources[source]) for (source, _), members in alike.items()]
         self._edits = dict(zip((each.key for each in self._new), alike.values(), strict=True))
         self.count = len(alike)
@@ -88,7 +88,7 @@ class EditFriendlyInversions:
     ) -> None:
         edits: dict[str, list[EditJob]] = {}
         for job in jobs:
-            edits.setdefault(job.sample.drawn_on, []).append(job)
+            edits.setdefault(job.scene, []).append(job)
         self._waiting = deque(edits.values())
         self._sources, self._denoise_jobs, self._num_rows = sources, denoise_jobs, num_rows
         self._places: dict[str, tuple[_Source, int]] = {}
@@ -113,7 +113,7 @@ class EditFriendlyInversions:
 
     def _begin(self, edits: list[EditJob]) -> Sequence[DenoiseJob]:
         skipped = min(map(self._denoise_jobs.skipped, edits))
-        one = self._sources[edits[0].sample.drawn_on]
+        one = self._sources[edits[0].scene]
         with torch.inference_mode():
             latents, jobs = self._denoise_jobs.steps_to_means(edits[0], one, skipped)
         source = _Source(edits=edits, skipped=skipped, latents=latents)

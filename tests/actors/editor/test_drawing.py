@@ -74,9 +74,18 @@ def test_slots_draw_what_the_pipeline_draws_with_the_scheduler_of_stable_diffusi
     check_like_pipeline(model, {"method": method, **SETTINGS[setting]})
 
 
-def check_like_pipeline(model: Path, settings: dict[str, object]) -> None:
+@pytest.mark.parametrize("family", ["sd-inpaint-4", "sd-inpaint-9", "xl-inpaint-4"])
+def test_each_edit_of_a_picture_is_drawn_in_its_own_region(family: str, tmp_path: Path) -> None:
+    save, changes = FAMILIES[family]
+    wanted = jobs(masked=True, severities=(1.0, 1.0))
+    regions = [replace(each, mask=each.mask if number % 2 else 1 - each.mask) for number, each in enumerate(wanted)]
+    check_like_pipeline(save(tmp_path / "model"), {**changes, "guidance_scale": 4.0}, regions)
+
+
+def check_like_pipeline(model: Path, settings: dict[str, object], wanted: Sequence[EditJob] = ()) -> None:
     settings = dict(settings)
-    wanted = jobs(masked=settings["method"] == "inpaint", severities=settings.pop("severities"))  # type: ignore[arg-type]
+    severities: tuple[float, ...] = settings.pop("severities", ())  # type: ignore[assignment]
+    wanted = wanted or jobs(masked=settings["method"] == "inpaint", severities=severities)
     if settings["method"] == "inpaint":
         settings["mask_model"] = MASK_MODEL
     config = EditorConfig(model=ModelConfig(name=str(model)), batch_size=4, num_inference_steps=6, **settings)
