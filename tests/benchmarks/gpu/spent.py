@@ -16,7 +16,7 @@ import torch
 from actors.editor.slots import batcher as slots
 from actors.editor.slots.drawing import SlotDrawing
 from actors.images import finisher as finish
-from actors.images import sources
+from actors.images import pictures
 from engine.figures.figures import Figure
 from tests.benchmarks.gpu import arms
 from tests.benchmarks.gpu.arms import VERIFIER, Engine
@@ -66,7 +66,7 @@ def spent_figures(name: str, engine: Engine) -> Iterator[Figure]:
     assert isinstance(drawing, SlotDrawing)
     parts: list[tuple[str, object, str]] = [
         ("read", arms, "read_planned"),
-        ("decode_jpeg", sources, "decode_rgb"),
+        ("decode_jpeg", pictures, "decode_rgb"),
         ("encode", drawing._vae, "encode"),
         ("prompts", drawing._prompts, "add"),
         ("unet", drawing._batcher, "denoise"),
