@@ -70,7 +70,7 @@ def test_edits_to_its_value_are_drawn_with_a_lora_and_nothing_else_is(
     assert {key for key, image in plain.items() if adapted[key] != image} == {"a_sand"}
 
 
-@pytest.mark.parametrize("way", ["slots", "batches", "cached", "inverted", "bfloat16"])
+@pytest.mark.parametrize("way", ["slots", "batches", "cached", "inverted", "friendly", "bfloat16"])
 def test_an_edit_has_the_same_bytes_whatever_is_drawn_beside_it(
     way: str, instruct: Path, img2img: Path, tmp_path: Path
 ) -> None:
@@ -79,6 +79,7 @@ def test_an_edit_has_the_same_bytes_whatever_is_drawn_beside_it(
         "batches": (img2img, BATCHES),
         "cached": (instruct, {"deep_cache_interval": 2, "num_inference_steps": 5}),
         "inverted": (img2img, {"method": "img2img", "inversion": True, "num_inference_steps": 4}),
+        "friendly": (img2img, {"method": "img2img", "inversion": "edit_friendly", "num_inference_steps": 4}),
         "bfloat16": (instruct, {"model": ModelConfig(name=str(instruct), dtype="bfloat16")}),
     }[way]
     adapters = (
