@@ -5,9 +5,10 @@ from pathlib import Path
 
 import torch
 
-from actors.editor.learning.lora_file import LearnedLora, LoraFile, read_lora
+from actors.editor.learning.learned_file import FileOf
+from actors.editor.learning.lora_file import LearnedLora, read_lora
 from actors.editor.learning.vocabulary import add_word, with_word
-from actors.editor.learning.word_file import WordFile, read_word
+from actors.editor.learning.word_file import LearnedWord, read_word
 from actors.editor.pipelines.loading import denoiser
 from actors.editor.strategies.strategy import Strategy
 from actors.models.files import ModelFiles
@@ -35,14 +36,15 @@ class LearnedAdapters:
         digests: dict[str, Json] = {}
         for adapter in adapters:
             found = read_adapter(adapter)
-            _check_model(found, adapter, files)
-            if isinstance(found, WordFile):
-                self._words[adapter.value] = add_word(pipeline, adapter.value, torch.from_numpy(found.word.vectors))
+            learned = found.learned
+            _check_model(learned, adapter, files)
+            if isinstance(learned, LearnedWord):
+                self._words[adapter.value] = add_word(pipeline, adapter.value, torch.from_numpy(learned.vectors))
             else:
-                self.low_rank.put(adapter.value, _factors(found.lora, pipeline, adapter.path))
+                self.low_rank.put(adapter.value, _factors(learned, pipeline, adapter.path))
                 self._loras[adapter.value] = adapter
-                if found.lora.word != adapter.value:
-                    self._words[adapter.value] = found.lora.word
+                if learned.word != adapter.value:
+                    self._words[adapter.value] = learned.word
             digests[adapter.value] = found.digest
         self.provenance: dict[str, Json] = {"adapters": digests} if digests else {}
 
@@ -63,12 +65,13 @@ class LearnedAdapters:
         return ScaledAdapter(name=lora.value, scale=lora.scale * edit.severity, steps=lora.steps)
 
 
-def read_adapter(adapter: AdapterConfig) -> WordFile | LoraFile:
+def read_adapter(adapter: AdapterConfig) -> FileOf[LearnedWord] | FileOf[LearnedLora]:
     """Return the word or LoRA that an editor's configuration names; raises ModelError where it is another one."""
     found = read_lora(Path(adapter.path)) if adapter.kind == "lora" else read_word(Path(adapter.path))
-    value, what = (found.word.value, "word") if isinstance(found, WordFile) else (found.lora.value, "LoRA")
-    if value != adapter.value:
-        raise ModelError(f"{adapter.path} is a {what} for {value!r}, not for {adapter.value!r}: correct value")
+    if (value := found.learned.value) != adapter.value:
+        raise ModelError(
+            f"{adapter.path} is a {_what(found.learned)} for {value!r}, not for {adapter.value!r}: correct value"
+        )
     if adapter.digest is not None and found.digest != adapter.digest:
         raise ModelError(
             f"{adapter.path} has the digest {found.digest}, the run file asks for {adapter.digest}: restore that file, "
@@ -77,8 +80,12 @@ def read_adapter(adapter: AdapterConfig) -> WordFile | LoraFile:
     return found
 
 
-def _check_model(found: WordFile | LoraFile, adapter: AdapterConfig, files: ModelFiles) -> None:
-    learned, what = (found.word, "word") if isinstance(found, WordFile) else (found.lora, "LoRA")
+def _what(learned: LearnedWord | LearnedLora) -> str:
+    return "word" if isinstance(learned, LearnedWord) else "LoRA"
+
+
+def _check_model(learned: LearnedWord | LearnedLora, adapter: AdapterConfig, files: ModelFiles) -> None:
+    what = _what(learned)
     if learned.model_digest != files.digest:
         raise ModelError(
             f"{adapter.path} is a {what} of the model {learned.model!r} with the digest {learned.model_digest}, and "

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Generic, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from engine.errors import ModelError
 from engine.runfile.editor import AdapterKind
@@ -16,6 +18,8 @@ from engine.runfile.editor import AdapterKind
 FILE = "learned.safetensors"
 # With the kind behind it the name of the metadata.
 PREFIX = "counterforge_"
+
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,25 @@ class LearnedFile:
     about: dict[str, Any]
     tensors: dict[str, NDArray[np.float32]]
     digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOf(Generic[Thing]):
+    """What was learned, as it was read from a file; `digest` are the first 16 hex digits of the file's SHA-256."""
+
+    learned: Thing
+    digest: str
+
+
+def learned_bytes(kind: AdapterKind, about: Mapping[str, Any], tensors: Mapping[str, NDArray[np.float32]]) -> bytes:
+    """Return the file of tensors and what they are."""
+    # Under one name: safetensors writes several in an order of chance.
+    return save(dict(tensors), metadata={f"{PREFIX}{kind}": json.dumps(about, sort_keys=True)})
+
+
+def damaged(folder: Path, error: Exception) -> ModelError:
+    """Return what is said of a file in a folder that cannot be read."""
+    return ModelError(f"{folder / FILE} cannot be read ({error}): learn it again, or restore the file")
 
 
 def read_learned(folder: Path) -> LearnedFile:
@@ -46,7 +69,7 @@ def read_learned(folder: Path) -> LearnedFile:
             "wrote"
         ) from error
     except (OSError, SafetensorError, ValueError, TypeError) as error:
-        raise ModelError(f"{path} cannot be read ({error}): learn it again, or restore the file") from error
+        raise damaged(folder, error) from error
     digest = hashlib.sha256(content).hexdigest()[:16]
     return LearnedFile(kind=kinds[0], about=about, tensors=tensors, digest=digest)
 

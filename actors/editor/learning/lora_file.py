@@ -1,19 +1,14 @@
 """The file of a learned LoRA: the factors of each layer, its value, and the model whose UNet they are for."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
-from actors.editor.learning.learned_file import FILE, read_kind
-from engine.errors import ModelError
+from actors.editor.learning.learned_file import FileOf, damaged, learned_bytes, read_kind
 
-# The name of its metadata.
-KIND = "counterforge_lora"
 PREFIX, DOWN, UP = "unet.", ".lora_A.weight", ".lora_B.weight"
 
 
@@ -40,19 +35,10 @@ class LearnedLora:
             for layer, pair in self.factors.items()
             for end, factor in zip((DOWN, UP), pair, strict=True)
         }
-        # Under one name: safetensors writes several in an order of chance.
-        return save(tensors, metadata={KIND: json.dumps(about, sort_keys=True)})
+        return learned_bytes("lora", about, tensors)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LoraFile:
-    """A LoRA that was read from a file; `digest` are the first 16 hex digits of the file's SHA-256."""
-
-    lora: LearnedLora
-    digest: str
-
-
-def read_lora(folder: Path) -> LoraFile:
+def read_lora(folder: Path) -> FileOf[LearnedLora]:
     """Return the LoRA in a folder that `counterforge learn` wrote; raises ModelError where there is none."""
     found = read_kind(folder, "lora")
     layers = [name[len(PREFIX) : -len(DOWN)] for name in found.tensors if name.endswith(DOWN)]
@@ -60,6 +46,6 @@ def read_lora(folder: Path) -> LoraFile:
         factors = {
             layer: (found.tensors[f"{PREFIX}{layer}{DOWN}"], found.tensors[f"{PREFIX}{layer}{UP}"]) for layer in layers
         }
-        return LoraFile(lora=LearnedLora(factors=factors, **found.about), digest=found.digest)
+        return FileOf(learned=LearnedLora(factors=factors, **found.about), digest=found.digest)
     except (KeyError, TypeError) as error:
-        raise ModelError(f"{folder / FILE} cannot be read ({error}): learn it again, or restore the file") from error
+        raise damaged(folder, error) from error

@@ -1,18 +1,12 @@
 """The file of a learned word: its vectors, its value, and the model whose word it is."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
-from actors.editor.learning.learned_file import FILE, read_kind
-from engine.errors import ModelError
-
-# The name of its metadata.
-KIND = "counterforge_token"
+from actors.editor.learning.learned_file import FileOf, damaged, learned_bytes, read_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,23 +26,14 @@ class LearnedWord:
     def to_bytes(self) -> bytes:
         """Return the file: one tensor named `<value>`, which the textual inversion loader of diffusers reads too."""
         about = {name: value for name, value in vars(self).items() if name != "vectors"}
-        # Under one name: safetensors writes several in an order of chance.
-        return save({f"<{self.value}>": self.vectors}, metadata={KIND: json.dumps(about, sort_keys=True)})
+        return learned_bytes("token", about, {f"<{self.value}>": self.vectors})
 
 
-@dataclass(frozen=True, kw_only=True)
-class WordFile:
-    """A learned word that was read from a file; `digest` are the first 16 hex digits of the file's SHA-256."""
-
-    word: LearnedWord
-    digest: str
-
-
-def read_word(folder: Path) -> WordFile:
+def read_word(folder: Path) -> FileOf[LearnedWord]:
     """Return the word in a folder that `counterforge learn` wrote; raises ModelError where there is none."""
     found = read_kind(folder, "token")
     try:
         (vectors,) = found.tensors.values()
-        return WordFile(word=LearnedWord(vectors=vectors, **found.about), digest=found.digest)
+        return FileOf(learned=LearnedWord(vectors=vectors, **found.about), digest=found.digest)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"{folder / FILE} cannot be read ({error}): learn it again, or restore the file") from error
+        raise damaged(folder, error) from error

@@ -172,7 +172,7 @@ def test_a_lora_of_another_model_or_of_other_layers_is_refused(instruct: Path, i
     lora = save_lora(tmp_path / "lora", img2img, "sand")
     with pytest.raises(ModelError, match=r"lora is a LoRA of the model 'tiny' .* known to its own model alone"):
         editor(instruct, adapters=(lora,))
-    found = read_lora(tmp_path / "lora").lora
+    found = read_lora(tmp_path / "lora").learned
     layer, (down, up) = next(iter(factors_of(img2img).items()))
     for factors, text in (({layer: (down[:, :8], up)}, "a matrix of"), ({"mid.to_q": (down, up)}, "no such layer")):
         (tmp_path / "lora" / FILE).write_bytes(LearnedLora(**{**vars(found), "factors": factors}).to_bytes())

@@ -29,13 +29,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_lora_is_read_as_it_was_written(model: Path, tmp_path: Path) -> None:
     adapter = save_lora(tmp_path / "lora", model, "wet asphalt")
     found = read_lora(tmp_path / "lora")
-    assert (found.lora.value, found.lora.word, found.digest) == ("wet asphalt", "wet asphalt", adapter.digest)
+    assert (found.learned.value, found.learned.word, found.digest) == ("wet asphalt", "wet asphalt", adapter.digest)
     written = factors_of(model)
-    assert found.lora.factors.keys() == written.keys()
+    assert found.learned.factors.keys() == written.keys()
     assert all(
         np.array_equal(one, two)
         for layer, pair in written.items()
-        for one, two in zip(pair, found.lora.factors[layer], strict=True)
+        for one, two in zip(pair, found.learned.factors[layer], strict=True)
     )
 
 

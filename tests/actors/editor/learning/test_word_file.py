@@ -22,8 +22,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_word_is_read_as_it_was_written_and_has_the_digest_of_its_bytes(folder: Path) -> None:
     found = read_word(folder)
-    assert (found.word.value, found.word.model, found.word.settings) == (WORD.value, WORD.model, WORD.settings)
-    assert np.array_equal(found.word.vectors, VECTORS)
+    assert (found.learned.value, found.learned.model, found.learned.settings) == (WORD.value, WORD.model, WORD.settings)
+    assert np.array_equal(found.learned.vectors, VECTORS)
     assert read_word(folder).digest == found.digest
     (folder / FILE).write_bytes(LearnedWord(**{**vars(WORD), "vectors": VECTORS + 1}).to_bytes())
     assert read_word(folder).digest != found.digest
