@@ -1,7 +1,12 @@
 """Wardrobe runs with rounds, from a schedule alone to a whole run of the zoo's models at a few sources."""
 
+from collections.abc import Mapping
+
 from repository import DEMO
 
+from cluster.phases.pipeline import run_phases
+from engine.plan.plan import Plan
+from engine.run.directory import RunDirectory, marker_path
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 
@@ -26,3 +31,14 @@ def rounds_run(
     run["probe"] |= {"placement": {"replicas": [1, 1]}, "transfer": (), "min_sources": 2, "num_bootstraps": 100}
     run["reinforce"] |= {"arms": ("reinforced",), "num_steps": 4, "eval_every": 4, "interpolation": (), **reinforce}
     return RunFile.model_validate(run)
+
+
+def files_of_shards(rundir: RunDirectory) -> dict[int, Mapping[str, object]]:
+    """Return what the marker of each finished shard says of its files."""
+    return {index: rundir.marker(index).files for index in rundir.done()}
+
+
+def make_shard_again(run: RunFile, rundir: RunDirectory, plan: Plan, shard: int = 1) -> None:
+    """Lose the marker of a shard, and resume the generation."""
+    rundir.storage.delete(marker_path(shard))
+    run_phases(("generate",), run, rundir, plan)

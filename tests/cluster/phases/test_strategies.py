@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from repository import ROOT
-from rounds_runs import rounds_run
+from rounds_runs import files_of_shards, make_shard_again, rounds_run
 
 import cluster.studies.chaos.injection
 from cluster.phases import classifiers
@@ -14,7 +14,6 @@ from cluster.studies.chaos.study import Study
 from engine.audit.files import verify_run
 from engine.plan.estimate import estimate_run
 from engine.plan.plan import make_plan
-from engine.run.directory import marker_path
 from engine.runfile.load import load_run_file
 from engine.runfile.run import RunFile
 
@@ -103,10 +102,9 @@ def test_a_run_of_two_editors_has_a_placebo_of_each_and_resumes_to_the_same_byte
     assert {(row["kind"], row["strategy"]) for row in weakness["by_strategy"]} == drawn
     run_phases(("report",), run, rundir, plan)
     assert "Which editor finds what" in rundir.storage.read("report/index.html").decode()
-    files = {index: rundir.marker(index).files for index in rundir.done()}
-    rundir.storage.delete(marker_path(1))
-    run_phases(("generate",), run, rundir, plan)
-    assert {index: rundir.marker(index).files for index in rundir.done()} == files
+    files = files_of_shards(rundir)
+    make_shard_again(run, rundir, plan)
+    assert files_of_shards(rundir) == files
 
 
 @pytest.mark.slow

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from rounds_runs import rounds_run
+from rounds_runs import files_of_shards, make_shard_again, rounds_run
 
 from cluster.phases import classifiers
 from cluster.phases.pipeline import open_run, run_phases
 from engine.audit.files import verify_run
 from engine.plan.estimate import estimate_run
 from engine.plan.plan import make_plan
-from engine.run.directory import marker_path
 from engine.runfile.run import RunFile
 
 
@@ -73,7 +72,6 @@ def test_a_run_of_two_turns_has_rows_of_its_own_and_resumes_to_the_same_bytes(
     assert edits == {"background": 6, "background+colour": len(both), "colour": 6}
     run_phases(("report",), run, rundir, plan)
     assert "background+colour" in rundir.storage.read("report/index.html").decode()
-    files = {index: rundir.marker(index).files for index in rundir.done()}
-    rundir.storage.delete(marker_path(1))
-    run_phases(("generate",), run, rundir, plan)
-    assert {index: rundir.marker(index).files for index in rundir.done()} == files
+    files = files_of_shards(rundir)
+    make_shard_again(run, rundir, plan)
+    assert files_of_shards(rundir) == files

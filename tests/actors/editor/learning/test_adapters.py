@@ -11,23 +11,12 @@ from tiny_pipelines import save_stable_diffusion
 
 from actors.editor.learning.learned_file import FILE
 from actors.editor.learning.lora_file import LearnedLora, read_lora
-from actors.models.device import fix_threads
 from engine.errors import ModelError
 from engine.runfile.editor import AdapterConfig, EditorConfig
 from engine.runfile.fields import ModelConfig
 from engine.sample import Rejection, Sample
 
 BATCHES = {"method": "img2img", "scheduler": "HeunDiscreteScheduler"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    fix_threads(1)
-
-
-@pytest.fixture(scope="module")
-def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_stable_diffusion(tmp_path_factory.mktemp("models") / "instruct", "instruct")
 
 
 @pytest.fixture(scope="module")

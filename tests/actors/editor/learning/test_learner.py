@@ -12,7 +12,6 @@ from actors.editor.learning.inversion import InversionSettings
 from actors.editor.learning.learner import Learner, LoraLearning, WordLearning
 from actors.editor.learning.lora import LoraSettings
 from actors.editor.learning.pairs import EditedPair
-from actors.models.device import fix_threads
 from engine.errors import ModelError
 from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig
@@ -20,16 +19,6 @@ from engine.runfile.fields import ModelConfig
 VALUE = "sand"
 SETTINGS = InversionSettings(start="s", num_vectors=2, num_steps=12, seed=3, batch_size=4)
 LORA = LoraSettings(start=VALUE, rank=2, num_steps=12, seed=3, batch_size=4)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    fix_threads(1)
-
-
-@pytest.fixture(scope="module")
-def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_stable_diffusion(tmp_path_factory.mktemp("models") / "instruct", "instruct")
 
 
 def pairs(text: str = "put it on sand") -> list[EditedPair]:

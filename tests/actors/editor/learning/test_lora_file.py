@@ -4,26 +4,19 @@ import numpy as np
 import pytest
 import torch
 from loras import factors_of, save_lora
-from tiny_pipelines import save_stable_diffusion
 
 from actors.editor.learning.adapters import read_adapter
 from actors.editor.learning.learned_file import FILE
 from actors.editor.learning.lora_file import read_lora
 from actors.editor.learning.word_file import LearnedWord, read_word
-from actors.models.device import fix_threads
 from actors.models.low_rank import LowRankAdapters, ScaledAdapter
 from engine.errors import ModelError
 from engine.runfile.editor import AdapterConfig
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    fix_threads(1)
-
-
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_stable_diffusion(tmp_path_factory.mktemp("models") / "instruct", "instruct")
+def model(instruct: Path) -> Path:
+    return instruct
 
 
 def test_a_lora_is_read_as_it_was_written(model: Path, tmp_path: Path) -> None:

@@ -9,22 +9,11 @@ from tiny_pipelines import save_flux_kontext, save_stable_diffusion, save_stable
 
 from actors.editor.learning.learned_file import FILE
 from actors.editor.learning.word_file import LearnedWord, read_word
-from actors.models.device import fix_threads
 from actors.models.files import ModelFiles
 from engine.errors import ModelError
 from engine.runfile.editor import AdapterConfig
 from engine.runfile.fields import ModelConfig
 from engine.sample import Rejection, Sample
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    fix_threads(1)
-
-
-@pytest.fixture(scope="module")
-def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_stable_diffusion(tmp_path_factory.mktemp("models") / "instruct", "instruct")
 
 
 def adapter(folder: Path, model: Path, vectors: np.ndarray, value: str = "sand") -> AdapterConfig:
