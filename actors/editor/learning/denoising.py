@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from actors.editor.learning.pairs import LearningPairs
+from actors.editor.samplers.noising import noised, perfect_prediction
 from actors.models.device import precision, upload
 from actors.models.untyped import Pipeline
 from engine.runfile.fields import ModelConfig
@@ -41,13 +42,9 @@ class DenoisingLoss:
         times = torch.randint(scheduler.config.num_train_timesteps, rows.shape, generator=generator)
         clean = pairs.edited[rows]
         noise = torch.randn(clean.shape, generator=generator)
-        share = scheduler.alphas_cumprod.cpu()[times][:, None, None, None]
-        noisy, wanted = share.sqrt() * clean + (1 - share).sqrt() * noise, noise
-        match scheduler.config.prediction_type:
-            case "v_prediction":
-                wanted = share.sqrt() * noise - (1 - share).sqrt() * clean
-            case "sample":
-                wanted = clean
+        kept = scheduler.alphas_cumprod.cpu()[times][:, None, None, None]
+        noisy = noised(clean, noise, kept)
+        wanted = perfect_prediction(scheduler.config.prediction_type, clean, noise, kept)
         if pairs.conditions is not None:
             noisy = torch.cat([noisy, pairs.conditions[rows]], 1)
         tokens = (pairs.own_tokens if own_text else pairs.tokens)[rows]

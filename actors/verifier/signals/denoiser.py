@@ -6,6 +6,9 @@ from typing import Literal, NamedTuple
 import torch
 
 from actors.editor.pipelines.loading import load_pipeline, native_size
+from actors.editor.samplers.noising import noised, perfect_prediction
+from actors.editor.samplers.solvers import Prediction
+from actors.editor.samplers.trajectory import PREDICTIONS
 from actors.editor.strategies.families import PIX2PIX
 from actors.models.batching import padded_batches, padded_tokens
 from actors.models.device import precision, upload
@@ -16,7 +19,6 @@ from engine.runfile.editor import EditorConfig
 from engine.runfile.fields import ModelConfig
 
 PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 class Noised(NamedTuple):
@@ -44,7 +46,7 @@ class Denoiser:
         self.provenance = files.provenance
         self.size = size or native_size(self._pipeline)
         settings = self._pipeline.scheduler.config
-        self._prediction: str = settings.prediction_type
+        self._prediction: Prediction = settings.prediction_type
         kept = getattr(self._pipeline.scheduler, "alphas_cumprod", None)
         if kept is None or self._prediction not in PREDICTIONS:
             raise ModelError(
@@ -95,22 +97,14 @@ class Denoiser:
             noise = upload(torch.stack([each.noise for each in batch]), self._device)
             timesteps = torch.tensor([each.timestep for each in batch])
             kept = upload(self._kept[timesteps], self._device)[:, None, None, None]
-            rows = kept.sqrt() * clean + (1 - kept).sqrt() * noise
+            rows = noised(clean, noise, kept)
             if self.sees_picture:
                 rows = torch.cat((rows, condition.expand(len(rows), -1, -1, -1)), dim=1)
             texts = torch.stack([each.embedding for each in batch])
             with precision(self._model, self._device):
                 predicted = unet(rows.to(unet.dtype), upload(timesteps, self._device), texts.to(unet.dtype)).sample
-            wanted = self._wanted(clean, noise, kept)
+            wanted = perfect_prediction(self._prediction, clean, noise, kept)
             yield from (predicted.float() - wanted).square().mean((1, 2, 3))[:count].tolist()
-
-    def _wanted(self, clean: torch.Tensor, noise: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """Return what a perfect UNet would predict, (rows, channels, height, width)."""
-        if self._prediction == "epsilon":
-            return noise
-        if self._prediction == "sample":
-            return clean.expand_as(noise)
-        return kept.sqrt() * noise - (1 - kept).sqrt() * clean
 
 
 def _method(files: ModelFiles) -> Literal["instruct", "img2img"]:
