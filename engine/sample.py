@@ -50,6 +50,18 @@ class Edit:
     region: str = ""
     steered: bool = False
 
+    @classmethod
+    def placebo(cls, caption: str, *, strategy: str = "") -> "Edit":
+        """Return the edit that changes nothing, of a source with this caption."""
+        return cls(
+            kind="placebo",
+            before=caption,
+            after=caption,
+            instruction=PLACEBO_INSTRUCTION,
+            caption=caption,
+            strategy=strategy,
+        )
+
     @property
     def own_change(self) -> "Edit":
         """Return this turn's change alone, as it is drawn on the picture of the turn before; itself at turn 1."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class ScaledAdapter:
 class LowRankAdapters:
     """Give a network adapters by name; they act in calls inside `rows` alone, and change nothing of its weights."""
 
-    def __init__(self, network: Model, adapters: Mapping[str, Factors]) -> None:
+    def __init__(self, network: Model, adapters: Mapping[str, Factors] = MappingProxyType({})) -> None:
         self._network, self._device = network, network.device
         self._factors: dict[str, dict[str, tuple[torch.Tensor, torch.Tensor]]] = {}
         self._scales: dict[str, torch.Tensor] = {}

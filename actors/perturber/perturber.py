@@ -15,7 +15,7 @@ from actors.perturber.prompts import system_prompt, user_prompt
 from actors.perturber.replies import Reply
 from actors.perturber.turns import edit_of, next_turn, no_turn_before
 from engine.runfile.perturber import AllocatedPerturberConfig, PerturberConfig
-from engine.sample import PLACEBO_INSTRUCTION, Edit, EditKind, Json, Rejection, Sample, content_seed, turn_key
+from engine.sample import Edit, EditKind, Json, Rejection, Sample, content_seed, turn_key
 
 # One caption of 10,000 characters makes every row of its batch as long: the demo's model took 216 s for 21 sources.
 MAX_CAPTION_CHARS = 2000
@@ -109,14 +109,7 @@ class Perturber:
 
     def _placebos(self, source: Sample, editor: str) -> Iterator[Sample]:
         """Yield an editor's placebo, and one of each later turn that it draws, each on the picture before it."""
-        edit = Edit(
-            kind="placebo",
-            before=source.caption,
-            after=source.caption,
-            instruction=PLACEBO_INSTRUCTION,
-            caption=source.caption,
-            strategy=editor,
-        )
+        edit = Edit.placebo(source.caption, strategy=editor)
         key = "_".join(part for part in (source.key, "placebo", editor) if part)
         for turn in range(1, self.config.num_placebos(editor) + 1):
             yield replace(source, key=turn_key(key, turn), role="placebo", image=b"", edit=replace(edit, turn=turn))

@@ -32,7 +32,7 @@ class LearnedAdapters:
         self._strategy = strategy
         self._words: dict[str, str] = {}
         self._loras: dict[str, AdapterConfig] = {}
-        self.low_rank = LowRankAdapters(denoiser(pipeline), {})
+        self.low_rank = LowRankAdapters(denoiser(pipeline))
         digests: dict[str, Json] = {}
         for adapter in adapters:
             found = read_adapter(adapter)

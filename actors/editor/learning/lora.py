@@ -43,7 +43,7 @@ class LoraTraining:
 
     def __init__(self, pipeline: Pipeline, model: ModelConfig, pairs: LearningPairs, settings: LoraSettings) -> None:
         self._loss = DenoisingLoss(pipeline, model, pairs, seed=settings.seed, batch_size=settings.batch_size)
-        self._adapters = LowRankAdapters(pipeline.unet, {})
+        self._adapters = LowRankAdapters(pipeline.unet)
         self._shapes = dict(_shapes(pipeline.unet, settings.rank))
         self.training = Training(
             self._start(settings.seed).to(pipeline.device),

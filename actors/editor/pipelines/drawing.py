@@ -36,7 +36,7 @@ class PipelineDrawing:
     ) -> None:
         self.calls: Counter[str] = Counter()
         self._pipeline, self._strategy, self._config = pipeline, strategy, config
-        self._adapters = adapters or LowRankAdapters(denoiser(pipeline), {})
+        self._adapters = adapters or LowRankAdapters(denoiser(pipeline))
         self._batch_size = config.batch_size if strategy.is_batched else 1
         attention = config.attention
         wanted = [name for name in SLOTS_ONLY if getattr(config, name) != EditorConfig.model_fields[name].default]

@@ -57,7 +57,7 @@ class UNet:
         adapters: LowRankAdapters | None = None,
     ) -> None:
         self._unet, self._model, self._device = pipeline.unet, model, pipeline.device
-        self._adapters = adapters or LowRankAdapters(pipeline.unet, {})
+        self._adapters = adapters or LowRankAdapters(pipeline.unet)
         self.network: Model = DeepUNet(pipeline.unet) if caches_features else pipeline.unet
 
     def __call__(

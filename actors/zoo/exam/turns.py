@@ -9,7 +9,7 @@ from actors.zoo.exam.scenes import CPU, Exam, captioned, kept
 from engine.errors import RunError
 from engine.figures.figures import Figure, share
 from engine.runfile.editor import EditorConfig
-from engine.sample import PLACEBO_INSTRUCTION, Edit, ImageBytes, Sample, turn_key
+from engine.sample import Edit, ImageBytes, Sample, turn_key
 from engine.wardrobe.scene import Scene
 
 KINDS = ("background", "colour")
@@ -60,13 +60,7 @@ def draw_twice(exam: Exam, stage: Editor) -> TwoTurns:
 def _turns_of(source: Sample, scenes: Sequence[Scene]) -> Iterator[Sample]:
     """Yield the placebos of a source, then its edits, each of one turn and of two."""
     scene, goal, both = scenes
-    same = Edit(
-        kind="placebo",
-        before=source.caption,
-        after=source.caption,
-        instruction=PLACEBO_INSTRUCTION,
-        caption=source.caption,
-    )
+    same = Edit.placebo(source.caption)
     first = replace(source, key=f"{source.key}_placebo", role="placebo", image=b"", edit=same)
     yield first
     yield replace(first, key=turn_key(first.key, 2), edit=replace(same, turn=2))

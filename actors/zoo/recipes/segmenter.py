@@ -12,7 +12,7 @@ from transformers import CLIPSegConfig, CLIPSegForImageSegmentation, CLIPSegVisi
 
 from actors.zoo.recipes.training.language import clip_text_config, clip_tokenizer
 from actors.zoo.recipes.training.loop import Loss, Recipe, TrainContext, save_half
-from actors.zoo.recipes.training.pictures import garments_of, made_once, save_image_processor, to_tensor
+from actors.zoo.recipes.training.pictures import garments_of, made_once, of_scenes, save_image_processor, to_tensor
 from engine.wardrobe.garments import Garments
 from engine.wardrobe.scene import LIGHTS, SIZE, Scene, make_scenes, render, thing_mask
 from engine.wardrobe.things import THINGS
@@ -60,7 +60,7 @@ def start_segmenter(context: TrainContext) -> tuple[nn.Module, Loss]:
     """Start on composites of garments that do not ship, most with a thing; the masks are true ones."""
     garments = garments_of("zoo", context.fashion_mnist)
     scenes = segmenter_scenes(garments)
-    pictures = made_once(context.folder / "segmenter.npy", lambda: _pictures(scenes, garments))
+    pictures = made_once(of_scenes(context.folder / "segmenter.npy", scenes), lambda: _pictures(scenes, garments))
     model, tokenizer = make_segmenter().to(context.device), clip_tokenizer()
     words = [*dict.fromkeys(scene.class_name for scene in scenes), *THINGS]
     tokens = tokenizer(words, padding=True, return_tensors="pt").to(context.device)

@@ -39,8 +39,13 @@ def rendered(path: Path, scenes: Sequence[Scene], garments: Garments) -> NDArray
             pictures[index] = render(scene, garments)[0]
         return pictures
 
+    return made_once(of_scenes(path, scenes), make)
+
+
+def of_scenes(path: Path, scenes: Sequence[Scene]) -> Path:
+    """Return the path with a digest of the scenes in its name."""
     digest = hashlib.blake2b(repr(list(scenes)).encode(), digest_size=4).hexdigest()
-    return made_once(path.with_stem(f"{path.stem}-{digest}"), make)
+    return path.with_stem(f"{path.stem}-{digest}")
 
 
 def made_once(path: Path, make: Callable[[], NDArray[Number]]) -> NDArray[Number]:
